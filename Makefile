@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: `make train` and `make test`.
+# A virtual environment is made in .venv; packages come from the registry pip is set up for.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?=
+STAMP := $(VENV)/.installed
+
+.PHONY: train test check install base bench docs clean
+
+train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
+	$(BIN)/spark-rl train $(RUN)
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## lint, format and types: what CI checks before the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(STAMP)  ## the virtual environment alone
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'torch>=2.9,<2.14'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+base: $(STAMP)  ## make the embedded base again, from random weights (about 20 minutes)
+	$(BIN)/python -m spark_rl.embedded.build
+
+bench: $(STAMP)  ## the speed measurements of benchmarks/
+	$(BIN)/python benchmarks/rollout_speed.py
+	$(BIN)/python benchmarks/grading.py
+
+docs: $(STAMP)  ## write docs/configuration.md from the settings' own docstrings
+	$(BIN)/python -m spark_rl.configuration_docs docs/configuration.md
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

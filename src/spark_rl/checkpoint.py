@@ -1,0 +1,160 @@
+"""Run directories and checkpoints: written atomically, resumed exactly.
+
+A run directory holds ``config.json``, ``metrics.jsonl``, ``rollouts.jsonl``, ``before.json``, ``checkpoints/``,
+``model/`` (the final weights), ``summary.json`` and ``report.html``.
+
+A checkpoint holds the weights in the Hugging Face layout, the optimiser's moments, the recycle pool and the counters.
+Random states and the data position are not in it: every random stream is a function of (seed, step, purpose), so the
+step number is all it takes to draw the same numbers again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spark_rl.config import Config, ConfigError
+from spark_rl.learner.base import Learner
+from spark_rl.recycle import Pool
+
+FREE_TO_CHANGE = frozenset({
+    "run_dir", "train.steps", "train.episodes", "train.save_every", "train.keep", "train.sample_rollouts",
+    "learner.micro_tokens", "verify.workers", "model.device", "model.threads",
+})  # fmt: skip
+"""Settings a resumed run may change: how long, how often, where."""
+
+_NAME = re.compile(r"step-(\d{6,})")
+
+
+@dataclass(slots=True)
+class Progress:
+    """The counters of a run."""
+
+    step: int = 0
+    """Steps finished."""
+    tokens: int = 0
+    """Tokens generated for training."""
+    seconds: float = 0.0
+    """Seconds of training, over all sessions of the run."""
+
+
+def open_run(run_dir: Path, config: Config, resume: bool) -> None:
+    """Make a run directory, or check that an existing one may be continued.
+
+    Raises:
+        ConfigError: the directory already holds a run and ``resume`` is false, holds none and ``resume`` is true, or
+            was made with other settings.
+    """
+    saved = run_dir / "config.json"
+    resolved = config.model_dump(mode="json")
+    if not resume:
+        if saved.exists():
+            raise ConfigError(f"{run_dir} already holds a run; continue it with --resume or choose another --run-dir")
+        run_dir.mkdir(parents=True, exist_ok=True)
+    elif not saved.exists():
+        raise ConfigError(f"{run_dir} holds no run to resume; start one without --resume")
+    else:
+        before, now = flatten(json.loads(saved.read_text())), flatten(resolved)
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key) and key not in FREE_TO_CHANGE:
+                raise ConfigError(
+                    f"{run_dir} was made with {key}={before.get(key)!r}, not {now.get(key)!r}; resume it with the "
+                    "same settings or start a new run"
+                )
+    write_json(saved, resolved)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file so that a reader sees the old content or the new, never half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def save_checkpoint(run_dir: Path, learner: Learner, pool: Pool, progress: Progress, keep: int) -> Path:
+    """Write ``checkpoints/step-N`` by a single rename, then remove all but the newest ``keep``."""
+    folder = run_dir / "checkpoints"
+    final = folder / f"step-{progress.step:06d}"
+    partial = folder / f".{final.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    learner.save_pretrained(partial / "model")
+    torch.save(learner.state(), partial / "learner.pt")
+    state = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds,
+             "pool": pool.state(), "dropped": pool.dropped}  # fmt: skip
+    write_json(partial / "state.json", state)
+    for path in (p for p in partial.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(final, ignore_errors=True)
+    partial.replace(final)
+    for old in checkpoints(run_dir)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    found = [p for p in (run_dir / "checkpoints").glob("step-*") if _NAME.fullmatch(p.name)]
+    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
+
+
+def load_checkpoint(path: Path, learner: Learner, pool_size: int) -> tuple[Pool, Progress]:
+    """Give the learner its moments back; the weights are loaded from ``path / "model"`` when the model is made.
+
+    Raises:
+        ConfigError: the checkpoint can't be read.
+    """
+    try:
+        learner.load_state(torch.load(path / "learner.pt", weights_only=True))
+        state = json.loads((path / "state.json").read_text())
+        pool = Pool.from_state(pool_size, state["pool"], state["dropped"])
+        return pool, Progress(state["step"], state["tokens"], state["seconds"])
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"checkpoint {path} can't be read ({error}); remove it to resume from the one before"
+        ) from None
+
+
+def remembered(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``path`` holds, or what ``make`` returns, written there for the next session of the run."""
+    if path.exists():
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
+    content = make()
+    write_json(path, content)
+    return content
+
+
+def summarise(config: Config, before: dict[str, Any], after: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """The machine-readable result of a run: held-out scores before and after, cost, settings and versions."""
+    transfer = {"before": before["transfer"], "after": after["transfer"]} if "transfer" in after else None
+    return {
+        "before": before.get("heldout"),
+        "after": after.get("heldout"),
+        **({"transfer": transfer} if transfer else {}),
+        "seconds": progress.seconds,
+        "tokens": progress.tokens,
+        "config": config.model_dump(mode="json"),
+        "versions": {name: version(name) for name in ("spark-rl", "torch", "transformers")},
+    }

@@ -1,0 +1,186 @@
+"""The command line: ``spark-rl train | solve | judge | recycle | report | doctor | config``.
+
+Arguments are parsed before anything heavy is imported, so ``--help`` answers at once. Every command prints for people
+and, with ``--json FILE``, writes the same facts for programs. Exit code 2 is the user's mistake, told in one line;
+1 is ours, with a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spark_rl.config import Config
+
+EPILOG = {
+    "train": """\
+examples:
+  spark-rl train                                        the embedded default, on two cores
+  spark-rl train --seed 1 train.steps=20                a shorter run with another seed
+  spark-rl train --model Qwen/Qwen2.5-7B-Instruct --data gsm8k_train.jsonl --heldout gsm8k_test.jsonl
+  spark-rl train recycle.preset=policy-only             the ablation without recycling
+  spark-rl train --run-dir runs/a --resume              continue after a kill, with the same numbers
+
+Every setting can be given as KEY=VALUE; `spark-rl config` lists them all.""",
+    "solve": """\
+examples:
+  spark-rl solve "7*_-4+2=19"
+  spark-rl solve "7*_-4+2=19" --model runs/a             a trained run
+  spark-rl solve --file problems.jsonl --out traces.jsonl inference.rounds=4""",
+    "judge": """\
+examples:
+  spark-rl judge --question "7*_-4+2=19" --response "\\boxed{3}"
+  spark-rl judge --question "7*_-4+2=19" --response "\\boxed{3}" --other "\\boxed{4}"
+  spark-rl judge --file responses.jsonl --out verdicts.jsonl   (question, response[, response_b] per line)""",
+    "recycle": """\
+examples:
+  spark-rl recycle --show 6                              sample with the embedded base, print recycled problems
+  spark-rl recycle --rollouts rollouts.jsonl --out recycled.jsonl recycle.templates=natural
+                                                         recycle anybody's responses (question, answer, responses)""",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = parse(sys.argv[1:] if argv is None else argv)
+    from spark_rl import commands
+    from spark_rl.errors import UserError
+
+    try:
+        run = getattr(commands, arguments.command)
+        facts: dict[str, Any] | None = run(arguments)
+        if arguments.json is not None and facts is not None:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    except UserError as error:
+        print(f"spark-rl: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("spark-rl: stopped; a training run continues with --resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of one command; exits with code 2 and one line on a mistake."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if arguments.version:
+        from importlib.metadata import version
+
+        print(f"spark-rl {version('spark-rl')}")
+        raise SystemExit(0)
+    if arguments.command is None:
+        parser.print_help()
+        raise SystemExit(2)
+    if rest and not hasattr(arguments, "overrides"):
+        parser.error(f"unknown argument {rest[0]!r}")
+    for extra in rest:
+        key = extra.removeprefix("--")
+        if "=" not in key:
+            parser.error(f"unknown argument {extra!r}; settings are given as KEY=VALUE, e.g. rollout.samples=4")
+        arguments.overrides.append(key)
+    if getattr(arguments, "question", None) and arguments.command == "solve" and _is_setting(arguments.question):
+        arguments.overrides.insert(0, arguments.question)
+        arguments.question = None
+    return arguments
+
+
+def _parser() -> _Parser:
+    """All commands and their options."""
+    parser = _Parser(prog="spark-rl", description="One model learns to solve and to judge, from its own rollouts.")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    train = _command(commands, "train", "train a model with SPARK")
+    train.add_argument("--config", help="a YAML file, or the name of a recipe (default: tiny, unless --model is given)")
+    train.add_argument("--model", help="a directory, a hub id, or 'embedded'")
+    train.add_argument("--data", help="a JSON, JSONL or Parquet file, a hub data set, or procedural:FAMILY")
+    train.add_argument("--heldout", help="problems to evaluate on before and after, never trained on; or split:N")
+    train.add_argument("--run-dir", help="where to write the run (default: runs/<time>-seed<seed>)")
+    train.add_argument("--seed", type=int, help="the run's one seed")
+    train.add_argument("--resume", action="store_true", help="continue the run in --run-dir from its last checkpoint")
+
+    solve = _command(commands, "solve", "answer, judge the answer, reflect: test-time scaling")
+    solve.add_argument("question", nargs="?", help="one question (or use --file)")
+    _model_options(solve)
+    solve.add_argument("--file", type=Path, help="a file of problems, in any layout that train reads")
+    solve.add_argument("--out", type=Path, help="write one JSON line per problem, with every round")
+
+    judge = _command(commands, "judge", "judge given responses, one at a time or in pairs")
+    _model_options(judge)
+    judge.add_argument("--question", help="the question that was answered")
+    judge.add_argument("--response", help="the response to judge")
+    judge.add_argument("--other", help="a second response; the model says which of the two is right")
+    judge.add_argument("--file", type=Path, help="JSON lines with question, response and perhaps response_b")
+    judge.add_argument("--out", type=Path, help="write one JSON line per judgement")
+
+    recycle = _command(commands, "recycle", "turn rollouts into judge and reflection problems")
+    _model_options(recycle)
+    recycle.add_argument("--data", help="problems to sample from (default: the recipe's)")
+    recycle.add_argument("--rollouts", type=Path, help="recycle these responses instead of sampling; needs no model")
+    recycle.add_argument("--show", type=int, default=4, metavar="N", help="print N recycled problems (default: 4)")
+    recycle.add_argument("--out", type=Path, help="write the recycled problems as JSON lines")
+    recycle.add_argument("--seed", type=int, help="seed of the sampling and the recycling")
+
+    report = _command(commands, "report", "write the HTML report of a run again", overrides=False)
+    report.add_argument("run_dir", type=Path, help="a run directory")
+    _command(commands, "doctor", "what this machine can run", overrides=False)
+    _command(commands, "config", "list every setting with its default, or check a configuration").add_argument(
+        "--config", help="a YAML file or recipe name to resolve and print"
+    )
+
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line per mistake, instead of the usage text."""
+
+    def error(self, message: str) -> Any:
+        print(f"spark-rl: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _command(commands: Any, name: str, about: str, *, overrides: bool = True) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=about, epilog=EPILOG.get(name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the facts as JSON")
+    if overrides:
+        parser.set_defaults(overrides=[])
+    return parser
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="a run directory, a model directory, a hub id, or 'embedded' (the default)")
+    parser.add_argument("--config", help="a YAML file or recipe name, for a model that is not a run")
+
+
+def _is_setting(text: str) -> bool:
+    """Whether a word is KEY=VALUE with a dotted key, rather than a question such as ``7*_-4=17``."""
+    key, separator, _ = text.partition("=")
+    return bool(separator) and "." in key and key.replace(".", "").replace("_", "").isalnum()
+
+
+def resolve(arguments: argparse.Namespace) -> Config:
+    """The configuration of ``train``: recipe, then options, then KEY=VALUE settings."""
+    from spark_rl.config import load_config
+
+    settings: dict[str, Any] = {}
+    recipe = arguments.config or ("tiny" if arguments.model in {None, "embedded"} else None)
+    if arguments.model is not None:
+        settings["model"] = {"path": arguments.model}
+    if arguments.data is not None:
+        settings["data"] = {"train": arguments.data, "heldout": None, "transfer": None}
+    if arguments.heldout is not None:
+        settings.setdefault("data", {})["heldout"] = arguments.heldout
+    for name in ("seed", "run_dir"):
+        if getattr(arguments, name) is not None:
+            settings[name] = getattr(arguments, name)
+    return load_config(recipe, arguments.overrides, **settings)

@@ -1,0 +1,506 @@
+"""One nested, frozen configuration: every setting of a run, each with its own docstring.
+
+``load_config("configs/tiny.yaml", ["rollout.samples=4"])`` reads a YAML file, applies dotted overrides, validates
+everything and returns a :class:`Config`. Nothing here imports torch, so a wrong key or a contradiction is reported in a
+fraction of a second, before anything loads. Unknown keys name the nearest known one.
+
+Defaults are the authors' published settings wherever the paper or its release states one (``docs/paper-map.md``).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from spark_rl.errors import UserError
+from spark_rl.problem import Kind
+
+ANSWER_FORMAT = (
+    "{question}\nPlease first conduct reasoning, and then answer the question. "
+    "Repeat the final answer using a '\\boxed{{}}'."
+)
+"""The paper's policy prompt (A.2, Fig. 5): the question, then the answer-format suffix."""
+
+
+RECIPE_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parents[2] / "configs")
+"""Where recipes lie: inside an installed package, or at the top of a checkout."""
+
+
+class ConfigError(UserError):
+    """A mistake in the user's configuration, in one line: what is wrong, where, and how to mend it."""
+
+
+class Section(BaseModel):
+    """A group of settings. Frozen; unknown keys are errors; attribute docstrings become ``--help`` texts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class LoraConfig(Section):
+    """Low-rank adapters instead of full fine-tuning."""
+
+    rank: int = Field(16, ge=1)
+    """Rank of the adapters."""
+    alpha: float = Field(32.0, gt=0)
+    """Scaling numerator: updates are scaled by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the adapters."""
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of the linear modules to adapt, or ``all-linear``."""
+
+
+class ModelConfig(Section):
+    """Which model, in which number format, where."""
+
+    path: str = "embedded"
+    """A local directory, a hub id, or ``embedded`` for the tiny base that ships with the package."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of weights and activations."""
+    device: str = "auto"
+    """``auto`` (CUDA or MPS if present, else CPU), or any torch device string."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention implementation passed to transformers."""
+    trust_remote_code: bool = False
+    """Allow a hub repository to run its own Python code. Off unless you trust the author."""
+    gradient_checkpointing: bool = False
+    """Trade compute for memory in the backward pass."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters only; null trains all weights."""
+    threads: int = Field(0, ge=0)
+    """CPU threads for torch; 0 uses all cores this process may run on."""
+
+
+class ColumnsConfig(Section):
+    """Which columns of the data hold what. Null means: found by the usual names."""
+
+    question: str | None = None
+    """Column of the question text."""
+    answer: str | None = None
+    """Column of the gold answer."""
+    choices: str | None = None
+    """Column of the option texts of multiple-choice questions."""
+    images: str | None = None
+    """Column of the image or images."""
+    id: str | None = None
+    """Column of a unique id; row numbers otherwise."""
+
+
+class DataConfig(Section):
+    """Where problems come from."""
+
+    train: str = "procedural:missing"
+    """A JSON, JSONL, CSV or Parquet file, a directory saved by ``datasets``, a hub data set (``name``, ``name:config``,
+    ``name:config@split``), or ``procedural:FAMILY`` (``missing``, ``operators``)."""
+    split: str = "train"
+    """Split of a hub data set."""
+    layout: Literal["auto", "columns", "message", "gsm8k", "simplerl"] = "auto"
+    """Row layout: plain columns, the reference ``message``/``answer`` JSON, GSM8K (``#### N``), or SimpleRL-Zoo."""
+    columns: ColumnsConfig = ColumnsConfig()
+    """Column names for the layout ``columns``."""
+    kind: Kind | Literal["auto"] = "auto"
+    """How answers are compared: ``math``, ``choice``, ``exact``, or ``auto`` (``choice`` when a row has options)."""
+    limit: int | None = Field(None, ge=1)
+    """Use only the first N problems."""
+    heldout: str | None = None
+    """Problems never trained on, evaluated before and after: any source that ``train`` takes, or ``split:N`` for N
+    random problems of the training data. Null skips the evaluation."""
+    transfer: str | None = None
+    """A second set of problems, of a family that is not trained on, evaluated before and after."""
+
+
+class ChatConfig(Section):
+    """How a problem becomes tokens."""
+
+    template: str | None = None
+    """A Jinja chat template (text, or a path ending in ``.jinja``) over ``messages``; null uses the tokenizer's own,
+    or plain text for a base model without one."""
+    system: str | None = None
+    """The system message; null sends none."""
+    policy: str = ANSWER_FORMAT
+    """The user turn of a policy problem; ``{question}`` is the raw question, ``{{`` and ``}}`` are literal braces."""
+    few_shot: str = ""
+    """Text put before the policy turn, e.g. worked examples for a base model."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a response (base models rarely emit an end-of-sequence token)."""
+
+
+class RolloutConfig(Section):
+    """Sampling groups (Sec. 3.1, step 1)."""
+
+    problems: int = Field(64, ge=1)
+    """Problems a step."""
+    samples: int = Field(8, ge=2)
+    """Responses per problem, n in Eq. 1. At least two, or no advantage exists."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature. There is no top-p or top-k while training: truncation biases the importance ratio."""
+    max_prompt_tokens: int = Field(8192, ge=1)
+    """Longer prompts are skipped and counted."""
+    max_new_tokens: int = Field(768, ge=1)
+    """Responses are cut here; a cut response without an answer earns nothing and is counted apart."""
+    overlong_reward: Literal["keep", "zero"] = "keep"
+    """``zero`` takes the reward from any response that hit the limit, even one with a right answer."""
+
+
+class EngineConfig(Section):
+    """What generates."""
+
+    name: Literal["embedded"] = "embedded"
+    """``embedded`` decodes on the learner's own weights: no second copy, nothing to synchronise."""
+    max_rows: int = Field(512, ge=1)
+    """Sequences decoded together. More is faster until memory or cache runs out."""
+
+
+class VerifyConfig(Section):
+    """The rule-based reward (Eq. 2) and its worker processes."""
+
+    workers: int = Field(2, ge=1)
+    """Processes for answers that need symbolic comparison. They start when the first such answer arrives."""
+    timeout: float = Field(5.0, gt=0)
+    """Seconds before a comparison is killed and counted as ``timeout``."""
+    recycle_after: int = Field(2000, ge=1)
+    """Comparisons before a worker is replaced by a fresh process."""
+
+
+class AdvantageConfig(Section):
+    """Eq. 3."""
+
+    scale: Literal["group", "none"] = "group"
+    """``group`` divides by the group's standard deviation (Eq. 3); ``none`` only centres (Dr. GRPO)."""
+    eps: float = Field(1e-6, gt=0)
+    """The constant inside the root of Eq. 3."""
+
+
+class ObjectiveConfig(Section):
+    """Eq. 4 as a clipped token-level surrogate."""
+
+    clip_low: float = Field(0.2, ge=0, lt=1)
+    """Lower clip of the importance ratio: 1 - clip_low."""
+    clip_high: float = Field(0.2, ge=0)
+    """Upper clip of the importance ratio: 1 + clip_high."""
+    kl: float = Field(0.001, ge=0)
+    """Weight of the KL term towards the reference model, lambda in Eq. 4; 0 loads no reference."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Estimator of the KL from samples (http://joschu.net/blog/kl-approx.html)."""
+    aggregation: Literal["token", "sequence", "fixed"] = "token"
+    """``token``: mean over all response tokens (DAPO); ``sequence``: mean of per-response means (GRPO); ``fixed``:
+    sum over tokens divided by responses * max_new_tokens (Dr. GRPO)."""
+    importance_cap: float | None = Field(None, gt=0)
+    """Weight tokens by min(cap, learner / engine probability): corrects an engine that differs from the learner."""
+
+
+class RecycleConfig(Section):
+    """Eq. 5 to 8: what finished groups become. Defaults are the preset ``paper``."""
+
+    preset: Literal["paper", "balanced", "policy-only", "policy-and-reward"] = "paper"
+    """Starting values for the other settings of this section; anything set beside it wins. ``policy-only`` recycles
+    nothing, ``policy-and-reward`` judges but does not reflect, ``balanced`` is ``paper`` with label balance."""
+    pointwise: bool = True
+    """Recycle into 'is this response correct?' (Eq. 5)."""
+    pairwise: bool = True
+    """Recycle mixed groups into 'which of these two is correct?' (Eq. 6)."""
+    reflection: bool = True
+    """Recycle wrong responses into 'judge it and solve again' (Eq. 7)."""
+    form: Literal["mixed", "answer", "cot"] = "mixed"
+    """What of a response is shown: its final answer, its whole reasoning, or either at random (Table 6)."""
+    pointwise_share: float = Field(0.3, ge=0, le=1)
+    """In a mixed group, the probability of one pointwise problem instead of one pairwise."""
+    per_group: int = Field(1, ge=1)
+    """Judge problems, and reflection problems, made from each group (the authors make one of each)."""
+    judge_cap: int = Field(32, ge=0)
+    """Judge problems kept a step; a random subset when more were made."""
+    reflection_cap: int = Field(32, ge=0)
+    """Reflection problems kept a step; a random subset when more were made."""
+    balance: bool = False
+    """Drop the surplus label, so that Yes and No, and A and B, are equally frequent among a step's judge problems."""
+    templates: str = "natural"
+    """Template set: a name shipped with the package (``natural``, ``terse``) or a path to a YAML file."""
+    pool_size: int = Field(1024, ge=1)
+    """Bound of the first-in-first-out pool; the oldest problems fall out."""
+    ready: int = Field(64, ge=1)
+    """The second period runs when the pool holds this many, and takes this many."""
+
+
+class OptimiserConfig(Section):
+    """AdamW."""
+
+    lr: float = Field(5e-7, gt=0)
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of the first and second moment."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay."""
+    eps: float = Field(1e-8, gt=0)
+    """Denominator constant."""
+    clip: float = Field(1.0, gt=0)
+    """Global gradient norm is clipped here."""
+    warmup: int = Field(0, ge=0)
+    """Updates of linear warm-up."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Learning rate after the warm-up."""
+    final_lr: float = Field(0.1, ge=0, le=1)
+    """Where ``linear`` and ``cosine`` end, as a share of the peak."""
+
+
+class LearnerConfig(Section):
+    """The update."""
+
+    micro_tokens: int = Field(16384, ge=1)
+    """Padded tokens in one forward-backward. Bounds memory; does not change the result."""
+    logit_chunk: int = Field(1024, ge=1)
+    """Response positions whose logits exist at the same time."""
+    minibatches: int = Field(1, ge=1)
+    """Updates per batch: the batch is cut into this many parts. 1 is fully on-policy."""
+    epochs: int = Field(1, ge=1)
+    """Passes over each batch."""
+
+
+class TrainConfig(Section):
+    """The loop (Fig. 2a)."""
+
+    steps: int | None = Field(None, ge=1)
+    """Steps to run; null runs ``episodes`` passes over the data."""
+    episodes: int = Field(2, ge=1)
+    """Passes over the data when ``steps`` is null."""
+    periods: Literal["two", "combined"] = "two"
+    """``two``: the policy batch, then the recycled batch, each with its own update (the paper). ``combined``: both in
+    one update, from the same weights."""
+    policy_update: bool = True
+    """Whether the policy's own batch is trained on; false is the paper's reward-only ablation."""
+    save_every: int = Field(50, ge=1)
+    """Steps between checkpoints. The last step is always saved."""
+    keep: int = Field(2, ge=1)
+    """Checkpoints kept; older ones are removed."""
+    sample_rollouts: int = Field(4, ge=0)
+    """Rollouts of each task written to ``rollouts.jsonl`` a step; 0 writes none."""
+
+
+class InferenceConfig(Section):
+    """Test-time scaling (Sec. 3.3, Eq. 9 to 11)."""
+
+    rounds: int = Field(2, ge=0)
+    """Judge-and-reflect rounds at most, T; 0 answers once."""
+    temperature: float = Field(0.0, ge=0)
+    """Temperature of answers and verdicts; 0 is greedy."""
+    reflect_temperature: float = Field(0.0, ge=0)
+    """Temperature of reflections. A greedy reflection that failed once fails again, so more rounds want sampling."""
+    form: Literal["cot", "answer"] = "cot"
+    """What of the response the judge and the reflection prompt show."""
+    judge_unparsed: Literal["reflect", "accept"] = "reflect"
+    """What an unreadable verdict does: the paper's rule is that anything but Yes reflects."""
+    max_new_tokens: int = Field(2048, ge=1)
+    """Tokens per generation."""
+
+
+class EvaluationConfig(Section):
+    """The before-and-after table of a training run."""
+
+    problems: int = Field(300, ge=1)
+    """Held-out problems evaluated (the first N, the same before and after)."""
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    seed: int = Field(0, ge=0)
+    """The one seed: every random stream of the run is derived from it, the step and its purpose."""
+    run_dir: str | None = None
+    """Where the run is written; null makes ``runs/<time>-seed<seed>``."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    chat: ChatConfig = ChatConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    engine: EngineConfig = EngineConfig()
+    verify: VerifyConfig = VerifyConfig()
+    advantage: AdvantageConfig = AdvantageConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    recycle: RecycleConfig = RecycleConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    learner: LearnerConfig = LearnerConfig()
+    train: TrainConfig = TrainConfig()
+    inference: InferenceConfig = InferenceConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _contradictions(self) -> Self:
+        """Settings that are fine alone and wrong together."""
+        recycling = self.recycle.pointwise or self.recycle.pairwise or self.recycle.reflection
+        if not self.train.policy_update and not recycling:
+            raise ValueError(
+                "train.policy_update is false and recycle makes nothing, so no update would ever happen; "
+                "turn one of recycle.pointwise, recycle.pairwise, recycle.reflection on"
+            )
+        if recycling and self.recycle.ready > self.recycle.pool_size:
+            raise ValueError(
+                f"recycle.ready ({self.recycle.ready}) is larger than recycle.pool_size ({self.recycle.pool_size}), "
+                "so the pool could never be ready; raise pool_size"
+            )
+        if self.model.device == "cpu" and self.model.dtype == "float16":
+            raise ValueError("model.dtype float16 does not train on a CPU; use float32 or bfloat16")
+        if "{question}" not in self.chat.policy:
+            raise ValueError("chat.policy must contain {question}, or the model never sees the problem")
+        return self
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "balanced": {"balance": True},
+    "policy-only": {"pointwise": False, "pairwise": False, "reflection": False},
+    "policy-and-reward": {"reflection": False},
+}
+"""Starting values of ``recycle`` by preset name. ``paper`` is the defaults themselves."""
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), **settings: Any) -> Config:
+    """The configuration from a YAML file, then ``settings`` (nested mappings), then dotted ``key=value`` overrides.
+
+    ``path`` is a file, or the name of a recipe that ships with the project (``tiny``); null starts from the defaults.
+    Values are read as YAML, so ``optimiser.lr=1e-5`` is a number and ``chat.stop=["\\n\\n"]`` a list.
+
+    Raises:
+        ConfigError: one line that says what is wrong, where, and how to mend it.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        tree = _read_yaml(recipe_path(path))
+    _merge(tree, settings)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"override {override!r} is not of the form key=value, e.g. rollout.samples=4")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        node = tree
+        *parents, leaf = key.strip().split(".")
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):
+                node[parent] = {}
+            node = node[parent]
+        node[leaf] = value
+    return parse_config(tree)
+
+
+def parse_config(tree: Mapping[str, Any]) -> Config:
+    """A validated :class:`Config` from nested mappings, presets applied. Raises :class:`ConfigError`."""
+    _check_keys(tree, Config)
+    tree = dict(tree)
+    recycle = tree.get("recycle")
+    if isinstance(recycle, Mapping):
+        preset = recycle.get("preset", "paper")
+        if preset in PRESETS:
+            tree["recycle"] = {**PRESETS[preset], **recycle}
+    try:
+        return Config.model_validate(_floats(tree))
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+
+
+def recipe_path(name: str | Path) -> Path:
+    """The file for a configuration given by path or by recipe name. Raises :class:`ConfigError` if there is none."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    recipes = {recipe.stem: recipe for folder in RECIPE_FOLDERS for recipe in folder.glob("*.yaml")}
+    if str(name) in recipes:
+        return recipes[str(name)]
+    known = ", ".join(sorted(recipes))
+    raise ConfigError(f"no configuration file {str(name)!r}; give a path to a YAML file or one of the recipes: {known}")
+
+
+def settings_table() -> Iterator[tuple[str, str, Any, str]]:
+    """(dotted key, type, default, docstring) for every setting, in order: the source of ``--help`` and the docs."""
+    yield from _walk(Config(), "")
+
+
+def _walk(section: Section, prefix: str) -> Iterator[tuple[str, str, Any, str]]:
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from _walk(value, f"{prefix}{name}.")
+        else:
+            kind = info.annotation.__name__ if isinstance(info.annotation, type) else str(info.annotation)
+            kind = kind.replace("typing.", "").replace("spark_rl.config.", "")
+            yield f"{prefix}{name}", kind, value, " ".join((info.description or "").split())
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, not a {type(tree).__name__}")
+    return tree
+
+
+def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    candidates = (annotation, *get_args(annotation))
+    return [c for c in candidates if isinstance(c, type) and issubclass(c, Section)]
+
+
+def _check_keys(tree: Mapping[str, Any], section: type[Section], prefix: str = "") -> None:
+    for key, value in tree.items():
+        field = section.model_fields.get(str(key))
+        if field is None:
+            raise ConfigError(f"unknown setting {prefix}{key!s}; {_nearest(f'{prefix}{key}', section, str(key))}")
+        inner = _sections(field.annotation)
+        if isinstance(value, Mapping):
+            if not inner:
+                raise ConfigError(f"{prefix}{key} is a single value, not a group of settings")
+            _check_keys(value, inner[0], f"{prefix}{key}.")
+        elif inner and value is not None:
+            raise ConfigError(f"{prefix}{key} is a group of settings; set one of them, e.g. {prefix}{key}."
+                              f"{next(iter(inner[0].model_fields))}")  # fmt: skip
+
+
+def _nearest(dotted: str, section: type[Section], key: str) -> str:
+    close = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {dotted[: len(dotted) - len(key)]}{close[0]}?"
+    everywhere = {name: name for name, *_ in settings_table()}
+    leaves = {name.rpartition(".")[2]: name for name in everywhere}
+    found = leaves.get(key) or next(iter(difflib.get_close_matches(dotted, everywhere, n=1, cutoff=0.5)), None)
+    if found:
+        return f"did you mean {found}?"
+    return f"known here: {', '.join(section.model_fields)}"
+
+
+def _floats(value: Any) -> Any:
+    """YAML 1.1 reads ``1e-4`` as text; read such numbers as the user means them."""
+    if isinstance(value, Mapping):
+        return {key: _floats(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_floats(inner) for inner in value]
+    if isinstance(value, str) and "e" in value.lower() and value[:1] in "+-.0123456789":
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if not str(part)[:1].isupper())
+    what = str(first["msg"]).removeprefix("Value error, ")
+    if not where:
+        return what
+    return f"{where}: {what[:1].lower()}{what[1:]} (got {first['input']!r})"

@@ -1,0 +1,11 @@
+"""Where problems come from: files, data sets and the procedural families, all turned into ``Problem`` records.
+
+Importing this package needs neither torch nor ``datasets``; readers of heavy formats are imported when first used.
+"""
+
+from __future__ import annotations
+
+from spark_rl.data.layouts import DataError
+from spark_rl.data.load import check_disjoint, load_problems, remove_overlap
+
+__all__ = ["DataError", "check_disjoint", "load_problems", "remove_overlap"]

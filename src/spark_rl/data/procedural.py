@@ -1,0 +1,60 @@
+"""The procedural families as problems: the data of the embedded default, made in a fraction of a second.
+
+Training reads the split ``train``; every other role reads ``heldout``. The two splits, in both families, share no
+ordered tuple of numbers (:mod:`spark_rl.data.tasks.chains`), so a held-out problem cannot reach training.
+"""
+
+from __future__ import annotations
+
+import difflib
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+from spark_rl.data.layouts import DataError
+from spark_rl.data.tasks import missing, operators
+from spark_rl.data.tasks.chains import Split
+from spark_rl.problem import Problem
+
+PREFIX = "procedural:"
+
+
+def procedural_problems(
+    family: str, split: Literal["train", "heldout"], limit: int | None = None
+) -> tuple[Problem, ...]:
+    """The puzzles of a family and split in a fixed shuffled order, the first ``limit`` of them.
+
+    ``procedural_problems("operators", "train")[0]`` is a problem such as ``Problem(id="operators-train-0",
+    question="5?2?7=10", answer="-+", kind="exact", source="operators")``. The order depends on the family and the split
+    alone, so a smaller ``limit`` gives a prefix of a larger one.
+
+    Raises:
+        DataError: no family has that name.
+    """
+    if family not in FAMILIES:
+        close = difflib.get_close_matches(family, FAMILIES, n=1)
+        hint = f"did you mean {PREFIX}{close[0]}?" if close else f"known: {', '.join(FAMILIES)}"
+        raise DataError(f"there is no procedural family {family!r}; {hint}")
+    pairs = list(FAMILIES[family](split))
+    random.Random(f"procedural:{family}:{split}").shuffle(pairs)
+    return tuple(
+        Problem(id=f"{family}-{split}-{i}", question=question, answer=answer, kind="exact", source=family)
+        for i, (question, answer) in enumerate(pairs[:limit])
+    )
+
+
+def _operators(split: Split) -> Iterator[tuple[str, str]]:
+    for numbers, solution, target in operators.puzzles(split):
+        yield operators.question(numbers, target), "".join(solution)
+
+
+def _missing(split: Split) -> Iterator[tuple[str, str]]:
+    for numbers, chain, target, hidden in missing.puzzles(split):
+        yield missing.question(numbers, chain, target, hidden), str(numbers[hidden])
+
+
+FAMILIES: Mapping[str, Callable[[Split], Iterator[tuple[str, str]]]] = {
+    operators.NAME: _operators,
+    missing.NAME: _missing,
+}
+"""Family name -> (question, answer) pairs of a split."""

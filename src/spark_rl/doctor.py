@@ -1,0 +1,128 @@
+"""What this machine can run, found by looking and by trying, not by guessing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from spark_rl.config import Config
+from spark_rl.learner.model import EMBEDDED, load_model, resolve_device
+
+BYTES_PER_WEIGHT = {"train": 16.0, "lora": 2.2, "infer": 2.0}
+"""bf16 weights; training adds fp32 gradients, master copy and two Adam moments (4 + 4 + 4 + 2 + 2 bytes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's table."""
+
+    what: str
+    found: str
+    meaning: str
+    level: Literal["ok", "note", "missing"] = "ok"
+
+
+def examine_machine() -> list[Finding]:
+    """Software, hardware, a real matrix product, the embedded base, and the model sizes that fit."""
+    findings = [
+        Finding("python", platform.python_version(), "3.11 or newer is needed"),
+        *(Finding(name, _version(name), "required") for name in ("torch", "transformers", "math-verify")),
+        *(_optional(name, why) for name, why in OPTIONAL.items()),
+        _cores(),
+        _memory(),
+        _device(),
+        _speed(),
+        _base(),
+    ]
+    disk = shutil.disk_usage(Path.cwd()).free
+    return [*findings, Finding("free disk here", _gib(disk), "a checkpoint takes about 3 times the model"), _largest()]
+
+
+OPTIONAL = {
+    "vllm": "a rollout engine for large models (not used yet)",
+    "flash_attn": "model.attention=flash_attention_2",
+    "tensorboard": "an extra tracker (metrics.jsonl and report.html need nothing)",
+}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _optional(name: str, why: str) -> Finding:
+    there = find_spec(name) is not None
+    return Finding(name, _version(name) if there else "not installed", f"optional: {why}", "ok" if there else "note")
+
+
+def _cores() -> Finding:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Finding("cores", str(usable), "model.threads=0 uses them all; leave some free if others work here")
+
+
+def _memory() -> Finding:
+    total = _total_memory()
+    return Finding("memory", _gib(total), "see the largest model below", "ok" if total > 4 * 2**30 else "note")
+
+
+def _total_memory() -> int:
+    if torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _device() -> Finding:
+    device = resolve_device("auto")
+    if device.type == "cuda":
+        return Finding("device", torch.cuda.get_device_name(0), "model.dtype=bfloat16 is the usual choice")
+    return Finding("device", device.type, "runs everything; sized for tiny and small models", "note")
+
+
+def _speed() -> Finding:
+    """Matrix products of 1024 x 1024, in both number formats that train."""
+    device = resolve_device("auto")
+    rates = []
+    for dtype in (torch.float32, torch.bfloat16):
+        a = torch.ones(1024, 1024, dtype=dtype, device=device)
+        float((a @ a)[0, 0])
+        started = time.perf_counter()
+        for _ in range(5):
+            b = a @ a
+        float(b[0, 0])
+        rates.append(5 * 2 * 1024**3 / (time.perf_counter() - started) / 1e12)
+    faster = "bfloat16" if rates[1] > 1.2 * rates[0] else "float32"
+    return Finding(
+        "matrix speed", f"{rates[0]:.2f} TFLOP/s fp32, {rates[1]:.2f} bf16", f"model.dtype={faster} is faster"
+    )
+
+
+def _base() -> Finding:
+    if not (EMBEDDED / "model.safetensors").exists():
+        return Finding("embedded base", "missing", "python -m spark_rl.embedded.build makes it", "missing")
+    loaded = load_model(Config())
+    count = sum(p.numel() for p in loaded.model.parameters())
+    return Finding("embedded base", f"{count / 1e6:.2f} M weights", "spark-rl train runs here")
+
+
+def _largest() -> Finding:
+    total = 0.8 * _total_memory()
+    sizes = {name: total / cost / 1e9 for name, cost in BYTES_PER_WEIGHT.items()}
+    text = (
+        f"{sizes['train']:.1f} B full, {sizes['lora']:.1f} B with adapters, {sizes['infer']:.1f} B to solve and judge"
+    )
+    return Finding("largest model", text, "by memory alone, at 80 %; activations and caches come on top", "note")
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,47 @@
+"""What every engine promises: prompts in, sampled completions with exact log-probabilities out, and never a label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from spark_rl.chat import Prompt
+from spark_rl.problem import Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample. There is no top-p or top-k: both bias the importance ratio while training."""
+
+    n: int = 1
+    """Completions per prompt."""
+    temperature: float = 1.0
+    """0 is greedy; the log-probabilities are then those of temperature 1."""
+    max_new_tokens: int = 768
+    """Completions are cut here."""
+    seed: int = 0
+    """Same prompts, same sampling, same weights: same completions."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion; they are cut from its text but kept in its tokens."""
+
+
+class Engine(Protocol):
+    """Generates completions. Implementations differ in where the weights live."""
+
+    @property
+    def version(self) -> int:
+        """How many times weights were synchronised; grows with every :meth:`sync`."""
+        ...
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        """``sampling.n`` completions for each prompt, in the order of the prompts."""
+        ...
+
+    def sync(self, source: Any) -> None:
+        """Take over the learner's current weights."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+        ...

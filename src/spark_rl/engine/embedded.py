@@ -1,0 +1,205 @@
+"""The embedded engine: decodes in PyTorch on the learner's own weights.
+
+No second copy of the weights exists, so nothing is synchronised and nothing can be stale. Each problem is prefilled
+once and forked into its n rollouts; the key-value cache is written in place; finished rows leave the batch.
+
+Shape suffixes: _P prompts, _R live rows (prompts * n), _T positions, _V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spark_rl.chat import Prompt
+from spark_rl.engine import attention
+from spark_rl.engine.base import Sampling
+from spark_rl.engine.cache import RolloutCache
+from spark_rl.learner.model import LoadedModel
+from spark_rl.problem import Completion
+
+ROOM = 64
+"""Positions reserved behind a prompt at first; the cache doubles when they are used up."""
+RETIRE_SHARE = 1 / 8
+"""Finished rows leave the batch when they are at least this share of it."""
+STOP_WINDOW = 24
+"""Tokens decoded at the end of a row to look for a stop string."""
+
+
+class EmbeddedEngine:
+    """Generates with the weights of a :class:`LoadedModel`, whatever they are at the moment."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        eos_ids: Collection[int],
+        decode: Callable[[Sequence[int]], str],
+        max_rows: int = 512,
+    ) -> None:
+        """Prepare to generate.
+
+        Args:
+            loaded: the model; shared with the learner.
+            eos_ids: tokens that end a completion.
+            decode: token ids -> text, special tokens dropped.
+            max_rows: rows decoded together at most.
+
+        Raises:
+            ValueError: the model's attention keeps anything but full-length keys and values.
+        """
+        self.loaded = loaded
+        self.decode = decode
+        self.max_rows = max_rows
+        self.eos = torch.tensor(sorted(eos_ids), device=loaded.device)
+        self.version = 0
+        config = loaded.causal_lm.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        if kinds != {"full_attention"}:
+            raise ValueError(
+                f"the embedded engine decodes full attention only, and {type(loaded.causal_lm).__name__} has "
+                f"{', '.join(sorted(kinds - {'full_attention'}))} layers"
+            )
+        self.layers: int = config.num_hidden_layers
+        if loaded.device.type == "cpu" and loaded.causal_lm.config._attn_implementation == "sdpa":
+            loaded.causal_lm.set_attn_implementation(attention.NAME)
+
+    def sync(self, source: Any) -> None:
+        """Nothing to do: the learner's weights are this engine's weights."""
+        self.version += 1
+
+    def close(self) -> None:
+        """Nothing to free: the weights belong to the learner."""
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        """``sampling.n`` completions per prompt; prompts of similar length are decoded together."""
+        generator = torch.Generator(device=self.loaded.device).manual_seed(sampling.seed)
+        size = max(1, self.max_rows // sampling.n)
+        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].token_ids), i))
+        found: list[list[Completion]] = [[] for _ in prompts]
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
+            completions = self._generate_batch([prompts[i].token_ids for i in batch], sampling, generator)
+            for place, index in enumerate(batch):
+                found[index] = completions[place * sampling.n : (place + 1) * sampling.n]
+        return found
+
+    def _generate_batch(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, generator: torch.Generator
+    ) -> list[Completion]:
+        """Completions of all rows of one batch, prompt by prompt."""
+        device = self.loaded.device
+        n, longest = sampling.n, max(len(p) for p in prompts)
+        tokens_PT = torch.zeros(len(prompts), longest, dtype=torch.long, device=device)
+        seen_PT = torch.zeros(len(prompts), longest, dtype=torch.bool, device=device)
+        for i, prompt in enumerate(prompts):
+            tokens_PT[i, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
+            seen_PT[i, longest - len(prompt) :] = True
+
+        # 1. Prefill every prompt once, then fork it into its rollouts.
+        cache = RolloutCache(self.layers)
+        logits_RV = self._prefill(tokens_PT, seen_PT, cache).repeat_interleave(n, dim=0)
+        cache.fork(n, min(sampling.max_new_tokens, ROOM))
+        pad_R = (longest - seen_PT.sum(-1)).repeat_interleave(n)
+
+        # 2. Decode. ``row_R`` says which completion each live row is; it shrinks as rows finish.
+        rows = len(prompts) * n
+        row_R = torch.arange(rows, device=device)
+        alive_R = torch.ones(rows, dtype=torch.bool, device=device)
+        tokens_RT = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.long, device=device)
+        logprobs_RT = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.float32, device=device)
+        length_R = torch.zeros(rows, dtype=torch.long, device=device)
+        stopped_R = torch.zeros(rows, dtype=torch.bool, device=device)
+        for step in range(sampling.max_new_tokens):
+            token_R, logprob_R = sample(logits_RV, sampling.temperature, generator)
+            tokens_RT[row_R, step] = token_R
+            logprobs_RT[row_R, step] = logprob_R
+            length_R[row_R[alive_R]] = step + 1
+            ended_R = torch.isin(token_R, self.eos)
+            if sampling.stop:
+                ended_R = ended_R | self._stops(tokens_RT[row_R, : step + 1], sampling.stop)
+            stopped_R[row_R[alive_R & ended_R]] = True
+            alive_R = alive_R & ~ended_R
+            living = int(alive_R.sum())
+            if living == 0 or step + 1 == sampling.max_new_tokens:
+                break
+            if len(row_R) - living >= len(row_R) * RETIRE_SHARE:
+                kept_R = cache.retire(alive_R)
+                row_R, pad_R, token_R, alive_R = row_R[kept_R], pad_R[kept_R], token_R[kept_R], alive_R[kept_R]
+            logits_RV = self._decode(token_R, pad_R, longest + step, cache)
+
+        # 3. Read the completions off.
+        return [
+            self._completion(tokens[:length], logprobs[:length], stopped, sampling)
+            for tokens, logprobs, length, stopped in zip(
+                tokens_RT.tolist(), logprobs_RT.tolist(), length_R.tolist(), stopped_R.tolist(), strict=True
+            )
+        ]
+
+    def _prefill(self, tokens_PT: Tensor, seen_PT: Tensor, cache: RolloutCache) -> Tensor:
+        """(P, V) logits of each prompt's last position; the prompts' keys and values go into the cache."""
+        length = tokens_PT.shape[1]
+        causal_TT = torch.ones(length, length, dtype=torch.bool, device=tokens_PT.device).tril()
+        positions_PT = (seen_PT.cumsum(-1) - 1).clamp(min=0)
+        return self._forward(tokens_PT, positions_PT, seen_PT, causal_TT, cache)
+
+    def _decode(self, token_R: Tensor, pad_R: Tensor, position: int, cache: RolloutCache) -> Tensor:
+        """(R, V) logits after one more token per row; ``position`` counts the padding too."""
+        seen_RT = torch.arange(position + 1, device=token_R.device) >= pad_R[:, None]
+        return self._forward(token_R[:, None], (position - pad_R)[:, None], seen_RT, None, cache)
+
+    def _forward(
+        self, tokens: Tensor, positions: Tensor, seen_RT: Tensor, causal_TT: Tensor | None, cache: RolloutCache
+    ) -> Tensor:
+        """(R, V) logits of the last position of each row."""
+        implementation = str(self.loaded.causal_lm.config._attn_implementation)
+        mask = seen_RT if implementation.startswith("flash") else seen_RT[:, None, None, :]
+        if causal_TT is not None and mask.dim() == 4:
+            mask = mask & causal_TT | torch.eye(
+                len(causal_TT), dtype=torch.bool, device=mask.device
+            )  # pads see themselves
+        if implementation == "eager":  # adds its mask to the scores
+            mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, torch.finfo(torch.float32).min)
+        hidden = self.loaded.decoder(
+            input_ids=tokens, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        return self.loaded.head(hidden[:, -1])
+
+    def _stops(self, tokens_RT: Tensor, stop: Sequence[str]) -> Tensor:
+        """(R,) whether the text of a row's last tokens holds a stop string."""
+        tails = (self.decode(row) for row in tokens_RT[:, -STOP_WINDOW:].tolist())
+        return torch.tensor([any(s in tail for s in stop) for tail in tails], device=tokens_RT.device)
+
+    def _completion(self, tokens: list[int], logprobs: list[float], stopped: bool, sampling: Sampling) -> Completion:
+        text = self.decode(tokens)
+        cuts = [text.index(s) for s in sampling.stop if s in text]
+        text = text[: min(cuts)] if cuts else text
+        return Completion(text, tuple(tokens), tuple(logprobs), "stop" if stopped else "length")
+
+
+def sample(logits_RV: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One token a row with its exact log-probability.
+
+    Args:
+        logits_RV: (R, V) float32.
+        temperature: 0 takes the most likely token and reports its log-probability at temperature 1.
+        generator: the source of randomness, on the same device.
+
+    Returns:
+        (R,) token ids and (R,) log-probabilities in nats.
+    """
+    if temperature > 0 and temperature != 1.0:
+        logits_RV = logits_RV / temperature
+    logprobs_RV = logits_RV.log_softmax(-1)
+    if temperature == 0:
+        token_R = logprobs_RV.argmax(-1)
+    else:
+        # Inverse transform in float64: a token of probability zero can't be drawn, whatever the vocabulary's size.
+        cumulative_RV = logprobs_RV.exp().double().cumsum(-1)
+        uniform_R1 = torch.rand(len(logits_RV), 1, generator=generator, dtype=torch.float64, device=logits_RV.device)
+        drawn_R1 = torch.searchsorted(cumulative_RV, uniform_R1 * cumulative_RV[:, -1:], right=True)
+        token_R = drawn_R1.squeeze(-1).clamp(max=logits_RV.shape[-1] - 1)
+    return token_R, logprobs_RV.gather(-1, token_R[:, None]).squeeze(-1)

@@ -1,0 +1,10 @@
+"""The one kind of error that is the user's to mend."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """A mistake in settings, data, files or templates: one line that says what is wrong, where, and how to mend it.
+
+    The command line prints the line and exits with code 2. Anything else that escapes is ours, and exits with 1.
+    """

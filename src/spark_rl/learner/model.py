@@ -1,0 +1,133 @@
+"""Loading a model and its tokenizer through transformers: any causal LM by path, hub id, or the embedded base."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from spark_rl.config import Config, ConfigError, ModelConfig
+
+EMBEDDED = Path(__file__).parents[1] / "embedded" / "text"
+"""The tiny base that ships with the package."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A causal LM with what the engine and the learner need to know of it."""
+
+    model: nn.Module
+    """What is trained and saved: the transformers model, or its peft wrapper."""
+    tokenizer: Any
+    decoder: nn.Module
+    """The stack that turns tokens into final hidden states."""
+    device: torch.device
+
+    @property
+    def causal_lm(self) -> Any:
+        """The transformers model itself, adapters in place."""
+        return unwrapped(self.model)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """(..., H) final hidden states -> (..., V) logits in float32."""
+        causal_lm = self.causal_lm
+        output_layer: Any = causal_lm.get_output_embeddings()
+        logits: Tensor = output_layer(hidden).float()
+        config = causal_lm.config.get_text_config()
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+            logits = torch.tanh(logits / cap) * cap
+        if (scale := getattr(config, "logit_scale", None)) is not None:
+            logits = logits * scale
+        if (divisor := getattr(config, "logits_scaling", None)) is not None:
+            logits = logits / divisor
+        return logits
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is CUDA, then MPS, then the CPU. Raises ``ConfigError`` for a device torch does not know."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"model.device {name!r} is not a torch device: {str(error).splitlines()[0]}") from None
+
+
+def set_threads(config: ModelConfig) -> int:
+    """Set and return torch's CPU threads: ``model.threads``, or the cores this process may use."""
+    threads = config.threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
+    torch.set_num_threads(threads)
+    return threads
+
+
+def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
+    """The model of ``config.model`` (or the weights at ``path`` instead), ready to train, dropout off.
+
+    Raises:
+        ConfigError: there is no such model, or it can't be read, in one line.
+    """
+    settings = config.model
+    source = str(path or (EMBEDDED if settings.path == "embedded" else settings.path))
+    options = {"trust_remote_code": settings.trust_remote_code}
+    device = resolve_device(settings.device)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=getattr(torch, settings.dtype), attn_implementation=settings.attention, **options
+        )
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise ConfigError(f"cannot load the model {source!r}: {' '.join(str(error).split())[:300]}") from None
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"the tokenizer of {source!r} has no end-of-sequence token, so no response could ever end")
+    model.to(device)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if settings.lora is not None:
+        model = _with_adapters(model, settings)
+    model.eval()  # no dropout: the engine and the learner must see the same distribution
+    loaded = LoadedModel(model, tokenizer, _decoder(model), device)
+    check_head(loaded)
+    return loaded
+
+
+def check_head(loaded: LoadedModel) -> None:
+    """Prove on two tokens that decoder and head together are the model, or refuse it.
+
+    Log-probabilities are computed from hidden states in chunks (never all logits at once), which is only right if
+    nothing else happens between the decoder and the logits.
+    """
+    tokens = torch.tensor([[0, 1]], device=loaded.device)
+    with torch.no_grad():
+        whole = loaded.causal_lm(input_ids=tokens, use_cache=False).logits.float()
+        parts = loaded.head(loaded.decoder(input_ids=tokens, use_cache=False).last_hidden_state)
+    if not torch.allclose(whole, parts, rtol=1e-3, atol=1e-3):
+        name = type(loaded.causal_lm).__name__
+        raise ConfigError(f"{name} changes its logits after the output layer in a way spark-rl does not know; "
+                          "please report the model")  # fmt: skip
+
+
+def _decoder(model: nn.Module) -> nn.Module:
+    decoder: nn.Module = unwrapped(model).base_model
+    return decoder
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside a peft wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _with_adapters(model: nn.Module, settings: ModelConfig) -> nn.Module:
+    assert settings.lora is not None, "only called with adapters configured"
+    targets = settings.lora.target_modules
+    adapters = LoraConfig(
+        r=settings.lora.rank, lora_alpha=settings.lora.alpha, lora_dropout=settings.lora.dropout,
+        target_modules=targets if targets == "all-linear" else list(targets), task_type="CAUSAL_LM",
+    )  # fmt: skip
+    wrapped: nn.Module = get_peft_model(model, adapters)
+    return wrapped

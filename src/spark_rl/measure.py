@@ -1,0 +1,78 @@
+"""What a batch of groups looks like in numbers: the metrics of a step and the rollouts worth keeping to read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from spark_rl.chat import policy_prompt
+from spark_rl.config import ChatConfig
+from spark_rl.problem import STATUSES, TASKS, Group
+
+Metrics = dict[str, Any]
+
+
+def batch_metrics(groups: Sequence[Group]) -> Metrics:
+    """Rewards by task, statuses, label and verdict balance, lengths, entropy and token count of one step.
+
+    ``entropy`` is the mean negative log-probability of the sampled tokens: an unbiased estimate of the sampling
+    distribution's entropy per token, in nats.
+    """
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    if not rollouts:
+        return {"tokens": 0}
+    metrics: Metrics = {}
+    for task in TASKS:
+        rewards = [r for group in groups if group.problem.task == task for r in group.rewards]
+        if rewards:
+            metrics[f"reward/{task}"] = sum(rewards) / len(rewards)
+            if task != "policy":
+                metrics[f"recycled/{task}"] = sum(group.problem.task == task for group in groups)
+    statuses = Counter(rollout.verdict.status for rollout in rollouts)
+    metrics |= {f"status/{status}": statuses[status] / len(rollouts) for status in STATUSES}
+    metrics |= _balance(groups, ("Yes", "No")) | _balance(groups, ("A", "B"))
+    lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
+    tokens = sum(lengths)
+    surprise = -sum(sum(rollout.completion.logprobs) for rollout in rollouts)
+    return metrics | {
+        "tokens": tokens,
+        "entropy": surprise / max(1, tokens),
+        "length/mean": tokens / len(rollouts),
+        "length/max": max(lengths),
+        "clipped": sum(rollout.completion.finish == "length" for rollout in rollouts) / len(rollouts),
+    }
+
+
+def _balance(groups: Sequence[Group], labels: tuple[str, str]) -> Metrics:
+    """Share of the first label among the judge problems with these labels, and among the verdicts given to them."""
+    asked = [group for group in groups if group.problem.kind == "verdict" and group.problem.answer in labels]
+    if not asked:
+        return {}
+    given: Counter[str] = Counter()
+    for group in asked:
+        truth = group.problem.answer
+        other = labels[1 - labels.index(truth)]
+        for rollout in group.rollouts:
+            given[{"correct": truth, "wrong": other}.get(rollout.verdict.status, "unreadable")] += 1
+    name = labels[0].lower()
+    return {
+        f"label/{name}": sum(group.problem.answer == labels[0] for group in asked) / len(asked),
+        f"verdict/{name}": given[labels[0]] / given.total(),
+    }
+
+
+def rollout_records(groups: Sequence[Group], step: int, count: int, chat: ChatConfig) -> Iterator[dict[str, Any]]:
+    """The first ``count`` groups of each task, one rollout of each, for ``rollouts.jsonl``."""
+    left = Counter(dict.fromkeys(TASKS, count))
+    for group in groups:
+        problem = group.problem
+        if left[problem.task] <= 0:
+            continue
+        left[problem.task] -= 1
+        rollout = group.rollouts[0]
+        yield {
+            "step": step, "task": problem.task, "problem": problem.id, "prompt": policy_prompt(problem, chat),
+            "response": rollout.text, "label": problem.answer, "reward": rollout.reward,
+            "status": rollout.verdict.status, "extracted": rollout.verdict.extracted,
+        }  # fmt: skip

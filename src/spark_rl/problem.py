@@ -1,0 +1,133 @@
+"""The records that flow through the loop: Problem -> Rollout -> Group (Sec. 3.1 of the paper, Eq. 1).
+
+Everything here is immutable and knows nothing of torch, models or files, so the recyclers and the verifier can be
+tested without any of them. ``reward`` (Eq. 2) lives in the verdict of a rollout; ``advantage`` (Eq. 3) is computed from
+a whole group by the learner and is never stored back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Task = Literal["policy", "pointwise", "pairwise", "reflection"]
+"""What a problem asks for. ``policy`` comes from the data; the other three are recycled (Eq. 5, 6, 7)."""
+
+TASKS: tuple[Task, ...] = ("policy", "pointwise", "pairwise", "reflection")
+
+Kind = Literal["math", "choice", "verdict", "exact"]
+"""How the verifier compares the boxed answer with the gold one (see :func:`spark_rl.verify.verify`)."""
+
+Status = Literal["correct", "wrong", "no_answer", "unparsable", "timeout"]
+"""What became of a response. Only ``correct`` earns a reward; the other four are counted apart, always."""
+
+STATUSES: tuple[Status, ...] = ("correct", "wrong", "no_answer", "unparsable", "timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    r"""One thing to solve, with the gold answer only the verifier may see: d = (q, a, I) in the paper.
+
+    A policy problem from the data::
+
+        Problem(id="gsm8k-17", question="What is 6 times 7?", answer="42")
+
+    and a pointwise problem recycled from one of its responses (Eq. 5). ``question`` stays the parent's raw question;
+    what the model reads is ``prompt``, written from a template::
+
+        Problem(id="gsm8k-17/pointwise-3", question="What is 6 times 7?", answer="No", kind="verdict",
+                task="pointwise", prompt="Question: What is 6 times 7?\nAnswer: 36\nIs it correct? ...",
+                parent="gsm8k-17")
+    """
+
+    id: str
+    """Unique within a run; recycled problems extend the parent's id."""
+    question: str
+    """The raw question, without the answer-format suffix and without any chat markup."""
+    answer: str
+    """The gold answer. It never enters a prompt except as the verifier's label."""
+    kind: Kind = "math"
+    task: Task = "policy"
+    prompt: str | None = None
+    """The user turn of a recycled problem; ``None`` for policy problems, whose turn is made from ``question``."""
+    images: tuple[Any, ...] = ()
+    """Images of the question (paths, bytes or PIL images), carried along by every recycler."""
+    choices: tuple[str, ...] = ()
+    """The option texts of a multiple-choice problem, in order A, B, C, ..."""
+    source: str = ""
+    """Where the problem comes from: a file, a data set, or the family of a procedural task."""
+    parent: str | None = None
+    """The id of the problem this one was recycled from; ``None`` for data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the verifier found (Eq. 2).
+
+    ``verify(r"so it is \\boxed{42}", "42")`` gives ``Verdict(reward=1.0, status="correct", extracted="42")``.
+    """
+
+    reward: float
+    status: Status
+    extracted: str | None = None
+    """The text of the last balanced box, or ``None`` if there was none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    r"""What an engine returns for one sample: engines see prompts, never labels.
+
+    ``Completion(text="\\boxed{42}", token_ids=(91, 42, 92, 2), logprobs=(-0.1, -0.7, -0.0, -0.0), finish="stop")``
+    """
+
+    text: str
+    """The decoded response without the end-of-sequence token, cut before a stop string."""
+    token_ids: tuple[int, ...]
+    """(T,) every sampled token, the end-of-sequence token included: this is what the learner trains on."""
+    logprobs: tuple[float, ...]
+    """(T,) log-probability of each sampled token under the sampling distribution, in nats."""
+    finish: Literal["stop", "length"]
+    """``stop``: the model ended by itself; ``length``: it was cut at the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled response and what the verifier said of it: o^i with r^i (Eq. 1 and 2)."""
+
+    completion: Completion
+    verdict: Verdict
+
+    @property
+    def text(self) -> str:
+        return self.completion.text
+
+    @property
+    def reward(self) -> float:
+        return self.verdict.reward
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A problem and its n rollouts: G in Eq. 1, and the unit of advantage, of update and of recycling.
+
+    A group of four, of which two are right::
+
+        group.rewards == (1.0, 0.0, 0.0, 1.0)
+        group.solved == "mixed"
+    """
+
+    problem: Problem
+    rollouts: tuple[Rollout, ...]
+    prompt_ids: tuple[int, ...] = field(repr=False)
+    """(T_prompt,) the tokens the engine was given, the same for all rollouts."""
+
+    @property
+    def rewards(self) -> tuple[float, ...]:
+        """(G,) one reward a rollout, in sampling order."""
+        return tuple(rollout.reward for rollout in self.rollouts)
+
+    @property
+    def solved(self) -> Literal["all", "none", "mixed"]:
+        """Whether all, none or some of the rollouts earned the full reward."""
+        right = sum(rollout.reward >= 1.0 for rollout in self.rollouts)
+        return "all" if right == len(self.rollouts) else "none" if right == 0 else "mixed"

@@ -1,0 +1,89 @@
+r"""What a recycled prompt shows of a response: o_ans or o_cot in Eq. 5 to 7.
+
+Departures from the paper, which says nothing of it:
+
+- Only rollouts that the verifier *compared* with the gold answer are candidates. ``no_answer``, ``unparsable`` and
+  ``timeout`` earn no reward, but whether their answer is wrong was never established, so a label made from them would
+  not be the verifier's. They are neither right nor wrong here.
+- The status decides, not the reward: a right response that lost its reward for its length still deserves a Yes.
+- The text is cleaned. What follows the graded box is dropped, every other box is opened (``\boxed{x}`` becomes ``x``)
+  and chat control tokens are removed, so that a response can neither write a second verdict, nor close the turn it is
+  shown in, nor add an image placeholder.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from spark_rl.problem import Group, Rollout
+from spark_rl.verify.boxed import extract_boxed, last_box_span
+
+Form = Literal["answer", "cot"]
+"""``answer``: the content of the graded box; ``cot``: the whole response up to and including that box."""
+
+FORMS: tuple[Form, ...] = ("answer", "cot")
+
+CONTROL_TOKEN = re.compile(
+    # <|im_end|>, <|image_pad|>, <｜end▁of▁sentence｜>, but not the |x|<|y|>z of a proof
+    r"<[|｜][A-Za-z0-9_ ▁:-]{2,}[|｜]>"
+    r"|<(?:image|video|audio|start_of_turn|end_of_turn|bos|eos|pad|unk)>|</?s>|<</?SYS>>|\[/?INST\]"
+)
+"""The control tokens of the chat templates in use, as text."""
+
+_TOKEN = re.compile(r"(?P<slashes>\\+)(?P<box>boxed\s*(?P<open>\{)?)?|[{}]")
+
+
+def answered(group: Group) -> tuple[list[Rollout], list[Rollout]]:
+    """The (right, wrong) rollouts of a group that can be shown in either form, in sampling order."""
+    usable = [rollout for rollout in group.rollouts if shown(rollout.text, "answer")]
+    right = [rollout for rollout in usable if rollout.verdict.status == "correct"]
+    wrong = [rollout for rollout in usable if rollout.verdict.status == "wrong"]
+    return right, wrong
+
+
+def shown(response: str, form: Form) -> str:
+    r"""What a prompt shows of a response.
+
+    ``I say \boxed{3}, no: \boxed{4}. Judgement: Yes`` is ``I say 3, no: \boxed{4}`` as ``cot`` and ``4`` as ``answer``.
+    Without a box, ``answer`` is empty and ``cot`` the whole cleaned text.
+    """
+    answer = clean(extract_boxed(response) or "")
+    if form == "answer":
+        return answer.strip()
+    span = last_box_span(response)
+    if span is None:
+        return clean(response).strip()
+    return f"{clean(response[: span[0]])}\\boxed{{{answer}}}".lstrip()
+
+
+def clean(text: str) -> str:
+    """``text`` with every box opened and every control token blanked, also those that only this puts together."""
+    while (cleaned := CONTROL_TOKEN.sub(" ", _open_boxes(text))) != text:
+        text = cleaned
+    return text
+
+
+def _open_boxes(text: str) -> str:
+    r"""Drop each ``\boxed{`` and its closing brace, in one pass; an unclosed one loses its opening only."""
+    kept: list[str] = []
+    braces: list[bool] = []  # for each open brace: does it belong to a box?
+    done, escaped = 0, -1
+    for token in _TOKEN.finditer(text):
+        piece = token[0]
+        if token["box"]:
+            piece = "\\" * ((len(token["slashes"]) - 1) // 2 * 2)  # line breaks before it stay
+            if token["open"]:
+                braces.append(True)
+        elif token["slashes"]:
+            if len(piece) % 2:
+                escaped = token.end()
+        elif token.start() == escaped:
+            pass
+        elif piece == "{":
+            braces.append(False)
+        elif braces and braces.pop():
+            piece = ""
+        kept += (text[done : token.start()], piece)
+        done = token.end()
+    return "".join(kept) + text[done:]

@@ -1,0 +1,274 @@
+"""Charts as inline SVG: pure functions from data to text, drawn by hand so that a report is one file without scripts.
+
+Colours come from the page's style sheet by class (``tone``), so light and dark modes need no second drawing; lines that
+share a chart also differ in their dashes, for readers who cannot tell the colours apart. All text is escaped. Raw
+values are light dots, the line is a centred moving average, and a step without a finite value is a cross on the axis,
+never a gap that looks like a smooth curve.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from spark_rl.report import markup
+from spark_rl.report.notation import axis_labels, percent, plain
+
+WIDTH, HEIGHT = 380, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 26, 40
+_MAX_DOTS = 500
+_MAX_COLUMNS = 60
+
+_Point = TypeVar("_Point")
+
+Scale = Literal["share", "part", "unit", "zero", "free"]
+"""The value axis. ``share``: 0 to 100 %; ``part``: percent, from 0 to what the data need; ``unit``: 0 to 1, wider if
+the data are; ``zero``: from 0; ``free``: as wide as the data."""
+
+PERCENT: tuple[Scale, ...] = ("share", "part")
+"""The axes that are labelled in percent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line, or one layer of a stack.
+
+    ``Series("policy", ((1, 0.2), (2, None), (3, 0.4)), "s0")``: at step 2 there was a value, but not a finite one.
+    """
+
+    label: str
+    points: tuple[tuple[float, float | None], ...]
+    """(step, value), in order of steps."""
+    tone: str = "s0"
+    """The CSS class that colours it."""
+
+    @property
+    def known(self) -> list[tuple[float, float]]:
+        """The finite points."""
+        return [(step, value) for step, value in self.points if value is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One measure of a before-and-after chart, shares with optional intervals."""
+
+    label: str
+    before: float | None
+    after: float | None
+    before_interval: tuple[float, float] | None = None
+    after_interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Data coordinates to drawing coordinates."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+
+    def x(self, step: float) -> float:
+        return _LEFT + (step - self.x_low) / (self.x_high - self.x_low) * (WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        return HEIGHT - _BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - _TOP - _BOTTOM)
+
+
+def smoothing_window(count: int) -> int:
+    """How many points the moving average spans: odd, about a tenth of them, 1 (no smoothing) below five."""
+    return 1 if count < 5 else min(51, max(3, count // 10 | 1))
+
+
+def moving_average(values: Sequence[float], window: int) -> list[float]:
+    """Centred means over ``window`` values, shorter at both ends; as long as ``values``."""
+    half = window // 2
+    parts = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
+    return [math.fsum(part) / len(part) for part in parts]
+
+
+def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """About ``count`` round numbers (1, 2 or 5 times a power of ten apart) that cover low..high. Needs low < high."""
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [index * step for index in range(first, last + 1)]
+
+
+def line_chart(title: str, series: Sequence[Series], *, y_label: str, scale: Scale = "zero") -> str:
+    """Values over steps: light dots for the raw values, a line for their moving average. ``y_label`` names the unit."""
+    values = [value for one in series for _, value in one.known]
+    steps = [step for one in series for step, _ in one.points]
+    y_ticks = _value_ticks(values, scale)
+    frame = _Frame(*_step_range(steps, pad=0.0), y_ticks[0], y_ticks[-1])
+    parts = _axes(frame, y_ticks, steps, y_label, share=scale in PERCENT)
+    dashed = " dashed" if len(series) > 1 else ""
+    for one in series:
+        known = one.known
+        if len(known) > 1:
+            dots = "".join(f"M{frame.x(step):.1f} {frame.y(value):.1f}h0" for step, value in _thin(known))
+            parts.append(f'<path class="dots {one.tone}" d="{dots}"/>')
+        smooth = moving_average([value for _, value in known], smoothing_window(len(known)))
+        line = _thin([(step, value) for (step, _), value in zip(known, smooth, strict=True)])
+        if len(line) == 1:
+            parts.append(f'<circle class="dot {one.tone}" cx="{frame.x(line[0][0]):.1f}" '
+                         f'cy="{frame.y(line[0][1]):.1f}" r="3.5"/>')  # fmt: skip
+        elif line:
+            path = "L".join(f"{frame.x(step):.1f} {frame.y(value):.1f}" for step, value in line)
+            parts.append(f'<path class="line {one.tone}{dashed}" d="M{path}"/>')
+        parts.extend(_cross(frame.x(step)) for step, value in _thin(one.points) if value is None)
+    return _svg(title, _describe(series, scale), parts, HEIGHT)
+
+
+def stacked_chart(title: str, series: Sequence[Series], *, y_label: str, scale: Scale = "zero") -> str:
+    """Parts of a whole over steps, first series at the bottom. Long runs are drawn as means of neighbouring steps."""
+    steps = sorted({step for one in series for step, _ in one.points})
+    lookup = [dict(one.known) for one in series]
+    bins = _bins(steps)
+    heights = [[math.fsum(values.get(step, 0.0) for step in part) / len(part) for values in lookup] for part in bins]
+    totals = [sum(max(0.0, height) for height in column) for column in heights]
+    y_ticks = _value_ticks(totals, scale)
+    frame = _Frame(*_step_range(steps, pad=0.5), y_ticks[0], y_ticks[-1])
+    parts = _axes(frame, y_ticks, steps, y_label, share=scale in PERCENT)
+    for part, column in zip(bins, heights, strict=True):
+        left, right = frame.x(part[0] - 0.5), frame.x(part[-1] + 0.5)
+        gap = min(1.0, (right - left) * 0.15)
+        base = 0.0
+        for one, height in zip(series, column, strict=True):
+            if height <= 0:
+                continue
+            top, bottom = frame.y(base + height), frame.y(base)
+            parts.append(f'<rect class="fill {one.tone}" x="{left + gap / 2:.1f}" y="{top:.1f}" '
+                         f'width="{right - left - gap:.1f}" height="{bottom - top:.1f}"/>')  # fmt: skip
+            base += height
+    return _svg(title, _describe(series, scale), parts, HEIGHT)
+
+
+def before_after_chart(title: str, pairs: Sequence[Pair]) -> str:
+    """Horizontal bars from 0 to 100 %, before above after, with their intervals as whiskers."""
+    left, right, row, bar = 8, 62, 52, 13
+    height = 34 + row * len(pairs) + 20
+
+    def x(share: float) -> float:
+        return left + share * (WIDTH - left - right)
+
+    parts = []
+    bottom = height - 38
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="4" y2="{bottom}"/>')
+        anchor = "start" if tick == 0 else "middle"
+        parts.append(_text(x(tick), bottom + 14, percent(tick), anchor))
+    parts.append(_text((x(0) + x(1)) / 2, height - 6, "share of trials (%)", "middle"))
+    for index, pair in enumerate(pairs):
+        top = 6 + row * index
+        parts.append(_text(left, top + 10, pair.label, "start", "name"))
+        for offset, tone, value, interval in (
+            (15, "before", pair.before, pair.before_interval),
+            (15 + bar + 2, "after", pair.after, pair.after_interval),
+        ):
+            middle = top + offset + bar / 2
+            parts.append(_text(WIDTH - 4, middle + 4, percent(value, 1), "end", "value"))
+            if value is None:
+                continue
+            parts.append(f'<rect class="fill {tone}" x="{left}" y="{top + offset}" '
+                         f'width="{max(1.0, x(value) - left):.1f}" height="{bar}"/>')  # fmt: skip
+            if interval is not None:
+                low, high = x(interval[0]), x(interval[1])
+                parts.append(f'<path class="whisker" d="M{low:.1f} {middle:.1f}H{high:.1f}'
+                             f'M{low:.1f} {middle - 3:.1f}v6M{high:.1f} {middle - 3:.1f}v6"/>')  # fmt: skip
+    facts = "; ".join(f"{one.label}: {percent(one.before, 1)} before, {percent(one.after, 1)} after" for one in pairs)
+    return _svg(title, facts, parts, height)
+
+
+def _svg(title: str, description: str, parts: Iterable[str], height: int) -> str:
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img"><title>{markup.text(title)}</title>'
+        f"<desc>{markup.text(description)}</desc>{''.join(parts)}</svg>"
+    )
+
+
+def _axes(frame: _Frame, y_ticks: Sequence[float], steps: Sequence[float], y_label: str, *, share: bool) -> list[str]:
+    parts = [_text(4, 13, y_label, "start", "unit")]
+    for tick, label in zip(y_ticks, axis_labels(y_ticks, share=share), strict=True):
+        y = frame.y(tick)
+        kind = "axis" if tick == frame.y_low else "grid"
+        parts.append(f'<line class="{kind}" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(_text(_LEFT - 6, y + 4, label, "end"))
+    for tick in _step_ticks(steps):
+        x = frame.x(tick)
+        base = HEIGHT - _BOTTOM
+        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{base}" y2="{base + 4}"/>')
+        label = f"{tick:,.0f}"
+        fits = x + 3.5 * len(label) <= WIDTH
+        parts.append(_text(x, base + 16, label, "middle" if fits else "end"))
+    parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 6, "training step", "middle"))
+    return parts
+
+
+def _value_ticks(values: Sequence[float], scale: Scale) -> list[float]:
+    if scale == "share":
+        return [0.0, 0.25, 0.5, 0.75, 1.0]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    if scale == "unit":
+        low, high = min(0.0, low), max(1.0, high)
+    elif scale in {"zero", "part"}:
+        low, high = min(0.0, low), max(0.0, high)
+    # Below this the ticks would be rounding noise: a constant curve gets an axis of its own magnitude.
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        if scale != "free":
+            return [0.0, 0.05, 0.1] if scale == "part" else [0.0, 0.5, 1.0]
+        pad = abs(high) / 2 or 0.5
+        low, high = low - pad, high + pad
+    return nice_ticks(low, high)
+
+
+def _step_range(steps: Sequence[float], pad: float) -> tuple[float, float]:
+    low, high = min(steps, default=0.0) - pad, max(steps, default=1.0) + pad
+    return (low, high) if high - low >= 1 else (low - 1, high + 1)
+
+
+def _step_ticks(steps: Sequence[float]) -> list[float]:
+    low, high = min(steps, default=0.0), max(steps, default=1.0)
+    if low == high:
+        return [low]
+    whole = [tick for tick in nice_ticks(low, high, 5) if low <= tick <= high and tick == round(tick)]
+    return whole or [low, high]
+
+
+def _bins(steps: Sequence[float]) -> list[Sequence[float]]:
+    size = max(1, math.ceil(len(steps) / _MAX_COLUMNS))
+    return [steps[start : start + size] for start in range(0, len(steps), size)]
+
+
+def _thin(points: Sequence[_Point]) -> list[_Point]:
+    """Every k-th point and the last: more would not be seen, and would make the page slow."""
+    stride = math.ceil(len(points) / _MAX_DOTS)
+    if stride <= 1:
+        return list(points)
+    return [*points[:-1:stride], points[-1]]
+
+
+def _cross(x: float) -> str:
+    y = HEIGHT - _BOTTOM
+    return f'<path class="cross" d="M{x - 3:.1f} {y - 3}l6 6m0 -6l-6 6"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{markup.text(text)}</text>'
+
+
+def _describe(series: Sequence[Series], scale: Scale) -> str:
+    """What a screen reader says; the data table below the chart holds the rest."""
+    facts = []
+    for one in series:
+        known = one.known
+        if not known:
+            facts.append(f"{one.label}: no finite value")
+            continue
+        (first_step, first), (last_step, last) = known[0], known[-1]
+        write = percent if scale in PERCENT else plain
+        facts.append(f"{one.label}: {write(first)} at step {first_step:,.0f}, {write(last)} at step {last_step:,.0f}")
+    return "; ".join(facts)

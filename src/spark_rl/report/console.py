@@ -1,0 +1,244 @@
+"""What a person sees in the terminal: the live view of a run, and the before-and-after table.
+
+The time left is a moving average of recent step times, without the first step of the session (it pays for warm-up), and
+counts everything that happens between two steps, evaluation and checkpoints included. Where stdout is not a terminal
+(CI logs, files) each step is one plain line of at most 120 columns instead.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from numbers import Real
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from spark_rl.report.comparison import Row, compare, problems_note
+from spark_rl.report.metrics import finite
+from spark_rl.report.notation import compact, duration, fixed, percent, plain
+
+LINE_WIDTH = 120
+"""Columns of a plain line at most."""
+
+_Format = Callable[[float | None], str]
+
+_ROWS: tuple[tuple[str, tuple[tuple[str, str, _Format], ...]], ...] = (
+    ("reward", (("policy", "reward/policy", fixed), ("pointwise", "reward/pointwise", fixed),
+                ("pairwise", "reward/pairwise", fixed), ("reflection", "reward/reflection", fixed))),
+    ("verifier", (("correct", "status/correct", percent), ("wrong", "status/wrong", percent),
+                  ("no answer", "status/no_answer", percent), ("unparsable", "status/unparsable", percent),
+                  ("timeout", "status/timeout", percent))),
+    ("balance", (("Yes labels", "label/yes", percent), ("Yes verdicts", "verdict/yes", percent),
+                 ("A labels", "label/a", percent), ("A verdicts", "verdict/a", percent))),
+    ("learner", (("entropy", "entropy", plain), ("KL", "kl", plain), ("grad norm", "grad_norm", plain),
+                 ("loss", "loss", plain), ("lr", "lr", plain), ("engine gap", "engine_gap", plain))),
+    ("responses", (("mean length", "length/mean", plain), ("longest", "length/max", plain),
+                   ("cut off", "clipped", percent), ("flat groups", "flat", percent))),
+    ("recycling", (("pool", "pool", plain), ("pointwise", "recycled/pointwise", plain),
+                   ("pairwise", "recycled/pairwise", plain), ("reflection", "recycled/reflection", plain))),
+    ("seconds", (("sample", "time/sample", fixed), ("verify", "time/verify", fixed), ("update", "time/update", fixed),
+                 ("recycle", "time/recycle", fixed), ("step", "seconds", fixed))),
+)  # fmt: skip
+
+_SHOWN = {key for _, cells in _ROWS for _, key, _ in cells} | {"step", "tokens", "tokens_per_second"}
+_LABEL_WIDTH, _CELL_WIDTH = 11, 17
+_ROOMY = 72
+"""Columns from which the progress line has room for its name and the throughput."""
+
+
+class Pace:
+    """How fast steps go. ``clock`` gives seconds; only differences matter."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, window: int = 20) -> None:
+        self._clock = clock
+        self._last = clock()
+        self._first_done = False
+        self._durations: deque[float] = deque(maxlen=window)
+
+    def tick(self) -> None:
+        """A step has just finished."""
+        now = self._clock()
+        if self._first_done:
+            self._durations.append(now - self._last)
+        self._first_done = True
+        self._last = now
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Mean of the recent steps, the first left out; ``None`` before the second step is done."""
+        return sum(self._durations) / len(self._durations) if self._durations else None
+
+    def left(self, steps: int) -> float | None:
+        """Seconds until ``steps`` more steps are done. Counts down within a step, and stalls when a step overruns."""
+        if steps <= 0:
+            return 0.0
+        mean = self.step_seconds
+        if mean is None:
+            return None
+        return steps * mean - min(self._clock() - self._last, mean)
+
+
+class TrainView:
+    """The live view of a run, fed one metric record a step::
+
+        with TrainView(total_steps=300, start_step=resumed) as view:
+            for step in range(resumed + 1, 301):
+                view.step({"step": step, "reward/policy": 0.62, "seconds": 5.9})
+
+    ``step`` counts finished steps, so the last record's is ``total_steps``; ``start_step`` is the number done before
+    this session. A metric that the last step did not have is shown dim, with its value from before. ``clock`` is for
+    tests.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        start_step: int = 0,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.total_steps = total_steps
+        self.done = start_step
+        self.console = console or Console()
+        self.pace = Pace(clock)
+        self._metrics: Mapping[str, Any] = {}
+        self._seen: dict[str, Any] = {}
+        self._live: Live | None = None
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
+            self._live = Live(self, console=self.console, refresh_per_second=2)
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def step(self, metrics: Mapping[str, Any]) -> None:
+        """Show the record of the step that has just finished."""
+        self.pace.tick()
+        step = finite(metrics.get("step"))
+        self.done = self.done + 1 if step is None else int(step)
+        self._metrics = dict(metrics)
+        # A new mapping, not an update: the thread that refreshes the view may be reading the old one.
+        self._seen = self._seen | self._metrics
+        if self._live is None:
+            self.console.print(self.line(), markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._live.refresh()
+
+    def line(self) -> str:
+        """The current step as one plain line; what matters least is left out when it would pass 120 columns."""
+        rewards = (("policy", "policy"), ("pointwise", "point"), ("pairwise", "pair"), ("reflection", "reflect"))
+        reward = [self._part(f"reward/{task}", short, fixed) for task, short in rewards]
+        parts = [
+            (0, f"step {self.done:>{len(str(self.total_steps))}}/{self.total_steps}"),
+            (1, f"reward {' '.join(part for part in reward if part)}" if any(reward) else ""),
+            (4, self._part("status/correct", "right", percent)),
+            (6, self._part("entropy", "entropy", plain)),
+            (5, self._part("kl", "KL", plain)),
+            (7, self._part("length/mean", "length", plain)),
+            (8, self._part("tokens_per_second", "tok/s", compact)),
+            (3, self._part("seconds", "", duration)),
+            (2, f"left {duration(self.pace.left(self.total_steps - self.done))}"),
+        ]
+        parts = [(rank, text) for rank, text in parts if text]
+        while len(line := " | ".join(text for _, text in parts)) > LINE_WIDTH and len(parts) > 1:
+            parts.remove(max(parts))
+        return line[:LINE_WIDTH]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._progress(options.max_width >= _ROOMY)
+        columns = max(1, (options.max_width - _LABEL_WIDTH + 1) // _CELL_WIDTH)
+        for label, cells in (*_ROWS, ("other", self._unknown())):
+            shown = [(name, key, _write(self._seen[key], write)) for name, key, write in cells if key in self._seen]
+            for start in range(0, len(shown), columns):
+                line = Text(f"{'' if start else label:<{_LABEL_WIDTH}}", style="dim", no_wrap=True, overflow="ellipsis")
+                for name, key, value in shown[start : start + columns]:
+                    line.append(f"{name} ", style="not dim cyan")
+                    line.append(value, style="not dim bold" if key in self._metrics else "dim")
+                    line.append(" " * max(1, _CELL_WIDTH - len(name) - len(value) - 1))
+                line.rstrip()
+                yield line
+
+    def _progress(self, roomy: bool) -> Table:
+        finished = min(1.0, self.done / self.total_steps) if self.total_steps else 1.0
+        rate = finite(self._metrics.get("tokens_per_second"))
+        left = duration(self.pace.left(self.total_steps - self.done))
+        cells = [
+            Text("spark-rl", style="bold magenta") if roomy else None,
+            f"step {self.done}/{self.total_steps}",
+            ProgressBar(total=1.0, completed=finished),
+            percent(finished),
+            Text(f"{left} left", style="green"),
+            f"{compact(rate)} tok/s" if roomy and rate is not None else None,
+        ]
+        shown = [cell for cell in cells if cell is not None]
+        grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        for cell in shown:
+            grid.add_column(no_wrap=True, ratio=1 if isinstance(cell, ProgressBar) else None)
+        grid.add_row(*shown)
+        return grid
+
+    def _unknown(self) -> tuple[tuple[str, str, _Format], ...]:
+        keys = (key for key, value in self._seen.items() if isinstance(value, Real) and key not in _SHOWN)
+        return tuple((key, key, plain) for key in keys)
+
+    def _part(self, key: str, name: str, write: _Format) -> str:
+        value = self._metrics.get(key)
+        return "" if value is None else f"{name} {_write(value, write)}".strip()
+
+
+def _write(value: object, write: _Format) -> str:
+    # A loss that is no longer a number must be seen, not shown as unknown.
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return write(finite(value))
+
+
+def before_after_table(
+    before: Mapping[str, Any] | None,
+    after: Mapping[str, Any] | None,
+    transfer: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Table:
+    """What training changed, as a table for ``console.print``.
+
+    ``before`` and ``after`` are evaluations as in ``summary.json`` (see :func:`spark_rl.report.comparison.compare`);
+    ``transfer`` is a second pair, ``{"before": ..., "after": ...}``, of a family that was not trained on. Shares in
+    percent with half the width of their 95% Wilson interval, changes in points, unknown values as a dash.
+    """
+    table = Table(title="Before and after training", title_style="bold", caption_justify="left")
+    table.add_column("")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    table.add_column("change", justify="right")
+    _add_rows(table, "Held-out problems", before, after)
+    if transfer is not None:
+        table.add_section()
+        _add_rows(table, "Transfer problems", transfer.get("before"), transfer.get("after"))
+    table.caption = "Percent, changes in points; ± is half the 95% Wilson interval."
+    return table
+
+
+def _add_rows(table: Table, name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> None:
+    note = problems_note(before, after)
+    table.add_row(Text(f"{name} ({note})" if note else name, style="italic"), "", "", "")
+    for row in compare(before, after):
+        old, new, change = row.written()
+        table.add_row(Text(f"  {row.label}"), old, new, Text(change, style=_style(row)))
+
+
+def _style(row: Row) -> str:
+    return {True: "bold green", False: "bold red", None: ""}[row.better]

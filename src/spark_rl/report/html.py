@@ -1,0 +1,276 @@
+"""report.html: one self-contained page about a run, readable on a phone, in light and dark, without any network.
+
+Everything that came from a model, a data set or a configuration is untrusted text: it is escaped, and a content
+security policy in the page forbids scripts and requests besides. Charts are chosen in :mod:`spark_rl.report.panels` and
+drawn in :mod:`spark_rl.report.charts`; the style sheet is ``report.css`` beside this file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spark_rl.problem import TASKS
+from spark_rl.report.charts import Pair, before_after_chart
+from spark_rl.report.comparison import Estimate, Row, compare, problems_note
+from spark_rl.report.markup import figure as boxed_figure
+from spark_rl.report.markup import swatch, table, text
+from spark_rl.report.metrics import finite, read_metrics, write_atomically
+from spark_rl.report.notation import DASH, compact, duration, percent, plain, points
+from spark_rl.report.panels import figure, sections, with_other_time
+from spark_rl.report.settings import setting, settings_section
+
+_SAMPLE_STEPS = 3
+_SAMPLES_PER_TASK = 6
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_MAIN = ("policy_accuracy", "tts_accuracy", "judge_accuracy")
+_BARS = ("policy_accuracy", "tts_accuracy", "judge_accuracy", "judge_f1", "pairwise_accuracy", "reflection_fix")
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What a run directory holds."""
+
+    name: str
+    config: dict[str, Any]
+    records: list[dict[str, Any]]
+    rollouts: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+    """``None`` while the run is unfinished."""
+    results: Mapping[str, Any]
+    """The evaluations: ``before``, ``after`` and ``transfer``, whichever are done."""
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Write ``report.html`` into a run directory from its ``config.json``, ``metrics.jsonl``, ``rollouts.jsonl`` and
+    ``summary.json`` (``before.json`` until that exists), and return its path. All but the first may be missing: a
+    running or killed run has a report too.
+
+    Raises:
+        ValueError: if the directory is not a run or one of its files is damaged; one line that says which.
+    """
+    run_dir = Path(run_dir)
+    page = _page(_read_run(run_dir))
+    path = run_dir / "report.html"
+    # A lone surrogate in a response cannot be encoded and must not cost the report.
+    write_atomically(path, page.encode("utf-8", errors="replace"))
+    return path
+
+
+def _read_run(run_dir: Path) -> _Run:
+    config = _read_object(run_dir / "config.json")
+    if config is None:
+        raise ValueError(f"{run_dir} is not a run directory (it has no config.json); give a directory made by train")
+    summary = _read_object(run_dir / "summary.json")
+    early = _read_object(run_dir / "before.json") or {}
+    by_step = {record["step"]: with_other_time(record) for record in _read_lines(run_dir / "metrics.jsonl")}
+    return _Run(
+        name=run_dir.resolve().name,
+        config=config,
+        records=[by_step[step] for step in sorted(by_step)],
+        rollouts=_read_lines(run_dir / "rollouts.jsonl"),
+        summary=summary,
+        results=summary or {"before": early.get("heldout"), "transfer": {"before": early.get("transfer")}},
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _name: None)
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); restore it or remove it") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, not a {type(content).__name__}")
+    return content
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    records = read_metrics(path) if path.is_file() else []
+    return [record for record in records if finite(record.get("step")) is not None]
+
+
+def _page(run: _Run) -> str:
+    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    charts = "".join(
+        f'<section id="{section.anchor}"><h2>{section.heading}</h2><p class="lead">{section.question}</p>'
+        f'<div class="columns {_columns(len(section.panels))}">'
+        f"{''.join(figure(panel, run.records) for panel in section.panels)}</div></section>"
+        for section in sections(run.records)
+    )
+    if not charts:
+        charts = '<section><h2>Learning curves</h2><p class="lead">No step is recorded yet.</p></section>'
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{text(run.name)} · spark-rl report</title>
+<style>
+{css}</style>
+</head>
+<body>
+{_header(run)}
+<main>
+{_results(run)}
+{charts}
+{_samples(run.rollouts)}
+{settings_section(run.config)}
+{_versions(run.summary)}
+</main>
+</body>
+</html>
+"""
+
+
+def _columns(panels: int) -> str:
+    """Two large charts a row where three would leave a lonely one."""
+    return "two" if panels in {2, 4} else "three"
+
+
+def _header(run: _Run) -> str:
+    summary = run.summary or {}
+    seconds = finite(summary.get("seconds")) or _total(run.records, "seconds")
+    tokens = finite(summary.get("tokens")) or _total(run.records, "tokens")
+    rates = [rate for record in run.records if (rate := finite(record.get("tokens_per_second"))) is not None]
+    steps = f"{run.records[-1]['step']:,}" if run.records else "0"
+    planned = finite(setting(run.config, "train.steps"))
+    facts = [
+        ("model", text(setting(run.config, "model.path"))),
+        ("data", text(setting(run.config, "data.train"))),
+        ("seed", text(setting(run.config, "seed"))),
+        ("steps", steps if planned is None else f"{steps} of {planned:,.0f}"),
+        ("duration", duration(seconds)),
+        ("tokens generated", compact(tokens)),
+        ("tokens per second", compact(sum(rates) / len(rates)) if rates else DASH),
+    ]
+    state = "" if run.summary is not None else '<p class="warn">Unfinished: the run has not written its summary.</p>'
+    tiles = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
+    links = [(section.anchor, section.heading) for section in sections(run.records)]
+    links += [("samples", "Samples")] if run.rollouts else []
+    nav = "".join(
+        f'<a href="#{anchor}">{heading}</a>'
+        for anchor, heading in [("results", "Results"), *links, ("settings", "Settings"), ("versions", "Versions")]
+    )
+    return (
+        f'<header><p class="brand">spark-rl · training report</p><h1>{text(run.name)}</h1>{state}'
+        f'<dl class="facts">{tiles}</dl><nav aria-label="Sections">{nav}</nav></header>'
+    )
+
+
+def _results(run: _Run) -> str:
+    before, after, transfer = (_mapping(run.results.get(key)) for key in ("before", "after", "transfer"))
+    pairs = {
+        "Held-out problems": (before, after),
+        "Transfer problems": (_mapping(transfer.get("before")), _mapping(transfer.get("after"))),
+    }
+    blocks = "".join(_comparison(name, old, new) for name, (old, new) in pairs.items() if old or new)
+    if not blocks:
+        reason = "was not evaluated on held-out problems" if run.summary is not None else "has not been evaluated yet"
+        return f'<section id="results"><h2>Results</h2><p class="lead">The run {reason}.</p></section>'
+    return (
+        '<section id="results"><h2>Results</h2><p class="lead">What training changed, on problems it never saw.</p>'
+        f"{blocks}"
+        '<p class="note">Shares in percent, changes in points. ± is half the 95% Wilson interval, given where the '
+        "number of trials is known. Before and after answer the same problems, so their difference is usually more "
+        "certain than the two intervals suggest. ↓ means lower is better.</p></section>"
+    )
+
+
+def _comparison(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    rows = compare(before, after)
+    note = problems_note(before, after)
+    title = f"{name} ({note})" if note else name
+    cells = [[_label(row), *row.written()[:2], _change(row)] for row in rows]
+    return (
+        f'<div class="results">{table(title, ["percent", "before", "after", "change"], cells, "compare")}'
+        f"{_bars(f'{name}: before and after', rows)}</div>"
+    )
+
+
+def _label(row: Row) -> str:
+    hint = '&nbsp;<span class="hint" title="lower is better">↓</span>' if row.lower_is_better else ""
+    return f"<b>{row.label}</b>" if row.key in _MAIN else f"{row.label}{hint}"
+
+
+def _change(row: Row) -> str:
+    tone = {True: "good", False: "bad", None: "same"}[row.better]
+    return f'<span class="{tone}">{row.written()[2]}</span>'
+
+
+def _bars(title: str, rows: Sequence[Row]) -> str:
+    drawn = [row for row in rows if row.key in _BARS and (row.before.value, row.after.value) != (None, None)]
+    if not drawn:
+        return ""
+    pairs = [
+        Pair(row.label, row.before.value, row.after.value, row.before.interval, row.after.interval) for row in drawn
+    ]
+    legend = [f"{swatch('before')}before", f"{swatch('after')}after"]
+    cells = [[row.label, _interval(row.before), _interval(row.after), points(row.change)] for row in drawn]
+    data = table(f"{title}, 95% intervals", ["measure", "before", "after", "change (points)"], cells)
+    return boxed_figure(title, legend, before_after_chart(title, pairs), "", data)
+
+
+def _interval(estimate: Estimate) -> str:
+    share = percent(estimate.value, 1)
+    if estimate.interval is None:
+        return share
+    low, high = estimate.interval
+    return f"{share} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _samples(rollouts: Sequence[Mapping[str, Any]]) -> str:
+    if not rollouts:
+        return ""
+    last = sorted({rollout["step"] for rollout in rollouts})[-_SAMPLE_STEPS:]
+    recent = sorted((r for r in rollouts if r["step"] in last), key=lambda rollout: -rollout["step"])
+    tasks = list(dict.fromkeys([*TASKS, *(str(rollout.get("task")) for rollout in recent)]))
+    blocks = []
+    for task in tasks:
+        rows = [rollout for rollout in recent if str(rollout.get("task")) == task][:_SAMPLES_PER_TASK]
+        if rows:
+            blocks.append(f"<h3>{text(task)}</h3>{''.join(_sample(rollout) for rollout in rows)}")
+    when = f"step {last[0]:,}" if len(last) == 1 else f"steps {last[0]:,} to {last[-1]:,}"
+    return (
+        f'<section id="samples"><h2>Samples</h2><p class="lead">Rollouts of {when}, as the model wrote them.</p>'
+        f"{''.join(blocks)}</section>"
+    )
+
+
+def _sample(rollout: Mapping[str, Any]) -> str:
+    status = str(rollout.get("status", ""))
+    extracted = rollout.get("extracted")
+    found = "no box" if extracted is None else f"boxed <code>{text(extracted, 80)}</code>"
+    tone = "good" if status == "correct" else "bad" if status == "wrong" else "neutral"
+    return (
+        f'<details class="sample"><summary><span class="badge {tone}">{text(status.replace("_", " "))}</span> '
+        f"<span>{found}</span> <span>label <code>{text(rollout.get('label'), 80)}</code></span> "
+        f"<span>reward {plain(finite(rollout.get('reward')))}</span> "
+        f'<span class="hint">step {text(rollout.get("step"))} · {text(rollout.get("problem"), 80)}</span></summary>'
+        f"<h4>Prompt</h4><pre>{text(rollout.get('prompt'))}</pre>"
+        f"<h4>Response</h4><pre>{text(rollout.get('response'))}</pre></details>"
+    )
+
+
+def _versions(summary: Mapping[str, Any] | None) -> str:
+    rows = [[text(name), text(value)] for name, value in _mapping((summary or {}).get("versions")).items()]
+    content = table("What the run used", ["package", "version"], rows, "settings")
+    if not rows:
+        content = '<p class="lead">The run has recorded none.</p>'
+    return f'<section id="versions"><h2>Versions</h2>{content}</section>'
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _total(records: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    values = [number for record in records if (number := finite(record.get(key))) is not None]
+    return sum(values) if values else None

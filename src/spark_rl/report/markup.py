@@ -1,0 +1,59 @@
+"""The few HTML building blocks of the report, and the one place where untrusted text becomes HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from spark_rl.report.notation import DASH
+
+_LONGEST_TEXT = 6000
+
+
+def text(value: object, longest: int = _LONGEST_TEXT) -> str:
+    """Anything as HTML text, also fit for a quoted attribute: escaped, cut at ``longest`` characters, and with control
+    characters made visible. ``None`` is a dash."""
+    if value is None:
+        return DASH
+    content = str(value)
+    cut = f" … {len(content) - longest:,} more characters" if len(content) > longest else ""
+    lines = content[:longest].replace("\r\n", "\n")
+    return escape("".join(c if c >= " " or c in "\n\t" else chr(0x2400 + ord(c)) for c in lines) + cut)
+
+
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "data") -> str:
+    """A table that scrolls sideways on a narrow screen. The first cell of a row is its header.
+
+    Captions and heads are plain text and escaped here; cells are HTML already. ``kind`` is the CSS class.
+    """
+    top = "".join(f'<th scope="col">{text(name)}</th>' for name in head)
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows
+    )
+    return (
+        f'<div class="scroll"><table class="{kind}"><caption>{text(caption)}</caption>'
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def folded(summary: str, content: str) -> str:
+    """Content behind a line to click; the line is plain text, the content HTML."""
+    return f"<details><summary>{text(summary)}</summary>{content}</details>"
+
+
+def figure(title: str, legend: Sequence[str], chart: str, note: str, data: str) -> str:
+    """A chart with what belongs to it: title, legend entries, note and data table. All but the title are HTML."""
+    entries = "".join(f"<li>{entry}</li>" for entry in legend)
+    remark = f'<p class="note">{note}</p>' if note else ""
+    return (
+        f'<figure><figcaption>{text(title)}</figcaption><ul class="legend">{entries}</ul>{chart}{remark}'
+        f"{folded('Data', data)}</figure>"
+    )
+
+
+def swatch(tone: str, *, line: bool = False) -> str:
+    """The sample of a colour beside its name in a legend."""
+    shape = (
+        '<path class="line {}" d="M0 5H18"/>' if line else '<rect class="fill {}" x="1" y="1" width="16" height="8"/>'
+    )
+    return f'<svg class="swatch" viewBox="0 0 18 10" aria-hidden="true">{shape.format(tone)}</svg>'

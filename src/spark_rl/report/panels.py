@@ -1,0 +1,201 @@
+"""Which metric goes into which chart of the report, and what a reader should look for in it.
+
+A metric that no panel names is still drawn, in a chart of its own in the last section, so a new key of the training
+loop never disappears. Panels without data are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from spark_rl.report import markup
+from spark_rl.report.charts import PERCENT, Scale, Series, line_chart, moving_average, smoothing_window, stacked_chart
+from spark_rl.report.metrics import finite
+from spark_rl.report.notation import percent, plain
+
+_TABLE_ROWS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One chart: which metrics, on which axis, and one sentence on how to read it."""
+
+    title: str
+    y_label: str
+    keys: tuple[tuple[str, str, str], ...]
+    """(metric, label, tone)."""
+    scale: Scale = "zero"
+    kind: Literal["lines", "stack"] = "lines"
+    note: str = ""
+    prefix: str = ""
+    """Metrics with this prefix that ``keys`` does not name join the chart, e.g. a further phase under ``time/``."""
+    quiet: bool = False
+    """Whether the chart is left out while its values never change, because only a change says something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Charts that answer one question."""
+
+    anchor: str
+    heading: str
+    question: str
+    panels: tuple[Panel, ...]
+
+
+SECTIONS = (
+    Section("rewards", "Rewards", "Does it get better at answering, and at judging itself?", (
+        Panel("Reward: policy", "mean reward", (("reward/policy", "policy", "s0"),), "unit",
+              note="Problems of the data: the share answered correctly while training."),
+        Panel("Reward: pointwise", "mean reward", (("reward/pointwise", "pointwise", "s1"),), "unit",
+              note="Is this response correct? Always saying the commoner label earns that label's share."),
+        Panel("Reward: pairwise", "mean reward", (("reward/pairwise", "pairwise", "s2"),), "unit",
+              note="Which of two responses is correct? Guessing earns 0.5."),
+        Panel("Reward: reflection", "mean reward", (("reward/reflection", "reflection", "s3"),), "unit",
+              note="Problems the policy has just failed, with the failed response in the prompt."),
+    )),
+    Section("verifier", "Verifier", "What became of the responses?", (
+        Panel("Verifier statuses", "share of responses (%)", (
+            ("status/correct", "correct", "good"), ("status/wrong", "wrong", "bad"),
+            ("status/no_answer", "no box", "s4"), ("status/unparsable", "unparsable", "s3"),
+            ("status/timeout", "timeout", "s5"),
+        ), "share", "stack", "Only correct earns a reward; the other four are never mixed up.", "status/"),
+        Panel("Responses cut at the limit", "share of responses (%)", (("clipped", "cut", "s1"),), "part",
+              note="Cut responses rarely hold an answer. A rising curve wants a higher rollout.max_new_tokens."),
+        Panel("Flat groups", "share of groups (%)", (("flat", "flat", "s5"),), "part",
+              note="Groups whose rewards are all equal carry no signal: too easy, or too hard."),
+    )),
+    Section("balance", "Judge balance", "Does the judge judge, or always say the same?", (
+        Panel("Saying Yes", "share (%)", (("verdict/yes", "verdicts", "s0"), ("label/yes", "labels", "s1")), "share",
+              note="The two curves should stay close. Verdicts near 0% or 100% mean a collapsed judge."),
+        Panel("Saying A", "share (%)", (("verdict/a", "verdicts", "s0"), ("label/a", "labels", "s1")), "share",
+              note="Labels are near 50% by construction; verdicts away from it show a position bias."),
+    )),
+    Section("learner", "Learner", "Is the optimisation healthy?", (
+        Panel("Entropy", "nats per token", (("entropy", "entropy", "s0"),),
+              note="A fall to 0 ends exploration."),
+        Panel("KL to the reference", "nats per token", (("kl", "KL", "s1"),),
+              note="How far the policy has moved."),
+        Panel("Gradient norm", "L2 norm before clipping", (("grad_norm", "gradient norm", "s2"),)),
+        Panel("Loss", "loss (no unit)", (("loss", "loss", "s5"),), "free",
+              note="Hovers around 0 by construction; its level says little."),
+        Panel("Learning rate", "per update", (("lr", "learning rate", "s5"),)),
+        Panel("Engine gap", "largest |Δ log-prob| (nats)", (("engine_gap", "engine gap", "s3"),),
+              note="Engine against learner on the same tokens; 0 means exactly on-policy."),
+        Panel("Importance ratio", "mean ratio", (("ratio", "ratio", "s5"),), "free",
+              note="Current over sampling policy. 1 with a single on-policy update per batch.", quiet=True),
+        Panel("Clipped tokens", "share of tokens (%)", (("ratio_clipped", "clipped", "s5"),), "part",
+              note="Tokens whose ratio the surrogate of Eq. 4 cut off.", quiet=True),
+    )),
+    Section("responses", "Responses and recycling", "How long are responses, and what is recycled from them?", (
+        Panel("Mean response length", "tokens", (("length/mean", "mean", "s0"),)),
+        Panel("Longest response", "tokens", (("length/max", "longest", "s5"),)),
+        Panel("Recycled problems answered", "problems per step", (
+            ("recycled/pointwise", "pointwise", "s1"), ("recycled/pairwise", "pairwise", "s2"),
+            ("recycled/reflection", "reflection", "s3"),
+        ), note="Judging and reflection problems trained on, all made from earlier responses.", prefix="recycled/"),
+        Panel("Pool", "problems waiting", (("pool", "pool", "s5"),),
+              note="Recycled problems that no step has taken yet."),
+    )),
+    Section("speed", "Speed", "Where does the time go?", (
+        Panel("Time per phase", "seconds per step", (
+            ("time/sample", "sample", "s0"), ("time/verify", "verify", "s4"), ("time/update", "update", "s1"),
+            ("time/recycle", "recycle", "s2"), ("time/other", "other", "s5"),
+        ), "zero", "stack", "Other is what the step took beyond its phases.", "time/"),
+        Panel("Throughput", "generated tokens per second", (("tokens_per_second", "tokens/s", "s0"),)),
+        Panel("Tokens", "generated tokens per step", (("tokens", "tokens", "s5"),)),
+        Panel("Skipped problems", "problems per step", (("skipped", "skipped", "s5"),),
+              note="Prompts longer than rollout.max_prompt_tokens.", quiet=True),
+    )),
+)  # fmt: skip
+
+_NOT_DRAWN = {"step", "seconds"}
+_TONES = ("s0", "s1", "s2", "s3", "s4", "s5")
+
+
+def with_other_time(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record plus ``time/other``: the seconds of the step that no phase accounts for."""
+    seconds = finite(record.get("seconds"))
+    phases = [finite(value) or 0.0 for key, value in record.items() if key.startswith("time/")]
+    if seconds is None or not phases or "time/other" in record:
+        return dict(record)
+    return {**record, "time/other": max(0.0, seconds - sum(phases))}
+
+
+def sections(records: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
+    """The sections that have data, each with the panels that have data, unknown metrics last."""
+    found = list(dict.fromkeys(key for record in records for key, value in record.items() if _is_number(key, value)))
+    named = {key for section in SECTIONS for panel in section.panels for key, _, _ in panel.keys} | _NOT_DRAWN
+    prefixes = tuple(panel.prefix for section in SECTIONS for panel in section.panels if panel.prefix)
+    for section in SECTIONS:
+        filled = (_fill(panel, found) for panel in section.panels)
+        panels = tuple(panel for panel in filled if panel.keys and not (panel.quiet and _constant(panel, records)))
+        if panels:
+            yield Section(section.anchor, section.heading, section.question, panels)
+    unknown = [key for key in found if key not in named and not key.startswith(prefixes)]
+    if unknown:
+        others = tuple(Panel(key, "value", ((key, key, "s5"),), "free") for key in unknown)
+        yield Section("other", "Other metrics", "Keys of metrics.jsonl that this report has no chart for.", others)
+
+
+def figure(panel: Panel, records: Sequence[Mapping[str, Any]]) -> str:
+    """A panel as an HTML ``<figure>``: title, legend, chart, note and the numbers as a table."""
+    series = [Series(label, _points(records, key), tone) for key, label, tone in panel.keys]
+    draw = line_chart if panel.kind == "lines" else stacked_chart
+    chart = draw(panel.title, series, y_label=panel.y_label, scale=panel.scale)
+    notes = [markup.text(panel.note)] if panel.note else []
+    if panel.kind == "lines" and any(value is None for one in series for _, value in one.points):
+        notes.append('<span class="bad">×</span> marks a step without a finite value.')
+    legend = [_legend_entry(panel, one, named=len(series) > 1) for one in series]
+    return markup.figure(panel.title, legend, chart, " ".join(notes), _table(panel, series))
+
+
+def _is_number(key: str, value: object) -> bool:
+    # A null is a number that was not finite; text is not a metric.
+    return key != "step" and (value is None or finite(value) is not None)
+
+
+def _fill(panel: Panel, found: Sequence[str]) -> Panel:
+    keys = [entry for entry in panel.keys if entry[0] in found]
+    if panel.prefix:
+        named = {key for key, _, _ in panel.keys}
+        extra = [key for key in found if key.startswith(panel.prefix) and key not in named]
+        keys += [(key, key.removeprefix(panel.prefix), _TONES[i % len(_TONES)]) for i, key in enumerate(extra)]
+    return replace(panel, keys=tuple(keys))
+
+
+def _constant(panel: Panel, records: Sequence[Mapping[str, Any]]) -> bool:
+    return all(len({record[key] for record in records if key in record}) <= 1 for key, _, _ in panel.keys)
+
+
+def _points(records: Sequence[Mapping[str, Any]], key: str) -> tuple[tuple[float, float | None], ...]:
+    return tuple((float(record["step"]), finite(record[key])) for record in records if key in record)
+
+
+def _number(panel: Panel, value: float | None, digits: int = 1) -> str:
+    return percent(value, digits) if panel.scale in PERCENT else plain(value)
+
+
+def _legend_entry(panel: Panel, series: Series, *, named: bool) -> str:
+    """What a line is, with its smoothed first and last value: the change at a glance."""
+    values = [value for _, value in series.known]
+    smooth = moving_average(values, smoothing_window(len(values)))
+    first_and_last = smooth[:1] + smooth[1:][-1:]
+    digits = 1 if any(0 < value < 0.02 for value in first_and_last) else 0
+    ends = [_number(panel, value, digits) for value in first_and_last]
+    lines = panel.kind == "lines"
+    tone = f"{series.tone} dashed" if named and lines else series.tone
+    name = f"{markup.text(series.label)} " if named else ""
+    return f"{markup.swatch(tone, line=lines)}{name}<b>{' → '.join(ends) or 'no finite value'}</b>"
+
+
+def _table(panel: Panel, series: Sequence[Series]) -> str:
+    steps = sorted({step for one in series for step, _ in one.points})
+    lookup = [dict(one.points) for one in series]
+    stride = max(1, -(-len(steps) // _TABLE_ROWS))
+    shown = steps if stride == 1 else [*steps[:-1:stride], steps[-1]]
+    every = "" if stride == 1 else f"; one step in {stride}, all are in metrics.jsonl"
+    rows = [[f"{step:,.0f}", *(_number(panel, values.get(step)) for values in lookup)] for step in shown]
+    return markup.table(f"{panel.title}: {panel.y_label}{every}", ["step", *(one.label for one in series)], rows)

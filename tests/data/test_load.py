@@ -1,0 +1,328 @@
+"""Loading: every kind of source, bad rows and broken files, and held-out problems that never reach training."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spark_rl.config import ColumnsConfig, DataConfig
+from spark_rl.data import DataError, check_disjoint, load_problems, remove_overlap
+from spark_rl.problem import Problem
+
+ROWS: list[dict[str, Any]] = [{"question": f"{i}+1?", "answer": str(i + 1)} for i in range(5)]
+SHARED = Path(os.environ.get("SPARK_RL_DATA_ROOT", Path(__file__).parents[3] / "shared" / "data"))
+
+
+def write(path: Path, rows: Any) -> str:
+    """The rows in the format the file's suffix names."""
+    if path.suffix == ".json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        datasets.Dataset.from_list(rows).save_to_disk(str(path))
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_datasets() -> None:
+    datasets.disable_progress_bars()
+
+
+@pytest.mark.parametrize("name", ["set.json", "set.jsonl", "set.parquet", "set.csv", "set"])
+def test_every_source_gives_the_same_problems(tmp_path: Path, name: str) -> None:
+    spec = write(tmp_path / name, ROWS)
+    problems = load_problems(spec, DataConfig())
+    assert [(p.question, p.answer) for p in problems] == [(row["question"], row["answer"]) for row in ROWS]
+    assert [p.id for p in problems] == [f"set-{i}" for i in range(1, 6)]
+    assert {(p.source, p.kind, p.task) for p in problems} == {(spec, "math", "policy")}
+
+
+def test_a_list_under_data_and_lines_in_a_json_file(tmp_path: Path) -> None:
+    wrapped = load_problems(write(tmp_path / "set.json", {"version": 1, "data": ROWS}), DataConfig())
+    lines = tmp_path / "lines" / "set.json"
+    lines.parent.mkdir()
+    lines.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+    assert [p.question for p in wrapped] == [p.question for p in load_problems(str(lines), DataConfig())]
+    assert len(wrapped) == 5
+
+
+def test_a_byte_order_mark_blank_lines_and_odd_separators_are_no_problem(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text(
+        '\ufeff{"question": "a\u2028b\x85c", "answer": 1}\r\n\n{"question": "d", "answer": 2}', encoding="utf-8"
+    )
+    problems = load_problems(str(path), DataConfig())
+    assert [p.question for p in problems] == ["a\u2028b\x85c", "d"]
+    assert [p.id for p in problems] == ["set-1", "set-3"]
+
+
+def test_a_saved_dictionary_of_splits_and_a_file_that_looks_like_a_hub_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = datasets.Dataset.from_list(ROWS[:2])
+    datasets.DatasetDict(train=half, test=datasets.Dataset.from_list(ROWS[2:])).save_to_disk(
+        str(tmp_path / "org" / "set")
+    )
+    monkeypatch.chdir(tmp_path)
+    assert len(load_problems("org/set", DataConfig())) == 2
+    assert len(load_problems("org/set", DataConfig(split="test"))) == 3
+    assert len(load_problems("org/set/test", DataConfig())) == 3
+    with pytest.raises(DataError, match=r"org/set has no split 'dev'; set data\.split to one of: train, test"):
+        load_problems("org/set", DataConfig(split="dev"))
+
+
+def test_image_columns_of_parquet_files(tmp_path: Path) -> None:
+    rows = [{"question": "<image>q", "answer": "2", "image": {"bytes": b"png", "path": "a.png"}}]
+    problem = load_problems(write(tmp_path / "set.parquet", rows), DataConfig())[0]
+    assert (problem.question, problem.images) == ("q", (b"png",))
+
+
+def test_limit_applies_to_training_only_and_counts_usable_rows(tmp_path: Path) -> None:
+    spec = write(tmp_path / "set.jsonl", [{"question": "", "answer": "x"}, *ROWS])
+    assert [p.question for p in load_problems(spec, DataConfig(limit=2))] == ["0+1?", "1+1?"]
+    assert len(load_problems(spec, DataConfig(limit=2), "heldout")) == 5
+    assert len(load_problems(spec, DataConfig(limit=2), "transfer")) == 5
+
+
+def test_settings_reach_the_rows(tmp_path: Path) -> None:
+    spec = write(
+        tmp_path / "set.json", [{"frage": "q", "antwort": "2", "nr": "x"}, {"frage": "r", "antwort": "3", "nr": "x"}]
+    )
+    columns = ColumnsConfig(question="frage", answer="antwort", id="nr")
+    problems = load_problems(spec, DataConfig(columns=columns, kind="exact"))
+    assert [(p.id, p.question, p.kind) for p in problems] == [("x", "q", "exact"), ("x-2", "r", "exact")]
+    with pytest.raises(DataError, match="none of 2 rows is usable as gsm8k: first is row 1, no #### in the answer"):
+        load_problems(spec, DataConfig(columns=columns, layout="gsm8k"))
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["a", "a-2", "a-3", "b", ""]), min_size=1, max_size=12))
+def test_ids_are_unique(tmp_path_factory: pytest.TempPathFactory, ids: list[str]) -> None:
+    rows = [{"question": "q", "answer": "2", "id": name} for name in ids]
+    spec = write(tmp_path_factory.getbasetemp() / "ids.json", rows)
+    found = [p.id for p in load_problems(spec, DataConfig(columns=ColumnsConfig(id="id")))]
+    assert len(set(found)) == len(ids)
+    assert found[0] == ids[0]
+
+
+def test_bad_rows_are_skipped_counted_and_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [*ROWS, {"question": "q", "answer": ""}, {"answer": "2"}, ["x"], {"question": "q", "answer": {}}]
+    spec = write(tmp_path / "set.json", rows)
+    with caplog.at_level(logging.WARNING):
+        assert len(load_problems(spec, DataConfig())) == 5
+    assert caplog.messages == [f"skipped 4 of 9 rows of {spec}: first is row 6, empty answer"]
+
+
+def test_good_files_are_read_in_silence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="spark_rl"):
+        load_problems(write(tmp_path / "set.jsonl", ROWS), DataConfig())
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.jsonl",
+            '{"question": "q", "answer": 1}\n\n{"question": \n',
+            r"a\.jsonl, line 3: not valid JSON .*one JSON object",
+        ),
+        ("a.json", '[\n{"question": "q",\n}]', r"a\.json, line 3: not valid JSON"),
+        ("a.json", '{"question": "q"}\n{"question": \n', r"a\.json, line 2: not valid JSON"),
+        ("a.json", "[" * 200_000, r"a\.json: not usable JSON \(nested too deeply\)"),
+        ("a.jsonl", '{"question":' * 200_000, r"a\.jsonl, line 1: not valid JSON \(nested too deeply\)"),
+        ("a.json", "9" * 10_000, r"a\.json: not usable JSON \(Exceeds the limit"),
+        ("a.json", '{"rows": []}', 'must hold a list of rows, or an object with such a list under "data"'),
+        ("a.json", "3", "must hold a list of rows"),
+        ("a.json", "[]", r"a\.json has no rows"),
+        ("a.jsonl", "\n", r"a\.jsonl has no rows"),
+        ("a.json", '["q", "r"]', "rows must be objects with named columns"),
+        (
+            "a.json",
+            '[{"question": "", "answer": "1"}]',
+            "none of 1 rows is usable as columns: first is row 1, no question",
+        ),
+        ("a.json", '[{"qu": "", "answer": "1"}]', r"no column for the question .*; there are: qu, answer"),
+        ("a.json", b"\xff\xfe[\x00]\x00", r"a\.json is not UTF-8 text \(byte 0\); convert it"),
+        ("a.csv", 'question,answer\n"a,2\n', r"a\.csv: not valid CSV"),
+        ("a.parquet", "not parquet", r"a\.parquet is not a readable Parquet file"),
+        (
+            "a.pkl",
+            b"cos\nsystem\n(S'touch owned'\ntR.",
+            r"a\.pkl: unknown kind of file '\.pkl'; convert it to one of \.json",
+        ),
+    ],
+)
+def test_broken_files_are_one_line_that_says_where(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=message) as caught:
+        load_problems(str(path), DataConfig())
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("spec", ["{}/trian.jsonl", "{}/nothing", "./nothing.txt", "nothing.parquet", "~/nothing/here"])
+def test_a_missing_file_is_named(tmp_path: Path, spec: str) -> None:
+    write(tmp_path / "train.jsonl", ROWS)
+    spec = spec.format(tmp_path)
+    with pytest.raises(DataError, match=f"there is no file {re.escape(spec)}") as caught:
+        load_problems(spec, DataConfig())
+    assert str(caught.value).endswith(f"did you mean {tmp_path / 'train.jsonl'}?") == ("trian" in spec)
+
+
+def test_a_directory_that_is_no_data_set(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", ROWS)
+    with pytest.raises(DataError, match=r"no data set saved by datasets .*; name a file inside it") as caught:
+        load_problems(str(tmp_path), DataConfig())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_data_set_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
+    code = (
+        "from spark_rl.data import DataError, load_problems; from spark_rl.config import DataConfig\n"
+        "try: load_problems('nobody/nothing:main@test', DataConfig())\n"
+        "except DataError as error: print(error)"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith(
+        "there is no file nobody/nothing:main@test, and the hub data set could not be loaded ("
+    )
+    assert ran.stdout.endswith("check the name and the connection\n")
+    assert ran.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("org/set", ("org/set", None, "train")),
+        ("org/set:main", ("org/set", "main", "train")),
+        ("org/set:main@test", ("org/set", "main", "test")),
+        ("set@validation[:5]", ("set", None, "validation[:5]")),
+    ],
+)
+def test_hub_specifications_name_set_configuration_and_split(
+    monkeypatch: pytest.MonkeyPatch, spec: str, expected: tuple[str, str | None, str]
+) -> None:
+    """The hub itself is out of reach here: a local data set stands in for what ``datasets`` would fetch."""
+    asked = []
+
+    def fetched(name: str, configuration: str | None, split: str) -> datasets.Dataset:
+        asked.append((name, configuration, split))
+        return datasets.Dataset.from_list(ROWS)
+
+    monkeypatch.setattr(datasets, "load_dataset", fetched)
+    problems = load_problems(spec, DataConfig())
+    assert asked == [expected]
+    assert [p.id for p in problems[:2]] == ["set-1", "set-2"]
+    assert problems[0].source == spec
+
+
+def problems_of(*questions: str) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(id=f"p-{i}", question=question, answer="1", source="s") for i, question in enumerate(questions)
+    )
+
+
+def test_held_out_questions_are_removed_from_training_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    train = problems_of("what is\n 1+1?", "2+2?", "3+3?", "2+2?")
+    heldout = problems_of("what  is 1+1?", "9+9?")
+    assert check_disjoint(train, heldout) == 1
+    with caplog.at_level(logging.WARNING):
+        kept, removed = remove_overlap(train, heldout)
+    assert (kept, removed) == ((train[1], train[2], train[3]), 1)
+    assert check_disjoint(kept, heldout) == 0
+    assert caplog.messages == ["removed 1 of 4 training problems whose question is held out"]
+
+
+def test_nothing_is_removed_or_said_when_there_is_no_overlap(caplog: pytest.LogCaptureFixture) -> None:
+    train = problems_of("a", "b")
+    assert remove_overlap(train, problems_of("c")) == (train, 0)
+    assert remove_overlap((), problems_of("c")) == ((), 0)
+    assert not caplog.messages
+
+
+def test_training_on_nothing_but_held_out_problems_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"all 2 training problems of s are held out, p-0 for one; give data\.heldout"):
+        remove_overlap(problems_of("a", "b"), problems_of("b ", "a"))
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from("abcdef"), min_size=1), st.lists(st.sampled_from("bcd "), min_size=1))
+def test_no_held_out_question_survives_in_training(train: list[str], heldout: list[str]) -> None:
+    problems = problems_of("always kept", *train)
+    kept, removed = remove_overlap(problems, problems_of(*heldout))
+    assert [p.question for p in kept] == ["always kept", *(q for q in train if q not in heldout)]
+    assert removed == len(problems) - len(kept)
+
+
+def test_the_same_problem_in_another_layout_is_still_found(tmp_path: Path) -> None:
+    suffix = (
+        "\nPlease first conduct reasoning, and then answer the question. Repeat the final answer using a '\\boxed{}.'"
+    )
+    content = [{"role": "user", "content": [{"type": "text", "text": "0+1?" + suffix}]}]
+    train = load_problems(write(tmp_path / "t.json", [{"message": json.dumps(content), "answer": "1"}]), DataConfig())
+    heldout = load_problems(write(tmp_path / "h.jsonl", ROWS), DataConfig(), "heldout")
+    assert check_disjoint(train, heldout) == 1
+
+
+def shared(name: str, role: Any = "train") -> tuple[Problem, ...]:
+    path = SHARED / "llm" / f"{name}.jsonl"
+    if not path.is_file():
+        pytest.skip(f"no shared data at {path}")
+    return load_problems(str(path), DataConfig(), role)
+
+
+@pytest.mark.shared
+def test_gsm8k_loads_whole_with_numeric_golds(caplog: pytest.LogCaptureFixture) -> None:
+    train, test = shared("gsm8k_train"), shared("gsm8k_test", "heldout")
+    assert (len(train), len(test)) == (7473, 1319)
+    assert all(re.fullmatch(r"-?\d+(\.\d+)?", p.answer) for p in (*train, *test))
+    assert (train[0].answer, train[1].answer) == ("72", "10")
+    assert not caplog.messages
+    assert check_disjoint(remove_overlap(train, test)[0], test) == 0
+
+
+@pytest.mark.shared
+def test_mathematics_benchmarks_load_whole() -> None:
+    math, aime, amc = shared("math500"), shared("aime24"), shared("amc23")
+    assert (len(math), len(aime), len(amc)) == (500, 30, 40)
+    assert math[0].answer == "\\left( 3, \\frac{\\pi}{2} \\right)"
+    assert all(p.answer.isdecimal() and int(p.answer) <= 999 for p in aime)
+    assert all(re.fullmatch(r"-?\d+", p.answer) for p in amc)
+    assert {p.kind for p in (*math, *aime, *amc)} == {"math"}
+
+
+@pytest.mark.shared
+def test_mmlu_stem_is_multiple_choice() -> None:
+    problems = shared("mmlu_stem")
+    assert len(problems) == 3018
+    assert {p.kind for p in problems} == {"choice"}
+    assert {p.answer for p in problems} == set("ABCD")
+    assert problems[0].answer == "C"
+    assert problems[0].question.endswith(f"\n(D) {problems[0].choices[3]}")

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_rl.config import RecycleConfig
+from spark_rl.problem import Group, Problem
+from spark_rl.recycle import Pool, problem_from_dict, problem_to_dict, recycle
+
+from .groups import groups
+
+
+def problem(number: int) -> Problem:
+    return Problem(id=f"p-{number}", question="?", answer=str(number))
+
+
+OPERATIONS = st.tuples(st.sampled_from(["add", "take"]), st.integers(0, 5))
+
+
+@given(st.integers(1, 6), st.lists(OPERATIONS))
+def test_first_in_first_out_within_its_bound(size: int, operations: list[tuple[str, int]]) -> None:
+    """Against the plainest model: a list from which the front is cut."""
+    pool, model, arrived, lost = Pool(size), list[int](), 0, 0
+    for operation, n in operations:
+        assert pool.ready(n) == (len(model) >= n)
+        if operation == "add":
+            pool.add(problem(arrived + i) for i in range(n))
+            model += range(arrived, arrived + n)
+            arrived += n
+            surplus = max(0, len(model) - size)
+            lost, model = lost + surplus, model[surplus:]
+        else:
+            assert [p.id for p in pool.take(n)] == [f"p-{i}" for i in model[:n]]
+            model = model[n:]
+        assert len(pool) == len(model)
+        assert pool.dropped == lost
+
+
+@given(groups(), st.integers(0, 100))
+def test_a_restored_pool_goes_on_alike(step: list[Group], seed: int) -> None:
+    pool = Pool(20)
+    pool.add(recycle(step, RecycleConfig(per_group=3), random.Random(seed)))
+    twin = Pool.from_state(20, json.loads(json.dumps(pool.state())), pool.dropped)
+    assert (len(twin), twin.dropped) == (len(pool), pool.dropped)
+    for each in (pool, twin):
+        each.add([problem(1), problem(2)])
+    assert twin.dropped == pool.dropped
+    assert twin.take(25) == pool.take(25)
+
+
+def test_a_smaller_pool_keeps_the_newest() -> None:
+    pool = Pool(4)
+    pool.add(problem(i) for i in range(4))
+    smaller = Pool.from_state(2, pool.state(), dropped=5)
+    assert smaller.dropped == 7
+    assert [p.id for p in smaller.take(9)] == ["p-2", "p-3"]
+
+
+def test_images_are_saved_as_paths() -> None:
+    seen = Problem(id="p", question="?", answer="1", images=("a.png", Path("b/c.png"), "data:image/png;base64,AA=="))
+    back = problem_from_dict(json.loads(json.dumps(problem_to_dict(seen))))
+    assert back.images == ("a.png", "b/c.png", "data:image/png;base64,AA==")
+    with pytest.raises(ValueError, match=r"'p' holds an image in memory \(bytes\)"):
+        problem_to_dict(Problem(id="p", question="?", answer="1", images=(b"\x89PNG",)))
+
+
+def test_foreign_states_are_refused() -> None:
+    values = problem_to_dict(problem(1))
+    with pytest.raises(ValueError, match="difficulty"):
+        problem_from_dict(values | {"difficulty": 3})
+    with pytest.raises(ValueError, match="answer"):
+        problem_from_dict({key: value for key, value in values.items() if key != "answer"})
+
+
+def test_a_pool_needs_room() -> None:
+    with pytest.raises(ValueError, match="pool_size"):
+        Pool(0)
