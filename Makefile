@@ -35,7 +35,7 @@ bench: $(STAMP)  ## the speed measurements of benchmarks/
 	$(BIN)/python benchmarks/grading.py
 
 docs: $(STAMP)  ## write docs/configuration.md from the settings' own docstrings
-	$(BIN)/python -m spark_rl.configuration_docs docs/configuration.md
+	$(BIN)/spark-rl config --markdown docs/configuration.md
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

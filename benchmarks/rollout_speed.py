@@ -3,8 +3,8 @@
     python benchmarks/rollout_speed.py [--problems 32] [--samples 8] [--threads 2] [--repeats 5]
 
 Same weights, dtype, threads, prompts, temperature and token limit. Two workloads: ``natural`` lets responses end when
-the model ends them, as in training, and counts only the tokens up to each end, for both; ``fixed`` makes every row generate
-exactly the limit, so both do the same number of row-steps. The order alternates; medians and ratios are printed.
+the model ends them, as in training, and counts only the tokens up to each end, for both; ``fixed`` makes every row
+generate exactly the limit, so both do the same number of row-steps. The order alternates; medians are printed.
 """
 
 from __future__ import annotations

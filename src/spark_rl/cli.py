@@ -131,9 +131,9 @@ def _parser() -> _Parser:
     report = _command(commands, "report", "write the HTML report of a run again", overrides=False)
     report.add_argument("run_dir", type=Path, help="a run directory")
     _command(commands, "doctor", "what this machine can run", overrides=False)
-    _command(commands, "config", "list every setting with its default, or check a configuration").add_argument(
-        "--config", help="a YAML file or recipe name to resolve and print"
-    )
+    config = _command(commands, "config", "list every setting with its default, or check a configuration")
+    config.add_argument("--config", help="a YAML file or recipe name to resolve and print")
+    config.add_argument("--markdown", type=Path, metavar="FILE", help="write the list of settings as Markdown")
 
     return parser
 

@@ -159,11 +159,27 @@ def config(arguments: argparse.Namespace) -> Mapping[str, Any]:
         tree = load_config(arguments.config, arguments.overrides).model_dump(mode="json")
         console.print(yaml.safe_dump(tree, sort_keys=False), highlight=False, markup=False)
         return tree
+    if arguments.markdown is not None:
+        arguments.markdown.write_text(settings_markdown(), encoding="utf-8")
     table = Table("setting", "default", "meaning", title="settings", title_justify="left")
     for key, _, default, about in settings_table():
         table.add_row(*(Text(x) for x in (key, json.dumps(default, default=str, ensure_ascii=False), about)))
     console.print(table)
     return {key: default for key, _, default, _ in settings_table()}
+
+
+def settings_markdown() -> str:
+    """docs/configuration.md: every setting, its type, default and docstring."""
+    lines = [
+        "# Settings", "",
+        "Written by `spark-rl config --markdown docs/configuration.md` from the docstrings in `src/spark_rl/config.py`.",
+        "Give any of them as `KEY=VALUE` on the command line, or nested in a YAML file.", "",
+        "| setting | type | default | meaning |", "| --- | --- | --- | --- |",
+    ]  # fmt: skip
+    for key, kind, default, about in settings_table():
+        cells = (f"`{key}`", f"`{kind}`", f"`{json.dumps(default, default=str, ensure_ascii=False)}`", about)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", "\\n") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def _quiet_libraries() -> None:

@@ -60,7 +60,8 @@ class Loop:
         self.pool.add(clock.timed("recycle", recycle, groups, config.recycle, rng))
         if not combined:
             again = self._sample_recycled(step, clock)
-            updates |= clock.timed("update", self.learner.update, again)
+            second = clock.timed("update", self.learner.update, again)
+            updates |= {f"{name}/recycled": value for name, value in second.items()}
 
         self.progress.step += 1
         everything = [*groups, *again]

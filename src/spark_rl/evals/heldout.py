@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from spark_rl.engine.base import Sampling
 from spark_rl.inference import Reasoner
-from spark_rl.problem import Problem
+from spark_rl.problem import STATUSES, Problem, Verdict
 from spark_rl.rollout import stream_seed
 from spark_rl.verify import Verifier
 
@@ -33,7 +33,7 @@ Scores = dict[str, float | None]
 
 @dataclass(frozen=True, slots=True)
 class HeldOutEvaluation:
-    """Runs every measurement of this module on one set of problems."""
+    """Runs every measurement of this module on one set of problems; ``status/...`` are counts of first answers."""
 
     reasoner: Reasoner
     verifier: Verifier
@@ -42,18 +42,23 @@ class HeldOutEvaluation:
     def run(self) -> Scores:
         """All scores, with ``n``, the number of problems."""
         first = self.reasoner.answer(self.problems)
-        right = self._right(self.problems, [r.response for r in first])
+        verdicts = self._verdicts(self.problems, [r.response for r in first])
+        right = [verdict.status == "correct" for verdict in verdicts]
         scores: Scores = {"n": float(len(self.problems)), "policy_accuracy": _share(right)}
+        scores |= {f"status/{s}": float(sum(v.status == s for v in verdicts)) for s in STATUSES}
         scores |= self._judging([r.response for r in first], right)
-        scores["pairwise_accuracy"] = self._pairwise()
+        scores |= self._pairwise()
         scores |= self._reflection([r.response for r in first], right)
         traces = self.reasoner.solve(self.problems, first)
         scores["tts_accuracy"] = _share(self._right(self.problems, [t.response for t in traces]))
         return scores
 
-    def _right(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[bool]:
+    def _verdicts(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
         items = [(text, p.answer, p.kind, p.choices) for p, text in zip(problems, responses, strict=True)]
-        return [verdict.status == "correct" for verdict in self.verifier.verify_many(items)]
+        return self.verifier.verify_many(items)
+
+    def _right(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[bool]:
+        return [verdict.status == "correct" for verdict in self._verdicts(problems, responses)]
 
     def _judging(self, responses: Sequence[str], right: Sequence[bool]) -> Scores:
         said = [accepted for _, accepted, _ in self.reasoner.judge(self.problems, responses)]
@@ -71,7 +76,7 @@ class HeldOutEvaluation:
             "judge_unreadable": _share([accepted is None for accepted in said]),
         }
 
-    def _pairwise(self) -> float | None:
+    def _pairwise(self) -> Scores:
         reasoner = self.reasoner
         rng = random.Random(stream_seed(reasoner.seed, "pairs"))
         sampling = Sampling(
@@ -95,7 +100,8 @@ class HeldOutEvaluation:
             pairs.append((good, bad) if label == "A" else (bad, good))
             labels.append(label)
         said = [choice for _, choice, _ in reasoner.compare(problems, pairs)]
-        return _share([choice == label for choice, label in zip(said, labels, strict=True)])
+        share = _share([choice == label for choice, label in zip(said, labels, strict=True)])
+        return {"pairwise_accuracy": share, "pairwise_accuracy_n": float(len(labels))}
 
     def _reflection(self, responses: Sequence[str], right: Sequence[bool]) -> Scores:
         again = self.reasoner.reflect(self.problems, responses)

@@ -70,9 +70,9 @@ class LocalLearner:
     def update(self, groups: Sequence[Group]) -> dict[str, float]:
         """One or more optimiser steps on a batch of groups sampled from the current weights."""
         samples, flat = to_samples(groups, self.config)
-        metrics: dict[str, float] = {"flat": flat}
         if not samples:
-            return metrics
+            return {}
+        metrics: dict[str, float] = {"flat": flat}
         minibatches = self.config.learner.minibatches
         on_policy = minibatches == 1 and self.config.learner.epochs == 1
         old = None if on_policy else self._logprobs(self.loaded, samples)

@@ -31,6 +31,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import yaml
 
+from spark_rl.errors import UserError
 from spark_rl.recycle.candidate import FORMS, Form, shown
 from spark_rl.verify import verdict
 
@@ -50,7 +51,7 @@ _BRACES = re.compile(r"(?<!\\boxed)\{([^{}]*)\}")
 _UNBOXED = re.compile(r"\\f?box\b")
 
 
-class TemplateError(ValueError):
+class TemplateError(UserError):
     """A mistake in a template file, in one line that names the file and the entry."""
 
 

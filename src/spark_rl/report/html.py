@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spark_rl.errors import UserError
 from spark_rl.problem import TASKS
 from spark_rl.report.charts import Pair, before_after_chart
 from spark_rl.report.comparison import Estimate, Row, compare, problems_note
@@ -50,7 +51,7 @@ def write_report(run_dir: str | Path) -> Path:
     running or killed run has a report too.
 
     Raises:
-        ValueError: if the directory is not a run or one of its files is damaged; one line that says which.
+        UserError: if the directory is not a run or one of its files is damaged; one line that says which.
     """
     run_dir = Path(run_dir)
     page = _page(_read_run(run_dir))
@@ -63,7 +64,7 @@ def write_report(run_dir: str | Path) -> Path:
 def _read_run(run_dir: Path) -> _Run:
     config = _read_object(run_dir / "config.json")
     if config is None:
-        raise ValueError(f"{run_dir} is not a run directory (it has no config.json); give a directory made by train")
+        raise UserError(f"{run_dir} is not a run directory (it has no config.json); give a directory made by train")
     summary = _read_object(run_dir / "summary.json")
     early = _read_object(run_dir / "before.json") or {}
     by_step = {record["step"]: with_other_time(record) for record in _read_lines(run_dir / "metrics.jsonl")}
@@ -83,9 +84,9 @@ def _read_object(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _name: None)
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); restore it or remove it") from None
+        raise UserError(f"{path} is not valid JSON ({error}); restore it or remove it") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, not a {type(content).__name__}")
+        raise UserError(f"{path} must hold a JSON object, not a {type(content).__name__}")
     return content
 
 

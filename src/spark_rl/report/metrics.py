@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from spark_rl.errors import UserError
+
 
 class MetricsLog:
     """Appends records to a JSON Lines file::
@@ -139,5 +141,5 @@ def _parse(content: bytes, path: Path) -> list[dict[str, Any]]:
         if isinstance(record, dict):
             records.append(record)
         elif number != last:
-            raise ValueError(f"{path}, line {number} is not a JSON object; remove the line or restore the file")
+            raise UserError(f"{path}, line {number} is not a JSON object; remove the line or restore the file")
     return records

@@ -1,0 +1,238 @@
+r"""One spelling for the many ways LaTeX writes the same thing: the first step of every comparison.
+
+``canonical(r"$\dfrac12\,\mathrm{cm}$")`` is ``r"\frac{1}{2}\text{cm}"``. Purely textual and bounded: nothing is
+evaluated, and text over :data:`MAX_LENGTH` characters or nested over :data:`MAX_DEPTH` groups is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MAX_LENGTH = 2000
+"""Longer answers are not read. It also keeps every numeral far below Python's limit for ``int``."""
+MAX_DEPTH = 64
+"""Deeper nesting is not read: LaTeX parsers recurse."""
+
+
+class UnreadableError(ValueError):
+    """Text that no rule can read as an answer."""
+
+
+_DASHES = dict.fromkeys("−–—‐‑‒―﹣－", "-")
+_SYMBOLS = {
+    "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "π": r"\pi ",
+    "∞": r"\infty ", "°": r"^\circ ", "√": r"\sqrt ", "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "≈": r"\approx ",
+    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "∓": r"\mp ", "α": r"\alpha ",
+    "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "φ": r"\phi ", "ω": r"\omega ",
+    "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"',
+}  # fmt: skip
+_FOLD = _DASHES | _SYMBOLS
+_SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
+_LOWERED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
+
+_COMMAND = re.compile(r"(?P<size>\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\s*\.?)|\\(?:[A-Za-z]+|.)", re.DOTALL)
+_RENAMED = (
+    dict.fromkeys((r"\!", r"\,", r"\thinspace", r"\(", r"\)", r"\[", r"\]", r"\displaystyle", r"\textstyle"), "")
+    | dict.fromkeys((r"\limits", r"\nolimits", r"\boxed", r"\bf", r"\it", r"\mathop"), "")
+    | dict.fromkeys((r"\;", r"\:", r"\ ", "\\\n", "\\\t", r"\quad", r"\qquad", r"\enspace", r"\space"), " ")
+    | dict.fromkeys((r"\dfrac", r"\tfrac", r"\cfrac"), r"\frac")
+    | dict.fromkeys((r"\mathrm", r"\mbox", r"\textrm", r"\textbf", r"\textit", r"\textsf", r"\texttt"), r"\text")
+    | dict.fromkeys((r"\mathbf", r"\mathsf", r"\mathit", r"\hbox", r"\textnormal", r"\textup", r"\rm"), r"\text")
+    | dict.fromkeys((r"\dbinom", r"\tbinom"), r"\binom")
+    | dict.fromkeys((r"\le", r"\leqslant"), r"\leq")
+    | dict.fromkeys((r"\ge", r"\geqslant"), r"\geq")
+    | dict.fromkeys((r"\lvert", r"\rvert", r"\vert"), "|")
+    | {r"\lt": "<", r"\gt": ">", r"\ne": r"\neq", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\varnothing": r"\emptyset"}
+    | {r"\%": "%", r"\#": "#", r"\&": "&", r"\_": "_", r"\degree": r"^\circ", r"\lor": r"\text{or}"}
+    | {r"\div": "/", r"\ast": "*", r"\infin": r"\infty", r"\simeq": r"\approx"}
+)
+_SPACED_THOUSANDS = re.compile(r",\s*\\[!,]\s*(?=[0-9])")
+_SPACED = frozenset(name for name in _RENAMED.values() if name.startswith("\\") and name[-1].isalpha())
+_TYPED_RELATIONS = ((">=", r"\geq "), ("<=", r"\leq "), ("!=", r"\neq "), ("==", "="))
+_WRAPPERS = ("**", "__", "`", '"', "'", "$$", "$")
+_STARS = re.compile(r" ?\*\* ?")
+_LONG_SCRIPT = re.compile(r"([\^_]) ?(-?[0-9]{2,}|-[0-9])")
+_NAMED = re.compile(r"(?<![A-Za-z\\])(?:pi|infinity|infty|inf)(?![A-Za-z])")
+_ARGUMENTS = re.compile(r"\\(frac|binom|sqrt)(?![A-Za-z])")
+_CONSTANT = re.compile(r"\\(?:pi|alpha|beta|gamma|theta|lambda|mu|phi|omega|infty)(?![A-Za-z])")
+_SINGLE = re.compile(r"([\^_])\{([A-Za-z0-9])\}")
+_DEGREES = re.compile(r"\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?")
+_CONNECTOR = re.compile(
+    r"(?:, ?)?(?:\\text ?\{[, ]*(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))|;|\\text ?\{[^{}]*\}"
+)
+_END_PUNCTUATION = re.compile(r"(?<![\\.,;])[.,;]+$")
+_AFTER_COMMAND = re.compile(r"(\\[A-Za-z]+) +(?![A-Za-z])")
+_LOOSE_SPACE = re.compile(r"(?<=[^A-Za-z0-9,]) +| +(?=[^A-Za-z0-9])|(?<=,) +(?![0-9])|(?<=[^0-9],) +")
+_MIXED_SPACE = re.compile(r"(?<=[0-9]) (?=[A-Za-z])|(?<=[A-Za-z]) (?=[0-9])|(?<=,) ")
+
+
+def canonical(text: str) -> str:
+    """The one spelling of ``text``. Raises :class:`UnreadableError` when it is too long, too deep or unbalanced.
+
+    Spaces survive only where they may carry meaning: between two letters, two digits, a digit and a letter
+    (``1 1/2``, ``5 m``), and after a comma between digits (``1, 000`` is a list, ``1,000`` a number). ``1 or 2``,
+    ``1 and 2`` and ``1; 2`` become ``1, 2``.
+    """
+    if len(text) > MAX_LENGTH:
+        raise UnreadableError(f"an answer of {len(text)} characters is longer than {MAX_LENGTH}")
+    if not text.isascii():
+        text = _fold(text)
+    text = _dollars(_unwrap(text))
+    if "\\" in text:
+        text = _SPACED_THOUSANDS.sub(",", text)
+        text = _COMMAND.sub(_rename, text)
+        text = _DEGREES.sub(lambda _: r"^\circ ", text)
+    text = _typed(text)
+    for typed, command in _TYPED_RELATIONS:
+        text = text.replace(typed, command)
+    text = text.replace("{,}", ",").replace("~", " ")
+    if "{" in text or "}" in text or "\\" in text:
+        text = _SINGLE.sub(r"\1\2", _groups(text))
+    text = " ".join(text.split())
+    if ";" in text or "and" in text or "or" in text:
+        text = _CONNECTOR.sub(_as_comma, text)
+    text = _LOOSE_SPACE.sub("", _AFTER_COMMAND.sub(r"\1", text))
+    text = text.rstrip(".,;: ").lstrip("+ ")
+    return text.removeprefix("=").removeprefix(r"\approx").strip()
+
+
+def tight(text: str) -> str:
+    """Canonical text without the spaces between digits and letters and after commas: for equality of strings only."""
+    return _MIXED_SPACE.sub("", text) if " " in text else text
+
+
+def _typed(text: str) -> str:
+    """Plain-text habits as LaTeX: ``x**2``, ``2^10`` (in TeX a 2^1 and a 0), ``pi``, ``infinity``."""
+    if "*" in text:
+        text = _STARS.sub("^", text)
+    if "^" in text or "_" in text:
+        text = _LONG_SCRIPT.sub(r"\1{\2}", text)
+    if "pi" in text or "inf" in text:
+        text = _NAMED.sub(lambda name: r"\pi " if name[0] == "pi" else r"\infty ", text)
+    return text
+
+
+def match_groups(text: str) -> dict[int, int]:
+    """Index of each opening brace -> index of its closing brace. Raises :class:`UnreadableError` when unbalanced."""
+    pairs: dict[int, int] = {}
+    stack: list[int] = []
+    position = 0
+    while position < len(text):
+        char = text[position]
+        if char == "\\":
+            position += 1
+        elif char == "{":
+            stack.append(position)
+            if len(stack) > MAX_DEPTH:
+                raise UnreadableError(f"an answer nested deeper than {MAX_DEPTH} groups")
+        elif char == "}":
+            if not stack:
+                raise UnreadableError("an answer with a closing brace too many")
+            pairs[stack.pop()] = position
+        position += 1
+    if stack:
+        raise UnreadableError("an answer with an opening brace too many")
+    return pairs
+
+
+def _fold(text: str) -> str:
+    """ASCII LaTeX for the typographic characters that models write; other characters stay."""
+    text = _SUPERSCRIPTS.sub(lambda run: "^{" + run[0].translate(_LOWERED) + "}", text)
+    return "".join(char if char.isascii() else _fold_char(char) for char in text)
+
+
+def _fold_char(char: str) -> str:
+    known = _FOLD.get(char)
+    if known is not None:
+        return known
+    digit = unicodedata.decimal(char, None)
+    if digit is not None:
+        return str(digit)
+    if "！" <= char <= "～":  # full-width ASCII
+        return chr(ord(char) - 0xFEE0)
+    if char.isspace():
+        return " "
+    parts = unicodedata.decomposition(char).split()
+    if parts[:1] == ["<fraction>"]:
+        numerator, _, denominator = "".join(chr(int(part, 16)) for part in parts[1:]).partition("⁄")
+        return rf"\frac{{{numerator}}}{{{denominator}}}"
+    return char
+
+
+def _unwrap(text: str) -> str:
+    """Without the markup around the whole answer: Markdown emphasis, quotes, dollar signs."""
+    before = None
+    while before != text:
+        before = text
+        text = _END_PUNCTUATION.sub("", text.strip())
+        for mark in _WRAPPERS:
+            if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark) and text[-2] != "\\":
+                text = text[len(mark) : -len(mark)]
+                break
+    return text
+
+
+def _dollars(text: str) -> str:
+    r"""Single dollars before an amount become ``\$``, all the others (which delimit mathematics) vanish."""
+    if "$" not in text:
+        return text
+    pieces = re.split(r"(?<!\\)\$", text)
+    if len(pieces) % 2 == 0 and re.match(r"\s*-?[0-9.]", pieces[1]):
+        return pieces[0] + r"\$" + "".join(pieces[1:])
+    return "".join(pieces)
+
+
+def _rename(command: re.Match[str]) -> str:
+    if command["size"] is not None:
+        return ""
+    name = command[0]
+    renamed = _RENAMED.get(name, name)
+    return renamed + " " if renamed in _SPACED and renamed != name else renamed
+
+
+_BEFORE_OPERAND = ("", "=", ",", "+", "(", "<", ">")
+
+
+def _groups(text: str) -> str:
+    r"""Braces around every argument (``\frac12``, ``\sqrt3``), and none around whole operands (``x={5}``)."""
+    text = _brace_arguments(text)
+    drop: set[int] = set()
+    closing = match_groups(text)
+    for start, end in closing.items():
+        if text[:start].rstrip()[-1:] in _BEFORE_OPERAND or closing.get(start - 1) == end + 1:
+            drop |= {start, end}
+    return "".join(char for index, char in enumerate(text) if index not in drop) if drop else text
+
+
+def _as_comma(match: re.Match[str]) -> str:
+    words = match[0].strip(", ;").removeprefix(r"\text{").removesuffix("}").strip(", ")
+    if words in ("", "and", "or"):
+        return ", "
+    return match[0].replace(" and ", ", ").replace(" or ", ", ")
+
+
+def _brace_arguments(text: str) -> str:
+    if not _ARGUMENTS.search(text):
+        return text
+    closing = match_groups(text)
+    opening_after: dict[int, str] = {}
+    for command in _ARGUMENTS.finditer(text):
+        position = command.end()
+        for _ in range(1 if command[1] == "sqrt" else 2):
+            while position < len(text) and text[position] == " ":
+                position += 1
+            if position >= len(text):
+                break
+            if text[position] == "{":
+                position = closing[position] + 1
+            elif text[position].isalnum():
+                opening_after[position] = "{" + text[position] + "}"
+                position += 1
+            elif constant := _CONSTANT.match(text, position):
+                opening_after[position] = "{" + constant[0][0]
+                opening_after[constant.end() - 1] = constant[0][-1] + "}"
+                position = constant.end()
+            else:  # \sqrt[3]{...} and other spellings stay for the parser
+                break
+    return "".join(opening_after.get(index, char) for index, char in enumerate(text))

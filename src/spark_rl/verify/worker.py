@@ -1,0 +1,99 @@
+"""The process in which symbolic comparison happens, so that it can be killed without touching the trainer.
+
+Started by :mod:`spark_rl.verify.pool`; speaks length-prefixed JSON over the socket that is its standard input: nothing
+is unpickled, and nothing that a library prints can corrupt the protocol. It limits its own memory, ends when its parent
+does, and sets a kernel alarm before each comparison, which ends it even while a C routine holds the interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+MEMORY_LIMIT = 2 << 30
+"""Address space of a worker, in bytes."""
+ALARM_GRACE = 2.0
+"""Seconds after the pool's own limit at which the kernel ends the process, should the pool be gone."""
+ORPHAN_CHECK = 5.0
+"""Seconds between two looks at whether the parent still lives."""
+
+
+def send(connection: socket.socket, message: dict[str, Any]) -> None:
+    """One message: four bytes of length, then JSON."""
+    body = json.dumps(message).encode("ascii")
+    connection.sendall(struct.pack("!I", len(body)) + body)
+
+
+def receive(connection: socket.socket) -> dict[str, Any] | None:
+    """The next message, or ``None`` when the other side is gone; ``TimeoutError`` past the socket's timeout."""
+    header = _read(connection, 4)
+    body = None if header is None else _read(connection, struct.unpack("!I", header)[0])
+    return None if body is None else dict(json.loads(body))
+
+
+def _read(connection: socket.socket, size: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < size:
+        try:
+            piece = connection.recv(size - len(data))
+        except ConnectionResetError:
+            return None
+        if not piece:
+            return None
+        data += piece
+    return bytes(data)
+
+
+def serve(limit: float) -> None:
+    """Answer comparisons until the parent closes the connection or dies. ``limit``: seconds per comparison."""
+    parent = os.getppid()
+    connection = socket.socket(fileno=0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    _limit_memory()
+    from spark_rl.verify.equivalence import compare  # noqa: PLC0415  # sympy loads under the memory limit
+    from spark_rl.verify.symbolic import symbolically_equal  # noqa: PLC0415
+
+    compare(r"\frac{x}{2}+\sqrt{3}", r"\sqrt3+0.5x", symbolically_equal)  # fills the parser's caches
+    send(connection, {"ready": os.getpid()})
+    _silence()
+    while True:
+        readable, _, _ = select.select([connection], [], [], ORPHAN_CHECK)
+        if not readable and os.getppid() == parent:
+            continue
+        request = receive(connection) if readable else None
+        if request is None:
+            return
+        _alarm(limit + ALARM_GRACE)
+        try:
+            status = compare(request["gold"], request["answer"], symbolically_equal)
+        except Exception:  # noqa: BLE001  # untrusted text in a third-party parser: any failure means "not readable"
+            status = "unparsable"
+        _alarm(0.0)
+        send(connection, {"status": status or "unparsable"})
+
+
+def _alarm(seconds: float) -> None:
+    if sys.platform != "win32":
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _silence() -> None:
+    """Whatever libraries still have to say about untrusted text is of no use to the user."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+
+
+def _limit_memory() -> None:
+    if sys.platform == "linux":
+        import resource  # noqa: PLC0415  # POSIX only
+
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        wanted = MEMORY_LIMIT if hard == resource.RLIM_INFINITY else min(MEMORY_LIMIT, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
