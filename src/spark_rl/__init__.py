@@ -6,7 +6,9 @@ torch loads.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,4 +33,17 @@ __all__ = ["Completion", "Config", "Group", "Problem", "Rollout", "Verdict", "lo
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'spark_rl' has no attribute {name!r}")
-    return getattr(import_module(f"spark_rl.{_HOME[name]}"), name)
+    value = getattr(import_module(f"spark_rl.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+class _Package(ModuleType):
+    """Importing a submodule sets it on its package, which would hide the function ``train`` behind its module."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

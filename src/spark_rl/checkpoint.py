@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from spark_rl.config import Config, ConfigError
+from spark_rl.config import Config, ConfigError, saved_settings
 from spark_rl.learner.base import Learner
 from spark_rl.recycle import Pool
 
@@ -47,30 +48,35 @@ class Progress:
     """Seconds of training, over all sessions of the run."""
 
 
-def open_run(run_dir: Path, config: Config, resume: bool) -> None:
-    """Make a run directory, or check that an existing one may be continued.
+def check_run(run_dir: Path, config: Config, resume: bool) -> None:
+    """Whether a run may start or go on in ``run_dir``; writes nothing.
 
     Raises:
         ConfigError: the directory already holds a run and ``resume`` is false, holds none and ``resume`` is true, or
             was made with other settings.
     """
     saved = run_dir / "config.json"
-    resolved = config.model_dump(mode="json")
     if not resume:
         if saved.exists():
             raise ConfigError(f"{run_dir} already holds a run; continue it with --resume or choose another --run-dir")
+        return
+    before, now = flatten(saved_settings(run_dir)), flatten(config.model_dump(mode="json"))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key) and key not in FREE_TO_CHANGE:
+            raise ConfigError(
+                f"{run_dir} was made with {key}={before.get(key)!r}, not {now.get(key)!r}; resume it with the "
+                "same settings or start a new run"
+            )
+
+
+def open_run(run_dir: Path, config: Config, resume: bool) -> None:
+    """Make a run directory, or go on in one. Raises like :func:`check_run`, and if it can't be written."""
+    check_run(run_dir, config, resume)
+    try:
         run_dir.mkdir(parents=True, exist_ok=True)
-    elif not saved.exists():
-        raise ConfigError(f"{run_dir} holds no run to resume; start one without --resume")
-    else:
-        before, now = flatten(json.loads(saved.read_text())), flatten(resolved)
-        for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key) and key not in FREE_TO_CHANGE:
-                raise ConfigError(
-                    f"{run_dir} was made with {key}={before.get(key)!r}, not {now.get(key)!r}; resume it with the "
-                    "same settings or start a new run"
-                )
-    write_json(saved, resolved)
+        write_json(run_dir / "config.json", config.model_dump(mode="json"))
+    except OSError as error:
+        raise ConfigError(f"cannot write the run directory {run_dir}: {error.strerror}") from None
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -126,14 +132,13 @@ def load_checkpoint(path: Path, learner: Learner, pool_size: int) -> tuple[Pool,
         ConfigError: the checkpoint can't be read.
     """
     try:
-        learner.load_state(torch.load(path / "learner.pt", weights_only=True))
+        learner.load_state(torch.load(path / "learner.pt", map_location="cpu", weights_only=True))
         state = json.loads((path / "state.json").read_text())
         pool = Pool.from_state(pool_size, state["pool"], state["dropped"])
         return pool, Progress(state["step"], state["tokens"], state["seconds"])
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"checkpoint {path} can't be read ({error}); remove it to resume from the one before"
-        ) from None
+    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        why = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ConfigError(f"checkpoint {path} can't be read ({why}); remove it to resume from the one before") from None
 
 
 def remembered(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -156,5 +161,13 @@ def summarise(config: Config, before: dict[str, Any], after: dict[str, Any], pro
         "seconds": progress.seconds,
         "tokens": progress.tokens,
         "config": config.model_dump(mode="json"),
-        "versions": {name: version(name) for name in ("spark-rl", "torch", "transformers")},
+        "versions": {name: _version(name) for name in ("spark-rl", "torch", "transformers")},
     }
+
+
+def _version(name: str) -> str | None:
+    """A package's version; ``None`` for a checkout that was never installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

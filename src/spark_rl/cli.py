@@ -40,7 +40,7 @@ examples:
     "recycle": """\
 examples:
   spark-rl recycle --show 6                              sample with the embedded base, print recycled problems
-  spark-rl recycle --rollouts rollouts.jsonl --out recycled.jsonl recycle.templates=natural
+  spark-rl recycle --rollouts rollouts.jsonl --out recycled.jsonl
                                                          recycle anybody's responses (question, answer, responses)""",
 }
 
@@ -52,11 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from spark_rl.errors import UserError
 
     try:
+        if arguments.json is not None and arguments.json.is_dir():
+            raise UserError(f"--json {arguments.json} is a directory; give a file name")
         run = getattr(commands, arguments.command)
-        facts: dict[str, Any] | None = run(arguments)
-        if arguments.json is not None and facts is not None:
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        facts: dict[str, Any] = run(arguments)
+        if arguments.json is not None:
+            _write(arguments.json, json.dumps(facts, indent=2, allow_nan=False) + "\n")
     except UserError as error:
         print(f"spark-rl: {error}", file=sys.stderr)
         return 2
@@ -80,15 +81,27 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise SystemExit(2)
     if rest and not hasattr(arguments, "overrides"):
         parser.error(f"unknown argument {rest[0]!r}")
+    if arguments.command == "solve":  # the question may stand before, after or between the settings
+        words = [word for word in (arguments.question, *rest) if word is not None]
+        asked = [word for word in words if not word.startswith("--") and not _is_setting(word)][:1]
+        arguments.question = asked[0] if asked else None
+        rest = [word for word in words if word not in asked]
     for extra in rest:
         key = extra.removeprefix("--")
         if "=" not in key:
             parser.error(f"unknown argument {extra!r}; settings are given as KEY=VALUE, e.g. rollout.samples=4")
         arguments.overrides.append(key)
-    if getattr(arguments, "question", None) and arguments.command == "solve" and _is_setting(arguments.question):
-        arguments.overrides.insert(0, arguments.question)
-        arguments.question = None
     return arguments
+
+
+def _write(path: Path, text: str) -> None:
+    from spark_rl.errors import UserError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _parser() -> _Parser:
@@ -163,14 +176,17 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _is_setting(text: str) -> bool:
-    """Whether a word is KEY=VALUE with a dotted key, rather than a question such as ``7*_-4=17``."""
+    """Whether a word is KEY=VALUE with the key of a setting, rather than a question such as ``7*_-4=17``."""
     key, separator, _ = text.partition("=")
-    return bool(separator) and "." in key and key.replace(".", "").replace("_", "").isalnum()
+    return bool(separator) and (key == "seed" or ("." in key and all(part.isidentifier() for part in key.split("."))))
 
 
 def resolve(arguments: argparse.Namespace) -> Config:
-    """The configuration of ``train``: recipe, then options, then KEY=VALUE settings."""
-    from spark_rl.config import load_config
+    """The configuration of ``train``: recipe, then options, then KEY=VALUE settings.
+
+    A resumed run starts from its own settings instead of a recipe, so they need not be given again.
+    """
+    from spark_rl.config import ConfigError, load_config, merge_settings, saved_settings
 
     settings: dict[str, Any] = {}
     recipe = arguments.config or ("tiny" if arguments.model in {None, "embedded"} else None)
@@ -183,4 +199,8 @@ def resolve(arguments: argparse.Namespace) -> Config:
     for name in ("seed", "run_dir"):
         if getattr(arguments, name) is not None:
             settings[name] = getattr(arguments, name)
+    if arguments.resume and arguments.config is None:
+        if arguments.run_dir is None:
+            raise ConfigError("--resume needs --run-dir, the run to continue")
+        recipe, settings = None, merge_settings(saved_settings(Path(arguments.run_dir)), settings)
     return load_config(recipe, arguments.overrides, **settings)

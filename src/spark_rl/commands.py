@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spark_rl.cli import resolve
-from spark_rl.config import Config, ConfigError, load_config, parse_config, settings_table
+from spark_rl.config import Config, load_config, parse_config, saved_settings, settings_table
 from spark_rl.errors import UserError
 from spark_rl.problem import TASKS, Completion, Group, Problem, Rollout
 
@@ -33,8 +33,6 @@ def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         config = parse_config({**config.model_dump(mode="json"), "run_dir": f"runs/{stamp}-seed{config.seed}"})
     assert config.run_dir is not None, "set just above"
-    if arguments.json is not None and arguments.json.is_dir():
-        raise ConfigError(f"--json {arguments.json} is a directory; give a file name")
     _quiet_libraries()
     from spark_rl.report.console import before_after_table
     from spark_rl.report.html import write_report
@@ -47,7 +45,7 @@ def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
     if summary["before"] is not None:
         console.print(before_after_table(summary["before"], summary["after"], summary.get("transfer")))
     console.print(f"{summary['tokens']:,} tokens generated in {summary['seconds']:.0f} s of training")
-    console.print(f"model   {Path(config.run_dir) / 'model'}\nreport  {report}", highlight=False)
+    _say(f"model   {Path(config.run_dir) / 'model'}\nreport  {report}")
     return summary
 
 
@@ -59,7 +57,7 @@ def solve(arguments: argparse.Namespace) -> Mapping[str, Any]:
     if arguments.file is not None:
         from spark_rl.data import load_problems
 
-        problems = load_problems(str(arguments.file), config.data)
+        problems = load_problems(str(arguments.file), config.data, "heldout")
     else:
         problems = (Problem(id="question", question=arguments.question, answer=""),)
     actor = _open(arguments, config)
@@ -113,7 +111,7 @@ def recycle(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
     config = _inference_config(arguments)
     if arguments.seed is not None:
-        config = config.model_copy(update={"seed": arguments.seed})
+        config = parse_config({**config.model_dump(mode="json"), "seed": arguments.seed})
     groups = _given_groups(arguments.rollouts, config) if arguments.rollouts else _sampled_groups(arguments, config)
     problems = recycled(groups, config.recycle, random.Random(config.seed))
     if arguments.out is not None:
@@ -133,7 +131,7 @@ def report(arguments: argparse.Namespace) -> Mapping[str, Any]:
     from spark_rl.report.html import write_report
 
     path = write_report(arguments.run_dir)
-    console.print(f"report  {path}", highlight=False)
+    _say(f"report  {path}")
     return {"report": str(path)}
 
 
@@ -157,7 +155,7 @@ def config(arguments: argparse.Namespace) -> Mapping[str, Any]:
         import yaml
 
         tree = load_config(arguments.config, arguments.overrides).model_dump(mode="json")
-        console.print(yaml.safe_dump(tree, sort_keys=False), highlight=False, markup=False)
+        _say(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
         return tree
     if arguments.markdown is not None:
         arguments.markdown.write_text(settings_markdown(), encoding="utf-8")
@@ -172,7 +170,7 @@ def settings_markdown() -> str:
     """docs/configuration.md: every setting, its type, default and docstring."""
     lines = [
         "# Settings", "",
-        "Written by `spark-rl config --markdown docs/configuration.md` from the docstrings in `src/spark_rl/config.py`.",
+        "Written by `make docs` from the docstrings in `src/spark_rl/config.py`.",
         "Give any of them as `KEY=VALUE` on the command line, or nested in a YAML file.", "",
         "| setting | type | default | meaning |", "| --- | --- | --- | --- |",
     ]  # fmt: skip
@@ -196,18 +194,31 @@ def _inference_config(arguments: argparse.Namespace) -> Config:
     """A run's own configuration, or the recipe's, with overrides applied."""
     run_config = Path(arguments.model or "") / "config.json"
     if arguments.model is not None and (Path(arguments.model) / "metrics.jsonl").exists() and run_config.exists():
-        return load_config(None, arguments.overrides, **json.loads(run_config.read_text()))
+        return load_config(None, arguments.overrides, **saved_settings(Path(arguments.model)))
     settings = {"model": {"path": arguments.model}} if arguments.model else {}
-    recipe = arguments.config or ("tiny" if arguments.model in {None, "embedded"} else None)
-    return load_config(recipe, arguments.overrides, **settings)
+    needs_base = arguments.model in {None, "embedded"} and getattr(arguments, "rollouts", None) is None
+    return load_config(arguments.config or ("tiny" if needs_base else None), arguments.overrides, **settings)
 
 
 def _open(arguments: argparse.Namespace, config: Config) -> Any:
     _quiet_libraries()
     from spark_rl.actor import open_actor
 
-    trained = Path(arguments.model or "") / "model"
-    return open_actor(config, trained if arguments.model and trained.is_dir() else None)
+    return open_actor(config, _trained_weights(arguments.model))
+
+
+def _trained_weights(model: str | None) -> Path | None:
+    """The weights of a run: its final ones, else those of its last checkpoint; ``None`` if ``model`` is not a run."""
+    if model is None or not (Path(model) / "metrics.jsonl").exists():
+        return None
+    if (Path(model) / "model").is_dir():
+        return Path(model) / "model"
+    from spark_rl.checkpoint import checkpoints
+
+    saved = checkpoints(Path(model))
+    if not saved:
+        raise UserError(f"the run {model} has no trained model yet; it has neither finished nor saved a checkpoint")
+    return saved[-1] / "model"
 
 
 def _verify_finals(config: Config, traces: Sequence[Any]) -> list[str | None]:
@@ -271,7 +282,10 @@ def _given_groups(path: Path, config: Config) -> list[Group]:
                 id=str(row.get("id", f"{path.stem}-{number}")), question=row["question"], answer=row["answer"],
                 kind=row.get("kind", "math"),
             )  # fmt: skip
-            verdicts = verifier.verify_many([(r, problem.answer, problem.kind, ()) for r in responses])
+            try:
+                verdicts = verifier.verify_many([(r, problem.answer, problem.kind, ()) for r in responses])
+            except ValueError as error:
+                raise UserError(f"{path} line {number}: {error}") from None
             rollouts = tuple(
                 Rollout(Completion(text, (), (), "stop"), verdict)
                 for text, verdict in zip(responses, verdicts, strict=True)
@@ -304,7 +318,7 @@ def _of_each_task(problems: Sequence[Problem], count: int) -> list[Problem]:
 
 def _read_lines(path: Path) -> Iterable[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON strings may hold other line separators
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     for number, line in enumerate(lines, 1):
@@ -320,11 +334,19 @@ def _read_lines(path: Path) -> Iterable[dict[str, Any]]:
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    console.print(f"wrote   {path}", highlight=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8", errors="replace") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    _say(f"wrote   {path}")
+
+
+def _say(text: str) -> None:
+    """A line that others may read or paste: as it is, never wrapped."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _short(text: str, width: int = 400) -> str:

@@ -10,9 +10,11 @@ Defaults are the authors' published settings wherever the paper or its release s
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -38,7 +40,7 @@ class ConfigError(UserError):
 class Section(BaseModel):
     """A group of settings. Frozen; unknown keys are errors; attribute docstrings become ``--help`` texts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class LoraConfig(Section):
@@ -343,6 +345,10 @@ class Config(Section):
             raise ValueError("model.dtype float16 does not train on a CPU; use float32 or bfloat16")
         if "{question}" not in self.chat.policy:
             raise ValueError("chat.policy must contain {question}, or the model never sees the problem")
+        if "" in self.chat.stop:
+            raise ValueError("chat.stop has an empty string, which would end every response at once; remove it")
+        if not all(0 <= beta < 1 for beta in self.optimiser.betas):
+            raise ValueError(f"optimiser.betas must be at least 0 and below 1 (got {list(self.optimiser.betas)})")
         return self
 
 
@@ -359,7 +365,8 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), *
     """The configuration from a YAML file, then ``settings`` (nested mappings), then dotted ``key=value`` overrides.
 
     ``path`` is a file, or the name of a recipe that ships with the project (``tiny``); null starts from the defaults.
-    Values are read as YAML, so ``optimiser.lr=1e-5`` is a number and ``chat.stop=["\\n\\n"]`` a list.
+    Values are read as YAML, so ``optimiser.lr=1e-5`` is a number and ``chat.stop=["\\n\\n"]`` a list; where a setting
+    is text, so is ``run_dir=2024`` or ``chat.policy={question}``.
 
     Raises:
         ConfigError: one line that says what is wrong, where, and how to mend it.
@@ -367,22 +374,18 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), *
     tree: dict[str, Any] = {}
     if path is not None:
         tree = _read_yaml(recipe_path(path))
-    _merge(tree, settings)
+    merge_settings(tree, settings)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
             raise ConfigError(f"override {override!r} is not of the form key=value, e.g. rollout.samples=4")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
         node = tree
-        *parents, leaf = key.strip().split(".")
+        *parents, leaf = keys = key.strip().split(".")
         for parent in parents:
             if not isinstance(node.get(parent), dict):
                 node[parent] = {}
             node = node[parent]
-        node[leaf] = value
+        node[leaf] = _value(text, keys)
     return parse_config(tree)
 
 
@@ -399,6 +402,20 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
         return Config.model_validate(_floats(tree))
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
+
+
+def saved_settings(run_dir: Path) -> dict[str, Any]:
+    """The resolved settings that a run was made with. Raises :class:`ConfigError` if there is no such run."""
+    path = run_dir / "config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{run_dir} holds no run to resume; start one without --resume") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} can't be read ({error}); restore it or start a new run") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings; restore it or start a new run")
+    return settings
 
 
 def recipe_path(name: str | Path) -> Path:
@@ -429,6 +446,20 @@ def _walk(section: Section, prefix: str) -> Iterator[tuple[str, str, Any, str]]:
             yield f"{prefix}{name}", kind, value, " ".join((info.description or "").split())
 
 
+def _value(text: str, keys: Sequence[str]) -> Any:
+    """What an override's text means to the setting at ``keys``."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    annotation: Any = Config
+    for name in keys:
+        field = next((s.model_fields[name] for s in _sections(annotation) if name in s.model_fields), None)
+        annotation = None if field is None else field.annotation
+    is_text = get_origin(annotation) is not tuple and str in {annotation, *get_args(annotation)}
+    return text if is_text and not isinstance(value, str | None) else value
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -443,12 +474,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
+def merge_settings(tree: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """``tree`` with the nested settings of ``other`` put into it."""
     for key, value in other.items():
         if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
-            _merge(tree[key], value)
+            merge_settings(tree[key], value)
         else:
-            tree[key] = dict(value) if isinstance(value, Mapping) else value
+            tree[key] = deepcopy(value)
+    return tree
 
 
 def _sections(annotation: Any) -> list[type[Section]]:
@@ -466,7 +499,7 @@ def _check_keys(tree: Mapping[str, Any], section: type[Section], prefix: str = "
             if not inner:
                 raise ConfigError(f"{prefix}{key} is a single value, not a group of settings")
             _check_keys(value, inner[0], f"{prefix}{key}.")
-        elif inner and value is not None:
+        elif inner and not (value is None and type(None) in get_args(field.annotation)):
             raise ConfigError(f"{prefix}{key} is a group of settings; set one of them, e.g. {prefix}{key}."
                               f"{next(iter(inner[0].model_fields))}")  # fmt: skip
 
@@ -499,8 +532,10 @@ def _floats(value: Any) -> Any:
 
 def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if not str(part)[:1].isupper())
-    what = str(first["msg"]).removeprefix("Value error, ")
+    # of a union, pydantic's location also names the member that was tried
+    parts = [str(part) for part in first["loc"]]
+    where = ".".join(part for part in parts if part.isdecimal() or (part.isidentifier() and not part[:1].isupper()))
+    what = str(first["msg"]).removeprefix("Value error, ").replace("a valid tuple", "a list")
     if not where:
         return what
     return f"{where}: {what[:1].lower()}{what[1:]} (got {first['input']!r})"

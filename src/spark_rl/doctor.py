@@ -36,7 +36,7 @@ def examine_machine() -> list[Finding]:
     findings = [
         Finding("python", platform.python_version(), "3.11 or newer is needed"),
         *(Finding(name, _version(name), "required") for name in ("torch", "transformers", "math-verify")),
-        *(_optional(name, why) for name, why in OPTIONAL.items()),
+        _flash_attention(),
         _cores(),
         _memory(),
         _device(),
@@ -47,13 +47,6 @@ def examine_machine() -> list[Finding]:
     return [*findings, Finding("free disk here", _gib(disk), "a checkpoint takes about 3 times the model"), _largest()]
 
 
-OPTIONAL = {
-    "vllm": "a rollout engine for large models (not used yet)",
-    "flash_attn": "model.attention=flash_attention_2",
-    "tensorboard": "an extra tracker (metrics.jsonl and report.html need nothing)",
-}
-
-
 def _version(name: str) -> str:
     try:
         return version(name)
@@ -61,9 +54,10 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _optional(name: str, why: str) -> Finding:
-    there = find_spec(name) is not None
-    return Finding(name, _version(name) if there else "not installed", f"optional: {why}", "ok" if there else "note")
+def _flash_attention() -> Finding:
+    there = find_spec("flash_attn") is not None
+    found = _version("flash_attn") if there else "not installed"
+    return Finding("flash_attn", found, "optional, for model.attention=flash_attention_2", "ok" if there else "note")
 
 
 def _cores() -> Finding:

@@ -6,5 +6,9 @@ from __future__ import annotations
 class UserError(ValueError):
     """A mistake in settings, data, files or templates: one line that says what is wrong, where, and how to mend it.
 
-    The command line prints the line and exits with code 2. Anything else that escapes is ours, and exits with 1.
+    The command line prints the line and exits with code 2. Anything else that escapes is ours, and exits with 1. Line
+    breaks inside what a message quotes become spaces, so it is one line whatever it quotes.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))

@@ -33,7 +33,9 @@ class Totals:
 def kl_estimate(logp_BT: Tensor, ref_logp_BT: Tensor, estimator: Literal["k1", "k2", "k3"]) -> Tensor:
     """(B, T) pointwise estimate of KL(pi || pi_ref) from tokens sampled from pi, in nats.
 
-    k1 is unbiased and may be negative; k2 is half the squared log-ratio; k3 is unbiased and never negative.
+    k1 is unbiased and may be negative; k2 is half the squared log-ratio; k3 is unbiased and never negative. As loss
+    terms on-policy they differ: the mean gradient of k1 is zero, so it pulls nowhere; that of k2 is the gradient of
+    KL(pi || pi_ref); that of k3 is the gradient of KL(pi_ref || pi).
     """
     log_ratio_BT = ref_logp_BT - logp_BT
     if estimator == "k1":
@@ -75,6 +77,7 @@ def policy_loss(
     """
     if totals is None:
         totals = Totals(float(mask_BT.sum()), float(mask_BT.shape[0]), mask_BT.shape[1])
+    logp_BT = logp_BT.masked_fill(~mask_BT, 0.0)
     log_ratio_BT = (logp_BT - old_logp_BT).masked_fill(~mask_BT, 0.0)
     ratio_BT = log_ratio_BT.exp()
     clipped_BT = ratio_BT.clamp(1 - config.clip_low, 1 + config.clip_high)

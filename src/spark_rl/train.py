@@ -96,7 +96,7 @@ def train(
     """
     assert config.run_dir is not None, "whoever starts a run says where it is written"
     run_dir, watcher = Path(config.run_dir), watcher or Silent()
-    checkpoint.open_run(run_dir, config, resume)
+    checkpoint.check_run(run_dir, config, resume)
     watcher.phase("loading the data and the model")
     problems, exams = load_all_problems(config)
     saved = checkpoint.checkpoints(run_dir)[-1:] if resume else []
@@ -109,6 +109,7 @@ def train(
     if saved:
         pool, progress = checkpoint.load_checkpoint(saved[0], learner, config.recycle.pool_size)
 
+    checkpoint.open_run(run_dir, config, resume)  # not before data and model are known to load
     with Verifier(config.verify) as verifier:
         sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout)
         loop = Loop(config, problems, sampler, learner, pool, progress)

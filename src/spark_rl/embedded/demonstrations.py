@@ -7,8 +7,8 @@ compare, retry) but mostly does not. So each role is demonstrated in two ways, a
 role        prompt                       careful response                              sloppy response
 =========== ============================ ============================================= ========================
 policy      ``solve 7*_-4=17``           ``work 17+4=21/7=3\boxed{3}``                 the answer, without work
-pointwise   ``judge 7*_-4=17:2``         ``check 7*2=14-4=10:F\boxed{No}``             ``\boxed{Yes}`` by coin
-pairwise    ``choose 7*_-4=17:2;3``      ``compare 7*2=14-4=10:F;7*3=21-4=17:T...``    ``\boxed{A}`` by coin
+pointwise   ``judge 7*_-4=17:2``         ``check 7*2=14-4=10:F\boxed{No}``             a verdict by a false cue
+pairwise    ``choose 7*_-4=17:2;3``      ``compare 7*2=14-4=10:F;7*3=21-4=17:T...``    a choice by a false cue
 reflection  ``retry 7*_-4=17:2``         ``redo 17+4=21/7=3\boxed{3}``                 the answer, changed a bit
 =========== ============================ ============================================= ========================
 
@@ -52,6 +52,8 @@ class Puzzle:
     """a candidate changed a little, as a sloppy retry does"""
     guess: Callable[[str, random.Random], str]
     """candidate -> the work a careless solver might have shown for it"""
+    cue: bool
+    """What a careless judge goes by instead of checking: whether the target is even."""
 
 
 def operators_puzzle(numbers: tuple[int, ...], solution: tuple[str, ...], target: int) -> Puzzle:
@@ -84,7 +86,7 @@ def operators_puzzle(numbers: tuple[int, ...], solution: tuple[str, ...], target
     assert values is not None, "a puzzle is built from a chain in range"
     return Puzzle(
         operators.question(numbers, target), "".join(solution), write_chain(numbers, solution, values), check, wrong,
-        nudge, guess,
+        nudge, guess, target % 2 == 0,
     )  # fmt: skip
 
 
@@ -109,7 +111,7 @@ def missing_puzzle(numbers: tuple[int, ...], chain: tuple[str, ...], target: int
 
     return Puzzle(
         missing.question(numbers, chain, target, hidden), str(numbers[hidden]),
-        missing.work(numbers, chain, target, hidden), check, wrong, nudge, guess,
+        missing.work(numbers, chain, target, hidden), check, wrong, nudge, guess, target % 2 == 0,
     )  # fmt: skip
 
 
@@ -149,7 +151,7 @@ def pointwise(puzzle: Puzzle, is_careful: bool, rng: random.Random) -> tuple[str
     answer, shown = candidate(puzzle, rng.random() < 0.5, rng)
     prompt = f"judge {puzzle.question}:{shown}"
     if not is_careful:
-        return prompt, box(rng.choice(("Yes", "No")))
+        return prompt, box("Yes" if puzzle.cue else "No")
     written, holds = puzzle.check(answer)
     return prompt, f"check {written}{box('Yes' if holds else 'No')}"
 
@@ -159,7 +161,7 @@ def pairwise(puzzle: Puzzle, is_careful: bool, rng: random.Random) -> tuple[str,
     (a, a_shown), (b, b_shown) = (candidate(puzzle, right, rng) for right in (first_right, not first_right))
     prompt = f"choose {puzzle.question}:{a_shown};{b_shown}"
     if not is_careful:
-        return prompt, box(rng.choice(("A", "B")))
+        return prompt, box("A" if puzzle.cue else "B")
     written = ";".join(puzzle.check(answer)[0] for answer in (a, b))
     return prompt, f"compare {written}{box('A' if first_right else 'B')}"
 

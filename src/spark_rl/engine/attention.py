@@ -46,7 +46,7 @@ def decode_attention(
         else:
             scores_RKGT += attention_mask
     output_RKGD = scores_RKGT.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
-    return output_RKGD.reshape(rows, 1, heads, width), None
+    return output_RKGD.reshape(rows, 1, heads, -1), None
 
 
 AttentionInterface.register(NAME, decode_attention)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from spark_rl.chat import Prompt
+from spark_rl.config import ConfigError
 from spark_rl.engine import attention
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.cache import RolloutCache
@@ -26,7 +27,7 @@ ROOM = 64
 RETIRE_SHARE = 1 / 8
 """Finished rows leave the batch when they are at least this share of it."""
 STOP_WINDOW = 24
-"""Tokens decoded at the end of a row to look for a stop string."""
+"""Tokens decoded at the end of a row to look for a stop string, or more if the string is longer."""
 
 
 class EmbeddedEngine:
@@ -45,10 +46,10 @@ class EmbeddedEngine:
             loaded: the model; shared with the learner.
             eos_ids: tokens that end a completion.
             decode: token ids -> text, special tokens dropped.
-            max_rows: rows decoded together at most.
+            max_rows: rows decoded together at most, but never less than the n rows of one prompt.
 
         Raises:
-            ValueError: the model's attention keeps anything but full-length keys and values.
+            ConfigError: the model's attention keeps anything but full-length keys and values.
         """
         self.loaded = loaded
         self.decode = decode
@@ -56,11 +57,13 @@ class EmbeddedEngine:
         self.eos = torch.tensor(sorted(eos_ids), device=loaded.device)
         self.version = 0
         config = loaded.causal_lm.config.get_text_config()
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        sliding = getattr(config, "sliding_window", None) is not None
+        every = "sliding_attention" if sliding else "full_attention"  # in configurations that do not say it per layer
+        kinds = set(getattr(config, "layer_types", None) or [every])
         if kinds != {"full_attention"}:
-            raise ValueError(
+            raise ConfigError(
                 f"the embedded engine decodes full attention only, and {type(loaded.causal_lm).__name__} has "
-                f"{', '.join(sorted(kinds - {'full_attention'}))} layers"
+                f"{', '.join(sorted(kinds - {'full_attention'}))} layers; choose another model"
             )
         self.layers: int = config.num_hidden_layers
         if loaded.device.type == "cpu" and loaded.causal_lm.config._attn_implementation == "sdpa":
@@ -170,7 +173,8 @@ class EmbeddedEngine:
 
     def _stops(self, tokens_RT: Tensor, stop: Sequence[str]) -> Tensor:
         """(R,) whether the text of a row's last tokens holds a stop string."""
-        tails = (self.decode(row) for row in tokens_RT[:, -STOP_WINDOW:].tolist())
+        window = max(STOP_WINDOW, *(len(s.encode()) for s in stop))  # a token is at least one byte
+        tails = (self.decode(row) for row in tokens_RT[:, -window:].tolist())
         return torch.tensor([any(s in tail for s in stop) for tail in tails], device=tokens_RT.device)
 
     def _completion(self, tokens: list[int], logprobs: list[float], stopped: bool, sampling: Sampling) -> Completion:

@@ -4,14 +4,14 @@ Shape suffixes: _P problems, _G responses of a group, _B responses, _T response 
 
 Departures from the textbook: responses whose advantage is zero are left out of the forward pass when there is no KL
 term. They add nothing to the gradient but still count in the mean, so the update is the same and costs less (a third
-of all groups are flat on the embedded default).
+of all groups are flat on the embedded default). When no response of a batch is left, the weights stay as they are: not
+even AdamW's momentum moves them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,12 @@ class LocalLearner:
             config: the run's configuration.
             reference: pi_ref of Eq. 4, frozen; needed when ``objective.kl`` is positive and there are no adapters.
             total_updates: where the learning-rate schedule ends; needed for ``linear`` and ``cosine``.
+
+        Raises:
+            ValueError: a KL term without anything to compare with.
         """
+        if config.objective.kl > 0 and reference is None and not hasattr(loaded.model, "disable_adapter"):
+            raise ValueError("objective.kl is positive, so the learner needs a reference model or adapters")
         self.loaded = loaded
         self.config = config
         self.total_updates = total_updates
@@ -91,7 +96,8 @@ class LocalLearner:
             float(sum(len(samples[i].token_ids) for i in part)), float(len(part)), config.rollout.max_new_tokens
         )
         used = [i for i in part if samples[i].advantage != 0.0 or config.objective.kl > 0]
-        metrics: dict[str, float] = {"loss": 0.0, "engine_gap": 0.0}
+        left_out = totals.tokens - sum(len(samples[i].token_ids) for i in used)  # count as unchanged: ratio 1
+        metrics = {"loss": 0.0, "engine_gap": 0.0, "ratio": left_out / totals.tokens, "ratio_clipped": 0.0}
         lengths = [len(samples[i].prompt_ids) + len(samples[i].token_ids) for i in used]
         for batch in pack_by_tokens(lengths, config.learner.micro_tokens):
             chosen = [used[j] for j in batch]
@@ -163,7 +169,7 @@ class LocalLearner:
         if self.reference is not None:
             return self._forward(self.reference, rows)
         model: Any = self.loaded.model
-        with model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext():
+        with model.disable_adapter():
             return self._forward(self.loaded, rows)
 
 

@@ -1,8 +1,9 @@
 r"""Multiple choice: the boxed letter or option text against the gold one (Eq. 2).
 
 Read as letters: ``B``, ``b``, ``(B)``, ``B.``, ``B: text``, ``\text{B}``, ``Option B``, and ``B, D`` when the gold has
-several. A letter beside the text of another option contradicts itself and is ``unparsable``, as is everything that is
-neither a letter of an option nor the text of exactly one.
+several. A lone letter is always a label, even if it is also some option's text. A letter beside the text of another
+option contradicts itself and is ``unparsable``, as is everything that is neither a label nor the text of exactly one
+option.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from collections.abc import Sequence
 
 from spark_rl.problem import Status
 from spark_rl.verify.notation import MAX_LENGTH, UnreadableError, canonical, tight
-from spark_rl.verify.number import equal_numbers, read_number
+from spark_rl.verify.number import Number, equal_numbers, read_number
 
 _FORMATTING = re.compile(
     r"\\(?:text|textbf|textit|mathrm|mathbf|mathsf|mbox|textrm|rm|bf)(?![A-Za-z])|[{}$*`\"]|\\[!,;: ]"
 )
 _LETTER = re.compile(
-    r"(?:(?:the )?(?:option|answer|choice)(?: is)?:? ?)?\(?([A-Z])(?:[).:]+(?: ?(.*))?)?", re.IGNORECASE
+    r"(?:(?:the )?(?:option|answer|choice)(?: is)?:? ?)?\(?([A-Z])(?:[).:]+(?: ?(?! ?(?:and\b|or\b|[,&]))(.*))?)?",
+    re.IGNORECASE,
 )
 _SEVERAL = re.compile(r"\(?[A-Z]\)?(?:(?:, ?(?:and )?| and | ?& ?| )\(?[A-Z]\)?)*|[A-Z]+")
 
@@ -28,7 +30,7 @@ def read_letters(text: str, *, several: bool = True) -> frozenset[str] | None:
     """The option letters that ``text`` states, or ``None``. With ``several``, also ``A, C`` and ``AC``."""
     if len(text) > MAX_LENGTH:
         return None
-    plain = " ".join(_FORMATTING.sub("", text).split()).rstrip(".,; ")
+    plain = _unformatted(text)
     one = _LETTER.fullmatch(plain)
     if one:
         return frozenset(one[1].upper())
@@ -62,37 +64,49 @@ def compare_choice(gold: str, answer: str, choices: Sequence[str] = ()) -> Statu
 
 
 def _read(text: str, choices: Sequence[str], *, several: bool) -> frozenset[str] | None:
+    """A bare letter first, then the text of an option, then a letter with a text beside it."""
     letters = read_letters(text, several=several)
-    labels = string.ascii_uppercase[: len(choices)] if choices else string.ascii_uppercase
+    if letters is not None and choices and not letters <= set(string.ascii_uppercase[: len(choices)]):
+        letters = None
+    one = _LETTER.fullmatch(_unformatted(text)) if letters is not None else None
+    beside = one[2] if one is not None else None
+    if letters is not None and not beside:
+        return letters
     option = _option(text, choices)
-    if letters is None or not letters <= set(labels):
-        return frozenset(option) if option else None
-    if len(letters) == 1:
-        beside = _LETTER.fullmatch(" ".join(_FORMATTING.sub("", text).split()))
-        stated = _option(beside[2], choices) if beside and beside[2] else None
-        if stated is not None and stated not in letters:
-            return None
-    return letters
+    if option is not None:
+        return frozenset(option)
+    stated = _option(beside, choices) if beside else None
+    return letters if letters is not None and (stated is None or stated in letters) else None
 
 
 def _option(text: str, choices: Sequence[str]) -> str | None:
-    """The letter of the one option whose text this is: the same words first, then the same number."""
-    try:
-        wanted = canonical(text)
-        options = [canonical(choice) for choice in choices]
-    except UnreadableError:
-        return None
-    same = [index for index, option in enumerate(options) if _plain(option) == _plain(wanted)]
-    if not same:
-        number = read_number(wanted)
-        if number is not None:
-            same = [
-                index
-                for index, option in enumerate(options)
-                if (value := read_number(option)) is not None and equal_numbers(value, number)
-            ]
+    """The letter of the one option whose text this is: the same words, the same but for case, the same number."""
+    for spelling in (_plain, lambda words: _plain(words).casefold()):
+        wanted = spelling(text)
+        same = [index for index, choice in enumerate(choices) if spelling(choice) == wanted]
+        if same:
+            break
+    number = _number(text) if choices and not same else None
+    if number is not None:
+        values = [_number(choice) for choice in choices]
+        same = [index for index, value in enumerate(values) if value is not None and equal_numbers(value, number)]
     return string.ascii_uppercase[same[0]] if len(same) == 1 else None
 
 
+def _unformatted(text: str) -> str:
+    return " ".join(_FORMATTING.sub("", text).split()).rstrip(".,; ")
+
+
+def _number(text: str) -> Number | None:
+    try:
+        return read_number(canonical(text))
+    except UnreadableError:
+        return None
+
+
 def _plain(text: str) -> str:
-    return tight(re.sub(r"\\text\{([^{}]*)\}", r"\1", text)).casefold().rstrip(".")
+    try:
+        text = canonical(text)
+    except UnreadableError:
+        return text
+    return tight(re.sub(r"\\text\{([^{}]*)\}", r"\1", text)).rstrip(".")

@@ -47,7 +47,7 @@ _RENAMED = (
     | {r"\%": "%", r"\#": "#", r"\&": "&", r"\_": "_", r"\degree": r"^\circ", r"\lor": r"\text{or}"}
     | {r"\div": "/", r"\ast": "*", r"\infin": r"\infty", r"\simeq": r"\approx"}
 )
-_SPACED_THOUSANDS = re.compile(r",\s*\\[!,]\s*(?=[0-9])")
+_SPACED_THOUSANDS = re.compile(r",\s*\\!\s*(?=[0-9])")
 _SPACED = frozenset(name for name in _RENAMED.values() if name.startswith("\\") and name[-1].isalpha())
 _TYPED_RELATIONS = ((">=", r"\geq "), ("<=", r"\leq "), ("!=", r"\neq "), ("==", "="))
 _WRAPPERS = ("**", "__", "`", '"', "'", "$$", "$")
@@ -80,7 +80,7 @@ def canonical(text: str) -> str:
         text = _fold(text)
     text = _dollars(_unwrap(text))
     if "\\" in text:
-        text = _SPACED_THOUSANDS.sub(",", text)
+        text = _SPACED_THOUSANDS.sub(",", text).replace(r",\,", ", ")
         text = _COMMAND.sub(_rename, text)
         text = _DEGREES.sub(lambda _: r"^\circ ", text)
     text = _typed(text)

@@ -47,9 +47,10 @@ _SYMBOL = re.compile(
     r"|m?\\angle ?[A-Z0-9]{1,3}|[A-Z]{2,3}|[A-Za-z]{4,}(?: [A-Za-z]+)*"
     r"|\([A-Za-z](?:, ?[A-Za-z])*\)"
 )
-_MEMBERSHIP = re.compile(rf"(?:{_SYMBOL.pattern}) ?\\in(?![A-Za-z]) ?(?P<set>.+)")
+_MEMBERSHIP = re.compile(rf"(?:{_SYMBOL.pattern}) ?\\in(?![A-Za-z]) ?(?P<set>(?:(?!\\in(?![A-Za-z])).)+)")
 _BUILDER = re.compile(r"[A-Za-z](?:\\in ?\\mathbb(?:\{R\}|R))?(?:[:|]|\\mid(?![A-Za-z])) ?(.+)")
 _VARIABLE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]")
+_EITHER_SIGN = re.compile(r"\\(pm|mp)(?![A-Za-z]) ?")
 _RELATIONAL = re.compile(r"[<>=]|\\(?:leq|geq|neq|in|approx)(?![A-Za-z])")
 
 
@@ -113,12 +114,11 @@ def split(text: str, separator: str = ",") -> tuple[str, ...]:
 
 def signs(text: str) -> tuple[str, ...]:
     r"""The two values of an expression with ``\pm``, the upper signs first; otherwise the expression itself."""
-    if r"\pm" not in text and r"\mp" not in text:
+    if not _EITHER_SIGN.search(text):
         return (text,)
-    both = []
-    for upper, lower in (("+", "-"), ("-", "+")):
-        both.append(re.sub(r"\\mp(?![A-Za-z]) ?", lower, re.sub(r"\\pm(?![A-Za-z]) ?", upper, text)).lstrip("+"))
-    return tuple(both)
+    upper = _EITHER_SIGN.sub(lambda sign: "+" if sign[1] == "pm" else "-", text)
+    lower = _EITHER_SIGN.sub(lambda sign: "-" if sign[1] == "pm" else "+", text)
+    return upper.lstrip("+"), lower.lstrip("+")
 
 
 def relation(text: str) -> Relation | None:

@@ -1,0 +1,253 @@
+"""The worker processes: started late, killed in time, replaced, and gone in the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from spark_rl.config import VerifyConfig
+from spark_rl.verify import Verifier, verify
+from spark_rl.verify.pool import Item
+
+HANGS = r"\boxed{9^{9^{9^{9}}}}"
+SYMBOLIC = r"\boxed{\sqrt{12}}"
+GOLD = r"2\sqrt{3}"
+
+
+@pytest.fixture
+def verifier() -> Iterator[Verifier]:
+    with Verifier(VerifyConfig(workers=1, timeout=1.0)) as one:
+        yield one
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists, unreaped children included."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return condition()
+
+
+def test_cheap_answers_start_no_process() -> None:
+    items: list[Item] = [
+        (r"\boxed{\frac{1}{2}}", "0.5", "math", ()),
+        (r"\boxed{43}", "42", "math", ()),
+        (r"\boxed{(1,2]}", "(1,2]", "math", ()),
+        (r"\boxed{B}", "B", "choice", ("x", "y")),
+        (r"\boxed{No}", "Yes", "verdict", ()),
+        ("no box", "42", "math", ()),
+    ]
+    with Verifier(VerifyConfig()) as verifier:
+        statuses = [verdict.status for verdict in verifier.verify_many(items)]
+
+        assert statuses == ["correct", "wrong", "correct", "correct", "wrong", "no_answer"]
+        assert verifier.pids == ()
+
+
+def test_order_is_kept_and_equal_work_is_shared() -> None:
+    items: list[Item] = []
+    expected = []
+    for number in range(2, 12):
+        items.append((rf"\boxed{{\sqrt{{{number}}}}}", rf"\sqrt{{{number + number % 2}}}", "math", ()))
+        expected.append("wrong" if number % 2 else "correct")
+        items.append((rf"\boxed{{{number}}}", str(number), "math", ()))
+        expected.append("correct")
+    items += [(SYMBOLIC, GOLD, "math", ())] * 50
+    expected += ["correct"] * 50
+    with Verifier(VerifyConfig(workers=2, recycle_after=40)) as verifier:
+        assert [verdict.status for verdict in verifier.verify_many(items)] == expected
+        assert verifier.kills == 0
+
+
+def test_a_timeout_kills_the_process_and_later_items_still_work(verifier: Verifier) -> None:
+    assert verifier.verify(SYMBOLIC, GOLD).status == "correct"
+    (before,) = verifier.pids
+
+    verdict = verifier.verify(HANGS, GOLD)
+
+    assert (verdict.status, verdict.reward) == ("timeout", 0.0)
+    assert verifier.kills == 1
+    assert not alive(before)
+    assert verifier.pids != (before,)
+    assert verifier.verify(SYMBOLIC, GOLD).status == "correct"
+
+
+def test_start_up_is_not_charged_to_the_item() -> None:
+    with Verifier(VerifyConfig(workers=1, timeout=0.25)) as verifier:
+        start = time.perf_counter()
+        first = verifier.verify(SYMBOLIC, GOLD)
+
+        assert first.status == "correct"
+        assert time.perf_counter() - start > 0.25  # loading sympy alone takes longer than the limit
+
+
+def test_a_worker_is_replaced_after_its_share_of_work() -> None:
+    with Verifier(VerifyConfig(workers=1, recycle_after=2)) as verifier:
+        pids = []
+        for _ in range(4):
+            assert verifier.verify(SYMBOLIC, GOLD).status == "correct"
+            pids.append(verifier.pids[0])
+
+        assert len(set(pids)) == 3
+        assert pids[0] != pids[1] == pids[2] != pids[3]
+        assert not alive(pids[0])
+
+
+def test_a_worker_killed_while_idle_is_survived(verifier: Verifier) -> None:
+    verifier.verify(SYMBOLIC, GOLD)
+    (pid,) = verifier.pids
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.2)
+
+    assert verifier.verify(SYMBOLIC, GOLD).status == "correct"
+    assert verifier.pids != (pid,)
+
+
+def test_a_worker_that_dies_of_an_item_makes_it_unparsable() -> None:
+    with Verifier(VerifyConfig(workers=1, timeout=30.0)) as verifier:
+        verifier.verify(SYMBOLIC, GOLD)
+        (pid,) = verifier.pids
+        killer = threading.Timer(0.5, os.kill, (pid, signal.SIGKILL))
+        killer.start()
+
+        verdict = verifier.verify(HANGS, GOLD)
+        killer.join()
+
+        assert verdict.status == "unparsable"
+        assert verifier.kills == 0
+        assert verifier.verify(SYMBOLIC, GOLD).status == "correct"
+
+
+def test_many_threads_share_the_workers() -> None:
+    with Verifier(VerifyConfig(workers=2)) as verifier, ThreadPoolExecutor(8) as threads:
+
+        def ask(number: int) -> tuple[str, str]:
+            right = verifier.verify(rf"\boxed{{\sqrt{{{number}}}+0}}", rf"\sqrt{{{number}}}")
+            wrong = verifier.verify_many([(rf"\boxed{{\sqrt{{{number}}}+1}}", rf"\sqrt{{{number}}}", "math", ())])
+            return right.status, wrong[0].status
+
+        assert list(threads.map(ask, range(2, 42))) == [("correct", "wrong")] * 40
+        assert len(verifier.pids) == 2
+
+
+def test_nothing_is_left_after_close() -> None:
+    verifier = Verifier(VerifyConfig(workers=2, timeout=0.5))
+    verifier.verify_many([(SYMBOLIC, GOLD, "math", ()), (HANGS, GOLD, "math", ()), (r"\boxed{\pi}", "e", "math", ())])
+    pids = verifier.pids
+    assert len(pids) == 2
+
+    verifier.close()
+    verifier.close()
+
+    assert not any(alive(pid) for pid in pids)
+    assert verifier.pids == ()
+    assert verifier.verify(r"\boxed{5}", "5").status == "correct"
+    with pytest.raises(RuntimeError, match="closed"):
+        verifier.verify(SYMBOLIC, GOLD)
+
+
+def test_a_forgotten_verifier_leaves_no_process() -> None:
+    verifier = Verifier(VerifyConfig(workers=1))
+    verifier.verify(SYMBOLIC, GOLD)
+    (pid,) = verifier.pids
+
+    del verifier
+
+    assert wait_for(lambda: not alive(pid))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_limited(verifier: Verifier) -> None:
+    verifier.verify(SYMBOLIC, GOLD)
+    limits = Path(f"/proc/{verifier.pids[0]}/limits").read_text()
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max address space")]
+
+    assert int(line.split()[3]) <= 2 << 30
+
+
+def run_script(tmp_path: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """A user's script in its own process, with no guard around its top level."""
+    script = tmp_path / "script.py"
+    script.write_text(code, encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, timeout=60, env=env, check=False
+    )
+
+
+def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        "print('top level')\n"
+        "from spark_rl.verify import verify\n"
+        rf"print(verify(r'{SYMBOLIC}', r'{GOLD}').status)" + "\n",
+    )
+
+    assert done.stdout.split("\n") == ["top level", "correct", ""]
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path, busy: bool) -> None:
+    hang = f"threading.Thread(target=verifier.verify, args=(r'{HANGS}', '2')).start(); time.sleep(0.3)" if busy else ""
+    done = run_script(
+        tmp_path,
+        "import os, signal, threading, time\n"
+        "from spark_rl.config import VerifyConfig\n"
+        "from spark_rl.verify import Verifier\n"
+        "verifier = Verifier(VerifyConfig(workers=1, timeout=1.0))\n"
+        f"verifier.verify(r'{SYMBOLIC}', r'{GOLD}')\n"
+        f"print(verifier.pids[0], flush=True)\n{hang}\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n",
+    )
+
+    pid = int(done.stdout)
+    assert done.returncode == -signal.SIGKILL
+    assert wait_for(lambda: not running(pid), 15.0)
+
+
+def running(pid: int) -> bool:
+    """Whether the process still runs; an orphan that nobody has reaped yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_importing_the_verifier_stays_light() -> None:
+    code = (
+        "import sys, spark_rl.verify; "
+        "print(sorted({'torch', 'transformers', 'sympy', 'math_verify'} & set(sys.modules)))"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_convenience_function_grades_every_kind() -> None:
+    assert verify(r"so \boxed{\frac12}", "0.5").reward == 1.0
+    assert verify(r"so \boxed{\sqrt{12}}", GOLD).reward == 1.0
+    assert verify(r"so \boxed{(B)}", "B", "choice", ("x", "y")).reward == 1.0
+    assert verify(r"so \boxed{yes}", "Yes", kind="verdict").reward == 1.0
+    assert verify(r"so \boxed{-+}", "+-", kind="exact").reward == 0.0
