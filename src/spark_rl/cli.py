@@ -1,4 +1,4 @@
-"""The command line: ``spark-rl train | solve | judge | recycle | report | doctor | config``.
+"""The command line: ``spark-rl train | solve | judge | recycle | ablate | report | doctor | config``.
 
 Arguments are parsed before anything heavy is imported, so ``--help`` answers at once. Every command prints for people
 and, with ``--json FILE``, writes the same facts for programs. Exit code 2 is the user's mistake, told in one line;
@@ -140,6 +140,14 @@ def _parser() -> _Parser:
     recycle.add_argument("--show", type=int, default=4, metavar="N", help="print N recycled problems (default: 4)")
     recycle.add_argument("--out", type=Path, help="write the recycled problems as JSON lines")
     recycle.add_argument("--seed", type=int, help="seed of the sampling and the recycling")
+
+    ablate = _command(commands, "ablate", "train the paper's arms side by side, several seeds each")
+    ablate.add_argument("--config", default="tiny", help="a YAML file or recipe name (default: tiny)")
+    ablate.add_argument("--arms", default="policy-only,reward-only,policy-and-reward,spark", help="comma-separated")
+    ablate.add_argument("--seeds", default="0,1,2", help="comma-separated (default: 0,1,2)")
+    ablate.add_argument(
+        "--run-dir", type=Path, default=Path("runs/ablation"), help="one run per arm and seed goes here"
+    )
 
     report = _command(commands, "report", "write the HTML report of a run again", overrides=False)
     report.add_argument("run_dir", type=Path, help="a run directory")

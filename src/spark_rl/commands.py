@@ -126,6 +126,28 @@ def recycle(arguments: argparse.Namespace) -> Mapping[str, Any]:
     return {"groups": len(groups), **counts}
 
 
+def ablate(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """``spark-rl ablate``."""
+    _quiet_libraries()
+    from spark_rl.ablate import ARMS, ablation_table
+    from spark_rl.ablate import ablate as run
+
+    arms = arguments.arms.split(",")
+    unknown = [arm for arm in arms if arm not in ARMS]
+    if unknown:
+        raise UserError(f"unknown arm {unknown[0]!r}; choose from {', '.join(ARMS)}")
+    if not all(seed.isdecimal() for seed in arguments.seeds.split(",")):
+        raise UserError(f"--seeds {arguments.seeds!r} is not a list of whole numbers such as 0,1,2")
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    results = run(arguments.config, arms, seeds, arguments.run_dir, arguments.overrides, console.print)
+    if results[arms[0]][0]["before"] is None:
+        raise UserError("the recipe holds no held-out problems, so there is nothing to compare; set data.heldout")
+    console.print(ablation_table(results))
+    if "transfer" in results[arms[0]][0]:
+        console.print(ablation_table(results, "transfer"))
+    return results
+
+
 def report(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl report``."""
     from spark_rl.report.html import write_report
@@ -320,7 +342,7 @@ def _read_lines(path: Path) -> Iterable[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON strings may hold other line separators
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

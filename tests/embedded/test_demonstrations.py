@@ -1,4 +1,4 @@
-"""What the embedded base is shown: right where it is careful, from the warm split alone, careful as often as documented."""
+"""What the embedded base is shown: right where careful, from the warm split alone, careful as often as documented."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from spark_rl.data.procedural import procedural_problems
 from spark_rl.data.tasks.chains import split_of
-from spark_rl.embedded.demonstrations import HABIT_CAREFUL, ROLES, STUDY_CAREFUL, Demonstrator
+from spark_rl.embedded.demonstrations import HABIT_CAREFUL, ROLES, STUDY_CAREFUL, Demonstrator, Puzzle
 from spark_rl.verify import extract_boxed
 
 OPENERS = {"solve": "work ", "judge": "check ", "choose": "compare ", "retry": "redo "}
@@ -26,6 +26,10 @@ def demonstrator() -> Demonstrator:
 def shown(demonstrator: Demonstrator) -> list[tuple[str, str]]:
     rng = random.Random(0)
     return [demonstrator.draw(rng, HABIT_CAREFUL) for _ in range(6000)]
+
+
+def missing_puzzles(demonstrator: Demonstrator) -> list[Puzzle]:
+    return [puzzle for puzzles in demonstrator.missing.values() for puzzle in puzzles]
 
 
 def question_of(prompt: str) -> str:
@@ -58,7 +62,7 @@ def value_of(chain: str) -> int | None:
 
 
 def test_every_puzzle_shown_belongs_to_the_warm_split(demonstrator: Demonstrator) -> None:
-    for puzzle in demonstrator.missing:
+    for puzzle in missing_puzzles(demonstrator):
         left = puzzle.question.rsplit("=", 1)[0].replace("_", puzzle.answer)
         assert split_of([int(d) for d in re.findall(r"\d", left)]) == "warm", puzzle.question
     for puzzle in demonstrator.operators:
@@ -67,7 +71,7 @@ def test_every_puzzle_shown_belongs_to_the_warm_split(demonstrator: Demonstrator
 
 
 def test_no_question_shown_is_trained_on_or_held_out(demonstrator: Demonstrator) -> None:
-    shown = {p.question for p in (*demonstrator.missing, *demonstrator.operators)}
+    shown = {p.question for p in (*missing_puzzles(demonstrator), *demonstrator.operators)}
     trained = {p.question for family in ("missing", "operators") for p in procedural_problems(family, "train")}
     held_out = {p.question for family in ("missing", "operators") for p in procedural_problems(family, "heldout")}
     assert shown

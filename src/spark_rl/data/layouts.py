@@ -34,6 +34,7 @@ from spark_rl.config import ColumnsConfig
 from spark_rl.errors import UserError
 from spark_rl.problem import Kind, Problem
 from spark_rl.verify.boxed import extract_boxed, last_box_span
+from spark_rl.verify.grade import grade
 
 Layout = Literal["columns", "message", "gsm8k", "simplerl"]
 Row = Mapping[str, Any]
@@ -81,7 +82,8 @@ def read_row(row: Any, layout: Layout, columns: ColumnsConfig, kind: Kind | Lite
     ``1+1?\n(A) 3\n(B) 2`` and the answer ``B``.
 
     Raises:
-        RowError: the row has no question, no gold answer, or values that cannot be read as such.
+        RowError: the row has no question, no gold answer that the verifier can use, or values that can't be read as
+            such.
     """
     if not isinstance(row, Mapping):
         raise RowError("not an object with named columns")
@@ -96,6 +98,10 @@ def read_row(row: Any, layout: Layout, columns: ColumnsConfig, kind: Kind | Lite
         question = "\n".join((question, *options))
     if kind == "auto":
         kind = "choice" if fields.choices else "math"
+    try:
+        grade("", fields.answer, kind, fields.choices)
+    except ValueError as error:
+        raise RowError(str(error)) from None
     return Problem(
         id="", question=question, answer=fields.answer, kind=kind, images=fields.images, choices=fields.choices,
         source=source,

@@ -32,7 +32,9 @@ STUDY_CAREFUL = 0.85
 """Share of careful demonstrations in the first part of the warm start, in which the skills are learned."""
 HABIT_CAREFUL = 0.35
 """Share of careful demonstrations in the second part, which makes them a minority habit."""
-ROLES = {"policy": 0.34, "pointwise": 0.24, "pairwise": 0.20, "reflection": 0.22}
+ROLES = {"policy": 0.26, "pointwise": 0.28, "pairwise": 0.24, "reflection": 0.22}
+MISSING_SIZES = (2, 3, 4, 5)
+"""Lengths of the ``missing`` chains shown, equally often; short ones make arithmetic and comparison cheap to learn."""
 MISSING_SHARE = 0.6
 """Share of demonstrations from the family ``missing``; the rest is ``operators``."""
 
@@ -183,10 +185,11 @@ class Demonstrator:
 
     def __init__(self) -> None:
         self.operators = [operators_puzzle(*p) for p in operators.puzzles("warm")]
-        self.missing = [missing_puzzle(*p) for p in missing.puzzles("warm")]
+        self.missing = {size: [missing_puzzle(*p) for p in missing.puzzles("warm", (size,))] for size in MISSING_SIZES}
 
     def draw(self, rng: random.Random, careful: float) -> tuple[str, str]:
         """One (prompt, response) pair; ``careful`` is the probability that it shows its work."""
-        puzzle = rng.choice(self.missing if rng.random() < MISSING_SHARE else self.operators)
+        puzzles = self.missing[rng.choice(MISSING_SIZES)] if rng.random() < MISSING_SHARE else self.operators
+        puzzle = rng.choice(puzzles)
         role = rng.choices(tuple(ROLES), tuple(ROLES.values()))[0]
         return WRITERS[role](puzzle, rng.random() < careful, rng)

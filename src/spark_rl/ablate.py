@@ -1,0 +1,107 @@
+"""The paper's arms side by side: several configurations of the one loop, each with several seeds (Tables 1, 2 and 5).
+
+Runs that are already finished are not run again, and a run that was cut off is resumed, so an ablation can be stopped
+and continued like a single run.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from spark_rl.config import Config, load_config
+from spark_rl.train import train
+
+ARMS: Mapping[str, Mapping[str, Any]] = {
+    "policy-only": {"recycle": {"preset": "policy-only"}},
+    "reward-only": {"recycle": {"preset": "policy-and-reward"}, "train": {"policy_update": False}},
+    "policy-and-reward": {"recycle": {"preset": "policy-and-reward"}},
+    "spark": {},
+}
+"""Arm name -> the settings in which it differs from the recipe."""
+
+MEASURES = {
+    "policy_accuracy": "policy",
+    "judge_accuracy": "judge",
+    "judge_f1": "judge F1",
+    "pairwise_accuracy": "pairwise",
+    "reflection_fix": "fix",
+    "reflection_break": "break",
+    "tts_accuracy": "with TTS",
+}
+"""Scores shown, and their column heads; ``gain of TTS`` is computed beside them."""
+
+Result = dict[str, Any]
+
+
+def ablate(
+    recipe: str | None,
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    folder: Path,
+    overrides: Sequence[str],
+    say: Callable[[str], None],
+) -> dict[str, list[Result]]:
+    """Train every arm with every seed; arm -> one ``summary.json`` content a seed, in the order of the seeds.
+
+    Raises:
+        ConfigError: a setting is wrong, or a finished run in ``folder`` was made with others.
+    """
+    plans = {(arm, seed): arm_config(recipe, arm, seed, folder, overrides) for arm in arms for seed in seeds}
+    results: dict[str, list[Result]] = {arm: [] for arm in arms}
+    for (arm, seed), config in plans.items():
+        run_dir = Path(config.run_dir or "")
+        summary = run_dir / "summary.json"
+        if not summary.exists():
+            say(f"{arm}, seed {seed} -> {run_dir}")
+            train(config, resume=(run_dir / "config.json").exists())
+        results[arm].append(json.loads(summary.read_text()))
+    return results
+
+
+def arm_config(recipe: str | None, arm: str, seed: int, folder: Path, overrides: Sequence[str]) -> Config:
+    """The configuration of one arm with one seed."""
+    return load_config(recipe, overrides, **ARMS[arm], seed=seed, run_dir=str(folder / f"{arm}-seed{seed}"))
+
+
+def scores(summaries: Sequence[Result], when: str, section: str = "heldout") -> dict[str, list[float]]:
+    """Measure -> one value a seed, in percent, where it was defined; ``tts_gain`` among them."""
+    found: dict[str, list[float]] = {}
+    for summary in summaries:
+        values = summary[when] if section == "heldout" else summary["transfer"][when]
+        for name in MEASURES:
+            if values.get(name) is not None:
+                found.setdefault(name, []).append(100 * values[name])
+        found.setdefault("tts_gain", []).append(100 * (values["tts_accuracy"] - values["policy_accuracy"]))
+    return found
+
+
+def ablation_table(results: Mapping[str, Sequence[Result]], section: str = "heldout") -> Table:
+    """Mean and standard deviation over the seeds, the untrained model first."""
+    seeds = max(len(summaries) for summaries in results.values())
+    title = f"{section} problems, percent, mean ± standard deviation over {seeds} seeds"
+    table = Table("", *MEASURES.values(), "gain of TTS", "tokens", "seconds", title=title, title_justify="left")
+    every = [summary for summaries in results.values() for summary in summaries]
+    table.add_row("base", *_cells(scores(every, "before", section), spread=False), "", "")
+    for arm, summaries in results.items():
+        cost = (statistics.mean(s[name] for s in summaries) for name in ("tokens", "seconds"))
+        table.add_row(arm, *_cells(scores(summaries, "after", section)), *(f"{x:,.0f}" for x in cost))
+    return table
+
+
+def _cells(found: Mapping[str, Sequence[float]], *, spread: bool = True) -> list[str]:
+    cells = []
+    for name in (*MEASURES, "tts_gain"):
+        values = found.get(name, [])
+        if not values:
+            cells.append("–")
+            continue
+        sign = "+" if name == "tts_gain" else ""
+        mean = f"{statistics.mean(values):{sign}.1f}"
+        cells.append(f"{mean} ± {statistics.stdev(values):.1f}" if spread and len(values) > 1 else mean)
+    return cells
