@@ -4,9 +4,9 @@
     python examples/gsm8k_small_model.py $DATA /tmp/small
     spark-rl train --config gsm8k-small --model /tmp/small --data $DATA --heldout split:64
 
-It trains a byte-level BPE tokenizer and a 2-layer model on the data for a minute, so that the model answers in the
-right form and guesses plausible numbers; a few per cent of its answers are right. That is enough for mixed groups, and
-so for every kind of recycled problem to appear. It is a plumbing aid, not a model to judge anything by.
+It trains a byte-level BPE tokenizer and a 2-layer model on the data for a minute, so that the model answers, judges and
+reflects in the right form and guesses plausible numbers; a few per cent of its answers are right. That is enough for
+mixed groups, and so for every kind of recycled problem to appear. It is a plumbing aid, not a model to judge things by.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from spark_rl.chat import policy_prompt
 from spark_rl.config import ChatConfig, DataConfig
 from spark_rl.data import load_problems
+from spark_rl.problem import Problem
+from spark_rl.recycle import load_templates, render_judge, render_pairwise, render_reflection
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -44,6 +46,23 @@ def make_tokenizer(texts: list[str], folder: Path, size: int = 2048) -> Qwen2Tok
         vocab=vocabulary, merges=merges, eos_token="<|im_end|>", pad_token="<|endoftext|>",
         unk_token="<|endoftext|>", chat_template=CHATML, clean_up_tokenization_spaces=False,
     )  # fmt: skip
+
+
+def lesson(problem: Problem, other: str, rng: random.Random) -> tuple[str, str]:
+    """(user turn, boxed answer) of one of the four tasks. Verdicts come by coin: the form is taught, not judging."""
+    templates = load_templates("natural")
+    task = rng.choice(("policy", "policy", "pointwise", "pairwise", "reflection"))
+    if task == "pointwise":
+        prompt, labels = render_judge(templates, problem.question, rf"\boxed{{{other}}}", rng, "answer")
+        return prompt, rng.choice(labels)
+    if task == "pairwise":
+        shown = [rf"\boxed{{{problem.answer}}}", rf"\boxed{{{other}}}"]
+        rng.shuffle(shown)
+        return render_pairwise(templates, problem.question, *shown, rng, "answer"), rng.choice(("A", "B"))
+    if task == "reflection":
+        prompt = render_reflection(templates, problem.question, rf"\boxed{{{other}}}", rng, "answer")
+        return prompt, problem.answer
+    return policy_prompt(problem, ChatConfig()), problem.answer
 
 
 def main() -> None:
@@ -70,9 +89,10 @@ def main() -> None:
     while time.monotonic() - started < arguments.seconds:
         rows, labels = [], []
         for problem in rng.sample(problems, 16):
-            user = [{"role": "user", "content": policy_prompt(problem, ChatConfig())}]
+            asked, answer = lesson(problem, rng.choice(problems).answer, rng)
+            user = [{"role": "user", "content": asked}]
             prompt = tokenizer.apply_chat_template(user, tokenize=False, add_generation_prompt=True)
-            answer = f"So the final answer is \\boxed{{{problem.answer}}}.<|im_end|>"
+            answer = f"So the final answer is \\boxed{{{answer}}}.<|im_end|>"
             before, after = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in (prompt, answer))
             rows.append(torch.tensor(before + after))
             labels.append(torch.tensor([-100] * len(before) + after))
