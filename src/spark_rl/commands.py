@@ -59,7 +59,7 @@ def solve(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
         problems = load_problems(str(arguments.file), config.data, "heldout")
     else:
-        problems = (Problem(id="question", question=arguments.question, answer=""),)
+        problems = (Problem(id="question", question=_encodable(arguments.question), answer=""),)
     actor = _open(arguments, config)
     started = time.perf_counter()
     traces = actor.reasoner().solve(problems)
@@ -272,8 +272,8 @@ def _responses(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if arguments.file is None:
         if arguments.question is None or arguments.response is None:
             raise UserError("give --question and --response, or --file FILE with both on every line")
-        row = {"question": arguments.question, "response": arguments.response}
-        return [row | ({"response_b": arguments.other} if arguments.other is not None else {})]
+        row = {"question": arguments.question, "response": arguments.response, "response_b": arguments.other}
+        return [{key: _encodable(text) for key, text in row.items() if text is not None}]
     rows = list(_read_lines(arguments.file))
     for number, row in enumerate(rows, 1):
         for name in ("question", "response"):
@@ -352,7 +352,14 @@ def _read_lines(path: Path) -> Iterable[dict[str, Any]]:
             raise UserError(f"{path} line {number} is not JSON") from None
         if not isinstance(row, dict):
             raise UserError(f"{path} line {number} is not a JSON object")
-        yield row
+        yield {key: _encodable(value) for key, value in row.items()}
+
+
+def _encodable(value: Any) -> Any:
+    """Text without lone surrogates, which JSON and command lines may hold and no tokenizer takes."""
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

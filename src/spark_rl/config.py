@@ -399,7 +399,7 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
         if preset in PRESETS:
             tree["recycle"] = {**PRESETS[preset], **recycle}
     try:
-        return Config.model_validate(_floats(tree))
+        return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
 
@@ -514,20 +514,6 @@ def _nearest(dotted: str, section: type[Section], key: str) -> str:
     if found:
         return f"did you mean {found}?"
     return f"known here: {', '.join(section.model_fields)}"
-
-
-def _floats(value: Any) -> Any:
-    """YAML 1.1 reads ``1e-4`` as text; read such numbers as the user means them."""
-    if isinstance(value, Mapping):
-        return {key: _floats(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_floats(inner) for inner in value]
-    if isinstance(value, str) and "e" in value.lower() and value[:1] in "+-.0123456789":
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _one_line(error: ValidationError) -> str:

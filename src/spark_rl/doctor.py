@@ -18,7 +18,7 @@ from spark_rl.config import Config
 from spark_rl.learner.model import EMBEDDED, load_model, resolve_device
 
 BYTES_PER_WEIGHT = {"train": 16.0, "lora": 2.2, "infer": 2.0}
-"""bf16 weights; training adds fp32 gradients, master copy and two Adam moments (4 + 4 + 4 + 2 + 2 bytes)."""
+"""float32 weights, gradients and two Adam moments (4 + 4 + 4 + 4 bytes); bfloat16 weights under adapters or alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,9 @@ def _largest() -> Finding:
     text = (
         f"{sizes['train']:.1f} B full, {sizes['lora']:.1f} B with adapters, {sizes['infer']:.1f} B to solve and judge"
     )
-    return Finding("largest model", text, "by memory alone, at 80 %; activations and caches come on top", "note")
+    return Finding(
+        "largest model", text, "by memory alone, at 80 %; activations, caches and a KL reference come on top", "note"
+    )
 
 
 def _gib(size: float) -> str:

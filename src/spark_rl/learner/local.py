@@ -5,7 +5,8 @@ Shape suffixes: _P problems, _G responses of a group, _B responses, _T response 
 Departures from the textbook: responses whose advantage is zero are left out of the forward pass when there is no KL
 term. They add nothing to the gradient but still count in the mean, so the update is the same and costs less (a third
 of all groups are flat on the embedded default). When no response of a batch is left, the weights stay as they are: not
-even AdamW's momentum moves them.
+even AdamW's momentum moves them. Weights in half precision are trained through a float32 copy, because a step of
+5e-7 is far below their resolution and would be rounded away.
 """
 
 from __future__ import annotations
@@ -65,9 +66,10 @@ class LocalLearner:
         self.total_updates = total_updates
         self.updates = 0
         self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
+        self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
         optimiser = config.optimiser
         self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=optimiser.lr, betas=optimiser.betas, eps=optimiser.eps,
+            self.masters, lr=optimiser.lr, betas=optimiser.betas, eps=optimiser.eps,
             weight_decay=optimiser.weight_decay,
         )  # fmt: skip
         self.reference = reference
@@ -120,9 +122,14 @@ class LocalLearner:
         rate = learning_rate(config.optimiser, self.updates, self.total_updates)
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = rate
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.optimiser.clip)
+        for master, parameter in self._copied():
+            if parameter.grad is not None:
+                master.grad, parameter.grad = parameter.grad.float(), None
+        norm = torch.nn.utils.clip_grad_norm_(self.masters, config.optimiser.clip)
         if math.isfinite(float(norm)):
             self.optimiser.step()
+            for master, parameter in self._copied():
+                parameter.data.copy_(master)
         self.optimiser.zero_grad(set_to_none=True)
         self.updates += 1
         return {**metrics, "grad_norm": float(norm), "lr": rate}
@@ -132,14 +139,21 @@ class LocalLearner:
         samples = [Sample(tuple(p), tuple(r), (), 0.0) for p, r in zip(prompts, responses, strict=True)]
         return self._logprobs(self.loaded, samples)
 
+    def _copied(self) -> list[tuple[Tensor, Tensor]]:
+        """(float32 master, parameter) of the parameters in another number format."""
+        return [(m, p) for m, p in zip(self.masters, self.parameters, strict=True) if m is not p]
+
     def state(self) -> dict[str, Any]:
-        """Optimiser moments and the update counter."""
-        return {"optimiser": self.optimiser.state_dict(), "updates": self.updates}
+        """Optimiser moments, the update counter, and the float32 masters of half-precision weights."""
+        masters = [master for master, _ in self._copied()]
+        return {"optimiser": self.optimiser.state_dict(), "updates": self.updates, "masters": masters}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`state`."""
         self.optimiser.load_state_dict(state["optimiser"])
         self.updates = int(state["updates"])
+        for (master, _), saved in zip(self._copied(), state["masters"], strict=True):
+            master.copy_(saved)
 
     def save_pretrained(self, path: Path) -> None:
         """Weights (or adapters) and tokenizer, loadable with ``from_pretrained``."""

@@ -100,7 +100,7 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
         )  # fmt: skip
         model.to(device)
         if settings.lora is not None:
-            model = _with_adapters(model, settings.lora, source if adapted else None)
+            model = _with_adapters(model, settings.lora, source if adapted else None, config.seed)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"cannot load the model {source!r}: {' '.join(str(error).split())[:300]}") from None
     if tokenizer.eos_token_id is None:
@@ -141,8 +141,8 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _with_adapters(model: nn.Module, settings: LoraConfig, saved: str | None) -> nn.Module:
-    """New adapters, or those saved in a directory, to be trained further."""
+def _with_adapters(model: nn.Module, settings: LoraConfig, saved: str | None, seed: int) -> nn.Module:
+    """New adapters, a function of the seed, or those saved in a directory, to be trained further."""
     if saved is not None:
         resumed: nn.Module = PeftModel.from_pretrained(model, saved, is_trainable=True)
         return resumed
@@ -151,7 +151,9 @@ def _with_adapters(model: nn.Module, settings: LoraConfig, saved: str | None) ->
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
         target_modules=targets if targets == "all-linear" else list(targets), task_type="CAUSAL_LM",
     )  # fmt: skip
-    wrapped: nn.Module = get_peft_model(model, adapters)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wrapped: nn.Module = get_peft_model(model, adapters)
     return wrapped
 
 
