@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from spark_rl.embedded.build import build_tokenizer
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # two threads only get in each other's way at these sizes
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 settings.register_profile("spark-rl", deadline=None, max_examples=60)

@@ -50,8 +50,6 @@ class LoraConfig(Section):
     """Rank of the adapters."""
     alpha: float = Field(32.0, gt=0)
     """Scaling numerator: updates are scaled by alpha / rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout before the adapters."""
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Names of the linear modules to adapt, or ``all-linear``."""
 
@@ -61,8 +59,9 @@ class ModelConfig(Section):
 
     path: str = "embedded"
     """A local directory, a hub id, or ``embedded`` for the tiny base that ships with the package."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of weights and activations."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of weights and activations. In bfloat16 the optimiser keeps float32 copies of what it trains: small
+    updates would round away otherwise."""
     device: str = "auto"
     """``auto`` (CUDA or MPS if present, else CPU), or any torch device string."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
@@ -187,7 +186,8 @@ class ObjectiveConfig(Section):
     kl: float = Field(0.001, ge=0)
     """Weight of the KL term towards the reference model, lambda in Eq. 4; 0 loads no reference."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    """Estimator of the KL from samples (http://joschu.net/blog/kl-approx.html)."""
+    """Estimator of the KL from samples (http://joschu.net/blog/kl-approx.html). As a loss, k1 has a mean gradient of
+    zero: it measures but does not pull."""
     aggregation: Literal["token", "sequence", "fixed"] = "token"
     """``token``: mean over all response tokens (DAPO); ``sequence``: mean of per-response means (GRPO); ``fixed``:
     sum over tokens divided by responses * max_new_tokens (Dr. GRPO)."""
@@ -341,8 +341,6 @@ class Config(Section):
                 f"recycle.ready ({self.recycle.ready}) is larger than recycle.pool_size ({self.recycle.pool_size}), "
                 "so the pool could never be ready; raise pool_size"
             )
-        if self.model.device == "cpu" and self.model.dtype == "float16":
-            raise ValueError("model.dtype float16 does not train on a CPU; use float32 or bfloat16")
         if "{question}" not in self.chat.policy:
             raise ValueError("chat.policy must contain {question}, or the model never sees the problem")
         if "" in self.chat.stop:

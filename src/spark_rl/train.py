@@ -30,9 +30,6 @@ from spark_rl.report.watch import Silent, Watcher
 from spark_rl.rollout import Sampler, stream_seed
 from spark_rl.verify import Verifier
 
-PERIODS = 2
-"""Updates a step: one on the data, one on what was recycled."""
-
 
 @dataclass(slots=True)
 class Loop:
@@ -104,7 +101,7 @@ def train(
     steps = config.train.steps or -(-config.train.episodes * len(problems) // config.rollout.problems)
     needs_reference = config.objective.kl > 0 and config.model.lora is None
     reference = load_model(config) if needs_reference else None
-    learner = LocalLearner(actor.loaded, config, reference, PERIODS * steps)
+    learner = LocalLearner(actor.loaded, config, reference, steps * updates_a_step(config))
     pool, progress = Pool(config.recycle.pool_size), Progress()
     if saved:
         pool, progress = checkpoint.load_checkpoint(saved[0], learner, config.recycle.pool_size)
@@ -185,6 +182,13 @@ def examine(
         watcher.phase(f"evaluating {len(problems)} {name} problems {when}")
         scores[name] = HeldOutEvaluation(actor.reasoner(), verifier, problems).run()
     return scores
+
+
+def updates_a_step(config: Config) -> int:
+    """Optimiser steps in one step of the loop: where the learning-rate schedule ends is ``steps`` times this."""
+    recycling = config.recycle.pointwise or config.recycle.pairwise or config.recycle.reflection
+    both = recycling and config.train.policy_update and config.train.periods == "two"
+    return (2 if both else 1) * config.learner.minibatches * config.learner.epochs
 
 
 def batch_of(problems: Sequence[Problem], step: int, size: int, seed: int) -> list[Problem]:

@@ -148,7 +148,7 @@ def _with_adapters(model: nn.Module, settings: LoraConfig, saved: str | None, se
         return resumed
     targets = settings.target_modules
     adapters = PeftLoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0,
         target_modules=targets if targets == "all-linear" else list(targets), task_type="CAUSAL_LM",
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):

@@ -1,0 +1,251 @@
+"""Run directories and checkpoints on a disk: what is refused, what survives a kill, what comes back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from spark_rl.checkpoint import (
+    FREE_TO_CHANGE,
+    Progress,
+    checkpoints,
+    flatten,
+    load_checkpoint,
+    open_run,
+    remembered,
+    save_checkpoint,
+    summarise,
+    write_json,
+)
+from spark_rl.config import Config, ConfigError, settings_table
+from spark_rl.learner.local import LocalLearner
+from spark_rl.learner.model import load_model
+from spark_rl.problem import Problem
+from spark_rl.recycle import Pool
+from tiny import learner_of, random_groups, tiny_config
+
+
+def problem(number: int) -> Problem:
+    return Problem(
+        id=f"p-{number}/pointwise-0", question=f"{number}?", answer="Yes", kind="verdict", task="pointwise",
+        prompt="Is it \u201cright\u201d?\n", images=("a.png",), choices=("x", "y"), source="s", parent=f"p-{number}",
+    )  # fmt: skip
+
+
+def pool_of(count: int, size: int = 8) -> Pool:
+    pool = Pool(size)
+    pool.add(problem(number) for number in range(count))
+    return pool
+
+
+@pytest.fixture
+def learner(tiny_models: dict[str, Path]) -> LocalLearner:
+    return learner_of(tiny_models["llama"], optimiser={"lr": 0.01})
+
+
+# --- open_run -------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_run_writes_its_configuration(tmp_path: Path) -> None:
+    run_dir = tmp_path / "deep" / "run"
+    open_run(run_dir, Config(seed=3), resume=False)
+    saved = json.loads((run_dir / "config.json").read_text())
+    assert Config.model_validate(saved) == Config(seed=3)
+
+
+def test_a_second_run_in_the_same_place_is_refused(tmp_path: Path) -> None:
+    open_run(tmp_path, Config(), resume=False)
+    with pytest.raises(ConfigError, match=r"already holds a run; continue it with --resume or choose another"):
+        open_run(tmp_path, Config(), resume=False)
+
+
+def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds no run to resume; start one without --resume"):
+        open_run(tmp_path, Config(), resume=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot write the run directory .*file/run: Not a directory"):
+        open_run(tmp_path / "file" / "run", Config(), resume=False)
+
+
+def config_with(dotted: str, value: Any) -> Config:
+    tree: dict[str, Any] = {}
+    node = tree
+    *parents, leaf = dotted.split(".")
+    for parent in parents:
+        node = node.setdefault(parent, {})
+    node[leaf] = value
+    return Config.model_validate(tree)
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value", "shown"),
+    [
+        ("optimiser.lr", 1e-3, r"optimiser\.lr=5e-07, not 0\.001"),
+        ("seed", 9, "seed=0, not 9"),
+        ("model.lora", {"rank": 4}, r"model\.lora\.alpha=None, not 32\.0"),
+        ("chat.stop", ["\n"], r"chat\.stop=\[\], not \['\\n'\]"),
+    ],
+)
+def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path, dotted: str, value: Any, shown: str) -> None:
+    open_run(tmp_path, Config(), resume=False)
+    with pytest.raises(ConfigError, match=shown):
+        open_run(tmp_path, config_with(dotted, value), resume=True)
+    with pytest.raises(ConfigError, match="already holds"):
+        open_run(tmp_path, Config(), resume=False)
+    open_run(tmp_path, Config(), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value"), [("train.steps", 7), ("train.keep", 9), ("learner.micro_tokens", 64), ("model.device", "cpu")]
+)
+def test_how_long_how_often_and_where_may_change(tmp_path: Path, dotted: str, value: Any) -> None:
+    open_run(tmp_path, Config(), resume=False)
+    open_run(tmp_path, config_with(dotted, value), resume=True)
+    saved = Config.model_validate_json((tmp_path / "config.json").read_text())
+    assert saved == config_with(dotted, value)
+
+
+def test_what_may_change_exists() -> None:
+    assert {name for name, *_ in settings_table()} >= FREE_TO_CHANGE
+
+
+def test_flatten_names_leaves_by_dotted_keys() -> None:
+    assert flatten({"a": 1, "b": {"c": [2], "d": {"e": None}}}) == {"a": 1, "b.c": [2], "b.d.e": None}
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_comes_back_exactly(learner: LocalLearner, tmp_path: Path) -> None:
+    learner.update(random_groups(2, 4))
+    pool = pool_of(11)
+    assert (len(pool), pool.dropped) == (8, 3)
+    path = save_checkpoint(tmp_path, learner, pool, Progress(12, 3456, 7.25), keep=2)
+    assert path == tmp_path / "checkpoints" / "step-000012"
+    fresh = LocalLearner(load_model(learner.config, path / "model"), learner.config)
+    found, progress = load_checkpoint(path, fresh, 8)
+    assert progress == Progress(12, 3456, 7.25)
+    assert (found.take(99), found.dropped) == ([problem(n) for n in range(3, 11)], 3)
+    learner.update(random_groups(2, 4, seed=1))
+    fresh.update(random_groups(2, 4, seed=1))
+    for a, b in zip(learner.loaded.model.parameters(), fresh.loaded.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_newest_are_kept_in_numeric_order(learner: LocalLearner, tmp_path: Path) -> None:
+    for step in (999_998, 999_999, 1_000_000):
+        save_checkpoint(tmp_path, learner, pool_of(1), Progress(step), keep=2)
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-999999", "step-1000000"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-1000000", "step-999999"]
+
+
+def test_a_killed_save_leaves_no_checkpoint_and_no_trace(learner: LocalLearner, tmp_path: Path) -> None:
+    leftover = tmp_path / "checkpoints" / ".step-000005.partial"
+    leftover.mkdir(parents=True)
+    (leftover / "learner.pt").write_bytes(b"half")
+    assert checkpoints(tmp_path) == []
+    path = save_checkpoint(tmp_path, learner, pool_of(1), Progress(5), keep=2)
+    assert checkpoints(tmp_path) == [path]
+    assert not leftover.exists()
+    assert load_checkpoint(path, learner, 8)[1].step == 5
+
+
+def test_a_save_that_fails_leaves_the_one_before(learner: LocalLearner, tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, learner, pool_of(1), Progress(5), keep=1)
+    pool = Pool(3)
+    pool.add([Problem(id="p", question="?", answer="1", images=(b"png",))])  # an image in memory can't be saved
+    with pytest.raises(ValueError, match="image in memory"):
+        save_checkpoint(tmp_path, learner, pool, Progress(6), keep=1)
+    assert checkpoints(tmp_path) == [path]
+    assert load_checkpoint(path, learner, 8)[1].step == 5
+
+
+def test_a_checkpoint_of_the_same_step_is_replaced(learner: LocalLearner, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, learner, pool_of(1), Progress(5, tokens=1), keep=2)
+    path = save_checkpoint(tmp_path, learner, pool_of(2), Progress(5, tokens=2), keep=2)
+    found, progress = load_checkpoint(path, learner, 8)
+    assert (len(found), progress.tokens) == (2, 2)
+    assert checkpoints(tmp_path) == [path]
+
+
+def test_no_checkpoints_in_a_new_run(tmp_path: Path) -> None:
+    assert checkpoints(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("learner.pt", b""),
+        ("learner.pt", b"garbage"),
+        ("learner.pt", None),
+        ("state.json", b"{"),
+        ("state.json", b"[]"),
+        ("state.json", b'{"step": 1}'),
+        ("state.json", b'{"step": 1, "tokens": 0, "seconds": 0, "pool": [{"id": "p"}], "dropped": 0}'),
+    ],
+)
+def test_a_broken_checkpoint_is_said_in_one_line(
+    learner: LocalLearner, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    learner.update(random_groups(1, 4))
+    path = save_checkpoint(tmp_path, learner, pool_of(1), Progress(5), keep=2)
+    whole = (path / name).read_bytes()
+    (path / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(
+        ConfigError, match=r"checkpoint .*step-000005 can't be read \(.+\); remove it to resume"
+    ) as caught:
+        load_checkpoint(path, learner, 8)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_without_a_file_is_said_in_one_line(learner: LocalLearner, tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, learner, pool_of(1), Progress(5), keep=2)
+    (path / "state.json").unlink()
+    with pytest.raises(ConfigError, match="can't be read"):
+        load_checkpoint(path, learner, 8)
+
+
+# --- small files ----------------------------------------------------------------------------------------------------
+
+
+def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"a": "\u03bb"})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": "\u03bb"}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_what_is_remembered_is_made_once(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make() -> dict[str, int]:
+        made.append(1)
+        return {"made": len(made)}
+
+    assert remembered(tmp_path / "before.json", make) == {"made": 1}
+    assert remembered(tmp_path / "before.json", make) == {"made": 1}
+    assert made == [1]
+
+
+def test_the_summary_is_json_and_complete(tmp_path: Path) -> None:
+    config = tiny_config("m")
+    before, after = {"heldout": {"n": 2.0}, "transfer": {"n": 1.0}}, {"heldout": {"n": 3.0}, "transfer": {"n": 4.0}}
+    summary = summarise(config, before, after, Progress(5, 60, 7.5))
+    write_json(tmp_path / "summary.json", summary)
+    assert (summary["before"], summary["after"]) == ({"n": 2.0}, {"n": 3.0})
+    assert summary["transfer"] == {"before": {"n": 1.0}, "after": {"n": 4.0}}
+    assert (summary["tokens"], summary["seconds"]) == (60, 7.5)
+    assert Config.model_validate(summary["config"]) == config
+    assert summary["versions"]["torch"] == torch.__version__
+    without = summarise(config, {}, {}, Progress())
+    assert (without["before"], without["after"], "transfer" in without) == (None, None, False)

@@ -1,0 +1,104 @@
+"""Golden numbers of hand-made groups."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from spark_rl.config import ChatConfig
+from spark_rl.measure import batch_metrics, rollout_records
+from spark_rl.problem import STATUSES, Completion, Group, Kind, Problem, Rollout, Status, Task, Verdict
+
+
+def rollout(status: Status, logprobs: tuple[float, ...] = (-1.0,), *, cut: bool = False) -> Rollout:
+    completion = Completion(f"text {status}", tuple(range(len(logprobs))), logprobs, "length" if cut else "stop")
+    return Rollout(completion, Verdict(1.0 if status == "correct" else 0.0, status, "7"))
+
+
+def group(*rollouts: Rollout, task: Task = "policy", kind: Kind = "math", answer: str = "42", id: str = "p") -> Group:  # noqa: A002
+    return Group(Problem(id, "What?", answer, kind, task), rollouts, (1, 2))
+
+
+def judge(answer: str, *statuses: Status, task: Task = "pointwise") -> Group:
+    return group(*map(rollout, statuses), task=task, kind="verdict", answer=answer)
+
+
+def test_golden_metrics_of_a_mixed_batch() -> None:
+    metrics = batch_metrics(
+        [
+            group(rollout("correct", (-1.0, -2.0)), rollout("wrong", (-0.5,))),
+            group(rollout("no_answer", (-0.5, -0.5, -0.5, -3.0), cut=True), rollout("timeout", (-2.0,), cut=True)),
+            judge("Yes", "correct", "wrong"),
+            group(rollout("correct"), rollout("correct"), task="reflection"),
+        ]
+    )
+    assert metrics["reward/policy"] == 0.25
+    assert metrics["reward/pointwise"] == 0.5
+    assert metrics["reward/reflection"] == 1.0
+    assert "reward/pairwise" not in metrics
+    assert (metrics["recycled/pointwise"], metrics["recycled/reflection"]) == (1, 1)
+    assert "recycled/policy" not in metrics
+    assert "recycled/pairwise" not in metrics
+    assert metrics["tokens"] == 2 + 1 + 4 + 1 + 4
+    assert metrics["entropy"] == pytest.approx((3 + 0.5 + 4.5 + 2 + 4) / 12)
+    assert metrics["length/mean"] == 1.5
+    assert metrics["length/max"] == 4
+    assert metrics["clipped"] == 0.25
+    shares = {"correct": 4 / 8, "wrong": 2 / 8, "no_answer": 1 / 8, "unparsable": 0.0, "timeout": 1 / 8}
+    assert {status: metrics[f"status/{status}"] for status in STATUSES} == shares
+
+
+def test_golden_balance_of_labels_and_verdicts() -> None:
+    metrics = batch_metrics(
+        [
+            judge("Yes", "correct", "wrong"),  # says Yes, No
+            judge("No", "wrong", "unparsable"),  # says Yes, nothing
+            judge("No", "correct", "no_answer"),  # says No, nothing
+            judge("A", "wrong", "wrong", task="pairwise"),  # says B, B
+            judge("B", "correct", "wrong", task="pairwise"),  # says B, A
+            judge("B", "correct", "correct", task="pairwise"),  # says B, B
+        ]
+    )
+    assert metrics["label/yes"] == pytest.approx(1 / 3)
+    assert metrics["verdict/yes"] == pytest.approx(2 / 6)
+    assert metrics["label/a"] == pytest.approx(1 / 3)
+    assert metrics["verdict/a"] == pytest.approx(1 / 6)
+
+
+def test_a_choice_problem_answered_a_is_no_verdict() -> None:
+    metrics = batch_metrics([group(rollout("correct"), kind="choice", answer="A")])
+    assert not [name for name in metrics if name.startswith(("label/", "verdict/"))]
+
+
+def test_no_groups_and_no_tokens() -> None:
+    assert batch_metrics([]) == {"tokens": 0}
+    metrics = batch_metrics([group(rollout("no_answer", ()))])
+    assert (metrics["tokens"], metrics["entropy"], metrics["length/mean"]) == (0, 0.0, 0.0)
+
+
+def test_a_reward_taken_for_length_counts_as_no_reward_and_stays_correct() -> None:
+    taken = Rollout(Completion("", (1,), (-1.0,), "length"), Verdict(0.0, "correct", "42"))
+    metrics = batch_metrics([group(taken, rollout("correct"))])
+    assert (metrics["reward/policy"], metrics["status/correct"]) == (0.5, 1.0)
+
+
+def records(groups: list[Group], count: int) -> list[dict[str, Any]]:
+    return list(rollout_records(groups, 5, count, ChatConfig(policy="solve {question}")))
+
+
+def test_records_hold_what_a_reader_needs() -> None:
+    (record,) = records([group(rollout("wrong"), rollout("correct"), id="gsm8k-1")], 3)
+    assert record == {
+        "step": 5, "task": "policy", "problem": "gsm8k-1", "prompt": "solve What?", "response": "text wrong",
+        "label": "42", "reward": 0.0, "status": "wrong", "extracted": "7",
+    }  # fmt: skip
+    json.dumps(record, allow_nan=False)
+
+
+def test_so_many_records_of_each_task() -> None:
+    groups = [*(group(rollout("wrong"), id=f"p-{n}") for n in range(3)), *(judge("Yes", "wrong") for _ in range(3))]
+    found = [(record["task"], record["problem"]) for record in records(groups, 2)]
+    assert found == [("policy", "p-0"), ("policy", "p-1"), ("pointwise", "p"), ("pointwise", "p")]
+    assert records(groups, 0) == []

@@ -1,0 +1,181 @@
+"""Problems to groups: seeds, verdicts, limits, and that no label ever reaches an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_rl.chat import ChatFormat, Prompt
+from spark_rl.clock import Clock
+from spark_rl.config import ChatConfig, RolloutConfig
+from spark_rl.engine.base import Engine, Sampling
+from spark_rl.learner.model import load_model
+from spark_rl.problem import Completion, Problem
+from spark_rl.rollout import Sampler, stream_seed
+from spark_rl.verify import Verifier
+from tiny import engine_of, tiny_config
+
+GOLD = "Zq7391qZ"
+
+
+class RecordingEngine:
+    """An engine that gives prepared texts in turn and remembers everything it was told."""
+
+    version = 0
+
+    def __init__(self, *texts: str, finish: str = "stop") -> None:
+        self.texts = texts
+        self.finish = finish
+        self.seen: list[tuple[tuple[Prompt, ...], Sampling]] = []
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        self.seen.append((tuple(prompts), sampling))
+        texts = cycle(self.texts)
+        return [
+            [Completion(next(texts), (7, 2), (-0.5, -0.25), self.finish) for _ in range(sampling.n)] for _ in prompts
+        ]
+
+    def sync(self, source: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Iterator[Verifier]:
+    with Verifier() as verifier:
+        yield verifier
+
+
+@pytest.fixture(scope="module")
+def chat(tiny_models: dict[str, Path]) -> ChatFormat:
+    loaded = load_model(tiny_config(tiny_models["qwen2"]))
+    return ChatFormat(loaded.tokenizer, ChatConfig(policy="solve {question}", stop=("\nQ:",)))
+
+
+def sampler(engine: Engine, chat: ChatFormat, verifier: Verifier, **settings: Any) -> Sampler:
+    return Sampler(engine, chat, verifier, RolloutConfig(**{"samples": 2, "max_new_tokens": 8, **settings}))
+
+
+def exact(number: int = 0, question: str = "one?", **fields: Any) -> Problem:
+    return Problem(id=f"p-{number}", question=question, answer=GOLD, kind="exact", **fields)
+
+
+# --- seeds ----------------------------------------------------------------------------------------------------------
+
+
+def test_golden_stream_seeds() -> None:
+    # printf '0:policy:3' | sha256sum | cut -c1-14
+    assert stream_seed(0, "policy", 3) == 69814504390275481
+    assert stream_seed(0, "recycled", 3) == 43580834876631692
+    assert stream_seed(1, "order", 0) == 42390403560681163
+    assert stream_seed(7) == 34061124792233098
+
+
+def test_streams_differ_by_seed_purpose_and_step() -> None:
+    names = [(s, p, t) for s in range(5) for p in ("policy", "recycled", "recycle", "order") for t in range(50)]
+    assert len({stream_seed(seed, purpose, step) for seed, purpose, step in names}) == len(names)
+
+
+@given(seed=st.integers(0, 2**40), step=st.integers(0, 2**20))
+def test_stream_seeds_suit_torch(seed: int, step: int) -> None:
+    assert 0 <= stream_seed(seed, "policy", step) < 2**56
+
+
+# --- groups ---------------------------------------------------------------------------------------------------------
+
+
+def test_groups_are_verified_in_order(chat: ChatFormat, verifier: Verifier) -> None:
+    engine = RecordingEngine(f"so \\boxed{{{GOLD}}}", "so \\boxed{4}", "no box")
+    problems = [exact(n, f"what is {n}?") for n in range(2)]
+    groups = sampler(engine, chat, verifier, samples=3).groups(problems, 11, Clock())
+    assert [group.problem for group in groups] == problems
+    for group in groups:
+        assert group.rewards == (1.0, 0.0, 0.0)
+        assert [r.verdict.status for r in group.rollouts] == ["correct", "wrong", "no_answer"]
+        assert [r.verdict.extracted for r in group.rollouts] == [GOLD, "4", None]
+        assert group.prompt_ids == chat.encode(group.problem).token_ids
+        assert group.rollouts[0].completion.token_ids == (7, 2)
+
+
+def test_the_engine_is_asked_as_configured(chat: ChatFormat, verifier: Verifier) -> None:
+    engine = RecordingEngine("x")
+    sampler(engine, chat, verifier, samples=5, temperature=0.8, max_new_tokens=9).groups([exact()], 11, Clock())
+    ((prompts, sampling),) = engine.seen
+    assert prompts == (chat.encode(exact()),)
+    assert sampling == Sampling(5, 0.8, 9, 11, ("\nQ:",))
+
+
+def test_prompts_that_are_too_long_are_left_out(chat: ChatFormat, verifier: Verifier) -> None:
+    engine = RecordingEngine("x")
+    problems = [exact(0, "a" * 10), exact(1, "a" * 11), exact(2, "a")]
+    limit = len(chat.encode(problems[0]).token_ids)
+    assert len(chat.encode(problems[1]).token_ids) == limit + 1
+    groups = sampler(engine, chat, verifier, max_prompt_tokens=limit).groups(problems, 0, Clock())
+    assert [group.problem.id for group in groups] == ["p-0", "p-2"]
+    assert len(engine.seen[0][0]) == 2
+
+
+def test_nothing_to_ask_gives_no_groups(chat: ChatFormat, verifier: Verifier) -> None:
+    one = sampler(RecordingEngine("x"), chat, verifier, max_prompt_tokens=1)
+    assert one.groups([], 0, Clock()) == []
+    assert one.groups([exact()], 0, Clock()) == []
+
+
+@pytest.mark.parametrize(
+    ("finish", "setting", "reward"),
+    [("length", "zero", 0.0), ("length", "keep", 1.0), ("stop", "zero", 1.0)],
+)
+def test_overlong_reward(chat: ChatFormat, verifier: Verifier, finish: str, setting: str, reward: float) -> None:
+    engine = RecordingEngine(f"\\boxed{{{GOLD}}}", finish=finish)
+    (group,) = sampler(engine, chat, verifier, overlong_reward=setting).groups([exact()], 0, Clock())
+    assert group.rewards == (reward, reward)
+    assert {r.verdict.status for r in group.rollouts} == {"correct"}, "what was found stays found"
+    assert {r.verdict.extracted for r in group.rollouts} == {GOLD}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"task": "pointwise", "prompt": "Is 4 right? Answer Yes or No.", "parent": "p-0"},
+        {"choices": (GOLD, "other"), "source": GOLD, "images": ()},
+    ],
+)
+def test_no_label_reaches_the_engine(chat: ChatFormat, verifier: Verifier, fields: dict[str, Any]) -> None:
+    engine = RecordingEngine("\\boxed{4}")
+    sampler(engine, chat, verifier).groups([exact(**fields)], 0, Clock())
+    assert GOLD not in repr(engine.seen)
+    assert GOLD in repr(exact(**fields))
+    decoded = chat.decode(engine.seen[0][0][0].token_ids)
+    assert GOLD not in decoded
+    assert decoded.startswith("Is 4 right?" if "prompt" in fields else "solve one?")
+    # and the probe itself can fail: a question that holds the gold answer does reach the engine
+    sampler(engine, chat, verifier).groups([replace(exact(), question=GOLD)], 0, Clock())
+    assert GOLD in repr(engine.seen[1])
+
+
+def test_time_is_counted_by_phase(chat: ChatFormat, verifier: Verifier) -> None:
+    clock = Clock()
+    one = sampler(RecordingEngine("x"), chat, verifier)
+    one.groups([exact()], 0, clock)
+    first = dict(clock.seconds)
+    one.groups([exact()], 0, clock)
+    assert set(first) == {"time/sample", "time/verify"}
+    assert all(clock.seconds[name] >= first[name] >= 0 for name in first)
+
+
+def test_with_the_embedded_engine_the_seed_decides(
+    tiny_models: dict[str, Path], chat: ChatFormat, verifier: Verifier
+) -> None:
+    engine = engine_of(load_model(tiny_config(tiny_models["qwen2"])))
+    one = sampler(engine, chat, verifier, samples=3)
+    problems = [exact(n, f"{n}+{n}") for n in range(3)]
+    assert one.groups(problems, 5, Clock()) == one.groups(problems, 5, Clock())
+    assert one.groups(problems, 5, Clock()) != one.groups(problems, 6, Clock())
