@@ -35,17 +35,16 @@ def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
     assert config.run_dir is not None, "set just above"
     _quiet_libraries()
     from spark_rl.report.console import before_after_table
-    from spark_rl.report.html import write_report
     from spark_rl.report.watch import ConsoleWatcher
     from spark_rl.train import train as run
 
     with ConsoleWatcher(console) as watcher:
         summary = run(config, resume=arguments.resume, watcher=watcher)
-    report = write_report(config.run_dir)
     if summary["before"] is not None:
         console.print(before_after_table(summary["before"], summary["after"], summary.get("transfer")))
     console.print(f"{summary['tokens']:,} tokens generated in {summary['seconds']:.0f} s of training")
-    _say(f"model   {Path(config.run_dir) / 'model'}\nreport  {report}")
+    run_dir = Path(config.run_dir)
+    _say(f"model   {run_dir / 'model'}\nreport  {run_dir / 'report.html'}")
     return summary
 
 

@@ -25,6 +25,7 @@ from spark_rl.learner.model import load_model
 from spark_rl.measure import Metrics, batch_metrics, rollout_records
 from spark_rl.problem import Group, Problem
 from spark_rl.recycle import Pool, recycle
+from spark_rl.report.html import write_report
 from spark_rl.report.metrics import MetricsLog
 from spark_rl.report.watch import Silent, Watcher
 from spark_rl.rollout import Sampler, stream_seed
@@ -80,7 +81,7 @@ def train(
     resume: bool = False,
     watcher: Watcher | None = None,
 ) -> Metrics:
-    """Run the loop to its end and return what ``summary.json`` holds.
+    """Run the loop to its end, write the report, and return what ``summary.json`` holds.
 
     Args:
         config: a resolved configuration with ``run_dir`` set.
@@ -118,6 +119,7 @@ def train(
         after = examine(actor, verifier, exams, "after training", watcher)
     summary = checkpoint.summarise(config, before, after, progress)
     checkpoint.write_json(run_dir / "summary.json", summary)
+    write_report(run_dir)
     return summary
 
 
