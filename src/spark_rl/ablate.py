@@ -14,16 +14,19 @@ from typing import Any
 
 from rich.table import Table
 
-from spark_rl.config import Config, load_config
+from spark_rl.config import PRESETS, Config, ConfigError, load_config
 from spark_rl.train import train
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
-    "policy-only": {"recycle": {"preset": "policy-only"}},
-    "reward-only": {"recycle": {"preset": "policy-and-reward"}, "train": {"policy_update": False}},
-    "policy-and-reward": {"recycle": {"preset": "policy-and-reward"}},
+    "policy-only": {"recycle": {"preset": "policy-only", **PRESETS["policy-only"]}},
+    "reward-only": {
+        "recycle": {"preset": "policy-and-reward", **PRESETS["policy-and-reward"]},
+        "train": {"policy_update": False},
+    },
+    "policy-and-reward": {"recycle": {"preset": "policy-and-reward", **PRESETS["policy-and-reward"]}},
     "spark": {},
 }
-"""Arm name -> the settings in which it differs from the recipe."""
+"""Arm name -> the settings in which it differs from the recipe, spelled out to win over what the recipe spells out."""
 
 MEASURES = {
     "policy_accuracy": "policy",
@@ -50,14 +53,17 @@ def ablate(
     """Train every arm with every seed; arm -> one ``summary.json`` content a seed, in the order of the seeds.
 
     Raises:
-        ConfigError: a setting is wrong, or a finished run in ``folder`` was made with others.
+        ConfigError: a setting is wrong, there is nothing to compare on, or a run in ``folder`` was made with others.
     """
     plans = {(arm, seed): arm_config(recipe, arm, seed, folder, overrides) for arm in arms for seed in seeds}
+    if any(config.data.heldout is None for config in plans.values()):
+        raise ConfigError("without held-out problems there is nothing to compare; set data.heldout")
     results: dict[str, list[Result]] = {arm: [] for arm in arms}
     for (arm, seed), config in plans.items():
         run_dir = Path(config.run_dir or "")
         summary = run_dir / "summary.json"
-        if not summary.exists():
+        done = json.loads(summary.read_text())["config"] if summary.exists() else None
+        if done != config.model_dump(mode="json"):  # a finished run with other settings is refused by train
             say(f"{arm}, seed {seed} -> {run_dir}")
             train(config, resume=(run_dir / "config.json").exists())
         results[arm].append(json.loads(summary.read_text()))
@@ -82,26 +88,25 @@ def scores(summaries: Sequence[Result], when: str, section: str = "heldout") -> 
 
 
 def ablation_table(results: Mapping[str, Sequence[Result]], section: str = "heldout") -> Table:
-    """Mean and standard deviation over the seeds, the untrained model first."""
+    """Measures as rows, the untrained model and the arms as columns: mean and standard deviation over the seeds."""
     seeds = max(len(summaries) for summaries in results.values())
     title = f"{section} problems, percent, mean ± standard deviation over {seeds} seeds"
-    table = Table("", *MEASURES.values(), "gain of TTS", "tokens", "seconds", title=title, title_justify="left")
-    every = [summary for summaries in results.values() for summary in summaries]
-    table.add_row("base", *_cells(scores(every, "before", section), spread=False), "", "")
-    for arm, summaries in results.items():
-        cost = (statistics.mean(s[name] for s in summaries) for name in ("tokens", "seconds"))
-        table.add_row(arm, *_cells(scores(summaries, "after", section)), *(f"{x:,.0f}" for x in cost))
+    table = Table("", "base", *results, title=title, title_justify="left")
+    before = scores([s for summaries in results.values() for s in summaries], "before", section)
+    after = {arm: scores(summaries, "after", section) for arm, summaries in results.items()}
+    for name, head in {**MEASURES, "tts_gain": "gain of TTS"}.items():
+        sign = "+" if name == "tts_gain" else ""
+        base = before.get(name, [])
+        cells = (_cell(found.get(name, []), sign) for found in after.values())
+        table.add_row(head, f"{statistics.mean(base):{sign}.1f}" if base else "–", *cells)
+    for cost in ("tokens", "seconds"):
+        means = (statistics.mean(s[cost] for s in summaries) for summaries in results.values())
+        table.add_row(f"{cost} of training", "", *(f"{mean:,.0f}" for mean in means))
     return table
 
 
-def _cells(found: Mapping[str, Sequence[float]], *, spread: bool = True) -> list[str]:
-    cells = []
-    for name in (*MEASURES, "tts_gain"):
-        values = found.get(name, [])
-        if not values:
-            cells.append("–")
-            continue
-        sign = "+" if name == "tts_gain" else ""
-        mean = f"{statistics.mean(values):{sign}.1f}"
-        cells.append(f"{mean} ± {statistics.stdev(values):.1f}" if spread and len(values) > 1 else mean)
-    return cells
+def _cell(values: Sequence[float], sign: str) -> str:
+    if not values:
+        return "–"
+    mean = f"{statistics.mean(values):{sign}.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean

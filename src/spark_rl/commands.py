@@ -139,8 +139,6 @@ def ablate(arguments: argparse.Namespace) -> Mapping[str, Any]:
         raise UserError(f"--seeds {arguments.seeds!r} is not a list of whole numbers such as 0,1,2")
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     results = run(arguments.config, arms, seeds, arguments.run_dir, arguments.overrides, console.print)
-    if results[arms[0]][0]["before"] is None:
-        raise UserError("the recipe holds no held-out problems, so there is nothing to compare; set data.heldout")
     console.print(ablation_table(results))
     if "transfer" in results[arms[0]][0]:
         console.print(ablation_table(results, "transfer"))
@@ -256,14 +254,13 @@ def _verify_finals(config: Config, traces: Sequence[Any]) -> list[str | None]:
 def _print_trace(row: Mapping[str, Any]) -> None:
     console.print(Text(row["question"], style="bold"))
     for turn, item in enumerate(row["rounds"]):
-        console.print(Text(f"  {'answer' if turn == 0 else 'reflection'}  {item['response']}"))
+        console.print(Text(f"  {'answer' if turn == 0 else 'reflection':<10}  {item['response']}"))
         if item["judgement"] is not None:
             said = {True: "accepts", False: "rejects", None: "unreadable"}[item["accepted"]]
-            console.print(Text(f"  judge   {item['judgement']}  -> {said}", style="cyan"))
+            console.print(Text(f"  {'judge':<10}  {item['judgement']}  -> {said}", style="cyan"))
     status = f"  ({row['status']})" if row["status"] else ""
-    console.print(
-        Text(f"  final   {row['answer'] if row['answer'] is not None else 'no answer'}{status}", style="green")
-    )
+    final = row["answer"] if row["answer"] is not None else "no answer"
+    console.print(Text(f"  {'final':<10}  {final}{status}", style="green"))
 
 
 def _responses(arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -106,6 +106,9 @@ def train(
     pool, progress = Pool(config.recycle.pool_size), Progress()
     if saved:
         pool, progress = checkpoint.load_checkpoint(saved[0], learner, config.recycle.pool_size)
+    if progress.step > steps:
+        raise ConfigError(f"{run_dir} has done {progress.step} steps already, more than the {steps} asked for")
+    check_prompts(problems, actor, config)
 
     checkpoint.open_run(run_dir, config, resume)  # not before data and model are known to load
     with Verifier(config.verify) as verifier:
@@ -121,6 +124,20 @@ def train(
     checkpoint.write_json(run_dir / "summary.json", summary)
     write_report(run_dir)
     return summary
+
+
+def check_prompts(problems: Sequence[Problem], actor: Actor, config: Config) -> None:
+    """Raises :class:`ConfigError` if no prompt of the first batch is short enough, so that the run would do nothing."""
+    batch = batch_of(problems, 0, config.rollout.problems, config.seed)
+    shortest, limit = (
+        min(len(actor.chat.encode(problem).token_ids) for problem in batch),
+        config.rollout.max_prompt_tokens,
+    )
+    if shortest > limit:
+        raise ConfigError(
+            f"every prompt of the first batch is longer than rollout.max_prompt_tokens ({limit}); "
+            f"the shortest has {shortest} tokens, so allow more"
+        )
 
 
 def run_steps(loop: Loop, steps: int, run_dir: Path, watcher: Watcher) -> None:
