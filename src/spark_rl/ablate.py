@@ -71,8 +71,17 @@ def ablate(
 
 
 def arm_config(recipe: str | None, arm: str, seed: int, folder: Path, overrides: Sequence[str]) -> Config:
-    """The configuration of one arm with one seed."""
-    return load_config(recipe, overrides, **ARMS[arm], seed=seed, run_dir=str(folder / f"{arm}-seed{seed}"))
+    """The configuration of one arm with one seed.
+
+    An arm without reflection recycles fewer problems a step, so its second period waits for fewer: every arm that has a
+    second period then runs it equally often.
+    """
+    run_dir = str(folder / f"{arm}-seed{seed}")
+    config = load_config(recipe, overrides, **ARMS[arm], seed=seed, run_dir=run_dir)
+    if config.recycle.reflection or config.recycle.judge_cap == 0:
+        return config
+    ready = min(config.recycle.ready, config.recycle.judge_cap)
+    return config.model_copy(update={"recycle": config.recycle.model_copy(update={"ready": ready})})
 
 
 def scores(summaries: Sequence[Result], when: str, section: str = "heldout") -> dict[str, list[float]]:
