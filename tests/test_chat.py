@@ -103,7 +103,7 @@ def test_the_tiny_tokenizer_renders_the_bases_language() -> None:
     prompt = ChatFormat(TINY, ChatConfig(policy="solve {question}")).encode(replace(PROBLEM, question="5?2?7=10"))
     assert prompt.text == "<bos>solve 5?2?7=10\n"
     assert TINY.convert_ids_to_tokens(list(prompt.token_ids)) == (
-        ["<bos>", "solve ", "5", "?", "2", "?", "7", "=", "10", "\n"]
+        ["<bos>", "solve ", "5", "?", "2", "?", "7", "=", "10", "Ċ"]
     )
     assert prompt.messages == ({"role": "user", "content": "solve 5?2?7=10"},)
 

@@ -78,7 +78,7 @@ def arm_config(recipe: str | None, arm: str, seed: int, folder: Path, overrides:
     """
     run_dir = str(folder / f"{arm}-seed{seed}")
     config = load_config(recipe, overrides, **ARMS[arm], seed=seed, run_dir=run_dir)
-    if config.recycle.reflection or config.recycle.judge_cap == 0:
+    if config.recycle.reflection or not config.recycle.pairwise or config.recycle.judge_cap == 0:
         return config
     ready = min(config.recycle.ready, config.recycle.judge_cap)
     return config.model_copy(update={"recycle": config.recycle.model_copy(update={"ready": ready})})

@@ -9,6 +9,7 @@ never a gap that looks like a smooth curve.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -91,10 +92,11 @@ def moving_average(values: Sequence[float], window: int) -> list[float]:
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
     """About ``count`` round numbers (1, 2 or 5 times a power of ten apart) that cover low..high. Needs low < high."""
-    rough = (high - low) / count
+    rough = max((high - low) / count, sys.float_info.min)  # the smallest numbers have no logarithm after division
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first = math.floor(low / step + 1e-9)
+    last = max(first + 1, math.ceil(high / step - 1e-9))
     return [index * step for index in range(first, last + 1)]
 
 

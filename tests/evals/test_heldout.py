@@ -1,0 +1,169 @@
+"""The before-and-after numbers, computed again from what the model said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from running import BASE
+from spark_rl import Problem, load_config
+from spark_rl.actor import Actor, open_actor
+from spark_rl.config import DataConfig, InferenceConfig
+from spark_rl.data import load_problems
+from spark_rl.engine.base import Sampling
+from spark_rl.evals.heldout import PAIR_SAMPLES, HeldOutEvaluation, Scores
+from spark_rl.inference import Reasoner
+from spark_rl.problem import STATUSES
+from spark_rl.rollout import stream_seed
+from spark_rl.verify import Verifier, extract_boxed, read_verdict
+
+CONFIG = InferenceConfig(rounds=2, max_new_tokens=40, reflect_temperature=1.0)
+
+
+@pytest.fixture(scope="module")
+def actor() -> Actor:
+    return open_actor(load_config("tiny", ["model.threads=1"], model={"path": BASE}))
+
+
+@pytest.fixture(scope="module")
+def problems() -> tuple[Problem, ...]:
+    return load_problems("procedural:missing", DataConfig(), "heldout")[:60]
+
+
+@pytest.fixture(scope="module")
+def reasoner(actor: Actor) -> Reasoner:
+    return replace(actor.reasoner(), config=CONFIG)
+
+
+@pytest.fixture(scope="module")
+def scores(reasoner: Reasoner, problems: Sequence[Problem]) -> Scores:
+    with Verifier() as verifier:
+        return HeldOutEvaluation(reasoner, verifier, problems).run()
+
+
+@pytest.fixture(scope="module")
+def answers(reasoner: Reasoner, problems: Sequence[Problem]) -> list[str]:
+    return [turn.response for turn in reasoner.answer(problems)]
+
+
+def right(response: str, problem: Problem) -> bool:
+    """The answers of these puzzles are single digits, so equal text is all there is to it."""
+    return (extract_boxed(response) or "").strip() == problem.answer
+
+
+def share(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+@pytest.fixture(scope="module")
+def truth(answers: list[str], problems: Sequence[Problem]) -> list[bool]:
+    found = [right(text, problem) for text, problem in zip(answers, problems, strict=True)]
+    assert True in found, "the base must be right sometimes and wrong sometimes, or nothing is tested"
+    assert False in found
+    return found
+
+
+def test_policy_accuracy(scores: Scores, truth: list[bool]) -> None:
+    assert scores["policy_accuracy"] == share(truth)
+    assert scores["n"] == len(truth)
+
+
+def test_statuses_count_every_answer(scores: Scores, truth: list[bool]) -> None:
+    counts = [scores[f"status/{status}"] for status in STATUSES]
+    assert sum(count for count in counts if count is not None) == len(truth)
+    assert scores["status/correct"] == sum(truth)
+
+
+def test_judging(
+    scores: Scores, truth: list[bool], answers: list[str], reasoner: Reasoner, problems: Sequence[Problem]
+) -> None:
+    said = [read_verdict(text) for text, _, _ in reasoner.judge(problems, answers)]
+    hits = sum(verdict == "Yes" and is_right for verdict, is_right in zip(said, truth, strict=True))
+    precision, recall = hits / said.count("Yes"), hits / sum(truth)
+    assert scores["judge_accuracy"] == share(
+        [verdict == ("Yes" if is_right else "No") for verdict, is_right in zip(said, truth, strict=True)]
+    )
+    assert scores["judge_precision"] == precision
+    assert scores["judge_recall"] == recall
+    assert scores["judge_f1"] == pytest.approx(2 * hits / (said.count("Yes") + sum(truth)))
+    assert scores["judge_unreadable"] == said.count(None) / len(said)
+    assert 0 < hits < len(truth)
+
+
+def test_test_time_scaling(scores: Scores, reasoner: Reasoner, problems: Sequence[Problem]) -> None:
+    traces = reasoner.solve(problems)
+    assert scores["tts_accuracy"] == share([right(trace.response, trace.problem) for trace in traces])
+    assert max(len(trace.rounds) for trace in traces) == 3
+
+
+def test_reflection(
+    scores: Scores, truth: list[bool], answers: list[str], reasoner: Reasoner, problems: Sequence[Problem]
+) -> None:
+    again = reasoner.reflect(problems, answers)
+    now = [right(turn.response, problem) for turn, problem in zip(again, problems, strict=True)]
+    assert scores["reflection_fix"] == share([after for after, before in zip(now, truth, strict=True) if not before])
+    assert scores["reflection_break"] == share([not after for after, before in zip(now, truth, strict=True) if before])
+
+
+def test_pairs_are_one_right_and_one_wrong_response_of_the_same_problem(
+    scores: Scores, reasoner: Reasoner, problems: Sequence[Problem]
+) -> None:
+    """Every problem whose samples are mixed gives one pair; its verdicts, by any pairing, stay between 0 and 1."""
+    sampling = Sampling(PAIR_SAMPLES, 1.0, CONFIG.max_new_tokens, stream_seed(reasoner.seed, "pair-samples"))
+    drawn = reasoner.engine.generate([reasoner.chat.encode(problem) for problem in problems], sampling)
+    mixed = [
+        len({right(completion.text, problem) for completion in completions}) == 2
+        for completions, problem in zip(drawn, problems, strict=True)
+    ]
+    assert scores["pairwise_accuracy_n"] == sum(mixed) > 5
+    assert scores["pairwise_accuracy"] is not None
+    assert scores["pairwise_accuracy"] * sum(mixed) == pytest.approx(round(scores["pairwise_accuracy"] * sum(mixed)))
+
+
+class KnowsBest(Reasoner):
+    """Judges pairs by looking at the answer key, and remembers what it said."""
+
+    said: ClassVar[list[str]] = []
+
+    def compare(
+        self, problems: Sequence[Problem], pairs: Sequence[tuple[str, str]]
+    ) -> list[tuple[str, str | None, int]]:
+        for problem, (a, b) in zip(problems, pairs, strict=True):
+            assert right(a, problem) != right(b, problem)
+        self.said[:] = ["A" if right(a, problem) else "B" for problem, (a, _) in zip(problems, pairs, strict=True)]
+        return [("", letter, 0) for letter in self.said]
+
+
+def test_a_perfect_comparer_scores_one_and_needs_both_letters(
+    scores: Scores, reasoner: Reasoner, problems: Sequence[Problem]
+) -> None:
+    perfect = KnowsBest(reasoner.engine, reasoner.chat, reasoner.templates, CONFIG)
+    with Verifier() as verifier:
+        assert HeldOutEvaluation(perfect, verifier, problems).run()["pairwise_accuracy"] == 1.0
+    assert set(KnowsBest.said) == {"A", "B"}
+    assert len(KnowsBest.said) == scores["pairwise_accuracy_n"]
+
+
+def test_the_same_model_scores_the_same_twice(scores: Scores, reasoner: Reasoner, problems: Sequence[Problem]) -> None:
+    with Verifier() as verifier:
+        assert HeldOutEvaluation(reasoner, verifier, problems).run() == scores
+
+
+def test_what_can_not_be_measured_is_none(tiny_models: dict[str, Path]) -> None:
+    """A random model is never right, never says Yes and never gives a mixed pair."""
+    noise = open_actor(load_config("tiny", ["model.threads=1"], model={"path": str(tiny_models["llama"])}))
+    reasoner = replace(noise.reasoner(), config=InferenceConfig(rounds=1, max_new_tokens=6))
+    problems = load_problems("procedural:missing", DataConfig(), "heldout")[:4]
+    with Verifier() as verifier:
+        scores = HeldOutEvaluation(reasoner, verifier, problems).run()
+        nothing = HeldOutEvaluation(reasoner, verifier, ()).run()
+    undefined = {"judge_precision", "judge_recall", "judge_f1", "pairwise_accuracy", "reflection_break"}
+    assert {name for name, value in scores.items() if value is None} == undefined
+    assert (scores["policy_accuracy"], scores["judge_accuracy"], scores["judge_unreadable"]) == (0.0, 0.0, 1.0)
+    assert (scores["reflection_fix"], scores["tts_accuracy"]) == (0.0, 0.0)
+    assert nothing["n"] == 0
+    assert nothing["policy_accuracy"] is nothing["tts_accuracy"] is nothing["judge_accuracy"] is None

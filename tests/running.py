@@ -1,0 +1,56 @@
+"""What the tests of whole runs share: a small configuration on the embedded base, and the command line as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import spark_rl
+from spark_rl.config import Config, load_config
+
+BASE = "embedded"
+
+SMALL = (
+    "model.threads=1", "rollout.problems=6", "rollout.samples=4", "rollout.max_new_tokens=40", "recycle.judge_cap=4",
+    "recycle.reflection_cap=3", "recycle.ready=5", "data.heldout=null", "data.transfer=null", "evaluation.problems=8",
+    "inference.max_new_tokens=40", "train.steps=2", "train.sample_rollouts=64",
+)  # fmt: skip
+"""Settings that make a run of the tiny recipe take about a second; every rollout group is written down."""
+
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(Path(spark_rl.__file__).parents[1]),
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "COLUMNS": "120",
+}
+
+
+def small(run_dir: Path, *overrides: str) -> Config:
+    """The tiny recipe, made small."""
+    return load_config("tiny", [*SMALL, *overrides], model={"path": BASE}, run_dir=str(run_dir))
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """The command line as a user starts it."""
+    return [sys.executable, "-m", "spark_rl", *map(str, arguments)]
+
+
+def spark_rl_process(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end in a process of its own."""
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write_lines(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

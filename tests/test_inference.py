@@ -1,0 +1,231 @@
+"""Test-time scaling on a real model: what a trace may look like, and what each setting does to it (Eq. 9 to 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from running import BASE
+from spark_rl import Problem, load_config, solve
+from spark_rl.actor import Actor, open_actor
+from spark_rl.config import DataConfig, InferenceConfig
+from spark_rl.data import load_problems
+from spark_rl.inference import Reasoner, Round, Trace
+from spark_rl.recycle import render_judge, render_reflection
+from spark_rl.verify import extract_boxed, read_verdict
+
+
+@pytest.fixture(scope="module")
+def actor() -> Actor:
+    """The embedded base."""
+    return open_actor(load_config("tiny", ["model.threads=1"], model={"path": BASE}))
+
+
+@pytest.fixture(scope="module")
+def noise(tiny_models: dict[str, Path]) -> Actor:
+    """A random model, whose judgements can't be read."""
+    return open_actor(load_config("tiny", ["model.threads=1"], model={"path": str(tiny_models["llama"])}))
+
+
+@pytest.fixture(scope="module")
+def puzzles() -> tuple[Problem, ...]:
+    return load_problems("procedural:missing", DataConfig(), "heldout")[:24]
+
+
+def reasoner(actor: Actor, **settings: Any) -> Reasoner:
+    given = {"rounds": 3, "max_new_tokens": 40, "reflect_temperature": 1.0, **settings}
+    return replace(actor.reasoner(), config=InferenceConfig(**given))
+
+
+def check_trace(trace: Trace, rounds: int, unread: str) -> None:
+    """What Eq. 9 to 11 allow."""
+    assert 1 <= len(trace.rounds) <= rounds + 1
+    *earlier, last = trace.rounds
+    for turn in trace.rounds:
+        assert turn.answer == extract_boxed(turn.response)
+        assert (turn.accepted is None) or turn.judgement is not None
+        if turn.judgement is not None:
+            assert {None: None, "Yes": True, "No": False}[read_verdict(turn.judgement)] is turn.accepted
+    for turn in earlier:
+        assert turn.judgement is not None
+        assert turn.accepted is False or (turn.accepted is None and unread == "reflect")
+    if len(trace.rounds) == rounds + 1:
+        assert last.judgement is None
+    else:
+        assert last.accepted is True or (last.accepted is None and unread == "accept")
+    assert (trace.answer, trace.response) == (last.answer, last.response)
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2, 4])
+@pytest.mark.parametrize("unread", ["reflect", "accept"])
+def test_traces_are_what_the_equations_allow(
+    actor: Actor, puzzles: Sequence[Problem], rounds: int, unread: str
+) -> None:
+    traces = reasoner(actor, rounds=rounds, judge_unparsed=unread).solve(puzzles)
+    assert [trace.problem for trace in traces] == list(puzzles)
+    for trace in traces:
+        check_trace(trace, rounds, unread)
+
+
+def test_the_base_accepts_and_rejects(actor: Actor, puzzles: Sequence[Problem]) -> None:
+    """Otherwise the test above would prove nothing."""
+    traces = reasoner(actor, rounds=2).solve(puzzles)
+    assert {len(trace.rounds) for trace in traces} >= {1, 3}
+    assert {turn.accepted for trace in traces for turn in trace.rounds} >= {True, False}
+
+
+def test_no_rounds_give_the_first_answers(actor: Actor, puzzles: Sequence[Problem]) -> None:
+    some = reasoner(actor, rounds=0)
+    assert [trace.rounds for trace in some.solve(puzzles)] == [(first,) for first in some.answer(puzzles)]
+
+
+def test_more_rounds_go_on_from_the_same_answers(actor: Actor, puzzles: Sequence[Problem]) -> None:
+    first = reasoner(actor, rounds=0).solve(puzzles)
+    one, two = (reasoner(actor, rounds=rounds).solve(puzzles) for rounds in (1, 2))
+    for short, middle, long in zip(first, one, two, strict=True):
+        assert middle.rounds[0].response == short.response
+        assert [turn.response for turn in long.rounds[:2]] == [turn.response for turn in middle.rounds]
+        if len(middle.rounds) == 1:
+            assert long == middle
+
+
+def test_answers_already_made_are_not_made_again(actor: Actor, puzzles: Sequence[Problem]) -> None:
+    some = reasoner(actor, rounds=1)
+    first = [Round("\\boxed{5}", "5", tokens=4) for _ in puzzles]
+    traces = some.solve(puzzles, first)
+    assert {trace.rounds[0].response for trace in traces} == {"\\boxed{5}"}
+    for trace in traces:
+        check_trace(trace, 1, "reflect")
+
+
+@pytest.mark.parametrize(("unread", "rounds"), [("reflect", 4), ("accept", 1)])
+def test_an_unreadable_verdict_reflects_or_accepts(
+    noise: Actor, puzzles: Sequence[Problem], unread: str, rounds: int
+) -> None:
+    for trace in reasoner(noise, judge_unparsed=unread, max_new_tokens=8).solve(puzzles[:4]):
+        assert len(trace.rounds) == rounds
+        assert {turn.accepted for turn in trace.rounds} == {None}
+        assert (trace.rounds[-1].judgement is None) == (unread == "reflect")
+
+
+def test_greedy_answers_do_not_depend_on_the_seed(actor: Actor, puzzles: Sequence[Problem]) -> None:
+    greedy = reasoner(actor, reflect_temperature=0.0)
+    again = replace(greedy, seed=7)
+    assert greedy.solve(puzzles) == greedy.solve(puzzles) == again.solve(puzzles)
+
+
+def test_sampled_reflections_depend_on_the_seed_alone(actor: Actor, puzzles: Sequence[Problem]) -> None:
+    sampled = reasoner(actor)
+    again = replace(sampled, seed=7)
+    assert sampled.solve(puzzles) == sampled.solve(puzzles)
+    ours, theirs = sampled.solve(puzzles), again.solve(puzzles)
+    assert [t.rounds[0].response for t in ours] == [t.rounds[0].response for t in theirs]
+    assert ours != theirs
+
+
+def test_every_turn_reflects_with_numbers_of_its_own(actor: Actor, puzzles: Sequence[Problem]) -> None:
+    some = reasoner(actor)
+    responses = ["\\boxed{5}"] * len(puzzles)
+    assert some.reflect(puzzles, responses, 0) != some.reflect(puzzles, responses, 1)
+
+
+def test_tokens_are_counted(actor: Actor, puzzles: Sequence[Problem]) -> None:
+    some = reasoner(actor, rounds=1)
+    for trace in some.solve(puzzles):
+        for turn in trace.rounds:
+            text = turn.response + (turn.judgement or "")
+            ids = actor.loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+            assert len(ids) < turn.tokens <= len(ids) + 2  # an end-of-sequence token for each text
+
+
+def test_judging_gives_a_text_a_verdict_and_a_count(actor: Actor, puzzles: Sequence[Problem]) -> None:
+    right = [f"\\boxed{{{problem.answer}}}" for problem in puzzles]
+    judged = reasoner(actor).judge(puzzles, right)
+    assert len(judged) == len(puzzles)
+    for text, accepted, tokens in judged:
+        assert {"Yes": True, "No": False, None: None}[read_verdict(text)] is accepted
+        assert 0 < tokens <= 40
+    assert True in {accepted for _, accepted, _ in judged}
+
+
+def test_comparing_gives_a_text_a_letter_and_a_count(actor: Actor, puzzles: Sequence[Problem]) -> None:
+    pairs = [(f"\\boxed{{{problem.answer}}}", "\\boxed{0}") for problem in puzzles]
+    compared = reasoner(actor).compare(puzzles, pairs)
+    assert len(compared) == len(puzzles)
+    for text, letter, tokens in compared:
+        assert read_verdict(text, ("A", "B")) == letter
+        assert 0 < tokens <= 40
+    assert {"A", "B"} & {letter for _, letter, _ in compared}
+
+
+def test_nothing_to_do_is_fine(actor: Actor) -> None:
+    some = reasoner(actor)
+    assert (some.answer([]), some.judge([], []), some.compare([], []), some.reflect([], []), some.solve([])) == (
+        [], [], [], [], [],
+    )  # fmt: skip
+
+
+def test_as_many_responses_as_problems_are_needed(actor: Actor, puzzles: Sequence[Problem]) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        reasoner(actor).judge(puzzles[:2], ["\\boxed{1}"])
+
+
+class Listening:
+    """A real engine that remembers which prompts it was given."""
+
+    def __init__(self, actor: Actor) -> None:
+        self.engine, self.heard = actor.engine, list[str]()
+        self.version = 0
+
+    def generate(self, prompts: Any, sampling: Any) -> Any:
+        self.heard += [prompt.text for prompt in prompts]
+        return self.engine.generate(prompts, sampling)
+
+    def sync(self, source: Any) -> None:
+        self.engine.sync(source)
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+@pytest.mark.parametrize("form", ["cot", "answer"])
+def test_judge_and_reflection_see_the_question_and_the_response_and_nothing_else(actor: Actor, form: Any) -> None:
+    problem = Problem(id="p", question="7*_-4=17", answer="GOLD")
+    engine = Listening(actor)
+    some = replace(reasoner(actor, form=form), engine=engine)
+    some.judge([problem], ["work 3\\boxed{5}"])
+    some.reflect([problem], ["work 3\\boxed{5}"])
+    judge, _ = render_judge(actor.templates, problem.question, "work 3\\boxed{5}", None, form)
+    reflection = render_reflection(actor.templates, problem.question, "work 3\\boxed{5}", None, form)
+    assert engine.heard == [f"<bos>{judge}\n", f"<bos>{reflection}\n"]
+    assert ("work 3" in judge) == (form == "cot")
+
+
+def test_no_prompt_holds_the_gold_answer(actor: Actor, puzzles: Sequence[Problem]) -> None:
+    marked = [replace(problem, answer="GOLD") for problem in puzzles]
+    engine = Listening(actor)
+    replace(reasoner(actor), engine=engine).solve(marked)
+    assert len(engine.heard) > len(puzzles)
+    assert not [prompt for prompt in engine.heard if "GOLD" in prompt]
+
+
+def test_a_round_is_two_generations_however_many_problems_are_open(actor: Actor, puzzles: Sequence[Problem]) -> None:
+    calls: list[int] = []
+
+    class Counting(Listening):
+        def generate(self, prompts: Any, sampling: Any) -> Any:
+            calls.append(len(prompts))
+            return super().generate(prompts, sampling)
+
+    traces = replace(reasoner(actor, rounds=2), engine=Counting(actor)).solve(puzzles)
+    open_after = [sum(len(trace.rounds) > turn for trace in traces) for turn in (1, 2)]
+    assert calls == [len(puzzles), len(puzzles), open_after[0], open_after[0], open_after[1]]
+
+
+def test_the_public_function_does_the_same(actor: Actor, puzzles: Sequence[Problem]) -> None:
+    some = reasoner(actor)
+    assert solve(puzzles, actor.engine, actor.chat, actor.templates, some.config, some.seed) == some.solve(puzzles)
