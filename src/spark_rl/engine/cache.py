@@ -4,8 +4,7 @@ Shape suffixes: _R rows, _H heads, _T positions, _D head width.
 
 It implements transformers' cache interface, so any decoder that accepts ``past_key_values`` runs on it. The stock
 caches concatenate on every token (``DynamicCache``) or attend over their whole capacity (``StaticCache``); this one
-writes in place and hands out views of the filled part. After the fork, keys are stored transposed (_D before _T), which
-is how the scores of a single query read them.
+writes in place and hands out views of the filled part.
 """
 
 from __future__ import annotations
@@ -50,19 +49,15 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
         self.length = end
         return self.keys[: self.rows, :, :end], self.values[: self.rows, :, :end]
 
-    @staticmethod
-    def _transposed(like: Tensor, rows: int, capacity: int) -> Tensor:
-        """An empty (R, H, capacity, D) tensor whose memory order is (R, H, D, capacity)."""
-        return like.new_empty(rows, like.shape[1], like.shape[3], capacity).transpose(-1, -2)
-
     def fork(self, copies: int, room: int) -> None:
         """Repeat every row ``copies`` times, in place of the prefill, with room for ``room`` more positions."""
         rows, heads, length, _ = self.keys.shape
-        keys = self._transposed(self.keys, rows * copies, length + room)
-        values = self.values.new_empty(rows * copies, heads, length + room, self.values.shape[-1])
-        keys[:, :, :length] = self.keys.repeat_interleave(copies, dim=0)
-        values[:, :, :length] = self.values.repeat_interleave(copies, dim=0)
-        self.keys, self.values, self.rows = keys, values, rows * copies
+        for name in ("keys", "values"):
+            source: Tensor = getattr(self, name)
+            target = source.new_empty(rows, copies, heads, length + room, source.shape[-1])
+            target[..., :length, :] = source.unsqueeze(1)
+            setattr(self, name, target.flatten(0, 1))
+        self.rows = rows * copies
 
     def move(self, source: Tensor, target: Tensor, rows: int) -> None:
         """Copy rows ``source`` over rows ``target``, then keep the first ``rows``."""
@@ -72,11 +67,11 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
         self.rows = rows
 
     def _grow(self, capacity: int) -> None:
-        keys = self._transposed(self.keys, self.rows, capacity)
-        values = self.values.new_empty(self.rows, self.values.shape[1], capacity, self.values.shape[3])
-        keys[:, :, : self.length] = self.keys[: self.rows, :, : self.length]
-        values[:, :, : self.length] = self.values[: self.rows, :, : self.length]
-        self.keys, self.values = keys, values
+        for name in ("keys", "values"):
+            old: Tensor = getattr(self, name)
+            new = old.new_empty(self.rows, old.shape[1], capacity, old.shape[3])
+            new[:, :, : self.length] = old[: self.rows, :, : self.length]
+            setattr(self, name, new)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0

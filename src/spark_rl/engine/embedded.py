@@ -76,7 +76,7 @@ class EmbeddedEngine:
     def close(self) -> None:
         """Nothing to free: the weights belong to the learner."""
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """``sampling.n`` completions per prompt; prompts of similar length are decoded together."""
         generator = torch.Generator(device=self.loaded.device).manual_seed(sampling.seed)
