@@ -77,12 +77,3 @@ def test_growing_happens_only_when_the_room_is_used_up() -> None:
     cache.update(*states(2, 1, generator), 0)
     assert cache.layers[0].keys.data_ptr() != memory
     assert cache.layers[0].keys.shape[2] == 10  # twice the 5 that were full
-
-
-def test_keys_are_stored_as_one_query_reads_them() -> None:
-    cache = RolloutCache(1)
-    generator = torch.Generator().manual_seed(0)
-    cache.update(*states(2, 3, generator), 0)
-    cache.fork(2, 2)
-    keys, _ = cache.update(*states(4, 1, generator), 0)
-    assert keys.stride(2) == 1  # positions are next to each other in memory
