@@ -12,7 +12,8 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from running import BASE, SMALL, json_lines, spark_rl_process, write_lines
-from spark_rl.cli import main, parse, resolve
+from spark_rl.cli import main, parse
+from spark_rl.commands import resolve
 from spark_rl.config import Config, load_config
 
 SCORES = (

@@ -12,10 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from spark_rl.config import Config
+from typing import Any
 
 EPILOG = {
     "train": """\
@@ -187,28 +184,3 @@ def _is_setting(text: str) -> bool:
     """Whether a word is KEY=VALUE with the key of a setting, rather than a question such as ``7*_-4=17``."""
     key, separator, _ = text.partition("=")
     return bool(separator) and (key == "seed" or ("." in key and all(part.isidentifier() for part in key.split("."))))
-
-
-def resolve(arguments: argparse.Namespace) -> Config:
-    """The configuration of ``train``: recipe, then options, then KEY=VALUE settings.
-
-    A resumed run starts from its own settings instead of a recipe, so they need not be given again.
-    """
-    from spark_rl.config import ConfigError, load_config, merge_settings, saved_settings
-
-    settings: dict[str, Any] = {}
-    recipe = arguments.config or ("tiny" if arguments.model in {None, "embedded"} else None)
-    if arguments.model is not None:
-        settings["model"] = {"path": arguments.model}
-    if arguments.data is not None:
-        settings["data"] = {"train": arguments.data, "heldout": None, "transfer": None}
-    if arguments.heldout is not None:
-        settings.setdefault("data", {})["heldout"] = arguments.heldout
-    for name in ("seed", "run_dir"):
-        if getattr(arguments, name) is not None:
-            settings[name] = getattr(arguments, name)
-    if arguments.resume and arguments.config is None:
-        if arguments.run_dir is None:
-            raise ConfigError("--resume needs --run-dir, the run to continue")
-        recipe, settings = None, merge_settings(saved_settings(Path(arguments.run_dir)), settings)
-    return load_config(recipe, arguments.overrides, **settings)

@@ -18,8 +18,15 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from spark_rl.cli import resolve
-from spark_rl.config import Config, load_config, parse_config, saved_settings, settings_table
+from spark_rl.config import (
+    Config,
+    ConfigError,
+    load_config,
+    merge_settings,
+    parse_config,
+    saved_settings,
+    settings_table,
+)
 from spark_rl.errors import UserError
 from spark_rl.problem import TASKS, Completion, Group, Problem, Rollout
 
@@ -46,6 +53,31 @@ def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
     run_dir = Path(config.run_dir)
     _say(f"model   {run_dir / 'model'}\nreport  {run_dir / 'report.html'}")
     return summary
+
+
+def resolve(arguments: argparse.Namespace) -> Config:
+    """The configuration of ``train``: recipe, then options, then KEY=VALUE settings.
+
+    A resumed run starts from its own settings instead of a recipe, so they need not be given again.
+    """
+    settings: dict[str, Any] = {}
+    recipe = arguments.config or ("tiny" if arguments.model in {None, "embedded"} else None)
+    if arguments.model is not None:
+        settings["model"] = {"path": arguments.model}
+    if arguments.data is not None:
+        settings["data"] = {"train": arguments.data}
+        if arguments.config is None:  # what the default recipe evaluates on says nothing about other data
+            settings["data"] |= {"heldout": None, "transfer": None}
+    if arguments.heldout is not None:
+        settings.setdefault("data", {})["heldout"] = arguments.heldout
+    for name in ("seed", "run_dir"):
+        if getattr(arguments, name) is not None:
+            settings[name] = getattr(arguments, name)
+    if arguments.resume and arguments.config is None:
+        if arguments.run_dir is None:
+            raise ConfigError("--resume needs --run-dir, the run to continue")
+        recipe, settings = None, merge_settings(saved_settings(Path(arguments.run_dir)), settings)
+    return load_config(recipe, arguments.overrides, **settings)
 
 
 def solve(arguments: argparse.Namespace) -> Mapping[str, Any]:

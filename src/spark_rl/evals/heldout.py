@@ -6,7 +6,8 @@ All are shares from 0 to 1, measured greedily unless the configuration's ``infer
 - ``judge_accuracy``, ``judge_precision``, ``judge_recall``, ``judge_f1``: the model judging those very answers,
   pointwise; "right" is the positive class (Fig. 4). An unreadable verdict counts as a wrong judgement and as not
   saying Yes; ``judge_unreadable`` is its share.
-- ``pairwise_accuracy``: which of two of its own responses is right, one right and one wrong per problem, order random.
+- ``pairwise_accuracy``: which of two of its own responses is right, one right and one with a wrong answer per problem,
+  order random.
 - ``reflection_fix``: wrong answers that a reflection turns right; ``reflection_break``: right answers it turns wrong.
   Both ask for the reflection whatever the judge would have said.
 - ``tts_accuracy``: final answers after ``inference.rounds`` rounds of judging and reflecting (Eq. 11).
@@ -85,16 +86,19 @@ class HeldOutEvaluation:
         )  # fmt: skip
         drawn = reasoner.engine.generate([reasoner.chat.encode(p) for p in self.problems], sampling)
         texts = [[c.text for c in completions] for completions in drawn]
-        flat = self._right(
-            [p for p in self.problems for _ in range(PAIR_SAMPLES)], [text for group in texts for text in group]
+        verdicts = iter(
+            self._verdicts(
+                [p for p in self.problems for _ in range(PAIR_SAMPLES)], [text for group in texts for text in group]
+            )
         )
         problems, pairs, labels = [], [], []
-        for i, (problem, group) in enumerate(zip(self.problems, texts, strict=True)):
-            truth = flat[i * PAIR_SAMPLES : (i + 1) * PAIR_SAMPLES]
-            if all(truth) or not any(truth):
+        for problem, group in zip(self.problems, texts, strict=True):
+            graded = [(text, next(verdicts).status) for text in group]
+            right = [text for text, status in graded if status == "correct"]
+            wrong = [text for text, status in graded if status == "wrong"]
+            if not right or not wrong:
                 continue
-            good = rng.choice([text for text, is_right in zip(group, truth, strict=True) if is_right])
-            bad = rng.choice([text for text, is_right in zip(group, truth, strict=True) if not is_right])
+            good, bad = rng.choice(right), rng.choice(wrong)
             label = rng.choice(("A", "B"))
             problems.append(problem)
             pairs.append((good, bad) if label == "A" else (bad, good))
