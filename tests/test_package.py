@@ -14,6 +14,7 @@ import pytest
 
 import spark_rl
 from running import ENVIRONMENT
+from spark_rl.commands import settings_markdown
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -127,3 +128,8 @@ def test_recipes_ship_inside_the_wheel_where_the_package_looks_for_them() -> Non
 def test_the_command_is_installed_by_its_name() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"spark-rl": "spark_rl.cli:main"}
+
+
+def test_the_list_of_settings_is_the_one_the_code_has() -> None:
+    written = Path(__file__).parents[1] / "docs" / "configuration.md"
+    assert written.read_text(encoding="utf-8") == settings_markdown(), "run `make docs`"
