@@ -25,7 +25,7 @@ def modules_after(code: str) -> set[str]:
     """Names of the modules that a fresh interpreter has loaded after running ``code``."""
     program = f"import sys\n{code}\nprint('modules', *sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=True
     )
     return set(done.stdout.splitlines()[-1].split())
 

@@ -190,7 +190,7 @@ def run_script(tmp_path: Path, code: str) -> subprocess.CompletedProcess[str]:
     script.write_text(code, encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(
-        [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, timeout=60, env=env, check=False
+        [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, timeout=240, env=env, check=False
     )
 
 
