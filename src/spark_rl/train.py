@@ -129,10 +129,8 @@ def train(
 def check_prompts(problems: Sequence[Problem], actor: Actor, config: Config) -> None:
     """Raises :class:`ConfigError` if no prompt of the first batch is short enough, so that the run would do nothing."""
     batch = batch_of(problems, 0, config.rollout.problems, config.seed)
-    shortest, limit = (
-        min(len(actor.chat.encode(problem).token_ids) for problem in batch),
-        config.rollout.max_prompt_tokens,
-    )
+    shortest = min(len(actor.chat.encode(problem).token_ids) for problem in batch)
+    limit = config.rollout.max_prompt_tokens
     if shortest > limit:
         raise ConfigError(
             f"every prompt of the first batch is longer than rollout.max_prompt_tokens ({limit}); "
