@@ -20,14 +20,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from running import BASE, ENVIRONMENT, SMALL, command, json_lines, small, write_lines
 from spark_rl import Problem, load_config, train
+from spark_rl.actor import open_actor
 from spark_rl.chat import ChatError
-from spark_rl.checkpoint import checkpoints
+from spark_rl.checkpoint import Progress, checkpoints
 from spark_rl.config import Config, ConfigError
-from spark_rl.data import DataError
+from spark_rl.data import DataError, load_problems
+from spark_rl.learner.local import LocalLearner
 from spark_rl.learner.model import EMBEDDED
 from spark_rl.problem import TASKS
+from spark_rl.recycle import Pool
 from spark_rl.report.watch import Silent
-from spark_rl.train import batch_of, load_all_problems
+from spark_rl.rollout import Sampler
+from spark_rl.train import Loop, batch_of, load_all_problems
+from spark_rl.verify import Verifier
 
 STEPS, SAVE_EVERY = 8, 3
 
@@ -450,3 +455,18 @@ def test_a_watcher_hears_the_run_in_order(tmp_path: Path) -> None:
         "end",
         "evaluating 8 heldout problems after training",
     ]
+
+
+def test_the_engine_is_handed_the_weights_after_every_update(tmp_path: Path) -> None:
+    config = small(tmp_path / "run", "recycle.ready=2")
+    actor = open_actor(config)
+    learner = LocalLearner(actor.loaded, config)
+    with Verifier(config.verify) as verifier:
+        sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout)
+        loop = Loop(config, load_problems("procedural:missing", config.data), sampler, learner, Pool(64), Progress())
+        for _ in range(3):
+            metrics, _ = loop.step()
+            both = "loss/recycled" in metrics
+            assert actor.engine.version == learner.updates
+            assert both
+    assert learner.updates == 6

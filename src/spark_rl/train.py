@@ -52,19 +52,26 @@ class Loop:
         groups = self.sampler.groups(batch, stream_seed(config.seed, "policy", step), clock)
         again = self._sample_recycled(step, clock) if combined else []
         trained = groups if config.train.policy_update else []
-        updates = clock.timed("update", self.learner.update, [*trained, *again])
+        updates = self._update([*trained, *again], clock)
 
         rng = random.Random(stream_seed(config.seed, "recycle", step))
         self.pool.add(clock.timed("recycle", recycle, groups, config.recycle, rng))
         if not combined:
             again = self._sample_recycled(step, clock)
-            second = clock.timed("update", self.learner.update, again)
-            updates |= {f"{name}/recycled": value for name, value in second.items()}
+            updates |= {f"{name}/recycled": value for name, value in self._update(again, clock).items()}
 
         self.progress.step += 1
         everything = [*groups, *again]
         metrics = {"step": self.progress.step, **batch_metrics(everything), **updates, **clock.seconds}
         return metrics | {"pool": len(self.pool), "skipped": len(batch) - len(groups)}, everything
+
+    def _update(self, groups: Sequence[Group], clock: Clock) -> Metrics:
+        """Train on the groups and hand the new weights to the engine, whatever way it takes them."""
+        if not groups:
+            return {}
+        updates = clock.timed("update", self.learner.update, groups)
+        clock.timed("update", self.sampler.engine.sync, self.learner)
+        return updates
 
     def _sample_recycled(self, step: int, clock: Clock) -> list[Group]:
         """Groups of the oldest recycled problems, from the current weights, once enough have gathered."""
