@@ -18,7 +18,7 @@ from spark_rl.embedded.build import build_tokenizer
 torch.set_num_threads(1)  # two threads only get in each other's way at these sizes
 logging.set_verbosity_error()
 logging.disable_progress_bar()
-settings.register_profile("spark-rl", deadline=None, max_examples=60)
+settings.register_profile("spark-rl", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("spark-rl")
 
 FAMILIES = ("qwen2", "qwen3", "llama", "no_template")

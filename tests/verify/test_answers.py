@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -170,7 +171,9 @@ def test_lists_and_tuples_of_integers(values: list[int], random: object, ordered
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     opening, closing = ("(", ")") if ordered else (r"\{", r"\}")
     gold = opening + ", ".join(map(str, values)) + closing
-    answer = opening + ",".join(map(str, shuffled)) + closing
+    compact = ",".join(map(str, shuffled))
+    assume(not re.fullmatch(r"-?[0-9]{1,3}(,[0-9]{3})+", compact))  # {1,100} is also the number 1,100: nobody can tell
+    answer = opening + compact + closing
 
     same = values == shuffled if ordered else True
     assert compare(gold, answer) == ("correct" if same else "wrong")
