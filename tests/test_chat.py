@@ -247,14 +247,6 @@ def test_settings_are_trusted_with_special_tokens() -> None:
     assert chat.encode(PROBLEM).text == "Q<|endoftext|>1+1?\n"
 
 
-def test_images_go_first_where_the_template_has_a_place_for_them() -> None:
-    problem = replace(PROBLEM, images=("a.png", b"png"), question="how many <|image_pad|>?")
-    prompt = ChatFormat(bpe(VISION), ChatConfig(policy="{question}")).encode(problem)
-    assert prompt.text.startswith("<|im_start|>user\n<|image_pad|><|image_pad|>how many < |image_pad|>?<|im_end|>")
-    assert prompt.images == ("a.png", b"png")
-    assert [part["type"] for part in prompt.messages[0]["content"]] == ["image", "image", "text"]
-
-
 @pytest.mark.parametrize("template", [None, CHATML, "{% for m in messages %}{{ m.content }}{% endfor %}"])
 def test_images_without_a_place_are_an_error_not_a_silent_drop(template: str | None) -> None:
     chat = ChatFormat(bpe(template), ChatConfig())

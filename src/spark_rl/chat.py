@@ -9,34 +9,42 @@ user's turn, so the special tokens of the tokenizer are broken by one space afte
 (``< |im_end|>``) wherever they appear in a question or a recycled turn. Nothing else in the text changes; the settings
 (``system``, ``few_shot``, ``policy``, ``template``) are trusted and may use special tokens.
 
-Departures from the authors' release: the question is never searched for in the rendered chat, because the problem still
-has it; images go first, in order, and there may be several.
+Images stand where the question has its ``<image>`` markers, or before the text when it has none, as image parts of the
+user's turn; the template puts the family's own placeholders there and the processor expands them, once a problem.
 
-No torch here: the tokenizer is any transformers one, handed in.
+Departures from the authors' release: the question is never searched for in the rendered chat, because the problem still
+has it; there may be several images.
+
+No torch here: the tokenizer and the processor are any transformers ones, handed in.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
 from spark_rl.config import ChatConfig
+from spark_rl.data.images import fit, open_image
 from spark_rl.errors import UserError
 from spark_rl.problem import Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<end_of_utterance>")
 """Tokens that end the assistant's turn in common templates, often without being the tokenizer's ``eos_token``."""
 
 _FIELD = re.compile(r"\{\{|\}\}|\{question\}|[{}]")
 _PROBE = "spark-rl probe"
+MARKER = "<image>"
+"""Where an image stands in a question; the same in every family."""
+_PLACE = "\ufdd0"
+"""Stands for a marker while the text around it is made harmless: a code point that is no character."""
 
 
 class ChatError(UserError):
@@ -61,6 +69,8 @@ class Prompt:
     """The chat before the template, for engines that apply their own."""
     images: tuple[Any, ...] = ()
     """The images of the problem, in the order of their places in ``messages``."""
+    vision: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What the processor made of the images beside the tokens, for engines that run the model themselves."""
 
 
 def policy_prompt(problem: Problem, config: ChatConfig) -> str:
@@ -86,25 +96,29 @@ def policy_prompt(problem: Problem, config: ChatConfig) -> str:
 
 
 class ChatFormat:
-    """Turns problems into prompts and tokens into text, for one tokenizer and one configuration.
+    """Turns problems into prompts and tokens into text, for one tokenizer (or processor) and one configuration.
 
     Raises:
         ChatError: the template or the policy turn cannot work; checked here, before any model loads.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: ChatConfig) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: ChatConfig, processor: Any = None) -> None:
         self.tokenizer = tokenizer
         self.config = config
-        self._template = _template(tokenizer, config)
+        self.processor = processor
+        self._template = _template(tokenizer, config, processor)
         self._special = _special_pattern(tokenizer)
         self._bos = _usual_bos(tokenizer) if self._template is None else ()
         if _PROBE not in policy_prompt(Problem(id="probe", question=_PROBE, answer=""), config):
             raise ChatError(
                 "chat.policy must contain {question} with single braces, or the model never sees the problem"
             )
-        if _PROBE not in self._render(self._messages(_PROBE, images=0)):
+        if _PROBE not in self._render(self._messages((_PROBE,))):
             raise ChatError("the chat template does not show the user's turn; check chat.template")
+        self._size = _pixel_bounds(processor, config)
         self._shows_images = self._template is not None and self._accepts_parts()
+        if processor is not None and not self._shows_images:
+            raise ChatError("the chat template has no place for images, and the model sees; check chat.template")
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -112,27 +126,49 @@ class ChatFormat:
         return self.config.stop
 
     def encode(self, problem: Problem) -> Prompt:
-        """The problem as the model reads it.
+        """The problem as the model reads it. The processor runs once, on all its images.
 
         Raises:
-            ChatError: the problem has images and the template no place for them.
+            ChatError: the problem has images and the model sees none, or one of them can't be read or used.
         """
-        if problem.images and not self._shows_images:
+        if problem.images and (self.processor is None or not self._shows_images):
             raise ChatError(
-                f"problem {problem.id} has {len(problem.images)} image(s) and the chat template has no place for them; "
-                "use a vision-language model, or data without images"
+                f"problem {problem.id} has {len(problem.images)} image(s), for which this model or its chat template "
+                "has no place; use a vision-language model, or data without images"
             )
-        harmless = replace(
+        asked = replace(
             problem,
-            question=self._neutral(problem.question),
-            prompt=None if problem.prompt is None else self._neutral(problem.prompt),
+            question=self._neutral(_with_places(problem.question, len(problem.images))),
+            prompt=None if problem.prompt is None else self._neutral(_with_places(problem.prompt, len(problem.images))),
         )
-        messages = self._messages(policy_prompt(harmless, self.config), len(problem.images))
+        turn = policy_prompt(asked, self.config).split(_PLACE)
+        if len(turn) == 1:
+            turn = [""] * len(problem.images) + turn
+        messages = self._messages(turn)
         text = self._render(messages)
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if problem.images:
+            ids, vision = self._with_images(problem, text)
+        else:
+            ids, vision = self.tokenizer(text, add_special_tokens=False)["input_ids"], {}
         if self._bos:
             text = self.tokenizer.bos_token + text
-        return Prompt(text, (*self._bos, *ids), tuple(messages), problem.images)
+        return Prompt(text, (*self._bos, *ids), tuple(messages), problem.images, vision)
+
+    def _with_images(self, problem: Problem, text: str) -> tuple[list[int], dict[str, Any]]:
+        """Token ids with every place expanded, and what else the processor made: pixels, grids, token types."""
+        assert self.processor is not None, "checked by the caller"
+        try:
+            pictures = [open_image(image) for image in problem.images]
+            if not self._size:
+                pictures = [fit(picture, self.config.min_pixels, self.config.max_pixels) for picture in pictures]
+            made = self.processor(
+                text=[text], images=[pictures], add_special_tokens=False, return_tensors="pt", **self._size
+            )
+        except (OSError, ValueError) as error:
+            raise ChatError(f"problem {problem.id}: its images can't be used: {' '.join(str(error).split())}") from None
+        ids: list[int] = made.pop("input_ids")[0].tolist()
+        made.pop("attention_mask", None)
+        return ids, dict(made)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The tokens as text, special tokens dropped, spaces as the tokens have them."""
@@ -157,10 +193,24 @@ class ChatFormat:
             text = self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
         return text
 
-    def _messages(self, user: str, images: int) -> list[dict[str, Any]]:
-        content = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": user}] if images else user
-        system = [] if self.config.system is None else [{"role": "system", "content": self.config.system}]
-        return [*system, {"role": "user", "content": content}]
+    def _messages(self, turn: Sequence[str]) -> list[dict[str, Any]]:
+        """The chat: a user turn of texts with an image between each two."""
+        content: str | list[dict[str, Any]] = turn[0]
+        if len(turn) > 1:
+            parts = [{"type": "text", "text": turn[0]}]
+            for text in turn[1:]:
+                parts += [{"type": "image"}, {"type": "text", "text": text}]
+            content = [part for part in parts if part.get("text") != ""]
+        system = (
+            [] if self.config.system is None else [{"role": "system", "content": self._content(self.config.system)}]
+        )
+        return [*system, {"role": "user", "content": self._content(content)}]
+
+    def _content(self, content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+        """Text as the list of one part, for models that see: some of their templates know nothing else."""
+        if self.processor is None or isinstance(content, list):
+            return content
+        return [{"type": "text", "text": content}]
 
     def _render(self, messages: list[dict[str, Any]]) -> str:
         if self._template is None:
@@ -180,14 +230,42 @@ class ChatFormat:
     def _accepts_parts(self) -> bool:
         """Whether the template reads a list of image and text parts, instead of printing or rejecting the list."""
         try:
-            shown = self._render(self._messages(_PROBE, images=1))
+            shown = self._render(self._messages(("", _PROBE)))
         except ChatError:
             return False
         return _PROBE in shown and "'type'" not in shown
 
 
-def _template(tokenizer: PreTrainedTokenizerBase, config: ChatConfig) -> str | None:
-    """The template's text: the setting, the file it names, the tokenizer's own, or ``None``."""
+def _with_places(text: str, images: int) -> str:
+    """The text with a place for each image where it has markers for all of them, otherwise without any marker."""
+    text = text.replace(_PLACE, "")
+    if not images or MARKER not in text:
+        return text
+    first, *others = text.split(MARKER)
+    enough = len(others) >= images
+    return first + "".join((_PLACE if enough and i < images else " ") + other for i, other in enumerate(others))
+
+
+def _pixel_bounds(processor: Any, config: ChatConfig) -> dict[str, Any]:
+    """The processor's own bounds on an image's area, with the configured ones in their place; empty if it has none.
+
+    Only processors in the manner of Qwen2-VL bound an area; others call the side of a tile by the same names.
+    """
+    resizes = getattr(processor, "image_processor", None)
+    if resizes is None or not {"min_pixels", "max_pixels"} <= set(resizes.valid_kwargs.__annotations__):
+        return {}
+    return {
+        "size": {
+            "shortest_edge": config.min_pixels or resizes.size["shortest_edge"],
+            "longest_edge": config.max_pixels or resizes.size["longest_edge"],
+        }
+    }
+
+
+def _template(tokenizer: PreTrainedTokenizerBase, config: ChatConfig, processor: Any) -> str | None:
+    """The template's text: the setting, the file it names, the processor's, the tokenizer's own, or ``None``."""
+    if config.template is None and isinstance(getattr(processor, "chat_template", None), str):
+        return str(processor.chat_template)
     if config.template is None:
         try:
             return None if tokenizer.chat_template is None else str(tokenizer.get_chat_template())

@@ -91,6 +91,20 @@ class ColumnsConfig(Section):
     """Column of a unique id; row numbers otherwise."""
 
 
+class ImagesConfig(Section):
+    """The images of problems: where relative paths start, and what becomes of images that are not plain pictures."""
+
+    root: str | None = None
+    """Folder that relative image paths start from; null means the folder of the data file."""
+    broken: Literal["error", "skip"] = "error"
+    """What a missing, truncated, empty or oversized image does: stop with its row named, or skip the row and count."""
+    unusual: Literal["convert", "refuse"] = "convert"
+    """CMYK, 16-bit and animated images: ``convert`` makes them 8-bit RGB (of an animation the first frame is taken),
+    ``refuse`` treats them as ``broken``. Grey, palette and transparent images are always converted, on white."""
+    max_megapixels: float = Field(64.0, gt=0)
+    """Images that would be larger when decoded are ``broken``: a small file can hold a decompression bomb."""
+
+
 class DataConfig(Section):
     """Where problems come from."""
 
@@ -99,14 +113,27 @@ class DataConfig(Section):
     ``name:config@split``), or ``procedural:FAMILY`` (``missing``, ``operators``)."""
     split: str = "train"
     """Split of a hub data set."""
-    layout: Literal["auto", "columns", "message", "gsm8k", "simplerl"] = "auto"
-    """Row layout: plain columns, the reference ``message``/``answer`` JSON, GSM8K (``#### N``), or SimpleRL-Zoo."""
+    layout: Literal[
+        "auto", "columns", "message", "gsm8k", "simplerl",
+        "mathvista", "mathverse", "wemath", "dynamath", "logicvista", "pope",
+    ] = "auto"  # fmt: skip
+    """Row layout: plain columns, the reference ``message``/``answer`` JSON, GSM8K (``#### N``), SimpleRL-Zoo, or a
+    published vision-language set whose columns are not plain ones. ``auto`` tells them apart."""
     columns: ColumnsConfig = ColumnsConfig()
     """Column names for the layout ``columns``."""
+    images: ImagesConfig = ImagesConfig()
+    """How the images of problems are read."""
     kind: Kind | Literal["auto"] = "auto"
     """How answers are compared: ``math``, ``choice``, ``exact``, or ``auto`` (``choice`` when a row has options)."""
     limit: int | None = Field(None, ge=1)
     """Use only the first N problems."""
+    ranges: dict[str, tuple[float | None, float | None]] = {}
+    """Train only on rows whose columns hold numbers within bounds, both included, null for none:
+    ``{PassRate_32BTrained: [null, 0.99]}`` leaves out what is always solved."""
+    sample: int | None = Field(None, ge=1)
+    """Train only on N random problems of what ``ranges`` leaves; ``limit`` then counts among them."""
+    sample_seed: int = Field(0, ge=0)
+    """Seed of ``sample``, apart from the run's, so that runs with other seeds train on the same problems."""
     heldout: str | None = None
     """Problems never trained on, evaluated before and after: any source that ``train`` takes, or ``split:N`` for N
     random problems of the training data. Null skips the evaluation."""
@@ -126,6 +153,10 @@ class ChatConfig(Section):
     """The user turn of a policy problem; ``{question}`` is the raw question, ``{{`` and ``}}`` are literal braces."""
     few_shot: str = ""
     """Text put before the policy turn, e.g. worked examples for a base model."""
+    min_pixels: int | None = Field(None, ge=1)
+    """Images with fewer pixels are enlarged before they become tokens; null uses the processor's own bound."""
+    max_pixels: int | None = Field(None, ge=1)
+    """Images with more pixels are shrunk before they become tokens; null uses the processor's own bound."""
     stop: tuple[str, ...] = ()
     """Strings that end a response (base models rarely emit an end-of-sequence token)."""
 
@@ -493,7 +524,7 @@ def _check_keys(tree: Mapping[str, Any], section: type[Section], prefix: str = "
         if field is None:
             raise ConfigError(f"unknown setting {prefix}{key!s}; {_nearest(f'{prefix}{key}', section, str(key))}")
         inner = _sections(field.annotation)
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and get_origin(field.annotation) is not dict:
             if not inner:
                 raise ConfigError(f"{prefix}{key} is a single value, not a group of settings")
             _check_keys(value, inner[0], f"{prefix}{key}.")

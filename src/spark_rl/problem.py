@@ -7,6 +7,7 @@ a whole group by the learner and is never stored back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -51,7 +52,8 @@ class Problem:
     prompt: str | None = None
     """The user turn of a recycled problem; ``None`` for policy problems, whose turn is made from ``question``."""
     images: tuple[Any, ...] = ()
-    """Images of the question (paths, bytes or PIL images), carried along by every recycler."""
+    """Images of the question, carried along by every recycler: paths, ``data:`` strings, encoded bytes or PIL images.
+    Where the question holds as many ``<image>`` markers, they stand there; otherwise before the text, in order."""
     choices: tuple[str, ...] = ()
     """The option texts of a multiple-choice problem, in order A, B, C, ..."""
     source: str = ""
@@ -120,6 +122,8 @@ class Group:
     rollouts: tuple[Rollout, ...]
     prompt_ids: tuple[int, ...] = field(repr=False)
     """(T_prompt,) the tokens the engine was given, the same for all rollouts."""
+    vision: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What the processor made of the images beside the tokens (pixel values, grids); empty without images."""
 
     @property
     def rewards(self) -> tuple[float, ...]:

@@ -62,6 +62,7 @@ class Sampler:
                 problem,
                 tuple(Rollout(c, self._shaped(c, next(verdicts))) for c in completions),
                 tuple(prompt.token_ids),
+                prompt.vision,
             )
             for problem, prompt, completions in zip(problems, prompts, answers, strict=True)
         ]

@@ -158,8 +158,8 @@ def test_responses_without_advantage_are_not_computed_unless_there_is_a_kl_term(
     calls, kl_calls = rows_forwarded(without), rows_forwarded(with_kl)
     metrics = without.update(groups)
     with_kl.update(groups)
-    assert sum(calls) == 8
-    assert sum(kl_calls) == 16
+    assert calls == [2, 8], "the prompts of two groups, then their responses"
+    assert kl_calls == [4, 16]
     assert metrics["flat"] == 0.5
 
 
@@ -245,7 +245,8 @@ def test_an_empty_response_counts_in_the_advantage_only() -> None:
 def test_a_single_text_of_samples_keeps_prompt_tokens_and_logprobs() -> None:
     group = group_of([1, 5], [[7], [8, 9]], [1.0, 0.0], [[-0.5], [-0.25, -2.0]])
     first, second = to_samples([group], tiny_config("unused", advantage={"scale": "none"}))[0]
-    assert (first.prompt_ids, first.token_ids, first.engine_logprobs, first.advantage) == ((1, 5), (7,), (-0.5,), 0.5)
+    assert (first.group, first.prompt_ids, first.vision) == (0, (1, 5), {})
+    assert (first.token_ids, first.engine_logprobs, first.advantage) == ((7,), (-0.5,), 0.5)
     assert (second.engine_logprobs, second.advantage) == ((-0.25, -2.0), -0.5)
 
 

@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from spark_rl.learner.logprobs import make_rows, pack_by_tokens, response_logprobs
+from spark_rl.learner.logprobs import Rows, make_rows, pack_by_tokens, response_logprobs
 from spark_rl.learner.model import LoadedModel, load_model
 from tiny import tiny_config
 
 PROMPTS = [[1, 7, 8, 9], [1], [5, 6], [1, 11, 12, 13, 14, 15]]
 RESPONSES = [[20, 21], [30, 31, 32, 33, 34], [40], [50, 51, 2]]
-CPU = torch.device("cpu")
 
 
 def whole_logprobs(model: Any, prompt: Sequence[int], response: Sequence[int], temperature: float) -> Tensor:
@@ -29,16 +28,24 @@ def whole_logprobs(model: Any, prompt: Sequence[int], response: Sequence[int], t
     return logp[len(prompt) - 1 : -1].gather(-1, torch.tensor(response)[:, None]).squeeze(-1)
 
 
-def found_logprobs(loaded: LoadedModel, chunk: int, temperature: float = 1.0, pad: int = 0) -> Tensor:
-    return response_logprobs(loaded, make_rows(PROMPTS, RESPONSES, pad, CPU), temperature, chunk)
+def rows_of(loaded: LoadedModel, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Rows:
+    """Every response with a prompt of its own."""
+    return make_rows(loaded, prompts, [{}] * len(prompts), range(len(prompts)), responses)
 
 
-def test_rows_are_laid_out_as_documented() -> None:
-    rows = make_rows([[1, 2, 3], [4]], [[5], [6, 7]], 99, CPU)
-    assert rows.tokens_BS.tolist() == [[1, 2, 3, 5], [4, 6, 7, 99]]
-    assert rows.target_BT.tolist() == [[5, 0], [6, 7]]
-    assert rows.mask_BT.tolist() == [[True, False], [True, True]]
-    assert rows.position_BT[rows.mask_BT].tolist() == [2, 0, 1]  # the positions before 5, 6 and 7
+def found_logprobs(loaded: LoadedModel, chunk: int, temperature: float = 1.0) -> Tensor:
+    return response_logprobs(loaded, rows_of(loaded, PROMPTS, RESPONSES), temperature, chunk)
+
+
+def test_rows_are_laid_out_as_documented(tiny_models: dict[str, Path]) -> None:
+    loaded = load_model(tiny_config(tiny_models["qwen2"]))
+    rows = make_rows(loaded, [[1, 2, 3], [4]], [{}, {}], [1, 0, 1], [[5], [6, 7], [8]])
+    assert rows.prompts.tokens_PS.tolist() == [[1, 2, 3], [0, 0, 4]]
+    assert rows.prompts.seen_PS.tolist() == [[True, True, True], [False, False, True]]
+    assert rows.prompts.next_P.tolist() == [3, 1]
+    assert rows.row_B.tolist() == [1, 0, 1]
+    assert rows.target_BT.tolist() == [[5, 0], [6, 7], [8, 0]]
+    assert rows.mask_BT.tolist() == [[True, False], [True, True], [True, False]]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -91,30 +98,65 @@ def test_no_more_than_a_chunk_of_logits_exists(tiny_models: dict[str, Path]) -> 
 
 
 @torch.no_grad()
-def test_padding_token_and_company_do_not_matter(tiny_models: dict[str, Path]) -> None:
+def test_padding_and_company_do_not_matter(tiny_models: dict[str, Path]) -> None:
     loaded = load_model(tiny_config(tiny_models["qwen3"]))
     together = found_logprobs(loaded, 100)
-    assert torch.equal(together, found_logprobs(loaded, 100, pad=77))
     for i, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
-        alone = response_logprobs(loaded, make_rows([prompt], [response], 0, CPU), 1.0, 100)
+        alone = response_logprobs(loaded, rows_of(loaded, [prompt], [response]), 1.0, 100)
         assert torch.allclose(together[i, : len(response)], alone[0], atol=1e-5)
 
 
 @torch.no_grad()
 def test_a_response_without_tokens_is_an_empty_row(tiny_models: dict[str, Path]) -> None:
     loaded = load_model(tiny_config(tiny_models["qwen3"]))
-    found = response_logprobs(loaded, make_rows([[1, 5], [1]], [[], [9, 8]], 0, CPU), 1.0, 100)
+    found = response_logprobs(loaded, rows_of(loaded, [[1, 5], [1]], [[], [9, 8]]), 1.0, 100)
     assert found[0].tolist() == [0.0, 0.0]
     assert (found[1] < 0).all()
 
 
-@given(lengths=st.lists(st.integers(1, 40), max_size=30), budget=st.integers(1, 120))
-def test_packing_is_a_partition_within_the_budget(lengths: list[int], budget: int) -> None:
-    batches = pack_by_tokens(lengths, budget)
+def test_responses_of_one_prompt_share_its_pass(model_path: str) -> None:
+    """Values and gradients are those of rows that each bring their own prompt, and the prompt is read once."""
+    prompts, row_of = [PROMPTS[0], PROMPTS[3]], [0, 1, 0, 1, 0, 1]
+    responses = [*RESPONSES, [60], [61, 62]]
+    weights = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    gradients, values, tokens_read = [], [], []
+    for shared in (True, False):
+        loaded = load_model(tiny_config(model_path))
+        read = [0]
+        loaded.causal_lm.get_input_embeddings().register_forward_hook(
+            lambda _m, args, _out, read=read: read.append(args[0].numel())
+        )
+        rows = (
+            make_rows(loaded, prompts, [{}, {}], row_of, responses)
+            if shared
+            else rows_of(loaded, [prompts[i] for i in row_of], responses)
+        )
+        logp = response_logprobs(loaded, rows, 1.0, 100)
+        (logp * weights).sum().backward()
+        values.append(logp.detach())
+        gradients.append([p.grad.clone() for p in loaded.model.parameters()])
+        tokens_read.append(sum(read))
+    assert torch.allclose(values[0], values[1], atol=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*gradients, strict=True))
+    assert tokens_read[0] == tokens_read[1] - 4 * 6, "two prompts of at most six tokens instead of six"
+
+
+@given(
+    groups=st.lists(st.tuples(st.integers(1, 30), st.lists(st.integers(1, 30), max_size=6)), max_size=8),
+    budget=st.integers(1, 200),
+)
+def test_packing_is_a_partition_within_the_budget(groups: list[tuple[int, list[int]]], budget: int) -> None:
+    owners = [g for g, (_, lengths) in enumerate(groups) for _ in lengths]
+    widths = [width for width, lengths in groups for _ in lengths]
+    lengths = [length for _, lengths in groups for length in lengths]
+    batches = pack_by_tokens(owners, widths, lengths, budget)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+        prompts = len({owners[i] for i in batch}) * max(widths[i] for i in batch)
+        assert len(batch) == 1 or prompts + len(batch) * max(lengths[i] for i in batch) <= budget
 
 
-def test_packing_puts_rows_of_similar_length_together() -> None:
-    assert pack_by_tokens([9, 1, 8, 2, 30], 18) == [[1, 3], [2, 0], [4]]
+def test_packing_keeps_groups_whole_where_they_fit() -> None:
+    owners, widths = ["a", "b", "a", "b", "c"], [9, 3, 9, 3, 9]
+    assert pack_by_tokens(owners, widths, [2, 1, 2, 1, 2], 26) == [[1, 3, 0, 2], [4]]
+    assert pack_by_tokens(owners, widths, [2, 1, 2, 1, 2], 100) == [[1, 3, 0, 2, 4]]

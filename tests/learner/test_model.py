@@ -209,10 +209,8 @@ def refusal(path: str | Path, **model: Any) -> str:
 
 def test_a_missing_path_is_said_in_one_line(tmp_path: Path) -> None:
     found = refusal(tmp_path / "nothing")
-    assert (
-        found
-        == f"there is no model at {str(tmp_path / 'nothing')!r}; model.path is a directory, a hub id or 'embedded'"
-    )
+    gone = str(tmp_path / "nothing")
+    assert found == f"there is no model at {gone!r}; model.path is a directory, a hub id or an embedded base"
 
 
 def test_an_unknown_hub_id_is_said_in_one_line() -> None:

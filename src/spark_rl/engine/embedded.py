@@ -1,7 +1,8 @@
 """The embedded engine: decodes in PyTorch on the learner's own weights.
 
 No second copy of the weights exists, so nothing is synchronised and nothing can be stale. Each problem is prefilled
-once and forked into its n rollouts; the key-value cache is written in place; finished rows leave the batch.
+once, with its images, and forked into its n rollouts; the key-value cache is written in place; finished rows leave the
+batch.
 
 Shape suffixes: _P prompts, _R live rows (prompts * n), _T positions, _V vocabulary.
 """
@@ -20,6 +21,7 @@ from spark_rl.engine import attention
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.cache import RolloutCache
 from spark_rl.learner.model import LoadedModel
+from spark_rl.learner.prefill import attention_mask, batch_prompts, prefill
 from spark_rl.problem import Completion
 
 ROOM = 64
@@ -85,28 +87,25 @@ class EmbeddedEngine:
         found: list[list[Completion]] = [[] for _ in prompts]
         for start in range(0, len(order), size):
             batch = order[start : start + size]
-            completions = self._generate_batch([prompts[i].token_ids for i in batch], sampling, generator)
+            completions = self._generate_batch([prompts[i] for i in batch], sampling, generator)
             for place, index in enumerate(batch):
                 found[index] = completions[place * sampling.n : (place + 1) * sampling.n]
         return found
 
     def _generate_batch(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, generator: torch.Generator
+        self, prompts: Sequence[Prompt], sampling: Sampling, generator: torch.Generator
     ) -> list[Completion]:
         """Completions of all rows of one batch, prompt by prompt."""
-        device = self.loaded.device
-        n, longest = sampling.n, max(len(p) for p in prompts)
-        tokens_PT = torch.zeros(len(prompts), longest, dtype=torch.long, device=device)
-        seen_PT = torch.zeros(len(prompts), longest, dtype=torch.bool, device=device)
-        for i, prompt in enumerate(prompts):
-            tokens_PT[i, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
-            seen_PT[i, longest - len(prompt) :] = True
+        device, n = self.loaded.device, sampling.n
 
-        # 1. Prefill every prompt once, then fork it into its rollouts.
+        # 1. Prefill every prompt and its images once, then fork it into its rollouts.
         cache = RolloutCache(self.layers)
-        logits_RV = self._prefill(tokens_PT, seen_PT, cache).repeat_interleave(n, dim=0)
+        batch = batch_prompts(self.loaded, [p.token_ids for p in prompts], [p.vision for p in prompts])
+        logits_RV = self.loaded.head(prefill(self.loaded, batch, cache)).repeat_interleave(n, dim=0)
         cache.fork(n, min(sampling.max_new_tokens, ROOM))
-        pad_R = (longest - seen_PT.sum(-1)).repeat_interleave(n)
+        longest = batch.tokens_PS.shape[1]
+        pad_R = (longest - batch.seen_PS.sum(-1)).repeat_interleave(n)
+        next_R = batch.next_P.repeat_interleave(n)
 
         # 2. Decode. ``row_R`` says which completion each live row is; it shrinks as rows finish.
         rows = len(prompts) * n
@@ -131,8 +130,10 @@ class EmbeddedEngine:
                 break
             if len(row_R) - living >= len(row_R) * RETIRE_SHARE:
                 kept_R = cache.retire(alive_R)
-                row_R, pad_R, token_R, alive_R = row_R[kept_R], pad_R[kept_R], token_R[kept_R], alive_R[kept_R]
-            logits_RV = self._decode(token_R, pad_R, longest + step, cache)
+                row_R, pad_R, next_R = row_R[kept_R], pad_R[kept_R], next_R[kept_R]
+                token_R, alive_R = token_R[kept_R], alive_R[kept_R]
+            seen_RT = torch.arange(longest + step + 1, device=device) >= pad_R[:, None]
+            logits_RV = self._decode(token_R, next_R + step, seen_RT, cache)
 
         # 3. Read the completions off.
         return [
@@ -142,34 +143,14 @@ class EmbeddedEngine:
             )
         ]
 
-    def _prefill(self, tokens_PT: Tensor, seen_PT: Tensor, cache: RolloutCache) -> Tensor:
-        """(P, V) logits of each prompt's last position; the prompts' keys and values go into the cache."""
-        length = tokens_PT.shape[1]
-        causal_TT = torch.ones(length, length, dtype=torch.bool, device=tokens_PT.device).tril()
-        positions_PT = (seen_PT.cumsum(-1) - 1).clamp(min=0)
-        return self._forward(tokens_PT, positions_PT, seen_PT, causal_TT, cache)
-
-    def _decode(self, token_R: Tensor, pad_R: Tensor, position: int, cache: RolloutCache) -> Tensor:
-        """(R, V) logits after one more token per row; ``position`` counts the padding too."""
-        seen_RT = torch.arange(position + 1, device=token_R.device) >= pad_R[:, None]
-        return self._forward(token_R[:, None], (position - pad_R)[:, None], seen_RT, None, cache)
-
-    def _forward(
-        self, tokens: Tensor, positions: Tensor, seen_RT: Tensor, causal_TT: Tensor | None, cache: RolloutCache
-    ) -> Tensor:
-        """(R, V) logits of the last position of each row."""
-        implementation = str(self.loaded.causal_lm.config._attn_implementation)
-        mask = seen_RT if implementation.startswith("flash") else seen_RT[:, None, None, :]
-        if causal_TT is not None and mask.dim() == 4:
-            mask = mask & causal_TT | torch.eye(
-                len(causal_TT), dtype=torch.bool, device=mask.device
-            )  # pads see themselves
-        if implementation == "eager":  # adds its mask to the scores
-            mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, torch.finfo(torch.float32).min)
-        hidden = self.loaded.decoder(
-            input_ids=tokens, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
-        ).last_hidden_state
-        return self.loaded.head(hidden[:, -1])
+    def _decode(self, token_R: Tensor, position_R: Tensor, seen_RT: Tensor, cache: RolloutCache) -> Tensor:
+        """(R, V) logits after one more token per row."""
+        hidden_R1H = self.loaded.decoder(
+            input_ids=token_R[:, None], position_ids=position_R[:, None],
+            attention_mask=attention_mask(self.loaded, seen_RT, seen_RT[:, None]), past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state  # fmt: skip
+        return self.loaded.head(hidden_R1H[:, -1])
 
     def _stops(self, tokens_RT: Tensor, stop: Sequence[str]) -> Tensor:
         """(R,) whether the text of a row's last tokens holds a stop string."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +18,16 @@ class Learner(Protocol):
         """Advantages (Eq. 3), objective (Eq. 4), optimiser. Returns metrics; all groups come from current weights."""
         ...
 
-    def logprobs(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[Tensor]:
-        """One (T,) float tensor a response: log-probabilities of its tokens at the sampling temperature, in nats."""
+    def logprobs(
+        self,
+        prompts: Sequence[Sequence[int]],
+        responses: Sequence[Sequence[int]],
+        vision: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[Tensor]:
+        """One (T,) float tensor a response: log-probabilities of its tokens at the sampling temperature, in nats.
+
+        ``vision`` holds what the processor made of each prompt's images (``Group.vision``).
+        """
         ...
 
     def state(self) -> dict[str, Any]:

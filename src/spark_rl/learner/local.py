@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from spark_rl.advantage import group_advantages, is_flat
 from spark_rl.config import Config, OptimiserConfig
 from spark_rl.learner.logprobs import Rows, make_rows, pack_by_tokens, response_logprobs
 from spark_rl.learner.model import LoadedModel
+from spark_rl.learner.prefill import Vision
 from spark_rl.objective import Totals, policy_loss
 from spark_rl.problem import Group
 
@@ -32,7 +33,10 @@ from spark_rl.problem import Group
 class Sample:
     """One response with its advantage: what a group becomes for the update."""
 
+    group: int
+    """Which group it is of: the responses of one group share one pass over their prompt."""
     prompt_ids: tuple[int, ...]
+    vision: Vision = field(repr=False)
     token_ids: tuple[int, ...]
     engine_logprobs: tuple[float, ...]
     advantage: float
@@ -100,8 +104,7 @@ class LocalLearner:
         used = [i for i in part if samples[i].advantage != 0.0 or config.objective.kl > 0]
         left_out = totals.tokens - sum(len(samples[i].token_ids) for i in used)  # count as unchanged: ratio 1
         metrics = {"loss": 0.0, "engine_gap": 0.0, "ratio": left_out / totals.tokens, "ratio_clipped": 0.0}
-        lengths = [len(samples[i].prompt_ids) + len(samples[i].token_ids) for i in used]
-        for batch in pack_by_tokens(lengths, config.learner.micro_tokens):
+        for batch in self._packed([samples[i] for i in used]):
             chosen = [used[j] for j in batch]
             rows = self._rows([samples[i] for i in chosen])
             logp_BT = self._forward(self.loaded, rows)
@@ -134,9 +137,15 @@ class LocalLearner:
         self.updates += 1
         return {**metrics, "grad_norm": float(norm), "lr": rate}
 
-    def logprobs(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[Tensor]:
+    def logprobs(
+        self,
+        prompts: Sequence[Sequence[int]],
+        responses: Sequence[Sequence[int]],
+        vision: Sequence[Vision] | None = None,
+    ) -> list[Tensor]:
         """One (T,) tensor a response, at the sampling temperature."""
-        samples = [Sample(tuple(p), tuple(r), (), 0.0) for p, r in zip(prompts, responses, strict=True)]
+        rows = zip(prompts, responses, vision or [{}] * len(prompts), strict=True)
+        samples = [Sample(i, tuple(p), v, tuple(r), (), 0.0) for i, (p, r, v) in enumerate(rows)]
         return self._logprobs(self.loaded, samples)
 
     def _copied(self) -> list[tuple[Tensor, Tensor]]:
@@ -156,22 +165,34 @@ class LocalLearner:
             master.copy_(saved)
 
     def save_pretrained(self, path: Path) -> None:
-        """Weights (or adapters) and tokenizer, loadable with ``from_pretrained``."""
+        """Weights (or adapters) and tokenizer or processor, loadable with ``from_pretrained``."""
         self.loaded.model.save_pretrained(path)  # type: ignore[operator]
-        self.loaded.tokenizer.save_pretrained(path)
+        (self.loaded.processor or self.loaded.tokenizer).save_pretrained(path)
 
     def _rows(self, samples: Sequence[Sample]) -> Rows:
-        pad = self.loaded.tokenizer.pad_token_id or 0
-        return make_rows([s.prompt_ids for s in samples], [s.token_ids for s in samples], pad, self.loaded.device)
+        """The samples with each group's prompt once."""
+        first: dict[int, Sample] = {}
+        for sample in samples:
+            first.setdefault(sample.group, sample)
+        place = {group: i for i, group in enumerate(first)}
+        return make_rows(
+            self.loaded, [s.prompt_ids for s in first.values()], [s.vision for s in first.values()],
+            [place[s.group] for s in samples], [s.token_ids for s in samples],
+        )  # fmt: skip
+
+    def _packed(self, samples: Sequence[Sample]) -> list[list[int]]:
+        return pack_by_tokens(
+            [s.group for s in samples], [len(s.prompt_ids) for s in samples], [len(s.token_ids) for s in samples],
+            self.config.learner.micro_tokens,
+        )  # fmt: skip
 
     def _forward(self, loaded: LoadedModel, rows: Rows) -> Tensor:
         return response_logprobs(loaded, rows, self.config.rollout.temperature, self.config.learner.logit_chunk)
 
     @torch.no_grad()
     def _logprobs(self, loaded: LoadedModel, samples: Sequence[Sample]) -> list[Tensor]:
-        lengths = [len(s.prompt_ids) + len(s.token_ids) for s in samples]
         found: list[Tensor] = [torch.empty(0)] * len(samples)
-        for batch in pack_by_tokens(lengths, self.config.learner.micro_tokens):
+        for batch in self._packed(samples):
             rows = self._rows([samples[i] for i in batch])
             for i, logp_T, mask_T in zip(batch, self._forward(loaded, rows), rows.mask_BT, strict=True):
                 found[i] = logp_T[mask_T]
@@ -191,14 +212,16 @@ def to_samples(groups: Sequence[Group], config: Config) -> tuple[list[Sample], f
     """All responses with their advantages, and the share of groups without signal. Empty responses are left out."""
     samples: list[Sample] = []
     flat = 0
-    for group in groups:
+    for number, group in enumerate(groups):
         rewards_G = torch.tensor(group.rewards, dtype=torch.float64)
         flat += int(is_flat(rewards_G))
         advantages_G = group_advantages(rewards_G, config.advantage.eps, config.advantage.scale)
         for rollout, advantage in zip(group.rollouts, advantages_G.tolist(), strict=True):
             completion = rollout.completion
             if completion.token_ids:
-                samples.append(Sample(group.prompt_ids, completion.token_ids, completion.logprobs, advantage))
+                samples.append(
+                    Sample(number, group.prompt_ids, group.vision, completion.token_ids, completion.logprobs, advantage)
+                )
     return samples, flat / max(1, len(groups))
 
 

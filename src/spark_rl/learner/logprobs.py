@@ -1,16 +1,17 @@
-"""Log-probabilities of given responses, computed so that the logits of a batch never exist all at once.
+"""Log-probabilities of given responses: each prompt goes through the model once, and the logits of a batch never exist
+all at once.
 
-Shape suffixes: _B responses of a micro-batch, _S prompt and response tokens, _T response tokens, _N response tokens of
-all rows laid end to end, _H hidden width, _V vocabulary.
+The n responses of a group share one pass over their prompt and its images (:mod:`spark_rl.learner.prefill`). Only
+hidden states that predict a response token reach the output layer, ``chunk`` of them at a time, and their logits are
+recomputed in the backward pass instead of being kept (peers: trl#3678).
 
-The decoder runs on right-padded rows. Under causal attention a position sees only what is left of it, so padding needs
-no mask. Only hidden states that predict a response token reach the output layer, ``chunk`` of them at a time, and
-their logits are recomputed in the backward pass instead of being kept (peers: trl#3678).
+Shape suffixes: _P prompts, _B responses of a micro-batch, _T response tokens, _N response tokens of all rows laid end
+to end, _H hidden width, _V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,38 +19,38 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from spark_rl.learner.model import LoadedModel
+from spark_rl.learner.prefill import PromptBatch, PromptCache, Vision, batch_prompts, prefill, respond
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A micro-batch of prompt + response token rows, right-padded."""
+    """A micro-batch: some prompts, and responses that each continue one of them."""
 
-    tokens_BS: Tensor
-    """Prompt, response, padding."""
+    prompts: PromptBatch
+    row_B: Tensor
+    """Which prompt each response continues."""
     target_BT: Tensor
-    """The response tokens alone, padded with 0."""
+    """The response tokens, padded with 0 on the right."""
     mask_BT: Tensor
     """True on response tokens."""
-    position_BT: Tensor
-    """Where in ``tokens_BS`` the hidden state lies that predicts each response token."""
 
 
 def make_rows(
-    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int, device: torch.device
+    loaded: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    vision: Sequence[Vision],
+    row_of: Sequence[int],
+    responses: Sequence[Sequence[int]],
 ) -> Rows:
-    """Lay prompt and response token lists out as padded tensors."""
-    width = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
+    """Lay prompts and responses out as padded tensors; response b continues prompt ``row_of[b]``."""
     longest = max(1, *map(len, responses))
-    tokens_BS = torch.full((len(prompts), width), pad, dtype=torch.long)
-    target_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask_BT = torch.zeros(len(prompts), longest, dtype=torch.bool)
-    start_B = torch.tensor([len(p) - 1 for p in prompts])
-    for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        tokens_BS[i, : len(prompt) + len(response)] = torch.tensor([*prompt, *response], dtype=torch.long)
+    target_BT = torch.zeros(len(responses), longest, dtype=torch.long)
+    mask_BT = torch.zeros(len(responses), longest, dtype=torch.bool)
+    for i, response in enumerate(responses):
         target_BT[i, : len(response)] = torch.tensor(response, dtype=torch.long)
         mask_BT[i, : len(response)] = True
-    position_BT = (start_B[:, None] + torch.arange(longest)).clamp(max=width - 1)
-    return Rows(*(t.to(device) for t in (tokens_BS, target_BT, mask_BT, position_BT)))
+    row_B, target_BT, mask_BT = (t.to(loaded.device) for t in (torch.tensor(row_of), target_BT, mask_BT))
+    return Rows(batch_prompts(loaded, prompts, vision), row_B, target_BT, mask_BT)
 
 
 def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk: int) -> Tensor:
@@ -57,9 +58,13 @@ def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk
 
     Differentiable in the model's weights. At most ``chunk * V`` logits exist at any time.
     """
-    hidden_BSH = loaded.decoder(input_ids=rows.tokens_BS, use_cache=False).last_hidden_state
-    row_B1 = torch.arange(hidden_BSH.shape[0], device=hidden_BSH.device)[:, None]
-    hidden_NH = hidden_BSH[row_B1.expand_as(rows.position_BT)[rows.mask_BT], rows.position_BT[rows.mask_BT]]
+    cache = PromptCache(loaded.causal_lm.config.get_text_config().num_hidden_layers)
+    first_BH = prefill(loaded, rows.prompts, cache)[rows.row_B]
+    hidden_BTH = first_BH[:, None]
+    if rows.target_BT.shape[1] > 1:  # the last token predicts nothing that is asked for
+        later_BTH = respond(loaded, rows.prompts, cache, rows.row_B, rows.target_BT[:, :-1], rows.mask_BT[:, :-1])
+        hidden_BTH = torch.cat((hidden_BTH, later_BTH), dim=1)
+    hidden_NH = hidden_BTH[rows.mask_BT]
     target_N = rows.target_BT[rows.mask_BT]
 
     def token_logprobs(hidden_NH: Tensor, target_N: Tensor) -> Tensor:
@@ -76,16 +81,34 @@ def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk
     return logp_BT.masked_scatter(rows.mask_BT, torch.cat(pieces)) if pieces else logp_BT
 
 
-def pack_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices in micro-batches whose padded size (rows * longest) stays within ``budget`` tokens.
+def pack_by_tokens(
+    prompts: Sequence[Hashable], prompt_lengths: Sequence[int], lengths: Sequence[int], budget: int
+) -> list[list[int]]:
+    """Indices of responses in micro-batches of at most ``budget`` padded tokens, each prompt counted once.
 
-    Rows of similar length go together. A row longer than the budget gets a micro-batch of its own.
+    Responses of the same prompt stay together, prompts of similar length go together. A response that is longer than
+    the budget with its prompt gets a micro-batch of its own, and a group that does not fit is divided.
+
+    Args:
+        prompts: what tells the prompts apart, one entry a response.
+        prompt_lengths: (B,) tokens of each response's prompt.
+        lengths: (B,) tokens of each response.
+        budget: prompts * longest prompt + responses * longest response.
     """
+    first: dict[Hashable, int] = {}
+    for i, prompt in enumerate(prompts):
+        first.setdefault(prompt, i)
+    order = sorted(range(len(prompts)), key=lambda i: (prompt_lengths[i], first[prompts[i]], lengths[i], i))
     batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        current = batches[-1] if batches else []
-        if current and (len(current) + 1) * lengths[index] <= budget:
-            current.append(index)
-        else:
-            batches.append([index])
+    seen: set[Hashable] = set()
+    widest = longest = 0
+    for i in order:
+        wide, long = max(widest, prompt_lengths[i]), max(longest, lengths[i])
+        cost = len(seen | {prompts[i]}) * wide + (len(batches[-1]) + 1 if batches else 1) * long
+        if not batches or cost > budget:
+            batches.append([])
+            seen, wide, long = set(), prompt_lengths[i], lengths[i]
+        batches[-1].append(i)
+        seen.add(prompts[i])
+        widest, longest = wide, long
     return batches

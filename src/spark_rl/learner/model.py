@@ -1,8 +1,12 @@
-"""Loading a model and its tokenizer through transformers: any causal LM by path, hub id, or the embedded base."""
+"""Loading a model through transformers, by path, hub id or name of an embedded base: causal LMs with their tokenizer,
+image-text-to-text models with their processor.
+"""
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -15,18 +19,31 @@ from peft import PeftModel, get_peft_model
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+)
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from spark_rl.config import Config, ConfigError, LoraConfig, ModelConfig
 
-EMBEDDED = Path(__file__).parents[1] / "embedded" / "text"
-"""The tiny base that ships with the package."""
+_BASES = Path(__file__).parents[1] / "embedded"
+EMBEDDED = {"embedded": _BASES / "text", "embedded-vl": _BASES / "vision"}
+"""The tiny bases that ship with the package: one reads, the other also sees."""
+
+VISION_TOKEN = re.compile(r"image|im_patch|img|video|vision|audio|row_\d+_col_\d+|[be]oi_token", re.IGNORECASE)
+"""Names of tokens that stand for, or around, what is not text."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A causal LM with what the engine and the learner need to know of it."""
+    """A language model, seeing or not, with what the engine and the learner need to know of it."""
 
     model: nn.Module
     """What is trained and saved: the transformers model, or its peft wrapper."""
@@ -34,6 +51,10 @@ class LoadedModel:
     decoder: nn.Module
     """The stack that turns tokens into final hidden states."""
     device: torch.device
+    processor: Any = None
+    """Turns chats with images into tokens and pixels; ``None`` for a model that sees nothing."""
+    banned: Tensor | None = None
+    """Token ids that no response may hold: those that stand for images."""
 
     @property
     def causal_lm(self) -> Any:
@@ -41,7 +62,15 @@ class LoadedModel:
         return unwrapped(self.model)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """(..., H) final hidden states -> (..., V) logits in float32."""
+        """(..., H) final hidden states -> (..., V) logits in float32, -inf for the banned tokens.
+
+        Engine and learner both come through here, so a token that can't be sampled has no probability in training.
+        """
+        logits = self.logits(hidden)
+        return logits if self.banned is None else logits.index_fill(-1, self.banned, float("-inf"))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., H) final hidden states -> (..., V) logits in float32, as the model itself computes them."""
         causal_lm = self.causal_lm
         output_layer: Any = causal_lm.get_output_embeddings()
         logits: Tensor = output_layer(hidden).float()
@@ -81,7 +110,7 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
         ConfigError: there is no such model, or it can't be read, in one line.
     """
     settings = config.model
-    base = str(EMBEDDED if settings.path == "embedded" else settings.path)
+    base = str(EMBEDDED.get(settings.path, settings.path))
     source = str(path or base)
     adapted = settings.lora is not None and (Path(source) / "adapter_config.json").is_file()
     if adapted and path is None:
@@ -89,12 +118,16 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
             f"{source!r} holds adapters; merge them into their base before training new ones (model.lora)"
         )
     if Path(source).is_absolute() and not Path(source).exists():
-        raise ConfigError(f"there is no model at {source!r}; model.path is a directory, a hub id or 'embedded'")
+        raise ConfigError(f"there is no model at {source!r}; model.path is a directory, a hub id or an embedded base")
     options = {"trust_remote_code": settings.trust_remote_code}
     device = resolve_device(settings.device)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(
+        model_config = AutoConfig.from_pretrained(base if adapted else source, **options)
+        sees = type(model_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(model_config, "vision_config")
+        processor = load_processor(source, model_config, **options) if sees else None
+        tokenizer = processor.tokenizer if processor else AutoTokenizer.from_pretrained(source, **options)
+        kind: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        model = kind.from_pretrained(
             base if adapted else source, dtype=getattr(torch, settings.dtype),
             attn_implementation=settings.attention, **options,
         )  # fmt: skip
@@ -108,9 +141,55 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
     if settings.gradient_checkpointing:
         checkpoint_layers(model)
     model.eval()  # no dropout: the engine and the learner must see the same distribution
-    loaded = LoadedModel(model, tokenizer, _decoder(model), device)
+    banned = vision_tokens(model_config, processor) if processor else []
+    loaded = LoadedModel(
+        model, tokenizer, _decoder(model), device, processor, torch.tensor(banned, device=device) if banned else None
+    )
     check_head(loaded)
+    if processor and "token_type_ids" in inspect.signature(type(loaded.decoder).forward).parameters:
+        raise ConfigError(
+            f"{type(model).__name__} attends to images in both directions, which spark-rl does not do yet"
+        )
     return loaded
+
+
+def load_processor(source: str, config: PreTrainedConfig, **options: Any) -> Any:
+    """The processor of an image-text-to-text model, without its video part where that can't be loaded.
+
+    transformers 5 prepares video with torchvision only, and a processor that was saved without the video part does not
+    load with it. We train on images.
+    """
+    try:
+        return AutoProcessor.from_pretrained(source, **options)
+    except (ImportError, OSError, ValueError):
+        if type(config) not in PROCESSOR_MAPPING:
+            raise
+        return stills_only(PROCESSOR_MAPPING[type(config)]).from_pretrained(source, **options)
+
+
+def stills_only(kind: Any) -> Any:
+    """A processor class without its video part."""
+
+    class Stills(kind):  # type: ignore[misc]
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in super().get_attributes() if name != "video_processor"]
+
+    Stills.__name__ = Stills.__qualname__ = kind.__name__  # what a saved processor is called
+    return Stills
+
+
+def vision_tokens(config: PreTrainedConfig, processor: Any) -> list[int]:
+    """Ids of the tokens that stand for images, videos and their frames, by every name the family gives them.
+
+    A policy that samples one asks for an image that is not there (trl#3847, ms-swift#9287).
+    """
+    named = {name: value for name, value in vars(config).items() if VISION_TOKEN.search(name)}
+    found = {i for name, i in named.items() if name.endswith(("_token_id", "_token_index")) and isinstance(i, int)}
+    for i, token in processor.tokenizer.added_tokens_decoder.items():
+        if token.content[:1] in {"<", "["} and VISION_TOKEN.search(token.content):
+            found.add(i)
+    return sorted(found)
 
 
 def check_head(loaded: LoadedModel) -> None:
@@ -122,7 +201,7 @@ def check_head(loaded: LoadedModel) -> None:
     tokens = torch.tensor([[0, 1]], device=loaded.device)
     with torch.no_grad():
         whole = loaded.causal_lm(input_ids=tokens, use_cache=False).logits.float()
-        parts = loaded.head(loaded.decoder(input_ids=tokens, use_cache=False).last_hidden_state)
+        parts = loaded.logits(loaded.decoder(input_ids=tokens, use_cache=False).last_hidden_state)
     # In half precision the model scales or caps its logits in that precision, ``head`` in float32.
     tolerance = 1e-3 if loaded.causal_lm.dtype == torch.float32 else 2e-2
     if not torch.allclose(whole, parts, rtol=tolerance, atol=tolerance):

@@ -1,0 +1,215 @@
+"""Problems with images through chat, engine and learner, for every family of image plumbing we claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from spark_rl.actor import Actor, open_actor
+from spark_rl.chat import ChatError, Prompt
+from spark_rl.engine.base import Sampling
+from spark_rl.learner.local import LocalLearner
+from spark_rl.learner.model import vision_tokens
+from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
+from tiny import tiny_config
+from vision import VLM_FAMILIES, draw_image, make_vlm
+
+PROBLEMS = (
+    Problem("one", "How many?", "3", images=(draw_image(1, 84, 56),)),
+    Problem("none", "What is 2 plus 2, and why should anyone who reads this care about it?", "4"),
+    Problem("two", "Left <image> or right <image>?", "A", images=(draw_image(2, 56, 56), draw_image(3, 112, 40))),
+    Problem("wide", "And here?", "7", images=(draw_image(4, 140, 28),)),
+)
+
+
+@pytest.fixture(scope="module")
+def actor_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Actor]:
+    paths: dict[str, Path] = {}
+
+    def make(family: str, **sections: Any) -> Actor:
+        if family not in paths:
+            paths[family] = make_vlm(family, tmp_path_factory.mktemp(family))
+        return open_actor(tiny_config(paths[family], **sections))
+
+    return make
+
+
+def group_from(problem: Problem, prompt: Prompt, completions: list[Completion]) -> Group:
+    rollouts = tuple(
+        Rollout(c, Verdict(float(i % 2), "correct" if i % 2 else "wrong")) for i, c in enumerate(completions)
+    )
+    return Group(problem, rollouts, prompt.token_ids, prompt.vision)
+
+
+def whole(actor: Actor, prompt: Prompt, response: tuple[int, ...], temperature: float) -> Tensor:
+    """The textbook way: one unpadded row with everything the processor returned, all logits, banned tokens out."""
+    model = AutoModelForImageTextToText.from_pretrained(actor.config.model.path).eval()
+    tokens = torch.tensor([[*prompt.token_ids, *response]])
+    vision = {
+        name: torch.nn.functional.pad(value, (0, len(response))) if name.endswith("_type_ids") else value
+        for name, value in prompt.vision.items()
+    }
+    logits = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), **vision).logits[0].float()
+    assert actor.loaded.banned is not None
+    logits[:, actor.loaded.banned] = float("-inf")
+    logp = (logits / temperature).log_softmax(-1)
+    return logp[len(prompt.token_ids) - 1 : -1].gather(-1, torch.tensor(response)[:, None]).squeeze(-1)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", VLM_FAMILIES)
+def test_engine_learner_and_transformers_agree(
+    actor_of: Callable[..., Actor], family: str, attention: str, temperature: float
+) -> None:
+    actor = actor_of(family, model={"attention": attention}, rollout={"temperature": temperature})
+    prompts = [actor.chat.encode(problem) for problem in PROBLEMS]
+    found = actor.engine.generate(prompts, Sampling(2, temperature, 6, seed=1))
+    learner = LocalLearner(actor.loaded, actor.config)
+    for prompt, completions in zip(prompts, found, strict=True):
+        for completion in completions:
+            engine = torch.tensor(completion.logprobs)
+            (ours,) = learner.logprobs([prompt.token_ids], [completion.token_ids], [prompt.vision])
+            with torch.no_grad():
+                stock = whole(actor, prompt, completion.token_ids, temperature)
+            assert torch.allclose(ours, engine, atol=1e-4), (ours - engine).abs().max()
+            assert torch.allclose(stock, engine, atol=1e-4), (stock - engine).abs().max()
+
+
+@pytest.mark.parametrize("family", VLM_FAMILIES)
+def test_an_update_on_groups_with_images_keeps_engine_and_learner_together(
+    actor_of: Callable[..., Actor], family: str
+) -> None:
+    actor = actor_of(family, optimiser={"lr": 1e-2})
+    learner = LocalLearner(actor.loaded, actor.config)
+    prompts = [actor.chat.encode(problem) for problem in PROBLEMS]
+    before = [p.detach().clone() for p in actor.loaded.model.parameters()]
+    for step in range(2):
+        found = actor.engine.generate(prompts, Sampling(4, 1.0, 6, seed=step))
+        groups = [group_from(*each) for each in zip(PROBLEMS, prompts, found, strict=True)]
+        metrics = learner.update(groups)
+        assert metrics["engine_gap"] < 1e-4
+    moved = [
+        name for (name, p), old in zip(actor.loaded.model.named_parameters(), before, strict=True)
+        if not torch.equal(p, old)
+    ]  # fmt: skip
+    assert any("vis" in name for name in moved), "the vision tower learns too"
+
+
+@pytest.mark.parametrize("family", VLM_FAMILIES)
+def test_an_image_is_encoded_once_a_group(actor_of: Callable[..., Actor], family: str) -> None:
+    """The processor runs once a problem; the vision tower once a batch, on each image once, whatever n is."""
+    actor = actor_of(family)
+    assert actor.loaded.banned is not None
+    calls: list[int] = []
+    decoder: Any = actor.loaded.decoder
+    original = decoder.get_image_features
+
+    def counted(pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
+        calls.append(pixel_values.numel())
+        return original(pixel_values, *args, **kwargs)
+
+    decoder.get_image_features = counted
+    processed: list[int] = []
+    actor.chat.processor = _Counting(actor.chat.processor, processed)
+    prompt = actor.chat.encode(PROBLEMS[0])
+    assert processed == [1]
+    pixels = prompt.vision["pixel_values"].numel()
+    (completions,) = actor.engine.generate([prompt], Sampling(8, 1.0, 4, seed=0))
+    assert calls == [pixels], "eight rollouts, one prefill"
+    calls.clear()
+    LocalLearner(actor.loaded, actor.config).update([group_from(PROBLEMS[0], prompt, completions)])
+    assert calls == [pixels], "eight responses, one encoding"
+    assert processed == [1]
+
+
+class _Counting:
+    """The real processor, counting its calls."""
+
+    def __init__(self, processor: Any, calls: list[int]) -> None:
+        self._processor, self._calls = processor, calls
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._calls.append(1)
+        return self._processor(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+
+@pytest.mark.parametrize("family", VLM_FAMILIES)
+def test_tokens_of_images_are_never_sampled(actor_of: Callable[..., Actor], family: str) -> None:
+    """Even by a model that wants nothing else."""
+    actor = actor_of(family)
+    tokenizer = actor.loaded.tokenizer
+    banned = set(vision_tokens(actor.loaded.causal_lm.config, actor.loaded.processor))
+    prompt = actor.chat.encode(PROBLEMS[2])
+    repeated = {i for i in prompt.token_ids if prompt.token_ids.count(i) > 3 and i >= 128 + 3}
+    assert repeated & banned, "what stands for the image in the prompt is among them"
+    assert not {tokenizer.eos_token_id, *tokenizer("x1 ")["input_ids"]} & banned
+    head = actor.loaded.causal_lm.get_output_embeddings()
+    wishes = torch.zeros(head.weight.shape[0])
+    wishes[sorted(banned)] = 1e6
+    head.register_forward_hook(lambda _module, _args, out: out + wishes)
+    for completions in actor.engine.generate([prompt], Sampling(8, 1.0, 8, seed=0)):
+        assert not banned & {token for c in completions for token in c.token_ids}
+        assert all(torch.isfinite(torch.tensor(c.logprobs)).all() for c in completions)
+
+
+@pytest.mark.parametrize("family", VLM_FAMILIES)
+def test_an_image_stands_where_its_marker_is(actor_of: Callable[..., Actor], family: str) -> None:
+    chat = actor_of(family, chat={"policy": "{question}"}).chat
+    messages = chat.encode(PROBLEMS[2]).messages
+    assert [part["type"] for part in messages[0]["content"]] == ["text", "image", "text", "image", "text"]
+    assert messages[0]["content"][2]["text"] == " or right "
+    first = chat.encode(replace(PROBLEMS[2], question="Left or right?"))
+    assert [part["type"] for part in first.messages[0]["content"]] == ["image", "image", "text"]
+    swapped = chat.encode(replace(PROBLEMS[2], images=PROBLEMS[2].images[::-1]))
+    assert swapped.text == chat.encode(PROBLEMS[2]).text
+
+
+@pytest.mark.parametrize("family", VLM_FAMILIES)
+def test_text_cannot_add_an_image(actor_of: Callable[..., Actor], family: str) -> None:
+    """Markers and placeholders in a question or a response are text: the number of image tokens stays what it was."""
+    actor = actor_of(family)
+    assert actor.loaded.banned is not None
+    banned = set(actor.loaded.banned.tolist())
+
+    def image_tokens(question: str, prompt: str | None = None) -> int:
+        problem = replace(PROBLEMS[0], question=question, prompt=prompt)
+        return sum(i in banned for i in actor.chat.encode(problem).token_ids)
+
+    plain = image_tokens("How many?")
+    assert plain > 0
+    tokens = " ".join(t.content for t in actor.loaded.tokenizer.added_tokens_decoder.values() if t.special)
+    for nasty in (tokens, "<image> <image> <image>", "\ufdd0", tokens + "<im<image>age>", "<|image_<image>pad|>"):
+        assert image_tokens(f"How {nasty} many?") == plain
+        assert image_tokens("How many?", f"Judge: {nasty}") == plain
+    text_only = replace(PROBLEMS[1], question=f"{tokens} <image>")
+    assert not banned & set(actor.chat.encode(text_only).token_ids)
+
+
+@pytest.mark.parametrize("family", VLM_FAMILIES)
+def test_pixel_bounds_of_the_configuration_change_the_number_of_tokens(
+    actor_of: Callable[..., Actor], family: str
+) -> None:
+    problem = replace(PROBLEMS[0], images=(draw_image(5, 224, 224),))
+
+    def pixels(**bounds: int) -> int:
+        return actor_of(family, chat=bounds).chat.encode(problem).vision["pixel_values"].numel()
+
+    small, large = pixels(max_pixels=56 * 56, min_pixels=28 * 28), pixels(min_pixels=224 * 224, max_pixels=448 * 448)
+    if family.startswith("qwen"):
+        assert small == 56 * 56 * 3 * 2
+        assert large == 224 * 224 * 3 * 2
+    else:  # tiles of a fixed size: the picture is shrunk or enlarged before they are cut
+        assert small <= large
+    with pytest.raises(ChatError, match=r"problem one: its images can't be used: .*gone\.png"):
+        actor_of(family).chat.encode(replace(problem, images=("/nowhere/gone.png",)))
