@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from spark_rl.engine.base import Sampling
 from spark_rl.learner.local import LocalLearner
 from spark_rl.learner.model import vision_tokens
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
+from spark_rl.recycle import recycle
 from tiny import tiny_config
 from vision import VLM_FAMILIES, draw_image, make_vlm
 
@@ -194,6 +196,52 @@ def test_text_cannot_add_an_image(actor_of: Callable[..., Actor], family: str) -
         assert image_tokens("How many?", f"Judge: {nasty}") == plain
     text_only = replace(PROBLEMS[1], question=f"{tokens} <image>")
     assert not banned & set(actor.chat.encode(text_only).token_ids)
+
+
+@pytest.mark.parametrize("form", ["answer", "cot"])
+@pytest.mark.parametrize("family", VLM_FAMILIES)
+def test_recycled_problems_show_the_model_the_image(actor_of: Callable[..., Actor], family: str, form: Any) -> None:
+    """Judge and reflection prompts, of training and of test time, carry the very pixels of their parent."""
+    actor = actor_of(family, recycle={"per_group": 4, "form": form}, inference={"max_new_tokens": 2, "form": form})
+    texts = {
+        "correct": ["it is \\boxed{3}", "\\boxed{3} yes <image>"],
+        "wrong": ["\\boxed{5} <|image_pad|>", "no \\boxed{6}"],
+    }
+    problem = PROBLEMS[0]
+    rollouts = [
+        Rollout(Completion(text, (5,), (-1.0,), "stop"), Verdict(float(status == "correct"), status, None))
+        for status, several in texts.items() for text in several
+    ]  # fmt: skip
+    parent = actor.chat.encode(problem)
+    recycled = recycle([Group(problem, tuple(rollouts), parent.token_ids)], actor.config.recycle, random.Random(0))
+    assert {p.task for p in recycled} == {"pointwise", "pairwise", "reflection"}
+    asked = [actor.chat.encode(p) for p in recycled]
+
+    engine = _Recording(actor.engine)
+    reasoner = replace(actor.reasoner(), engine=engine)
+    reasoner.judge([problem], [rollouts[0].text])
+    reasoner.compare([problem], [(rollouts[0].text, rollouts[2].text)])
+    reasoner.reflect([problem], [rollouts[2].text])
+    assert len(engine.prompts) == 3
+    assert actor.loaded.banned is not None
+    for prompt in (*asked, *engine.prompts):
+        pixels = prompt.vision["pixel_values"]
+        assert torch.equal(pixels, parent.vision["pixel_values"])
+        assert [i for i in prompt.token_ids if i in actor.loaded.banned] == [
+            i for i in parent.token_ids if i in actor.loaded.banned
+        ]
+
+
+class _Recording:
+    """The real engine, remembering what it was asked."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self.prompts: list[Prompt] = []
+
+    def generate(self, prompts: Any, sampling: Sampling) -> Any:
+        self.prompts += prompts
+        return self._engine.generate(prompts, sampling)
 
 
 @pytest.mark.parametrize("family", VLM_FAMILIES)

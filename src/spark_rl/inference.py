@@ -17,10 +17,13 @@ from dataclasses import dataclass, field, replace
 from spark_rl.chat import ChatFormat
 from spark_rl.config import InferenceConfig
 from spark_rl.engine.base import Engine, Sampling
-from spark_rl.problem import Problem
+from spark_rl.problem import Completion, Problem
 from spark_rl.recycle import Templates, render_judge, render_pairwise, render_reflection
 from spark_rl.rollout import stream_seed
 from spark_rl.verify import extract_boxed, read_verdict
+
+IMAGE_BATCH = 64
+"""Problems with images asked together: a picture of a million pixels is 25 MB of them when it is ready for the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +148,18 @@ class Reasoner:
         sampling = Sampling(
             1, temperature, config.max_new_tokens, stream_seed(self.seed, "inference", purpose), self.chat.stop
         )
-        answers = self.engine.generate([self.chat.encode(p) for p in problems], sampling)
+        answers = self.complete(problems, sampling)
         return [(completions[0].text, len(completions[0].token_ids)) for completions in answers]
+
+    def complete(self, problems: Sequence[Problem], sampling: Sampling) -> list[list[Completion]]:
+        """``sampling.n`` completions a problem; the pixels of at most :data:`IMAGE_BATCH` problems exist at a time."""
+        size = IMAGE_BATCH if any(p.images for p in problems) else max(1, len(problems))
+        found: list[list[Completion]] = []
+        for start in range(0, len(problems), size):
+            seed = stream_seed(sampling.seed, start) if start else sampling.seed
+            prompts = [self.chat.encode(p) for p in problems[start : start + size]]
+            found += self.engine.generate(prompts, replace(sampling, seed=seed))
+        return found
 
 
 def solve(

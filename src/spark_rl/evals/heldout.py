@@ -84,7 +84,7 @@ class HeldOutEvaluation:
             PAIR_SAMPLES, 1.0, reasoner.config.max_new_tokens, stream_seed(reasoner.seed, "pair-samples"),
             reasoner.chat.stop,
         )  # fmt: skip
-        drawn = reasoner.engine.generate([reasoner.chat.encode(p) for p in self.problems], sampling)
+        drawn = reasoner.complete(self.problems, sampling)
         texts = [[c.text for c in completions] for completions in drawn]
         verdicts = iter(
             self._verdicts(

@@ -1,0 +1,219 @@
+"""What one pass over a prompt and its image saves, at n responses a prompt: time and peak memory, both ways in one run.
+
+``python benchmarks/shared_prompt.py`` builds a random Qwen2.5-VL of 10 M parameters (float32) and compares, on the same
+weights, tokens, threads and number format,
+
+- learner: forward and backward of the clipped objective over n responses of one long image prompt, with the prompt
+  passed once (``spark_rl.learner.logprobs``) against every response bringing its own copy of prompt and image;
+- engine: prefill and n rollouts, prompt and image once, against transformers' ``generate`` on n copies.
+
+Each way runs in a process of its own, so that the peak of its resident memory is its own. Responses are forced to the
+same lengths on both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+HERE = Path(__file__).resolve()
+sys.path.insert(0, str(HERE.parents[1] / "tests"))
+
+WAYS = ("learner-naive", "learner-shared", "engine-naive", "engine-shared")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=8, help="responses a prompt, n")
+    parser.add_argument("--side", type=int, default=560, help="pixels on a side of the image")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of each response")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.way:
+        print(json.dumps(measure(arguments)))
+        return
+    with TemporaryDirectory() as folder:
+        model = make_model(Path(folder))
+        found = {way: run(way, model) for way in WAYS}
+    report(found, arguments)
+
+
+def run(way: str, model: Path) -> dict[str, float]:
+    command = [sys.executable, str(HERE), *sys.argv[1:], "--way", way, "--model", str(model)]
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    measured: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return measured
+
+
+def make_model(folder: Path) -> Path:
+    """A random Qwen2.5-VL of about 10 M parameters; its tower windows attend within 112 pixels, as the 7B's."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+    from vision import make_vlm
+
+    path = make_vlm("qwen2_5_vl", folder / "model")
+    config = AutoConfig.from_pretrained(path)
+    text, tower = config.text_config, config.vision_config
+    text.hidden_size, text.intermediate_size, text.num_hidden_layers = 256, 688, 8
+    text.num_attention_heads, text.num_key_value_heads = 8, 2
+    text.rope_parameters["mrope_section"] = [4, 6, 6]
+    text.layer_types = ["full_attention"] * 8
+    tower.depth, tower.hidden_size, tower.intermediate_size, tower.num_heads, tower.out_hidden_size = (
+        8,
+        160,
+        480,
+        4,
+        256,
+    )
+    tower.window_size, tower.fullatt_block_indexes = 112, [3, 7]
+    torch.manual_seed(0)
+    model = AutoModelForImageTextToText.from_config(config)
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters", file=sys.stderr)
+    model.save_pretrained(path)
+    return path
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, float]:
+    from spark_rl.actor import open_actor
+    from spark_rl.config import parse_config
+    from spark_rl.problem import Problem
+    from vision import draw_image
+
+    torch.set_num_threads(arguments.threads)
+    side = arguments.side
+    config = parse_config({
+        "model": {"path": str(arguments.model), "threads": arguments.threads, "device": "cpu"},
+        "chat": {"max_pixels": side * side, "min_pixels": side * side}, "learner": {"micro_tokens": 10**9},
+        "objective": {"kl": 0.0},
+    })  # fmt: skip
+    actor = open_actor(config)
+    prompt = actor.chat.encode(Problem("p", "How many?", "1", images=(draw_image(0, side, side),)))
+    work = {
+        "learner-naive": learner_naive, "learner-shared": learner_shared, "engine-naive": engine_naive,
+        "engine-shared": engine_shared,
+    }[arguments.way](actor, prompt, arguments)  # fmt: skip
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    value = work()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    seconds = []
+    for _ in range(arguments.repeats):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return {"seconds": median(seconds), "peak_mb": peak / 1024, "value": value, "prompt_tokens": len(prompt.token_ids)}
+
+
+def responses_of(arguments: argparse.Namespace) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(3, 100, (arguments.samples, arguments.tokens), generator=generator)
+
+
+def learner_shared(actor, prompt, arguments) -> Callable[[], float]:  # type: ignore[no-untyped-def]
+    from spark_rl.learner.logprobs import make_rows, response_logprobs
+
+    responses = responses_of(arguments).tolist()
+
+    def work() -> float:
+        rows = make_rows(actor.loaded, [prompt.token_ids], [prompt.vision], [0] * len(responses), responses)
+        logp = response_logprobs(actor.loaded, rows, 1.0, 1024)
+        logp.mean().backward()
+        actor.loaded.model.zero_grad()
+        return float(logp.detach().mean())
+
+    return work
+
+
+def learner_naive(actor, prompt, arguments) -> Callable[[], float]:  # type: ignore[no-untyped-def]
+    """transformers' own forward over n whole rows; only the logits of the responses are computed, as ours are."""
+    responses = responses_of(arguments)
+    n = len(responses)
+    rows = torch.cat((torch.tensor([prompt.token_ids] * n), responses), dim=1)
+    vision = {
+        name: torch.nn.functional.pad(v, (0, responses.shape[1])).repeat(n, 1) if name.endswith("_type_ids")
+        else v.repeat(n, *[1] * (v.dim() - 1))
+        for name, v in prompt.vision.items()
+    }  # fmt: skip
+
+    def work() -> float:
+        hidden = actor.loaded.decoder(
+            input_ids=rows, attention_mask=torch.ones_like(rows), use_cache=False, **vision
+        ).last_hidden_state
+        logits = actor.loaded.head(hidden[:, len(prompt.token_ids) - 1 : -1])
+        logp = logits.log_softmax(-1).gather(-1, responses[..., None]).squeeze(-1)
+        logp.mean().backward()
+        actor.loaded.model.zero_grad()
+        return float(logp.detach().mean())
+
+    return work
+
+
+def engine_shared(actor, prompt, arguments) -> Callable[[], float]:  # type: ignore[no-untyped-def]
+    from spark_rl.engine.base import Sampling
+    from spark_rl.engine.embedded import EmbeddedEngine
+
+    engine = EmbeddedEngine(actor.loaded, [], actor.chat.decode)  # no end: every response has all its tokens
+
+    def work() -> float:
+        (found,) = engine.generate([prompt], Sampling(arguments.samples, 1.0, arguments.tokens))
+        return float(sum(len(c.token_ids) for c in found))
+
+    return work
+
+
+def engine_naive(actor, prompt, arguments) -> Callable[[], float]:  # type: ignore[no-untyped-def]
+    model = actor.loaded.causal_lm
+    model.set_attn_implementation("sdpa")
+    n = arguments.samples
+    rows = torch.tensor([prompt.token_ids] * n)
+    vision = {name: v.repeat(n, *[1] * (v.dim() - 1)) for name, v in prompt.vision.items()}
+
+    def work() -> float:
+        with torch.inference_mode():
+            found = model.generate(
+                input_ids=rows, attention_mask=torch.ones_like(rows), do_sample=True, top_k=0,
+                max_new_tokens=arguments.tokens, min_new_tokens=arguments.tokens, **vision,
+            )  # fmt: skip
+        return float(found.numel() - rows.numel())
+
+    return work
+
+
+def report(found: dict[str, dict[str, float]], arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    prompt = int(found["learner-shared"]["prompt_tokens"])
+    title = f"n = {arguments.samples}, prompt of {prompt} tokens, {arguments.tokens} a response, {arguments.threads} threads"
+    table = Table("", "naive s", "shared s", "times faster", "naive MB", "shared MB", "memory", title=title)
+    facts = {}
+    for part in ("learner", "engine"):
+        naive, shared = found[f"{part}-naive"], found[f"{part}-shared"]
+        if part == "learner" and abs(naive["value"] - shared["value"]) > 1e-4:
+            raise SystemExit(f"the two ways disagree: {naive['value']} against {shared['value']}")
+        faster, less = naive["seconds"] / shared["seconds"], naive["peak_mb"] / shared["peak_mb"]
+        facts[part] = {"naive": naive, "shared": shared, "faster": faster, "memory": less}
+        table.add_row(
+            part, f"{naive['seconds']:.2f}", f"{shared['seconds']:.2f}", f"{faster:.2f}", f"{naive['peak_mb']:.0f}",
+            f"{shared['peak_mb']:.0f}", f"{less:.1f} x less",
+        )  # fmt: skip
+    Console().print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
