@@ -162,6 +162,7 @@ def test_a_wrong_value_says_where_and_what(override: str, parts: tuple[str, ...]
     [
         (["train.policy_update=false", "recycle.preset=policy-only"], "no update would ever happen"),
         (["recycle.ready=100", "recycle.pool_size=99"], "raise pool_size"),
+        (["chat.min_pixels=200", "chat.max_pixels=100"], "swap or change them"),
         (["chat.policy=solve it"], "{question}"),
     ],
 )

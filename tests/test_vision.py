@@ -261,3 +261,37 @@ def test_pixel_bounds_of_the_configuration_change_the_number_of_tokens(
         assert small <= large
     with pytest.raises(ChatError, match=r"problem one: its images can't be used: .*gone\.png"):
         actor_of(family).chat.encode(replace(problem, images=("/nowhere/gone.png",)))
+
+
+@pytest.mark.parametrize("family", VLM_FAMILIES)
+def test_recomputing_layers_changes_nothing(actor_of: Callable[..., Actor], family: str) -> None:
+    """In the prompt pass, whose keys and values the responses hold on to, and in the tower."""
+    results = []
+    for recompute in (False, True):
+        actor = actor_of(family, model={"gradient_checkpointing": recompute}, optimiser={"lr": 1e-2})
+        prompts = [actor.chat.encode(problem) for problem in PROBLEMS]
+        found = actor.engine.generate(prompts, Sampling(4, 1.0, 6, seed=0))
+        learner = LocalLearner(actor.loaded, actor.config)
+        learner.update([group_from(*each) for each in zip(PROBLEMS, prompts, found, strict=True)])
+        results.append([p.detach().clone() for p in actor.loaded.model.parameters()])
+    for plain, recomputed in zip(*results, strict=True):
+        assert torch.allclose(plain, recomputed, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks transformers
+@pytest.mark.parametrize("family", VLM_FAMILIES)
+def test_adapters_and_half_precision_train(actor_of: Callable[..., Actor], family: str, tmp_path: Path) -> None:
+    actor = actor_of(
+        family, model={"lora": {"rank": 2}, "dtype": "bfloat16"}, optimiser={"lr": 1e-2}, objective={"kl": 0.1}
+    )
+    learner = LocalLearner(actor.loaded, actor.config)
+    prompts = [actor.chat.encode(problem) for problem in PROBLEMS]
+    for step in range(2):
+        found = actor.engine.generate(prompts, Sampling(4, 1.0, 6, seed=step))
+        metrics = learner.update([group_from(*each) for each in zip(PROBLEMS, prompts, found, strict=True)])
+    assert metrics["grad_norm"] > 0
+    assert metrics["kl"] > 0
+    learner.save_pretrained(tmp_path)
+    again = open_actor(actor.config, tmp_path)
+    for ours, theirs in zip(actor.loaded.model.parameters(), again.loaded.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

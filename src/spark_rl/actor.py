@@ -38,7 +38,7 @@ def open_actor(config: Config, weights: str | Path | None = None) -> Actor:
     set_threads(config.model)
     templates = load_templates(config.recycle.templates)
     loaded = load_model(config, weights)
-    chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor)
+    chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor, config.data.images)
     generation_config = getattr(loaded.causal_lm, "generation_config", None)
     engine = EmbeddedEngine(loaded, chat.eos_ids(generation_config), chat.decode, config.engine.max_rows)
     return Actor(loaded, engine, chat, templates, config)

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from spark_rl.config import ChatConfig
+from spark_rl.config import ChatConfig, ImagesConfig
 from spark_rl.data.images import fit, open_image
 from spark_rl.errors import UserError
 from spark_rl.problem import Problem
@@ -102,10 +102,17 @@ class ChatFormat:
         ChatError: the template or the policy turn cannot work; checked here, before any model loads.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: ChatConfig, processor: Any = None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        config: ChatConfig,
+        processor: Any = None,
+        images: ImagesConfig | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.config = config
         self.processor = processor
+        self.images = images or ImagesConfig()
         self._template = _template(tokenizer, config, processor)
         self._special = _special_pattern(tokenizer)
         self._bos = _usual_bos(tokenizer) if self._template is None else ()
@@ -158,7 +165,7 @@ class ChatFormat:
         """Token ids with every place expanded, and what else the processor made: pixels, grids, token types."""
         assert self.processor is not None, "checked by the caller"
         try:
-            pictures = [open_image(image) for image in problem.images]
+            pictures = [open_image(image, self.images) for image in problem.images]
             if not self._size:
                 pictures = [fit(picture, self.config.min_pixels, self.config.max_pixels) for picture in pictures]
             made = self.processor(

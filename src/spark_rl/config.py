@@ -127,8 +127,8 @@ class DataConfig(Section):
     """How answers are compared: ``math``, ``choice``, ``exact``, or ``auto`` (``choice`` when a row has options)."""
     limit: int | None = Field(None, ge=1)
     """Use only the first N problems."""
-    ranges: dict[str, tuple[float | None, float | None]] = {}
-    """Train only on rows whose columns hold numbers within bounds, both included, null for none:
+    ranges: dict[str, tuple[float | None, float | None]] | None = None
+    """Train only on rows whose columns hold numbers within bounds, both included, null for no bound:
     ``{PassRate_32BTrained: [null, 0.99]}`` leaves out what is always solved."""
     sample: int | None = Field(None, ge=1)
     """Train only on N random problems of what ``ranges`` leaves; ``limit`` then counts among them."""
@@ -372,6 +372,9 @@ class Config(Section):
                 f"recycle.ready ({self.recycle.ready}) is larger than recycle.pool_size ({self.recycle.pool_size}), "
                 "so the pool could never be ready; raise pool_size"
             )
+        low, high = self.chat.min_pixels, self.chat.max_pixels
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"chat.min_pixels ({low}) is larger than chat.max_pixels ({high}); swap or change them")
         if "{question}" not in self.chat.policy:
             raise ValueError("chat.policy must contain {question}, or the model never sees the problem")
         if "" in self.chat.stop:
@@ -524,7 +527,8 @@ def _check_keys(tree: Mapping[str, Any], section: type[Section], prefix: str = "
         if field is None:
             raise ConfigError(f"unknown setting {prefix}{key!s}; {_nearest(f'{prefix}{key}', section, str(key))}")
         inner = _sections(field.annotation)
-        if isinstance(value, Mapping) and get_origin(field.annotation) is not dict:
+        free = any(get_origin(member) is dict for member in get_args(field.annotation))
+        if isinstance(value, Mapping) and not free:
             if not inner:
                 raise ConfigError(f"{prefix}{key} is a single value, not a group of settings")
             _check_keys(value, inner[0], f"{prefix}{key}.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import logging
 import os
@@ -18,9 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from spark_rl.config import ColumnsConfig, DataConfig
+from spark_rl.config import ColumnsConfig, ConfigError, DataConfig, ImagesConfig, load_config
 from spark_rl.data import DataError, check_disjoint, load_problems, remove_overlap
+from spark_rl.data.images import open_image
 from spark_rl.problem import Problem
 
 ROWS: list[dict[str, Any]] = [{"question": f"{i}+1?", "answer": str(i + 1)} for i in range(5)]
@@ -93,10 +97,212 @@ def test_a_saved_dictionary_of_splits_and_a_file_that_looks_like_a_hub_name(
         load_problems("org/set", DataConfig(split="dev"))
 
 
+def picture(colour: str = "red", form: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20), colour).save(file, form)
+    return file.getvalue()
+
+
+def seen(*images: Any, **more: Any) -> dict[str, Any]:
+    return {"question": "q", "answer": "2", "images": list(images), **more}
+
+
 def test_image_columns_of_parquet_files(tmp_path: Path) -> None:
-    rows = [{"question": "<image>q", "answer": "2", "image": {"bytes": b"png", "path": "a.png"}}]
+    rows = [{"question": "<image>q", "answer": "2", "image": {"bytes": picture(), "path": "a.png"}}]
     problem = load_problems(write(tmp_path / "set.parquet", rows), DataConfig())[0]
-    assert (problem.question, problem.images) == ("q", (b"png",))
+    assert (problem.question, problem.images) == ("q", (picture(),))
+
+
+def test_images_of_hugging_face_data_sets_keep_their_own_encoding(tmp_path: Path) -> None:
+    jpeg = picture("blue", "JPEG")
+    several = datasets.Dataset.from_list(
+        [{"question": "q", "answer": "2", "images": [{"bytes": jpeg, "path": None}]}],
+        features=datasets.Features(
+            {"question": datasets.Value("string"), "answer": datasets.Value("string"),
+             "images": datasets.List(datasets.Image())}
+        ),
+    )  # fmt: skip
+    one = datasets.Dataset.from_dict({"question": ["q"], "answer": ["2"], "image": [Image.new("RGB", (3, 3), "lime")]})
+    several.save_to_disk(str(tmp_path / "several"))
+    one.save_to_disk(str(tmp_path / "one"))
+    assert load_problems(str(tmp_path / "several"), DataConfig())[0].images == (jpeg,)
+    (image,) = load_problems(str(tmp_path / "one"), DataConfig())[0].images
+    assert open_image(image).getpixel((1, 1)) == (0, 255, 0)
+
+
+def test_rows_of_an_object_have_their_keys_as_ids(tmp_path: Path) -> None:
+    rows = {"v1_7": {"question": "q", "answer": "2"}, "v1_9": {"question": "r", "answer": ""}}
+    path = write(tmp_path / "set.json", rows | {"v1_8": {"question": "r", "answer": "3"}})
+    assert [p.id for p in load_problems(path, DataConfig())] == ["v1_7", "v1_8"]
+    bad = write(tmp_path / "bad.json", {"v1_9": {"question": "r", "answer": ""}})
+    with pytest.raises(DataError, match="none of 1 rows is usable as columns: first is row v1_9, empty answer"):
+        load_problems(bad, DataConfig())
+
+
+def test_image_paths_start_at_the_file_or_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("set/images/a.png", "else/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(picture())
+    spec = write(tmp_path / "set" / "a.jsonl", [seen("images/a.png"), seen("a.png", picture_text()), seen()])
+    monkeypatch.chdir(tmp_path)
+    for relative in (spec, "set/a.jsonl"):
+        images = [p.images for p in load_problems(relative, DataConfig())]
+        path = str(tmp_path / "set" / "images" / "a.png")
+        assert images == [(path,), (path, picture_text()), ()]
+    spec = write(tmp_path / "set" / "b.jsonl", [seen("b.png")])
+    for root in (str(tmp_path / "else"), "else"):
+        settings = DataConfig(images=ImagesConfig(root=root))
+        assert load_problems(spec, settings)[0].images == (str(tmp_path / "else" / "b.png"),)
+
+
+def picture_text() -> str:
+    return "data:image/png;base64," + base64.b64encode(picture()).decode()
+
+
+def broken_set(folder: Path, count: int = 600) -> str:
+    """Every fifth row has a broken image: gone, empty, cut short, or an address, in turn."""
+    (folder / "good.png").write_bytes(picture())
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "cut.png").write_bytes(picture()[:60])
+    bad = ["gone.png", "empty.png", "cut.png", "http://x/a.png"]
+    rows = [seen(bad[i // 5 % 4] if i % 5 == 2 else "good.png", name=f"n{i}") for i in range(count)]
+    return write(folder / "set.jsonl", rows)
+
+
+def test_a_broken_image_stops_with_its_row_and_the_mend(tmp_path: Path) -> None:
+    spec = broken_set(tmp_path)
+    for role in ("train", "heldout"):
+        with pytest.raises(DataError) as caught:
+            load_problems(spec, DataConfig(), role)
+        assert str(caught.value) == (
+            f"{spec}, row 3: image {tmp_path}/gone.png: there is no such file; mend it, set data.images.root to the "
+            "folder that paths start from, or data.images.broken to skip"
+        )
+
+
+def test_broken_images_are_skipped_counted_apart_and_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = broken_set(tmp_path)
+    with (tmp_path / "set.jsonl").open("a") as file:
+        file.write('{"question": "", "answer": "2", "images": []}\n')
+    settings = DataConfig(images=ImagesConfig(broken="skip"), columns=ColumnsConfig(id="name"))
+    with caplog.at_level(logging.WARNING):
+        problems = load_problems(spec, settings)
+    assert [p.id for p in problems] == [f"n{i}" for i in range(600) if i % 5 != 2]
+    assert caplog.messages == [
+        f"skipped 1 of 601 rows of {spec}: first is row 601, no question",
+        f"skipped 120 of 601 rows of {spec} for their images: first is row 3, {tmp_path}/gone.png: there is no such "
+        "file",
+    ]
+
+
+def test_a_set_without_a_single_image_is_an_error_even_when_skipping(tmp_path: Path) -> None:
+    spec = write(tmp_path / "set.jsonl", [seen("gone.png")] * 3)
+    with pytest.raises(DataError, match=r"none of 3 rows is usable with its images: first is row 1, .*no such file"):
+        load_problems(spec, DataConfig(images=ImagesConfig(broken="skip")))
+
+
+def test_settings_of_images_reach_them(tmp_path: Path) -> None:
+    Image.new("CMYK", (30, 20)).save(tmp_path / "a.jpg")
+    spec = write(tmp_path / "set.jsonl", [seen("a.jpg")])
+    assert len(load_problems(spec, DataConfig())) == 1
+    with pytest.raises(DataError, match=r"row 1: image .*a\.jpg: CMYK, which data\.images\.unusual refuses"):
+        load_problems(spec, DataConfig(images=ImagesConfig(unusual="refuse")))
+    with pytest.raises(DataError, match=r"a\.jpg: 30 x 20, larger than data\.images\.max_megapixels"):
+        load_problems(spec, DataConfig(images=ImagesConfig(max_megapixels=0.0005)))
+
+
+def test_only_the_images_of_the_rows_in_use_are_opened(tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(picture())
+    spec = write(tmp_path / "set.jsonl", [seen("good.png")] * 3 + [seen("gone.png")] * 500)
+    assert len(load_problems(spec, DataConfig(limit=3))) == 3
+    rows = [seen("good.png", p=1.0), seen("gone.png", p=0.0)] * 5
+    assert len(load_problems(write(tmp_path / "b.jsonl", rows), DataConfig(ranges={"p": (0.5, None)}))) == 5
+
+
+def test_images_sets_with_unbalanced_boxes_drop_them_and_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        (tmp_path / "images" / f"{name}.jpg").write_bytes(picture("blue", "JPEG"))
+    rows = [
+        {"question": "<image>x?", "answer": "\\boxed{1}", "image": ["images/a.jpg"], "qid": "u-1", "PassRate": 0.5},
+        {
+            "question": "<image>y?",
+            "answer": "\\boxed{\\frac{1}{2}",
+            "image": ["images/a.jpg"],
+            "qid": "u-2",
+            "PassRate": 1.0,
+        },
+        {
+            "question": "<image><image>z?",
+            "answer": "\\boxed{A}",
+            "image": ["images/a.jpg", "images/b.jpg"],
+            "qid": "u-3",
+            "PassRate": 1.0,
+        },
+        {"question": "1+1?", "answer": "\\boxed{2}", "image": [], "qid": "u-4", "PassRate": 0.0},
+    ]
+    spec = write(tmp_path / "39Krelease.parquet", rows)
+    columns = ColumnsConfig(id="qid")
+    with caplog.at_level(logging.WARNING):
+        problems = load_problems(spec, DataConfig(columns=columns))
+    assert [(p.id, p.question, p.answer, len(p.images)) for p in problems] == [
+        ("u-1", "x?", "1", 1), ("u-3", "z?", "A", 2), ("u-4", "1+1?", "2", 0),
+    ]  # fmt: skip
+    assert caplog.messages == [
+        f"skipped 1 of 4 rows of {spec}: first is row 2, unbalanced braces in the box of the answer"
+    ]
+    some = load_problems(spec, DataConfig(columns=columns, ranges={"PassRate": (None, 0.99)}))
+    assert [p.id for p in some] == ["u-1", "u-4"]
+
+
+def test_ranges_apply_to_training_only_and_name_what_is_missing(tmp_path: Path) -> None:
+    spec = write(tmp_path / "set.jsonl", [row | {"p": i / 4} for i, row in enumerate(ROWS)])
+    assert [p.id for p in load_problems(spec, DataConfig(ranges={"p": (0.25, 0.75)}))] == ["set-2", "set-3", "set-4"]
+    assert len(load_problems(spec, DataConfig(ranges={"q": (0.25, 0.75)}), "heldout")) == 5
+    with pytest.raises(DataError, match=r"data\.ranges names 'q', which is no column; there are: question, answer, p"):
+        load_problems(spec, DataConfig(ranges={"q": (0.25, 0.75)}))
+    with pytest.raises(DataError, match=r"none of 5 rows is within data\.ranges; widen them"):
+        load_problems(spec, DataConfig(ranges={"p": (7, None)}))
+
+
+def test_ranges_can_be_written_in_full_or_one_by_one() -> None:
+    both = {"PassRate": (None, 0.99), "level": (3.0, None)}
+    assert load_config(data={"ranges": {"PassRate": [None, 0.99], "level": [3, None]}}).data.ranges == both
+    assert load_config(None, ["data.ranges={PassRate: [null, 0.99], level: [3, null]}"]).data.ranges == both
+    assert load_config(None, ["data.ranges.PassRate=[null, 0.99]", "data.ranges.level=[3, null]"]).data.ranges == both
+    with pytest.raises(ConfigError, match=r"data\.ranges: input should be a list \(got 0\.99\)"):
+        load_config(None, ["data.ranges.PassRate=0.99"])
+
+
+def test_a_sample_is_random_seeded_and_in_the_order_of_the_source(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"question": f"{i}+1?", "answer": str(i)} for i in range(200)]
+    spec = write(tmp_path / "set.jsonl", rows)
+
+    def drawn(**settings: Any) -> list[int]:
+        return [int(p.answer) for p in load_problems(spec, DataConfig(**settings))]
+
+    first = drawn(sample=50)
+    assert first == sorted(first) == drawn(sample=50) != drawn(sample=50, sample_seed=1)
+    assert len(set(first)) == 50
+    assert max(first) > 150
+    assert set(drawn(sample=20)) < set(first)
+    assert drawn(sample=50, limit=5) == first[:5]
+    assert len(load_problems(spec, DataConfig(sample=50), "heldout")) == 200
+    assert not caplog.messages
+    assert len(drawn(sample=500)) == 200
+    assert caplog.messages == [f"data.sample asks for 500 problems; {spec} has 200"]
+
+
+def test_a_sample_makes_up_for_broken_images(tmp_path: Path) -> None:
+    spec = broken_set(tmp_path, 100)
+    problems = load_problems(spec, DataConfig(sample=80, images=ImagesConfig(broken="skip")))
+    assert len(problems) == 80
 
 
 def test_limit_applies_to_training_only_and_counts_usable_rows(tmp_path: Path) -> None:
@@ -154,7 +360,7 @@ def test_good_files_are_read_in_silence(tmp_path: Path, caplog: pytest.LogCaptur
         ("a.json", "[" * 200_000, r"a\.json: not usable JSON \(nested too deeply\)"),
         ("a.jsonl", '{"question":' * 200_000, r"a\.jsonl, line 1: not valid JSON \(nested too deeply\)"),
         ("a.json", "9" * 10_000, r"a\.json: not usable JSON \(Exceeds the limit"),
-        ("a.json", '{"rows": []}', 'must hold a list of rows, or an object with such a list under "data"'),
+        ("a.json", '{"rows": []}', 'must hold a list of rows, an object of rows, or one with a list under "data"'),
         ("a.json", "3", "must hold a list of rows"),
         ("a.json", "[]", r"a\.json has no rows"),
         ("a.jsonl", "\n", r"a\.jsonl has no rows"),
@@ -258,6 +464,35 @@ def test_held_out_questions_are_removed_from_training_and_counted(caplog: pytest
     assert (kept, removed) == ((train[1], train[2], train[3]), 1)
     assert check_disjoint(kept, heldout) == 0
     assert caplog.messages == ["removed 1 of 4 training problems whose question is held out"]
+
+
+def test_the_same_question_over_another_picture_is_another_problem(tmp_path: Path) -> None:
+    for name, colour in (("a.png", "red"), ("b.png", "red"), ("c.png", "blue")):
+        (tmp_path / name).write_bytes(picture(colour))
+    a, b, c = (str(tmp_path / name) for name in ("a.png", "b.png", "c.png"))
+
+    def asked(*images: Any) -> Problem:
+        return Problem(id="p", question="solve", answer="1", images=images, source="s")
+
+    text = picture_text()
+    train = (asked(a), asked(b), asked(c), asked(), asked(a, c), asked(c, a), asked(text), asked(picture("red")))
+    heldout = (asked(b), asked(c, a))
+    assert check_disjoint(train, heldout) == 2
+    kept, removed = remove_overlap(train, heldout)
+    assert (kept, removed) == ((asked(c), asked(), asked(a, c)), 5)
+    assert check_disjoint(kept, heldout) == 0
+    assert check_disjoint(train, train) == 5
+
+
+def test_images_are_read_only_where_questions_collide(tmp_path: Path) -> None:
+    """A terabyte (of holes): reading it would end in a MemoryError."""
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(10**12)
+    huge = str(tmp_path / "huge.png")
+    train = tuple(Problem(id=q, question=q, answer="1", images=(huge,)) for q in ("one", "two"))
+    heldout = [Problem(id="h", question="three", answer="1", images=(huge,)), *problems_of("four")]
+    assert remove_overlap(train, heldout) == (train, 0)
+    assert check_disjoint(train, heldout) == 0
 
 
 def test_nothing_is_removed_or_said_when_there_is_no_overlap(caplog: pytest.LogCaptureFixture) -> None:

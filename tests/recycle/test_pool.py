@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import random
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from spark_rl.config import RecycleConfig
+from spark_rl.data.images import open_image
 from spark_rl.problem import Group, Problem
 from spark_rl.recycle import Pool, problem_from_dict, problem_to_dict, recycle
 
@@ -61,12 +64,33 @@ def test_a_smaller_pool_keeps_the_newest() -> None:
     assert [p.id for p in smaller.take(9)] == ["p-2", "p-3"]
 
 
-def test_images_are_saved_as_paths() -> None:
+def encoded(form: str) -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise((9, 7), 50).convert("RGB").save(file, form)
+    return file.getvalue()
+
+
+def test_paths_and_text_are_saved_as_they_are() -> None:
     seen = Problem(id="p", question="?", answer="1", images=("a.png", Path("b/c.png"), "data:image/png;base64,AA=="))
     back = problem_from_dict(json.loads(json.dumps(problem_to_dict(seen))))
     assert back.images == ("a.png", "b/c.png", "data:image/png;base64,AA==")
-    with pytest.raises(ValueError, match=r"'p' holds an image in memory \(bytes\)"):
-        problem_to_dict(Problem(id="p", question="?", answer="1", images=(b"\x89PNG",)))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_a_resumed_pool_gives_the_same_pixels(form: str) -> None:
+    data = encoded(form)
+    images = (data, Image.open(io.BytesIO(data)), Image.new("RGBA", (3, 3), (9, 9, 9, 90)))
+    pool = Pool(3)
+    pool.add([Problem(id="p", question="?", answer="1", images=images)])
+    (back,) = Pool.from_state(3, json.loads(json.dumps(pool.state()))).take(1)
+    assert back.images[0].startswith(f"data:image/{form.lower()};base64,")
+    for one, other in zip(images, back.images, strict=True):
+        assert open_image(one).tobytes() == open_image(other).tobytes()
+
+
+def test_an_image_that_is_none_cannot_be_saved() -> None:
+    with pytest.raises(ValueError, match="a int: neither a path nor bytes"):
+        problem_to_dict(Problem(id="p", question="?", answer="1", images=(3,)))
 
 
 def test_foreign_states_are_refused() -> None:

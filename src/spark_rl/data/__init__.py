@@ -6,6 +6,7 @@ Importing this package needs neither torch nor ``datasets``; readers of heavy fo
 from __future__ import annotations
 
 from spark_rl.data.layouts import DataError
-from spark_rl.data.load import check_disjoint, load_problems, remove_overlap
+from spark_rl.data.load import load_problems
+from spark_rl.data.overlap import check_disjoint, remove_overlap
 
 __all__ = ["DataError", "check_disjoint", "load_problems", "remove_overlap"]

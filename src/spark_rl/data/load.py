@@ -4,7 +4,8 @@ r"""Loading problems by specification, from files, saved data sets, the hub or t
 specification               what is read
 =========================== =========================================================================================
 ``procedural:FAMILY``       puzzles made on the spot (:mod:`spark_rl.data.procedural`)
-a file                      ``.json`` (a list of rows, or ``{"data": [...]}``), ``.jsonl``, ``.csv`` or ``.parquet``
+a file                      ``.json`` (a list of rows, ``{"data": [...]}``, or an object of rows, whose keys are their
+                            ids), ``.jsonl``, ``.csv`` or ``.parquet``
 a directory                 a data set written by ``Dataset.save_to_disk`` (``data.split`` picks from a ``DatasetDict``)
 anything else               a hub data set, ``name`` or ``name:config``, its split ``data.split`` or ``@split``
 =========================== =========================================================================================
@@ -12,9 +13,8 @@ anything else               a hub data set, ``name`` or ``name:config``, its spl
 A specification that exists on disk is read from disk. ``openai/gsm8k:main@test`` names a split of its own, so that
 training and held-out problems can come from one hub data set.
 
-Held-out problems must never reach training. The procedural families are disjoint by construction; for files,
-:func:`remove_overlap` takes from the training problems every one whose question is held out. Questions are compared as
-text, images apart: with generic questions over many images this removes more than it must, never less.
+Images are found and opened once while loading, so that a broken one shows before training starts, with its row
+(``data.images.broken``). Decoded pictures are not kept; encoded bytes from Parquet files and the hub are.
 
 Files are untrusted: JSON, CSV, Parquet and Arrow only, nothing is evaluated or unpickled, and a file that is malformed,
 not UTF-8 or absurdly nested is one line of :class:`DataError`. Single bad rows are skipped, counted and reported once.
@@ -26,118 +26,51 @@ import csv
 import difflib
 import itertools
 import json
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from spark_rl.config import DataConfig
-from spark_rl.data.layouts import DataError, RowError, check_columns, detect_layout, read_row
+from spark_rl.data.layouts import DataError
 from spark_rl.data.procedural import PREFIX, procedural_problems
+from spark_rl.data.source import Number, Source
 from spark_rl.problem import Problem
 
 Role = Literal["train", "heldout", "transfer"]
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
-HEAD = 100
-"""Rows looked at to find the layout and the columns."""
-
-logger = logging.getLogger(__name__)
 
 
 def load_problems(spec: str, config: DataConfig, role: Role = "train") -> tuple[Problem, ...]:
     """The problems of a specification, in the order of the source (procedural ones in a fixed shuffled order).
 
-    ``layout``, ``columns``, ``kind`` and ``split`` of ``config`` apply to every role, ``limit`` to ``train`` only. Ids
-    are unique: the stem of the source and the row number (the line number in a ``.jsonl`` file), or the id column.
+    ``layout``, ``columns``, ``images``, ``kind`` and ``split`` of ``config`` apply to every role; ``ranges``,
+    ``sample`` and ``limit`` to ``train`` only. Ids are unique: the id column, the key of the row, or the stem of the
+    source and the row number (the line number in a ``.jsonl`` file).
 
     Raises:
-        DataError: nothing can be read there, a column is missing, or no row is usable; one line with the mend.
+        DataError: nothing can be read there, a column is missing, an image is broken while ``data.images.broken`` is
+            ``error``, or no row is usable; one line with the mend.
     """
-    limit = config.limit if role == "train" else None
+    if role != "train":
+        config = config.model_copy(update={"limit": None, "sample": None, "ranges": None})
     if spec.startswith(PREFIX):
-        return procedural_problems(spec.removeprefix(PREFIX), "train" if role == "train" else "heldout", limit)
+        family = spec.removeprefix(PREFIX)
+        return procedural_problems(family, "train" if role == "train" else "heldout", config.limit)
     path = Path(spec).expanduser()
+    if path.is_dir():
+        return Source(spec, path.stem, path, config).problems(_read_saved(path, config.split))
     if path.exists():
-        rows = _read_saved(path, config.split) if path.is_dir() else _read_file(path)
-        return _problems(rows, spec, path.stem, config, limit)
+        return Source(spec, path.stem, path.parent, config).problems(_read_file(path))
     if path.suffix.lower() in SUFFIXES or spec.startswith((".", "/", "~")):
         siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
         close = difflib.get_close_matches(path.name, siblings, n=1)
         raise DataError(f"there is no file {spec}" + (f"; did you mean {path.parent / close[0]}?" if close else ""))
-    name = spec.partition("@")[0].partition(":")[0]
-    return _problems(_read_hub(spec, config.split), spec, name.rpartition("/")[2], config, limit)
+    name = spec.partition("@")[0].partition(":")[0].rpartition("/")[2]
+    return Source(spec, name, Path(), config).problems(_read_hub(spec, config.split))
 
 
-def check_disjoint(train: Iterable[Problem], heldout: Iterable[Problem]) -> int:
-    """How many questions the two share, white space apart; 0 is what a run needs."""
-    return len({_question_key(p) for p in train} & {_question_key(p) for p in heldout})
-
-
-def remove_overlap(train: Sequence[Problem], heldout: Iterable[Problem]) -> tuple[tuple[Problem, ...], int]:
-    """(the training problems whose question is not held out, how many were removed); the count is logged.
-
-    Raises:
-        DataError: none is left.
-    """
-    held = {_question_key(problem) for problem in heldout}
-    kept = tuple(problem for problem in train if _question_key(problem) not in held)
-    removed = len(train) - len(kept)
-    if train and not kept:
-        raise DataError(
-            f"all {removed} training problems of {train[0].source} are held out, {train[0].id} for one; "
-            "give data.heldout another source or split, or null"
-        )
-    if removed:
-        logger.warning("removed %d of %d training problems whose question is held out", removed, len(train))
-    return kept, removed
-
-
-def _question_key(problem: Problem) -> str:
-    return " ".join(problem.question.split())
-
-
-def _problems(
-    rows: Iterator[tuple[int, Any]], spec: str, stem: str, config: DataConfig, limit: int | None
-) -> tuple[Problem, ...]:
-    """Usable rows as problems, at most ``limit``; the others are counted and reported in one line."""
-    head = list(itertools.islice(rows, HEAD))
-    objects = [row for _, row in head if isinstance(row, Mapping)]
-    if not objects:
-        raise DataError(f"{spec} has no rows" if not head else f"{spec}: rows must be objects with named columns")
-    layout = config.layout if config.layout != "auto" else detect_layout(objects, config.columns)
-    check_columns(objects, layout, config.columns, spec)
-    problems: list[Problem] = []
-    ids: set[str] = set()
-    skipped: list[tuple[int, RowError]] = []
-    for number, row in itertools.chain(head, rows):
-        try:
-            problem = read_row(row, layout, config.columns, config.kind, spec)
-        except RowError as error:
-            skipped.append((number, error))
-            continue
-        own = row.get(config.columns.id) if config.columns.id is not None else None
-        problems.append(replace(problem, id=_unique(f"{stem}-{number}" if own is None else str(own), ids)))
-        if len(problems) == limit:
-            break
-    if skipped:
-        (first, why), read = skipped[0], len(skipped) + len(problems)
-        if not problems:
-            raise DataError(f"{spec}: none of {read} rows is usable as {layout}: first is row {first}, {why}")
-        logger.warning("skipped %d of %d rows of %s: first is row %d, %s", len(skipped), read, spec, first, why)
-    return tuple(problems)
-
-
-def _unique(wanted: str, taken: set[str]) -> str:
-    """``wanted``, or with ``-2``, ``-3``, ... behind it, and now taken."""
-    names = itertools.chain((wanted,), (f"{wanted}-{i}" for i in itertools.count(2)))
-    name = next(name for name in names if name not in taken)
-    taken.add(name)
-    return name
-
-
-def _read_file(path: Path) -> Iterator[tuple[int, Any]]:
+def _read_file(path: Path) -> Iterator[tuple[Number, Any]]:
     """(row number, row) of a file; numbers start at 1."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -154,7 +87,7 @@ def _read_file(path: Path) -> Iterator[tuple[int, Any]]:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}); convert it") from None
 
 
-def _read_json(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+def _read_json(text: str, path: Path) -> Iterator[tuple[Number, Any]]:
     try:
         tree = json.loads(text)
     except json.JSONDecodeError as error:
@@ -163,13 +96,15 @@ def _read_json(text: str, path: Path) -> Iterator[tuple[int, Any]]:
         raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not usable JSON ({_why(error)})") from None
+    if isinstance(tree, dict) and tree and all(isinstance(row, dict) for row in tree.values()):
+        return iter(tree.items())
     rows = tree.get("data") if isinstance(tree, dict) else tree
     if not isinstance(rows, list):
-        raise DataError(f'{path} must hold a list of rows, or an object with such a list under "data"')
+        raise DataError(f'{path} must hold a list of rows, an object of rows, or one with a list under "data"')
     return enumerate(rows, start=1)
 
 
-def _read_lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+def _read_lines(text: str, path: Path) -> Iterator[tuple[Number, Any]]:
     # not splitlines(): JSON strings may hold U+2028 and other separators unescaped
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -181,14 +116,14 @@ def _read_lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
                 ) from None
 
 
-def _read_csv(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+def _read_csv(text: str, path: Path) -> Iterator[tuple[Number, Any]]:
     try:
         yield from enumerate(csv.DictReader(text.splitlines(keepends=True), restkey="(more)", strict=True), start=1)
     except csv.Error as error:
         raise DataError(f"{path}: not valid CSV ({error})") from None
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
+def _read_parquet(path: Path) -> Iterator[tuple[Number, Any]]:
     # heavy, and only this format needs it; no stubs
     import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
@@ -200,7 +135,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
         raise DataError(f"{path} is not a readable Parquet file ({_why(error)})") from None
 
 
-def _read_saved(path: Path, split: str) -> Iterator[tuple[int, Any]]:
+def _read_saved(path: Path, split: str) -> Iterator[tuple[Number, Any]]:
     import datasets
 
     try:
@@ -213,10 +148,16 @@ def _read_saved(path: Path, split: str) -> Iterator[tuple[int, Any]]:
         if split not in saved:
             raise DataError(f"{path} has no split {split!r}; set data.split to one of: {', '.join(saved)}")
         saved = saved[split]
-    return enumerate(saved, start=1)
+    return _raw(saved)
 
 
-def _read_hub(spec: str, split: str) -> Iterator[tuple[int, Any]]:
+def _raw(rows: Any) -> Iterator[tuple[Number, Any]]:
+    """The rows of a ``datasets.Dataset`` as they are stored: images encoded, not decoded and encoded again."""
+    tables = rows.with_format("arrow").iter(batch_size=100)
+    return enumerate((row for table in tables for row in table.to_pylist()), start=1)
+
+
+def _read_hub(spec: str, split: str) -> Iterator[tuple[Number, Any]]:
     import datasets
 
     where, _, own_split = spec.partition("@")
@@ -228,7 +169,7 @@ def _read_hub(spec: str, split: str) -> Iterator[tuple[int, Any]]:
             f"there is no file {spec}, and the hub data set could not be loaded ({_why(error)}); "
             "check the name and the connection"
         ) from None
-    return enumerate(loaded, start=1)
+    return _raw(loaded)
 
 
 def _why(error: BaseException) -> str:

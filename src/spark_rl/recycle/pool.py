@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
+from spark_rl.data.images import image_text
 from spark_rl.problem import Problem
 
 
@@ -65,19 +65,13 @@ class Pool:
 
 
 def problem_to_dict(problem: Problem) -> dict[str, Any]:
-    """A problem as plain JSON values; paths of images become text.
+    """A problem as plain JSON values; images in memory become ``data:`` strings, with the same pixels.
 
     Raises:
-        ValueError: an image is neither a path nor a ``data:`` string.
+        ImageError: an image can't be encoded.
     """
     values = {field.name: getattr(problem, field.name) for field in fields(Problem)}
-    for image in problem.images:
-        if not isinstance(image, str | Path):
-            raise ValueError(
-                f"problem {problem.id!r} holds an image in memory ({type(image).__name__}), which cannot be saved; "
-                "give images as paths or data: strings"
-            )
-    return values | {"images": [str(image) for image in problem.images], "choices": list(problem.choices)}
+    return values | {"images": [image_text(image) for image in problem.images], "choices": list(problem.choices)}
 
 
 def problem_from_dict(values: Mapping[str, Any]) -> Problem:

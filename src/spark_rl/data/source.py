@@ -1,0 +1,179 @@
+"""From the rows of one source to problems d = (q, a, I) (Sec. 3.1): parsed, chosen, their images opened once.
+
+Every row ends in one of four places: a problem, ``unusable`` (no question, no gold answer the verifier can use),
+``outside`` of ``data.ranges``, or ``broken`` (an image can't be opened). Each is counted and reported in one line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from spark_rl.config import DataConfig
+from spark_rl.data.images import ImageError, check_images, stored_image
+from spark_rl.data.layouts import DataError, Layout, check_columns, detect_layout, read_row
+from spark_rl.data.rows import RowError, within_ranges
+from spark_rl.problem import Problem
+
+HEAD = 100
+"""Rows looked at to find the layout and the columns."""
+CHUNK = 256
+"""Problems whose images are opened together."""
+
+Number = int | str
+"""Where a row stands: its number, counted from 1, or its key."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Source:
+    """Reads the rows of one source, and counts what becomes of them."""
+
+    spec: str
+    """Where the rows come from, for messages."""
+    stem: str
+    """What ids begin with."""
+    folder: Path
+    """Where relative image paths start, unless ``data.images.root`` says otherwise."""
+    config: DataConfig
+    layout: Layout = "columns"
+    read: int = 0
+    outside: int = 0
+    unusable: list[tuple[Number, str]] = field(default_factory=list)
+    broken: list[tuple[Number, str]] = field(default_factory=list)
+    _opened: dict[str | bytes, ImageError | None] = field(default_factory=dict, repr=False)
+
+    def problems(self, rows: Iterator[tuple[Number, Any]]) -> tuple[Problem, ...]:
+        """Usable rows as problems, as many as ``ranges``, ``sample`` and ``limit`` ask for, in the order of the source.
+
+        Raises:
+            DataError: there is no usable row, a column is missing, or an image is broken and may not be.
+        """
+        head = list(itertools.islice(rows, HEAD))
+        objects = [row for _, row in head if isinstance(row, Mapping)]
+        if not objects:
+            raise DataError(
+                f"{self.spec}: rows must be objects with named columns" if head else f"{self.spec} has no rows"
+            )
+        settings = self.config
+        self.layout = settings.layout if settings.layout != "auto" else detect_layout(objects, settings.columns)
+        check_columns(objects, self.layout, settings.columns, self.spec)
+        self._check_ranges(objects)
+        parsed = self._parsed(itertools.chain(head, rows))
+        if settings.sample is None:
+            found = list(itertools.islice(self._sighted(parsed), settings.limit))
+        else:
+            everything = list(parsed)
+            order = random.Random(settings.sample_seed).sample(range(len(everything)), len(everything))
+            place = {everything[position][1].id: position for position in order}
+            drawn = itertools.islice(self._sighted(everything[position] for position in order), settings.sample)
+            found = sorted(drawn, key=lambda problem: place[problem.id])
+            if len(found) < settings.sample:
+                logger.warning("data.sample asks for %d problems; %s has %d", settings.sample, self.spec, len(found))
+            found = found[: settings.limit]
+        self._report(len(found))
+        return tuple(found)
+
+    def _check_ranges(self, head: Sequence[Mapping[Any, Any]]) -> None:
+        for name in self.config.ranges or ():
+            if not any(name in row for row in head):
+                there = ", ".join(str(key) for key in head[0])
+                raise DataError(f"{self.spec}: data.ranges names {name!r}, which is no column; there are: {there}")
+
+    def _parsed(self, rows: Iterable[tuple[Number, Any]]) -> Iterator[tuple[Number, Problem]]:
+        """(number, problem) of the rows with a question and a gold answer, their images as they stand in the row."""
+        settings, ids = self.config, set[str]()
+        for number, row in rows:
+            self.read += 1
+            if isinstance(row, Mapping) and not within_ranges(row, settings.ranges or {}):
+                self.outside += 1
+                continue
+            try:
+                problem = read_row(row, self.layout, settings.columns, settings.kind, self.spec)
+            except RowError as error:
+                self.unusable.append((number, str(error)))
+                continue
+            own = row.get(settings.columns.id) if settings.columns.id is not None else None
+            if own is None:
+                own = number if isinstance(number, str) else f"{self.stem}-{number}"
+            yield number, replace(problem, id=_unique(str(own), ids))
+
+    def _sighted(self, problems: Iterable[tuple[Number, Problem]]) -> Iterator[Problem]:
+        """The problems whose images can all be opened, each image in the form that is kept.
+
+        Raises:
+            DataError: one can't, and ``data.images.broken`` is ``error``.
+        """
+        settings = self.config
+        size = min(CHUNK, settings.sample or CHUNK, settings.limit or CHUNK)
+        remaining = iter(problems)
+        while chunk := list(itertools.islice(remaining, size)):
+            resolved = [self._resolved(problem) for _, problem in chunk]
+            images = (image for problem in resolved if isinstance(problem, Problem) for image in problem.images)
+            new = list(dict.fromkeys(image for image in images if image not in self._opened))
+            if new:
+                self._opened.update(zip(new, check_images(new, settings.images), strict=True))
+            for (number, _), problem in zip(chunk, resolved, strict=True):
+                if isinstance(problem, ImageError):
+                    self._leave_out(number, problem)
+                    continue
+                errors = (error for image in problem.images if (error := self._opened[image]) is not None)
+                bad = next(errors, None)
+                if bad is None:
+                    yield problem
+                else:
+                    self._leave_out(number, bad)
+
+    def _resolved(self, problem: Problem) -> Problem | ImageError:
+        root = self.config.images.root
+        folder = self.folder if root is None else Path(root).expanduser()
+        try:
+            return replace(problem, images=tuple(stored_image(image, folder) for image in problem.images))
+        except ImageError as error:
+            return error
+
+    def _leave_out(self, number: Number, error: ImageError) -> None:
+        if self.config.images.broken == "error":
+            raise DataError(
+                f"{self.spec}, row {number}: image {error}; mend it, set data.images.root to the folder that paths "
+                "start from, or data.images.broken to skip"
+            )
+        self.broken.append((number, " ".join(str(error).splitlines())))
+
+    def _report(self, found: int) -> None:
+        """One line for each kind of row that was left out.
+
+        Raises:
+            DataError: no row is left.
+        """
+        for lost, how in (
+            (self.unusable, f"usable as {self.layout}"),
+            (self.broken, "usable with its images"),
+        ):
+            if lost:
+                number, why = lost[0]
+                if not found and (len(lost) + self.outside == self.read or lost is self.broken):
+                    raise DataError(f"{self.spec}: none of {self.read} rows is {how}: first is row {number}, {why}")
+                of_what = "" if lost is self.unusable else " for their images"
+                logger.warning(
+                    "skipped %d of %d rows of %s%s: first is row %s, %s",
+                    len(lost), self.read, self.spec, of_what, number, why,
+                )  # fmt: skip
+        if self.outside:
+            if not found:
+                raise DataError(f"{self.spec}: none of {self.read} rows is within data.ranges; widen them")
+            logger.info("data.ranges leaves out %d of %d rows of %s", self.outside, self.read, self.spec)
+
+
+def _unique(wanted: str, taken: set[str]) -> str:
+    """``wanted``, or with ``-2``, ``-3``, ... behind it, and now taken."""
+    names = itertools.chain((wanted,), (f"{wanted}-{i}" for i in itertools.count(2)))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return name
