@@ -6,10 +6,13 @@ BIN := $(VENV)/bin
 RUN ?=
 STAMP := $(VENV)/.installed
 
-.PHONY: train test check install base bench docs clean
+.PHONY: train train-vl test check install base base-vl bench docs clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	$(BIN)/spark-rl train $(RUN)
+
+train-vl: $(STAMP)  ## train the embedded default that sees
+	$(BIN)/spark-rl train --config tiny-vl $(RUN)
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest
@@ -30,9 +33,13 @@ $(STAMP): pyproject.toml constraints.txt
 base: $(STAMP)  ## make the embedded base again, from random weights (about 15 minutes)
 	$(BIN)/python -m spark_rl.embedded.build
 
+base-vl: $(STAMP)  ## make the embedded base that sees again (about 15 minutes)
+	$(BIN)/python -m spark_rl.embedded.build_vision
+
 bench: $(STAMP)  ## the speed measurements of benchmarks/
 	$(BIN)/python benchmarks/rollout_speed.py
 	$(BIN)/python benchmarks/grading.py
+	$(BIN)/python benchmarks/shared_prompt.py
 
 docs: $(STAMP)  ## write docs/configuration.md from the settings' own docstrings
 	$(BIN)/spark-rl config --markdown docs/configuration.md

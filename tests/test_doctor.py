@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -59,11 +60,18 @@ def test_the_embedded_base_is_loaded_and_counted(findings: dict[str, Finding]) -
     assert findings["embedded base"].found == "0.81 M weights"
 
 
-def test_a_missing_base_names_its_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, "EMBEDDED", tmp_path)
-    said = next(finding for finding in examine_machine() if finding.what == "embedded base")
-    assert (said.found, said.level) == ("missing", "missing")
-    assert "spark_rl.embedded.build" in said.meaning
+def test_missing_bases_name_their_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "EMBEDDED", dict.fromkeys(doctor.EMBEDDED, tmp_path))
+    said = {finding.what: finding for finding in examine_machine() if finding.what.endswith(" base")}
+    assert {(finding.found, finding.level) for finding in said.values()} == {("missing", "missing")}
+    assert "spark_rl.embedded.build makes" in said["embedded base"].meaning
+    assert "spark_rl.embedded.build_vision makes" in said["embedded-vl base"].meaning
+
+
+def test_torchvision_is_not_needed(findings: dict[str, Finding]) -> None:
+    assert (findings["torchvision"].found == "not installed") == (find_spec("torchvision") is None)
+    assert "not needed" in findings["torchvision"].meaning
+    assert findings["torchvision"].level == "ok"
 
 
 def test_the_command_prints_and_writes_what_was_found(tmp_path: Path) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from spark_rl.config import ChatConfig
+from spark_rl.data.images import open_image
 from spark_rl.measure import batch_metrics, rollout_records
 from spark_rl.problem import STATUSES, Completion, Group, Kind, Problem, Rollout, Status, Task, Verdict
+from spark_rl.report.thumbnails import BUDGET, MOST, SIDE, thumbnails
+from vision import draw_image
 
 
 def rollout(status: Status, logprobs: tuple[float, ...] = (-1.0,), *, cut: bool = False) -> Rollout:
@@ -42,6 +48,8 @@ def test_golden_metrics_of_a_mixed_batch() -> None:
     assert "recycled/policy" not in metrics
     assert "recycled/pairwise" not in metrics
     assert metrics["tokens"] == 2 + 1 + 4 + 1 + 4
+    assert metrics["prompt_tokens"] == 4 * 2, "a group's prompt counts once"
+    assert "images" not in metrics
     assert metrics["entropy"] == pytest.approx((3 + 0.5 + 4.5 + 2 + 4) / 12)
     assert metrics["length/mean"] == 1.5
     assert metrics["length/max"] == 4
@@ -102,3 +110,32 @@ def test_so_many_records_of_each_task() -> None:
     found = [(record["task"], record["problem"]) for record in records(groups, 2)]
     assert found == [("policy", "p-0"), ("policy", "p-1"), ("pointwise", "p"), ("pointwise", "p")]
     assert records(groups, 0) == []
+
+
+def test_images_are_counted_and_kept_as_thumbnails() -> None:
+    picture = draw_image(0, 500, 300)
+    seen = replace(group(rollout("wrong")), problem=Problem("p", "What?", "42", images=(picture, picture)))
+    assert batch_metrics([seen, group(rollout("wrong"))])["images"] == 2
+    with_images, without = records([seen, group(rollout("wrong"))], 2)
+    assert "images" not in without
+    first, second = with_images["images"]
+    assert first == second
+    small = open_image(first)
+    assert small.size == (160, 96)
+    assert small.getpixel((0, 0)) == pytest.approx(picture.getpixel((0, 0)), abs=8)
+    json.dumps(with_images, allow_nan=False)
+
+
+def test_thumbnails_are_few_and_small_whatever_the_images() -> None:
+    noise = Image.effect_noise((900, 700), 90).convert("RGB")
+    found = thumbnails([noise] * 9)
+    assert len(found) == MOST
+    assert sum(map(len, found)) <= BUDGET
+    assert max(open_image(found[0]).size) <= SIDE
+
+
+def test_an_image_that_is_gone_costs_no_record(tmp_path: Path) -> None:
+    draw_image(1, 40, 40).save(tmp_path / "there.png")
+    images = (str(tmp_path / "gone.png"), str(tmp_path / "there.png"))
+    (record,) = records([replace(group(rollout("wrong")), problem=Problem("p", "What?", "42", images=images))], 1)
+    assert len(record["images"]) == 1

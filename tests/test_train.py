@@ -55,7 +55,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def base_weights() -> dict[str, torch.Tensor]:
-    return weights(EMBEDDED if BASE == "embedded" else Path(BASE))
+    return weights(EMBEDDED["embedded"] if BASE == "embedded" else Path(BASE))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The command line: ``spark-rl train | solve | judge | recycle | ablate | report | doctor | config``.
+"""The command line: ``spark-rl train | solve | judge | eval | recycle | ablate | report | doctor | config``.
 
 Arguments are parsed before anything heavy is imported, so ``--help`` answers at once. Every command prints for people
 and, with ``--json FILE``, writes the same facts for programs. Exit code 2 is the user's mistake, told in one line;
@@ -28,18 +28,33 @@ Every setting can be given as KEY=VALUE; `spark-rl config` lists them all.""",
 examples:
   spark-rl solve "7*_-4+2=19"
   spark-rl solve "7*_-4+2=19" --model runs/a             a trained run
+  spark-rl solve "How many triangles?" --image figure.png --model Qwen/Qwen2.5-VL-7B-Instruct
   spark-rl solve --file problems.jsonl --out traces.jsonl inference.rounds=4""",
     "judge": """\
 examples:
   spark-rl judge --question "7*_-4+2=19" --response "\\boxed{3}"
   spark-rl judge --question "7*_-4+2=19" --response "\\boxed{3}" --other "\\boxed{4}"
-  spark-rl judge --file responses.jsonl --out verdicts.jsonl   (question, response[, response_b] per line)""",
+  spark-rl judge --question "How many?" --response "\\boxed{3}" --image figure.png
+  spark-rl judge --file responses.jsonl --out verdicts.jsonl
+                                        (per line: question, response[, response_b][, image or images])""",
+    "eval": """\
+examples:
+  spark-rl eval                                          the embedded base on its held-out puzzles
+  spark-rl eval --model runs/a --data math500.jsonl --data aime24.jsonl --out rows.jsonl --json scores.json
+  spark-rl eval --model Qwen/Qwen2.5-VL-7B-Instruct --data mathvision/test.jsonl --tts 2 --out rows.jsonl
+  spark-rl eval ... --out rows.jsonl --resume            continue after a kill; nothing is asked twice
+
+Greedy, unless inference.temperature says otherwise. A line of --out holds prompt, response, verdict and judgement.""",
     "recycle": """\
 examples:
   spark-rl recycle --show 6                              sample with the embedded base, print recycled problems
   spark-rl recycle --rollouts rollouts.jsonl --out recycled.jsonl
-                                                         recycle anybody's responses (question, answer, responses)""",
+                                                         recycle anybody's responses
+                                        (per line: question, answer, responses[, image or images])""",
 }
+
+FUNCTIONS = {"eval": "evaluate"}
+"""Commands whose function can't have their name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.json is not None and arguments.json.is_dir():
             raise UserError(f"--json {arguments.json} is a directory; give a file name")
-        run = getattr(commands, arguments.command)
+        run = getattr(commands, FUNCTIONS.get(arguments.command, arguments.command))
         facts: dict[str, Any] = run(arguments)
         if arguments.json is not None:
             _write(arguments.json, json.dumps(facts, indent=2, allow_nan=False) + "\n")
@@ -59,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"spark-rl: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("spark-rl: stopped; a training run continues with --resume", file=sys.stderr)
+        print("spark-rl: stopped; train and eval continue with --resume", file=sys.stderr)
         return 130
     return 0
 
@@ -108,8 +123,10 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
     train = _command(commands, "train", "train a model with SPARK")
-    train.add_argument("--config", help="a YAML file, or the name of a recipe (default: tiny, unless --model is given)")
-    train.add_argument("--model", help="a directory, a hub id, or 'embedded'")
+    train.add_argument(
+        "--config", help="a YAML file, or a recipe's name (default: the embedded base's, tiny or tiny-vl)"
+    )
+    train.add_argument("--model", help="a directory, a hub id, 'embedded', or 'embedded-vl', which sees")
     train.add_argument("--data", help="a JSON, JSONL or Parquet file, a hub data set, or procedural:FAMILY")
     train.add_argument("--heldout", help="problems to evaluate on before and after, never trained on; or split:N")
     train.add_argument("--run-dir", help="where to write the run (default: runs/<time>-seed<seed>)")
@@ -119,6 +136,7 @@ def _parser() -> _Parser:
     solve = _command(commands, "solve", "answer, judge the answer, reflect: test-time scaling")
     solve.add_argument("question", nargs="?", help="one question (or use --file)")
     _model_options(solve)
+    _image_option(solve)
     solve.add_argument("--file", type=Path, help="a file of problems, in any layout that train reads")
     solve.add_argument("--out", type=Path, help="write one JSON line per problem, with every round")
 
@@ -127,8 +145,11 @@ def _parser() -> _Parser:
     judge.add_argument("--question", help="the question that was answered")
     judge.add_argument("--response", help="the response to judge")
     judge.add_argument("--other", help="a second response; the model says which of the two is right")
-    judge.add_argument("--file", type=Path, help="JSON lines with question, response and perhaps response_b")
+    _image_option(judge)
+    judge.add_argument("--file", type=Path, help="JSON lines with question, response and perhaps response_b, images")
     judge.add_argument("--out", type=Path, help="write one JSON line per judgement")
+
+    _add_eval(commands)
 
     recycle = _command(commands, "recycle", "turn rollouts into judge and reflection problems")
     _model_options(recycle)
@@ -156,6 +177,18 @@ def _parser() -> _Parser:
     return parser
 
 
+def _add_eval(commands: Any) -> None:
+    evaluate = _command(
+        commands, "eval", "ask a model whole sets of problems: accuracy, judge accuracy, test-time scaling"
+    )
+    _model_options(evaluate)
+    evaluate.add_argument("--data", action="append", metavar="SPEC", help="what train reads; again for more sets")
+    evaluate.add_argument("--limit", type=_positive, metavar="N", help="only the first N problems of each set")
+    evaluate.add_argument("--tts", type=_count, default=0, metavar="N", help="judge and reflect, N rounds (default: 0)")
+    evaluate.add_argument("--out", type=Path, metavar="FILE", help="write one JSON line per problem as it is asked")
+    evaluate.add_argument("--resume", action="store_true", help="continue --out where it stopped")
+
+
 class _Parser(argparse.ArgumentParser):
     """One line per mistake, instead of the usage text."""
 
@@ -176,8 +209,27 @@ def _command(commands: Any, name: str, about: str, *, overrides: bool = True) ->
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="a run directory, a model directory, a hub id, or 'embedded' (the default)")
+    parser.add_argument("--model", help="a run, a model directory, a hub id, 'embedded' (the default) or 'embedded-vl'")
     parser.add_argument("--config", help="a YAML file or recipe name, for a model that is not a run")
+
+
+def _image_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--image", action="append", default=[], metavar="PATH",
+        help="an image of the question; again for more, in the order of its <image> markers, if it has any",
+    )  # fmt: skip
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
 
 
 def _is_setting(text: str) -> bool:

@@ -14,11 +14,13 @@ from typing import Literal
 
 import torch
 
-from spark_rl.config import Config
+from spark_rl.config import parse_config
 from spark_rl.learner.model import EMBEDDED, load_model, resolve_device
 
 BYTES_PER_WEIGHT = {"train": 16.0, "lora": 2.2, "infer": 2.0}
 """float32 weights, gradients and two Adam moments (4 + 4 + 4 + 4 bytes); bfloat16 weights under adapters or alone."""
+
+_BUILDERS = {"embedded": "spark_rl.embedded.build", "embedded-vl": "spark_rl.embedded.build_vision"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +34,17 @@ class Finding:
 
 
 def examine_machine() -> list[Finding]:
-    """Software, hardware, a real matrix product, the embedded base, and the model sizes that fit."""
+    """Software, hardware, a real matrix product, the embedded bases, and the model sizes that fit."""
     findings = [
         Finding("python", platform.python_version(), "3.11 or newer is needed"),
         *(Finding(name, _version(name), "required") for name in ("torch", "transformers", "math-verify")),
         _flash_attention(),
+        _torchvision(),
         _cores(),
         _memory(),
         _device(),
         _speed(),
-        _base(),
+        *(_base(name, folder) for name, folder in EMBEDDED.items()),
     ]
     disk = shutil.disk_usage(Path.cwd()).free
     return [*findings, Finding("free disk here", _gib(disk), "a checkpoint takes about 3 times the model"), _largest()]
@@ -58,6 +61,12 @@ def _flash_attention() -> Finding:
     there = find_spec("flash_attn") is not None
     found = _version("flash_attn") if there else "not installed"
     return Finding("flash_attn", found, "optional, for model.attention=flash_attention_2", "ok" if there else "note")
+
+
+def _torchvision() -> Finding:
+    there = find_spec("torchvision") is not None
+    found = _version("torchvision") if there else "not installed"
+    return Finding("torchvision", found, "not needed: images are read and prepared with Pillow")
 
 
 def _cores() -> Finding:
@@ -101,12 +110,14 @@ def _speed() -> Finding:
     )
 
 
-def _base() -> Finding:
-    if not (EMBEDDED / "model.safetensors").exists():
-        return Finding("embedded base", "missing", "python -m spark_rl.embedded.build makes it", "missing")
-    loaded = load_model(Config())
+def _base(name: str, folder: Path) -> Finding:
+    what = f"{name} base"
+    if not (folder / "model.safetensors").exists():
+        return Finding(what, "missing", f"python -m {_BUILDERS[name]} makes it", "missing")
+    loaded = load_model(parse_config({"model": {"path": str(folder)}}))
     count = sum(p.numel() for p in loaded.model.parameters())
-    return Finding("embedded base", f"{count / 1e6:.2f} M weights", "spark-rl train runs here")
+    runs = "spark-rl train" if name == "embedded" else f"spark-rl train --model {name}"
+    return Finding(what, f"{count / 1e6:.2f} M weights", f"{runs} runs here")
 
 
 def _largest() -> Finding:

@@ -23,7 +23,7 @@ from spark_rl.rollout import stream_seed
 from spark_rl.verify import extract_boxed, read_verdict
 
 IMAGE_BATCH = 64
-"""Problems with images asked together: a picture of a million pixels is 25 MB of them when it is ready for the model."""
+"""Problems with images asked together: a picture of a million pixels is 25 MB when it is ready for the model."""
 
 
 @dataclass(frozen=True, slots=True)

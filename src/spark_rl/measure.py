@@ -9,12 +9,13 @@ from typing import Any
 from spark_rl.chat import policy_prompt
 from spark_rl.config import ChatConfig
 from spark_rl.problem import STATUSES, TASKS, Group
+from spark_rl.report.thumbnails import thumbnails
 
 Metrics = dict[str, Any]
 
 
 def batch_metrics(groups: Sequence[Group]) -> Metrics:
-    """Rewards by task, statuses, label and verdict balance, lengths, entropy and token count of one step.
+    """Rewards by task, statuses, label and verdict balance, lengths, entropy, and tokens and images of one step.
 
     ``entropy`` is the mean negative log-probability of the sampled tokens: an unbiased estimate of the sampling
     distribution's entropy per token, in nats.
@@ -34,9 +35,13 @@ def batch_metrics(groups: Sequence[Group]) -> Metrics:
     metrics |= _balance(groups, ("Yes", "No")) | _balance(groups, ("A", "B"))
     lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
     tokens = sum(lengths)
+    images = sum(len(group.problem.images) for group in groups)
+    if images:
+        metrics["images"] = images
     surprise = -sum(sum(rollout.completion.logprobs) for rollout in rollouts)
     return metrics | {
         "tokens": tokens,
+        "prompt_tokens": sum(len(group.prompt_ids) for group in groups),
         "entropy": surprise / max(1, tokens),
         "length/mean": tokens / len(rollouts),
         "length/max": max(lengths),
@@ -63,7 +68,7 @@ def _balance(groups: Sequence[Group], labels: tuple[str, str]) -> Metrics:
 
 
 def rollout_records(groups: Sequence[Group], step: int, count: int, chat: ChatConfig) -> Iterator[dict[str, Any]]:
-    """The first ``count`` groups of each task, one rollout of each, for ``rollouts.jsonl``."""
+    """The first ``count`` groups of each task, one rollout of each, for ``rollouts.jsonl``; images as thumbnails."""
     left = Counter(dict.fromkeys(TASKS, count))
     for group in groups:
         problem = group.problem
@@ -75,4 +80,5 @@ def rollout_records(groups: Sequence[Group], step: int, count: int, chat: ChatCo
             "step": step, "task": problem.task, "problem": problem.id, "prompt": policy_prompt(problem, chat),
             "response": rollout.text, "label": problem.answer, "reward": rollout.reward,
             "status": rollout.verdict.status, "extracted": rollout.verdict.extracted,
+            **({"images": thumbnails(problem.images)} if problem.images else {}),
         }  # fmt: skip

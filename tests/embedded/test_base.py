@@ -15,7 +15,7 @@ from spark_rl.learner.model import EMBEDDED
 
 @pytest.mark.parametrize("loaded", [False, True])
 def test_the_tokenizer_round_trips_everything_the_base_is_shown(loaded: bool) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED) if loaded else build_tokenizer()
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED["embedded"]) if loaded else build_tokenizer()
     demonstrator, rng = Demonstrator(), random.Random(2)
     for _ in range(500):
         prompt, response = demonstrator.draw(rng, 0.5)
@@ -30,14 +30,14 @@ def test_numbers_are_one_token_each() -> None:
 
 
 def test_the_base_loads_with_plain_transformers_and_is_small() -> None:
-    model = AutoModelForCausalLM.from_pretrained(EMBEDDED)
+    model = AutoModelForCausalLM.from_pretrained(EMBEDDED["embedded"])
     assert type(model).__name__ == "Qwen2ForCausalLM"
     assert sum(p.numel() for p in model.parameters()) < 1_000_000
-    assert (EMBEDDED / "model.safetensors").stat().st_size < 8 * 2**20
+    assert (EMBEDDED["embedded"] / "model.safetensors").stat().st_size < 8 * 2**20
 
 
 def test_the_chat_template_marks_where_the_answer_begins() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED["embedded"])
     chat = [{"role": "user", "content": "solve 7*_-4=17"}]
     assert tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) == "<bos>solve 7*_-4=17\n"
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -7,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from spark_rl.config import Config
+from spark_rl.data.images import open_image
 from spark_rl.report import MetricsLog, write_report
+from spark_rl.report.thumbnails import MOST, thumbnails
+from vision import draw_image
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)> \" ' & \x00\x1b[2J"
+EVIL_NAME = '"><b onclick=alert(1)>'
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
@@ -310,3 +317,71 @@ def test_what_is_not_a_run_is_a_one_line_error(tmp_path: Path, name: str, conten
 def test_a_directory_that_does_not_exist_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a run directory"):
         write_report(tmp_path / "nowhere")
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (90, 60), form: str = "PNG") -> str:
+    file = io.BytesIO()
+    draw_image(seed, *size).save(file, form)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def images_of(page: Page) -> list[dict[str, str | None]]:
+    return [attributes for tag, attributes in page.tags if tag == "img"]
+
+
+def test_images_stand_beside_prompt_and_response(tmp_path: Path) -> None:
+    (thumbnail, other) = thumbnails([draw_image(0, 90, 60), draw_image(1, 300, 300)])
+    rollout = {"step": 1, "task": "policy", "problem": "tiles-1", "prompt": "How many?", "images": [thumbnail, other]}
+    text, page = report(make_run(tmp_path / "run", [record(1, images=2)], [rollout]))
+    first, second = images_of(page)
+    assert (first["alt"], second["alt"]) == ("image 1 of 2 of tiles-1", "image 2 of 2 of tiles-1")
+    assert [open_image(shown["src"]).size for shown in (first, second)] == [(90, 60), (160, 160)]
+    assert open_image(first["src"]).tobytes() == open_image(thumbnail).tobytes()
+    assert text.index("<img") < text.index("How many?")
+    assert "img-src data:" in text
+    assert "Images" in page.text
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        EVIL,
+        [EVIL, 7, None, {"a": 1}],
+        ["/etc/passwd", "https://example.org/a.png", "javascript:alert(1)"],
+        ['data:image/png;base64,"><script>alert(1)</script>'],
+        ["data:image/svg+xml;base64,PHN2Zz48L3N2Zz4="],
+        ["data:image/png;base64,PHN2Zz48c2NyaXB0PmFsZXJ0KDEpPC9zY3JpcHQ+PC9zdmc+"],
+        [picture(form="JPEG")],
+        ["data:image/png;base64," + "A" * 100_000],
+    ],
+)
+def test_what_is_no_thumbnail_is_not_shown(tmp_path: Path, images: object) -> None:
+    rollout = {"step": 1, "task": "policy", "problem": "p", "prompt": "q", "response": "r", "images": images}
+    text, page = report(make_run(tmp_path / "run", [record(1)], [rollout]))
+    assert images_of(page) == []
+    assert page.count("script") == 0
+    assert "alert(1)" not in text
+
+
+def test_a_recorded_picture_is_encoded_again(tmp_path: Path) -> None:
+    """Bytes behind a PNG's end are still a PNG to every reader: they do not reach the page."""
+    hidden = base64.b64decode(picture().partition(",")[2]) + b"<script>alert(1)</script>"
+    text = f"data:image/png;base64,{base64.b64encode(hidden).decode()}"
+    rollout = {"step": 1, "task": "policy", "problem": EVIL_NAME, "images": [text] * 9}
+    page_text, page = report(make_run(tmp_path / "run", [record(1)], [rollout]))
+    shown = images_of(page)
+    assert len(shown) == MOST
+    assert all(base64.b64decode((one["src"] or "").partition(",")[2]).endswith(b"IEND\xaeB`\x82") for one in shown)
+    assert "<script" not in page_text
+    assert {one["alt"] for one in shown} == {f"image {number} of 4 of {EVIL_NAME}" for number in range(1, 5)}
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+
+
+def test_many_images_make_a_page_of_bounded_size(tmp_path: Path) -> None:
+    noise = Image.effect_noise((600, 400), 90).convert("RGB")
+    small = thumbnails([noise] * 4)
+    tasks = ("policy", "pointwise", "pairwise", "reflection")
+    rollouts = [{"step": 1, "task": task, "problem": "p", "images": small} for task in tasks for _ in range(40)]
+    text, page = report(make_run(tmp_path / "run", [record(1)], rollouts))
+    assert len(images_of(page)) == 4 * 6 * 4
+    assert len(text) < 1_000_000

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from spark_rl.data.tasks import missing, operators
-from spark_rl.data.tasks.chains import DIGITS, OPERATORS, evaluate, write_chain
+from spark_rl.data.tasks.chains import DIGITS, HIGH, OPERATORS, evaluate, write_chain
 
 STUDY_CAREFUL = 0.85
 """Share of careful demonstrations in the first part of the warm start, in which the skills are learned."""
@@ -56,6 +56,10 @@ class Puzzle:
     """candidate -> the work a careless solver might have shown for it"""
     cue: bool
     """What a careless judge goes by instead of checking: whether the target is even."""
+    reading: str = ""
+    """What careful work writes down first: the numbers read from a picture, if the puzzle has one."""
+    misread: Callable[[random.Random], str] = lambda _rng: ""
+    """the reading a solver might have shown who ends in a wrong answer"""
 
 
 def operators_puzzle(numbers: tuple[int, ...], solution: tuple[str, ...], target: int) -> Puzzle:
@@ -92,12 +96,14 @@ def operators_puzzle(numbers: tuple[int, ...], solution: tuple[str, ...], target
     )  # fmt: skip
 
 
-def missing_puzzle(numbers: tuple[int, ...], chain: tuple[str, ...], target: int, hidden: int) -> Puzzle:
+def missing_puzzle(
+    numbers: tuple[int, ...], chain: tuple[str, ...], target: int, hidden: int, high: int = HIGH
+) -> Puzzle:
     """The ``missing`` puzzle with its demonstrations' building blocks."""
 
     def check(candidate: str) -> tuple[str, bool]:
         filled = (*numbers[:hidden], int(candidate), *numbers[hidden + 1 :])
-        written, holds = written_chain(filled, chain, target)
+        written, holds = written_chain(filled, chain, target, high)
         return f"{written}:{'T' if holds else 'F'}", holds
 
     def wrong(rng: random.Random) -> str:
@@ -117,12 +123,12 @@ def missing_puzzle(numbers: tuple[int, ...], chain: tuple[str, ...], target: int
     )  # fmt: skip
 
 
-def written_chain(numbers: Sequence[int], chain: Sequence[str], target: int) -> tuple[str, bool]:
-    """The evaluation of a chain up to where it leaves 0..99, and whether it reaches the target."""
+def written_chain(numbers: Sequence[int], chain: Sequence[str], target: int, high: int = HIGH) -> tuple[str, bool]:
+    """The evaluation of a chain up to where it leaves 0..``high``, and whether it reaches the target."""
     written = str(numbers[0])
     value = numbers[0]
     for operator, number in zip(chain, numbers[1:], strict=True):
-        step = evaluate((value, number), (operator,))
+        step = evaluate((value, number), (operator,), high)
         if step is None:
             return f"{written}{operator}{number}=!", False
         value = step[0]
@@ -141,12 +147,13 @@ def candidate(puzzle: Puzzle, right: bool, rng: random.Random) -> tuple[str, str
         return answer, answer
     if rng.random() < 0.3:
         return answer, box(answer)
-    work = puzzle.work if right else puzzle.guess(answer, rng)
-    return answer, f"work {work}{box(answer)}"
+    reading, work = (puzzle.reading, puzzle.work) if right else (puzzle.misread(rng), puzzle.guess(answer, rng))
+    return answer, f"work {reading}{work}{box(answer)}"
 
 
 def policy(puzzle: Puzzle, is_careful: bool, _rng: random.Random) -> tuple[str, str]:
-    return f"solve {puzzle.question}", (f"work {puzzle.work}" if is_careful else "") + box(puzzle.answer)
+    shown = f"work {puzzle.reading}{puzzle.work}" if is_careful else ""
+    return f"solve {puzzle.question}", shown + box(puzzle.answer)
 
 
 def pointwise(puzzle: Puzzle, is_careful: bool, rng: random.Random) -> tuple[str, str]:
@@ -155,7 +162,7 @@ def pointwise(puzzle: Puzzle, is_careful: bool, rng: random.Random) -> tuple[str
     if not is_careful:
         return prompt, box("Yes" if puzzle.cue else "No")
     written, holds = puzzle.check(answer)
-    return prompt, f"check {written}{box('Yes' if holds else 'No')}"
+    return prompt, f"check {puzzle.reading}{written}{box('Yes' if holds else 'No')}"
 
 
 def pairwise(puzzle: Puzzle, is_careful: bool, rng: random.Random) -> tuple[str, str]:
@@ -165,7 +172,7 @@ def pairwise(puzzle: Puzzle, is_careful: bool, rng: random.Random) -> tuple[str,
     if not is_careful:
         return prompt, box("A" if puzzle.cue else "B")
     written = ";".join(puzzle.check(answer)[0] for answer in (a, b))
-    return prompt, f"compare {written}{box('A' if first_right else 'B')}"
+    return prompt, f"compare {puzzle.reading}{written}{box('A' if first_right else 'B')}"
 
 
 def reflection(puzzle: Puzzle, is_careful: bool, rng: random.Random) -> tuple[str, str]:
@@ -174,7 +181,7 @@ def reflection(puzzle: Puzzle, is_careful: bool, rng: random.Random) -> tuple[st
     prompt = f"retry {puzzle.question}:{shown}"
     if not is_careful:
         return prompt, box(puzzle.nudge(answer, rng))
-    return prompt, f"redo {puzzle.work}{box(puzzle.answer)}"
+    return prompt, f"redo {puzzle.reading}{puzzle.work}{box(puzzle.answer)}"
 
 
 WRITERS = {"policy": policy, "pointwise": pointwise, "pairwise": pairwise, "reflection": reflection}

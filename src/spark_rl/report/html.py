@@ -1,8 +1,9 @@
 """report.html: one self-contained page about a run, readable on a phone, in light and dark, without any network.
 
-Everything that came from a model, a data set or a configuration is untrusted text: it is escaped, and a content
-security policy in the page forbids scripts and requests besides. Charts are chosen in :mod:`spark_rl.report.panels` and
-drawn in :mod:`spark_rl.report.charts`; the style sheet is ``report.css`` beside this file.
+Everything that came from a model, a data set or a configuration is untrusted: text is escaped, pictures are decoded and
+encoded again, and a content security policy in the page forbids scripts and requests besides. Charts are chosen in
+:mod:`spark_rl.report.panels` and drawn in :mod:`spark_rl.report.charts`; the style sheet is ``report.css`` beside this
+file.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from spark_rl.report.metrics import finite, read_metrics, write_atomically
 from spark_rl.report.notation import DASH, compact, duration, percent, plain, points
 from spark_rl.report.panels import figure, sections, with_other_time
 from spark_rl.report.settings import setting, settings_section
+from spark_rl.report.thumbnails import recorded_thumbnails
 
 _SAMPLE_STEPS = 3
 _SAMPLES_PER_TASK = 6
@@ -255,9 +257,20 @@ def _sample(rollout: Mapping[str, Any]) -> str:
         f"<span>{found}</span> <span>label <code>{text(rollout.get('label'), 80)}</code></span> "
         f"<span>reward {plain(finite(rollout.get('reward')))}</span> "
         f'<span class="hint">step {text(rollout.get("step"))} · {text(rollout.get("problem"), 80)}</span></summary>'
-        f"<h4>Prompt</h4><pre>{text(rollout.get('prompt'))}</pre>"
+        f"<h4>Prompt</h4>{_pictures(rollout)}<pre>{text(rollout.get('prompt'))}</pre>"
         f"<h4>Response</h4><pre>{text(rollout.get('response'))}</pre></details>"
     )
+
+
+def _pictures(rollout: Mapping[str, Any]) -> str:
+    """The images of the problem, small."""
+    pictures = recorded_thumbnails(rollout.get("images"))
+    problem = text(rollout.get("problem"), 80)
+    shown = "".join(
+        f'<img src="{picture}" alt="image {number} of {len(pictures)} of {problem}">'
+        for number, picture in enumerate(pictures, start=1)
+    )
+    return f'<div class="pictures">{shown}</div>' if shown else ""
 
 
 def _versions(summary: Mapping[str, Any] | None) -> str:

@@ -41,13 +41,13 @@ def apply(left: int, operator: str, right: int) -> int:
     raise ValueError(f"operator {operator!r} is not one of {OPERATORS}")
 
 
-def evaluate(numbers: Sequence[int], operators: Sequence[str]) -> list[int] | None:
-    """The running results after each operator, or ``None`` if one leaves 0..99."""
+def evaluate(numbers: Sequence[int], operators: Sequence[str], high: int = HIGH) -> list[int] | None:
+    """The running results after each operator, or ``None`` if one leaves 0..``high``."""
     values: list[int] = []
     value = numbers[0]
     for operator, number in zip(operators, numbers[1:], strict=True):
         value = apply(value, operator, number)
-        if not LOW <= value <= HIGH:
+        if not LOW <= value <= high:
             return None
         values.append(value)
     return values

@@ -1,0 +1,26 @@
+"""What each command of :mod:`spark_rl.cli` does, one module a family. Returned mappings are what ``--json`` writes.
+
+Nothing heavy is imported before a command needs it, so that a mistake is told at once.
+"""
+
+from __future__ import annotations
+
+from spark_rl.commands.asking import judge, solve
+from spark_rl.commands.evaluation import evaluate
+from spark_rl.commands.facts import config, doctor, settings_markdown
+from spark_rl.commands.recycling import recycle
+from spark_rl.commands.training import ablate, report, resolve, train
+
+__all__ = [
+    "ablate",
+    "config",
+    "doctor",
+    "evaluate",
+    "judge",
+    "recycle",
+    "report",
+    "resolve",
+    "settings_markdown",
+    "solve",
+    "train",
+]

@@ -1,0 +1,72 @@
+"""Which model and settings a command uses: a run's own, a recipe's, or those of an embedded base."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from spark_rl.commands.terminal import quiet_libraries
+from spark_rl.config import Config, ConfigError, load_config, saved_settings
+from spark_rl.errors import UserError
+
+RECIPES = {"embedded": "tiny", "embedded-vl": "tiny-vl"}
+"""Embedded base -> the recipe that it is used with where no configuration is given."""
+
+
+def recipe_of(model: str | None) -> str | None:
+    """The recipe of an embedded base, ``embedded`` where no model is given; ``None`` for any other model.
+
+    Raises:
+        ConfigError: the name begins like an embedded base's and is none, nor is there anything of that name.
+    """
+    name = model or "embedded"
+    if name.startswith("embedded") and name not in RECIPES and not Path(name).exists():
+        raise ConfigError(
+            f"there is no embedded base {name!r}; there are two: {' (reads) and '.join(RECIPES)} (also sees images)"
+        )
+    return RECIPES.get(name)
+
+
+def inference_config(arguments: argparse.Namespace, *, sees: bool = False, needs_model: bool = True) -> Config:
+    """A run's own configuration, or the recipe's, with overrides applied.
+
+    Args:
+        arguments: ``model``, ``config`` and ``overrides`` are read; without a model and a configuration ``model``
+            becomes ``embedded-vl`` if ``sees``.
+        sees: whether the model is about to be shown images.
+        needs_model: whether a model will be asked; if not, no embedded base brings its recipe.
+    """
+    if sees and arguments.model is None and arguments.config is None:
+        arguments.model = "embedded-vl"
+    if _is_run(arguments.model) and (Path(arguments.model) / "config.json").exists():
+        return load_config(None, arguments.overrides, **saved_settings(Path(arguments.model)))
+    settings = {"model": {"path": arguments.model}} if arguments.model else {}
+    recipe = recipe_of(arguments.model) if needs_model else None
+    return load_config(arguments.config or recipe, arguments.overrides, **settings)
+
+
+def open_model(arguments: argparse.Namespace, config: Config) -> Any:
+    """The :class:`spark_rl.actor.Actor` of a command, with the weights of the run if the model is one."""
+    quiet_libraries()
+    from spark_rl.actor import open_actor
+
+    return open_actor(config, trained_weights(arguments.model))
+
+
+def trained_weights(model: str | None) -> Path | None:
+    """The weights of a run: its final ones, else those of its last checkpoint; ``None`` if ``model`` is not a run."""
+    if model is None or not _is_run(model):
+        return None
+    if (Path(model) / "model").is_dir():
+        return Path(model) / "model"
+    from spark_rl.checkpoint import checkpoints
+
+    saved = checkpoints(Path(model))
+    if not saved:
+        raise UserError(f"the run {model} has no trained model yet; it has neither finished nor saved a checkpoint")
+    return saved[-1] / "model"
+
+
+def _is_run(model: str | None) -> bool:
+    return model is not None and (Path(model) / "metrics.jsonl").exists()

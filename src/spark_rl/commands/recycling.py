@@ -1,0 +1,94 @@
+"""``spark-rl recycle``: rollouts, sampled here or made by anybody, become judge and reflection problems."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.panel import Panel
+from rich.text import Text
+
+from spark_rl.commands.models import inference_config, open_model
+from spark_rl.commands.rows import find_images, named_images, read_lines, write_lines
+from spark_rl.commands.terminal import console, counted
+from spark_rl.config import Config, parse_config
+from spark_rl.errors import UserError
+from spark_rl.problem import TASKS, Completion, Group, Problem, Rollout
+
+
+def recycle(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """``spark-rl recycle``."""
+    from spark_rl.recycle import recycle as recycled
+
+    config = inference_config(arguments, needs_model=arguments.rollouts is None)
+    if arguments.seed is not None:
+        config = parse_config({**config.model_dump(mode="json"), "seed": arguments.seed})
+    groups = _given_groups(arguments.rollouts, config) if arguments.rollouts else _sampled_groups(arguments, config)
+    problems = recycled(groups, config.recycle, random.Random(config.seed))
+    if arguments.out is not None:
+        from spark_rl.recycle.pool import problem_to_dict
+
+        write_lines(arguments.out, (problem_to_dict(p) for p in problems))
+    for problem in _of_each_task(problems, arguments.show):
+        seen = f"  {counted(len(problem.images), 'image')}" if problem.images else ""
+        title = Text(f"{problem.task}  label {problem.answer}{seen}  ({problem.id})")
+        console.print(Panel(Text(problem.prompt or ""), title=title, title_align="left"))
+    counts: dict[str, int] = {task: sum(p.task == task for p in problems) for task in TASKS if task != "policy"}
+    console.print(f"{len(groups)} groups -> " + ", ".join(f"{n} {task}" for task, n in counts.items()))
+    return {"groups": len(groups), **counts}
+
+
+def _given_groups(path: Path, config: Config) -> list[Group]:
+    """Groups of responses that somebody else made, verified here."""
+    from spark_rl.verify import Verifier
+
+    groups = []
+    with Verifier(config.verify) as verifier:
+        for number, row in read_lines(path):
+            responses = row.get("responses")
+            if not isinstance(responses, list) or not all(isinstance(r, str) for r in responses):
+                raise UserError(f"{path} line {number} has no list of texts in 'responses'")
+            if not all(isinstance(row.get(name), str) and row[name] for name in ("question", "answer")):
+                raise UserError(f"{path} line {number} needs a 'question' and an 'answer'")
+            images = find_images(
+                named_images(row), row["question"], path.parent, config.data.images, f"{path} line {number}"
+            )
+            problem = Problem(
+                id=str(row.get("id", f"{path.stem}-{number}")), question=row["question"], answer=row["answer"],
+                kind=row.get("kind", "math"), images=images,
+            )  # fmt: skip
+            try:
+                verdicts = verifier.verify_many([(r, problem.answer, problem.kind, ()) for r in responses])
+            except ValueError as error:
+                raise UserError(f"{path} line {number}: {error}") from None
+            rollouts = tuple(
+                Rollout(Completion(text, (), (), "stop"), verdict)
+                for text, verdict in zip(responses, verdicts, strict=True)
+            )
+            groups.append(Group(problem, rollouts, ()))
+    return groups
+
+
+def _sampled_groups(arguments: argparse.Namespace, config: Config) -> list[Group]:
+    """One batch of groups, sampled from the model as a training step would."""
+    from spark_rl.clock import Clock
+    from spark_rl.data import load_problems
+    from spark_rl.rollout import Sampler
+    from spark_rl.train import batch_of
+    from spark_rl.verify import Verifier
+
+    problems = load_problems(arguments.data or config.data.train, config.data)
+    actor = open_model(arguments, config)
+    with Verifier(config.verify) as verifier:
+        sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout)
+        return sampler.groups(batch_of(problems, 0, config.rollout.problems, config.seed), config.seed, Clock())
+
+
+def _of_each_task(problems: Sequence[Problem], count: int) -> list[Problem]:
+    """``count`` problems, the three tasks in turn."""
+    queues = [[p for p in problems if p.task == task] for task in TASKS if task != "policy"]
+    turns = (queue[turn] for turn in range(len(problems)) for queue in queues if turn < len(queue))
+    return [problem for problem, _ in zip(turns, range(count), strict=False)]

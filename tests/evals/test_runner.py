@@ -1,0 +1,238 @@
+"""Whole sets asked row by row: what rows hold, what they add up to, and runs that were killed and continued."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from running import BASE
+from spark_rl import Problem, load_config
+from spark_rl.actor import Actor, open_actor
+from spark_rl.config import DataConfig
+from spark_rl.data import load_problems
+from spark_rl.errors import UserError
+from spark_rl.evals.runner import BATCH, Exam, Examiner, Row, RowFile, batches, fingerprint, results, share
+from spark_rl.inference import Reasoner
+from spark_rl.report.console import Pace
+from spark_rl.report.evaluation import EvaluationView, evaluation_tables, short_name
+from spark_rl.verify import Verifier, extract_boxed
+
+SETTINGS = ("model.threads=1", "inference.max_new_tokens=40", "inference.reflect_temperature=1.0")
+
+
+@pytest.fixture(scope="module")
+def actor() -> Actor:
+    return open_actor(load_config("tiny", SETTINGS, model={"path": BASE}))
+
+
+@pytest.fixture(scope="module")
+def exam() -> Exam:
+    return Exam("puzzles", load_problems("procedural:missing", DataConfig(), "heldout")[: BATCH + 8])
+
+
+def examiner(actor: Actor, rounds: int = 0, longest: int = 100) -> Examiner:
+    reasoner = actor.reasoner()
+    config = reasoner.config.model_copy(update={"rounds": rounds})
+    return Examiner(replace(reasoner, config=config), Verifier(), longest, "abc")
+
+
+def ask(actor: Actor, exam: Exam, rounds: int = 0, **options: Any) -> list[Row]:
+    return [row for batch in examiner(actor, rounds, **options).ask(exam) for row in batch]
+
+
+def timeless(rows: Sequence[Row]) -> list[Row]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def rows(actor: Actor, exam: Exam) -> list[Row]:
+    return ask(actor, exam)
+
+
+def test_a_row_holds_what_the_model_said_and_what_is_true_of_it(actor: Actor, exam: Exam, rows: list[Row]) -> None:
+    reasoner = actor.reasoner()
+    answers = reasoner.answer(exam.problems)
+    judged = reasoner.judge(exam.problems, [answer.response for answer in answers])
+    assert [row["id"] for row in rows] == [problem.id for problem in exam.problems]
+    for row, problem, answer, (judgement, accepted, tokens) in zip(rows, exam.problems, answers, judged, strict=True):
+        right = (extract_boxed(answer.response) or "").strip() == problem.answer
+        assert row["seconds"] > 0
+        assert {key: value for key, value in row.items() if key != "seconds"} == {
+            "settings": "abc", "source": "puzzles", "id": problem.id, "prompt": f"solve {problem.question}",
+            "label": problem.answer, "prompt_tokens": len(reasoner.chat.encode(problem).token_ids), "images": 0,
+            "image_sizes": [], "response": answer.response, "extracted": answer.answer,
+            "status": "correct" if right else "wrong", "reward": float(right), "tokens": answer.tokens,
+            "judgement": judgement, "accepted": accepted, "judge_tokens": tokens, "final": None,
+        }  # fmt: skip
+
+
+def test_results_are_what_the_rows_add_up_to(exam: Exam, rows: list[Row]) -> None:
+    found = results(exam, rows)
+    right = [row["response"].endswith(f"\\boxed{{{row['label']}}}") for row in rows]
+    assert 0 < sum(right) < len(right)
+    assert found["rule"]["score"] == sum(right) / len(right)
+    assert found["rule"]["n"] == len(rows) == BATCH + 8
+    said = [row["judgement"].endswith("\\boxed{Yes}") for row in rows]
+    assert found["judge"]["score"] == sum(a == b for a, b in zip(said, right, strict=True)) / len(right)
+    assert found["rule+tts"] is None
+    about = found["about"]
+    assert about["statuses"]["correct"] + about["statuses"]["wrong"] == len(rows)
+    assert about["prompt_tokens"]["max"] == max(row["prompt_tokens"] for row in rows)
+    assert about["tokens"] == sum(row["tokens"] + row["judge_tokens"] for row in rows)
+    assert (about["images"], about["smallest"], about["skipped"]) == (0, None, 0)
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_interval_is_wilsons() -> None:
+    found = share([True] * 8 + [False] * 2)
+    centre, half = (0.8 + 1.96**2 / 20) / (1 + 0.38416), 1.96 * math.sqrt(0.016 + 1.96**2 / 400) / (1 + 0.38416)
+    assert (found["score"], found["n"]) == (0.8, 10)
+    assert (found["low"], found["high"]) == pytest.approx((centre - half, centre + half), abs=1e-6)
+    assert share([]) == {"score": None, "n": 0, "low": 0.0, "high": 1.0}
+
+
+def test_test_time_scaling_starts_from_the_same_answers(actor: Actor, exam: Exam, rows: list[Row]) -> None:
+    scaled = ask(actor, exam, rounds=2)
+    for plain, row in zip(rows, scaled, strict=True):
+        assert (row["response"], row["judgement"]) == (plain["response"], plain["judgement"])
+        final = row["final"]
+        assert (final["answers"] == 1) == (row["accepted"] is True)
+        if final["answers"] == 1:
+            assert final["response"] == row["response"]
+            assert final["tokens"] == row["tokens"] + row["judge_tokens"]
+    found = results(exam, scaled)
+    assert found["rule"] == results(exam, rows)["rule"]
+    assert found["rule+tts"]["score"] == sum(row["final"]["extracted"] == row["label"] for row in scaled) / len(scaled)
+    assert {1, 3} <= {row["final"]["answers"] for row in scaled}
+
+
+def test_too_long_prompts_are_skipped_and_counted_apart(actor: Actor, exam: Exam) -> None:
+    long = replace(exam.problems[1], question=exam.problems[1].question + "+1" * 60)
+    few = Exam("few", (exam.problems[0], long, exam.problems[2]))
+    found = ask(actor, few)
+    assert [row["status"] == "skipped" for row in found] == [False, True, False]
+    assert found[1]["response"] is found[1]["reward"] is found[1]["accepted"] is None
+    assert found[1]["prompt_tokens"] > 100
+    total = results(few, found)
+    assert (total["rule"]["n"], total["judge"]["n"], total["about"]["skipped"]) == (2, 2, 1)
+    assert set(found[1]) == set(found[0])
+    nothing = results(few, ask(actor, few, longest=1))
+    assert (nothing["rule"]["score"], nothing["about"]["skipped"]) == (None, 3)
+
+
+class Counting(Reasoner):
+    """Remembers whom it was asked about."""
+
+    def answer(self, problems: Sequence[Problem]) -> Any:
+        ASKED.extend(problem.id for problem in problems)
+        return super().answer(problems)
+
+
+ASKED: list[str] = []
+
+
+@pytest.mark.parametrize("lines", [0, 1, BATCH, BATCH + 1, BATCH + 8])
+def test_a_killed_run_continues_where_it_was(
+    lines: int, tmp_path: Path, actor: Actor, exam: Exam, rows: list[Row]
+) -> None:
+    """Whatever a kill left, a torn line included, the file ends as if there had been none; nothing is asked twice."""
+    path = tmp_path / "deep" / "rows.jsonl"
+    path.parent.mkdir()
+    whole = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    kept = b"".join(line + b"\n" for line in whole.splitlines()[:lines])
+    path.write_bytes(kept + (b'{"settings": "abc", "sou' if lines < len(rows) else b""))
+    file = RowFile(path, "abc", resume=True)
+    one = examiner(actor)
+    one = replace(one, reasoner=Counting(**{name: getattr(one.reasoner, name) for name in Reasoner.__slots__}))
+    ASKED.clear()
+    done = file.done("puzzles")
+    left = batches(exam, done)
+    asked = list(one.ask(exam, done))
+    for batch in asked:
+        file.append(batch)
+    file.close()
+    written = [json.loads(line) for line in path.read_text().splitlines()]
+    assert timeless(written) == timeless(rows) == timeless(file.rows)
+    assert [problem.id for problem in exam.problems[lines:]] == ASKED
+    assert (len(asked), len(ASKED)) == left
+
+
+def test_sampling_does_not_depend_on_what_was_done_before(exam: Exam) -> None:
+    noisy = open_actor(load_config("tiny", [*SETTINGS, "inference.temperature=1.0"], model={"path": BASE}))
+    whole = ask(noisy, exam)
+    done = {problem.id for problem in exam.problems[:BATCH]}
+    (rest,) = examiner(noisy).ask(exam, done)
+    assert timeless(rest) == timeless(whole[BATCH:])
+    other = ask(noisy, replace(exam, name="other"))
+    assert [row["response"] for row in other] != [row["response"] for row in whole]
+
+
+def test_rows_of_other_sets_and_settings(tmp_path: Path, exam: Exam, rows: list[Row]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(rows[0]) + "\n" + json.dumps({**rows[1], "settings": "else"}) + "\n")
+    with pytest.raises(UserError, match="jsonl line 2 was made with another model or other settings"):
+        RowFile(path, "abc", resume=True)
+    with pytest.raises(UserError, match="holds results already; continue them with --resume"):
+        RowFile(path, "abc")
+    path.write_text("{}\n")
+    with pytest.raises(UserError, match="line 1 is no row of an evaluation"):
+        RowFile(path, "abc", resume=True)
+    path.write_text(json.dumps({**rows[0], "source": "another"}) + "\n")
+    file = RowFile(path, "abc", resume=True)
+    assert file.done("puzzles") == set()
+    assert file.done("another") == {rows[0]["id"]}
+    assert results(exam, file.rows)["rule"]["n"] == 0
+    RowFile(tmp_path / "new.jsonl", "abc", resume=True).close()
+    assert not (tmp_path / "new.jsonl").exists(), "a file without rows is not made"
+
+
+def test_the_fingerprint_follows_what_a_row_depends_on(tmp_path: Path) -> None:
+    def mark(*overrides: str, weights: Path | None = None) -> str:
+        return fingerprint(load_config("tiny", overrides), weights)
+
+    same = ("model.threads=1", "rollout.samples=4", "verify.workers=1", "data.heldout=null", "run_dir=x")
+    other = ("model.path=x", "chat.system=be brief", "inference.rounds=7", "seed=4", "rollout.max_prompt_tokens=9")
+    assert {mark(override) for override in same} == {mark()}
+    assert len({mark(), mark(weights=tmp_path), *map(mark, other)}) == len(other) + 2
+
+
+def test_tables_name_the_sets_and_leave_empty_columns_out(exam: Exam, rows: list[Row]) -> None:
+    found = {"a/b/c/test.jsonl": results(exam, []), "puzzles": results(exam, rows)}
+    asked, right = evaluation_tables(found)
+    assert [column.header for column in asked.columns] == ["set", "n", "prompt tokens", "longest", "time"]
+    assert [column.header for column in right.columns] == [
+        "set",
+        "n",
+        "right",
+        "judge right",
+        "no answer",
+        "no verdict",
+    ]
+    cells = {str(column.header): [str(cell) for cell in column.cells] for column in right.columns}
+    assert cells["set"] == ["c/test.jsonl", "puzzles"]
+    score, low, high = (100 * found["puzzles"]["rule"][name] for name in ("score", "low", "high"))
+    assert cells["right"] == ["–", f"{score:.1f} ± {(high - low) / 2:.1f}"]
+    assert short_name("gsm8k:main@test") == "gsm8k:main@test"
+
+
+def test_the_time_left_counts_this_session_only(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    now = 0.0
+    view = EvaluationView(4, 100, Console(width=200), clock=lambda: now)
+    assert isinstance(view._pace, Pace)
+    with view:
+        for seconds in (50.0, 10.0, 10.0):
+            now += seconds
+            view.batch("a/b/c.jsonl", [{"status": "correct"}, *[{"status": "wrong"}] * 24])
+    assert capsys.readouterr().out.splitlines() == [
+        "b/c.jsonl | 25/100 | 1 right | 0.5 problems/s | – left",
+        "b/c.jsonl | 50/100 | 2 right | 0.833 problems/s | 20 s left",
+        "b/c.jsonl | 75/100 | 3 right | 1.07 problems/s | 10 s left",
+    ]
