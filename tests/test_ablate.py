@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from running import BASE, SMALL
-from spark_rl.ablate import ARMS, ablate, ablation_table, arm_config, scores
+from spark_rl.ablate import ARMS, ablate, ablation_table, arm_config, compare_arms, scores
 from spark_rl.config import ConfigError, RecycleConfig
+from spark_rl.report.ablation import TONES
 
 OVERRIDES = (*SMALL, f"model.path={BASE}", "data.heldout=procedural:missing", "train.steps=1")
 
@@ -34,12 +35,22 @@ def test_the_arms_differ_as_the_paper_says_whatever_the_recipe_spells_out(tmp_pa
     assert len({config.run_dir for config in made.values()}) == len(ARMS)
 
 
+def test_every_arm_has_its_colour_in_the_report() -> None:
+    assert list(TONES) == list(ARMS)
+    assert len(set(TONES.values())) == len(ARMS)
+
+
 def test_finished_runs_are_kept_and_other_settings_refused(tmp_path: Path) -> None:
     said: list[str] = []
     results = ablate("tiny", ["policy-only", "spark"], [0], tmp_path, OVERRIDES, said.append)
-    assert len(said) == 2
+    page = tmp_path / "report.html"
+    trained = [f"{arm}, seed 0 -> {tmp_path / arm}-seed0" for arm in ("policy-only", "spark")]
+    assert said == [*trained, f"report  {page}"]
+    written = page.read_text()
+    page.unlink()
     again = ablate("tiny", ["policy-only", "spark"], [0], tmp_path, OVERRIDES, said.append)
-    assert len(said) == 2
+    assert said[3:] == [f"report  {page}"]
+    assert page.read_text() == written
     assert again == results
     assert results["spark"][0] == json.loads((tmp_path / "spark-seed0" / "summary.json").read_text())
     with pytest.raises(ConfigError, match=r"was made with optimiser\.lr"):
@@ -52,6 +63,11 @@ def test_finished_runs_are_kept_and_other_settings_refused(tmp_path: Path) -> No
     console.print(ablation_table(results))
     shown = console.export_text()
     assert "policy-only" in shown
+    accuracy = f"{100 * results['spark'][0]['after']['policy_accuracy']:.1f}"
+    compared = compare_arms(results)
+    assert (compared.head[-1], compared.rows[0][0], compared.rows[0][-1]) == ("spark", "policy", accuracy)
+    assert f"<td>{accuracy}</td>" in written
+    assert "Reward: reflection" in written
     measured = scores(results["spark"], "after")
     assert measured["policy_accuracy"] == [100 * results["spark"][0]["after"]["policy_accuracy"]]
     assert measured["tts_gain"] == [measured["tts_accuracy"][0] - measured["policy_accuracy"][0]]

@@ -1,7 +1,7 @@
 """The paper's arms side by side: several configurations of the one loop, each with several seeds (Tables 1, 2 and 5).
 
 Runs that are already finished are not run again, and a run that was cut off is resumed, so an ablation can be stopped
-and continued like a single run.
+and continued like a single run. The page beside the runs is written anew each time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from spark_rl.config import PRESETS, Config, ConfigError, load_config
+from spark_rl.report.ablation import ArmTable, write_ablation_report
 from spark_rl.train import train
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -50,7 +51,8 @@ def ablate(
     overrides: Sequence[str],
     say: Callable[[str], None],
 ) -> dict[str, list[Result]]:
-    """Train every arm with every seed; arm -> one ``summary.json`` content a seed, in the order of the seeds.
+    """Train every arm with every seed and write ``report.html`` into ``folder``; arm -> one ``summary.json`` content a
+    seed, in the order of the seeds.
 
     Raises:
         ConfigError: a setting is wrong, there is nothing to compare on, or a run in ``folder`` was made with others.
@@ -67,6 +69,9 @@ def ablate(
             say(f"{arm}, seed {seed} -> {run_dir}")
             train(config, resume=(run_dir / "config.json").exists())
         results[arm].append(json.loads(summary.read_text()))
+    sections = ["heldout", "transfer"] if all("transfer" in s for arm in results.values() for s in arm) else ["heldout"]
+    page = write_ablation_report(folder, results, [compare_arms(results, section) for section in sections])
+    say(f"report  {page}")
     return results
 
 
@@ -97,21 +102,30 @@ def scores(summaries: Sequence[Result], when: str, section: str = "heldout") -> 
 
 
 def ablation_table(results: Mapping[str, Sequence[Result]], section: str = "heldout") -> Table:
+    """:func:`compare_arms` for the terminal."""
+    compared = compare_arms(results, section)
+    table = Table(*compared.head, title=compared.title, title_justify="left")
+    for row in compared.rows:
+        table.add_row(*row)
+    return table
+
+
+def compare_arms(results: Mapping[str, Sequence[Result]], section: str = "heldout") -> ArmTable:
     """Measures as rows, the untrained model and the arms as columns: mean and standard deviation over the seeds."""
     seeds = max(len(summaries) for summaries in results.values())
-    title = f"{section} problems, percent, mean ± standard deviation over {seeds} seeds"
-    table = Table("", "base", *results, title=title, title_justify="left")
     before = scores([s for summaries in results.values() for s in summaries], "before", section)
     after = {arm: scores(summaries, "after", section) for arm, summaries in results.items()}
+    rows: list[tuple[str, ...]] = []
     for name, head in {**MEASURES, "tts_gain": "gain of TTS"}.items():
         sign = "+" if name == "tts_gain" else ""
         base = before.get(name, [])
         cells = (_cell(found.get(name, []), sign) for found in after.values())
-        table.add_row(head, f"{statistics.mean(base):{sign}.1f}" if base else "–", *cells)
+        rows.append((head, f"{statistics.mean(base):{sign}.1f}" if base else "–", *cells))
     for cost in ("tokens", "seconds"):
         means = (statistics.mean(s[cost] for s in summaries) for summaries in results.values())
-        table.add_row(f"{cost} of training", "", *(f"{mean:,.0f}" for mean in means))
-    return table
+        rows.append((f"{cost} of training", "", *(f"{mean:,.0f}" for mean in means)))
+    title = f"{section} problems, percent, mean ± standard deviation over {seeds} seeds"
+    return ArmTable(section, title, ("", "base", *results), tuple(rows))
 
 
 def _cell(values: Sequence[float], sign: str) -> str:

@@ -102,11 +102,7 @@ def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 def line_chart(title: str, series: Sequence[Series], *, y_label: str, scale: Scale = "zero") -> str:
     """Values over steps: light dots for the raw values, a line for their moving average. ``y_label`` names the unit."""
-    values = [value for one in series for _, value in one.known]
-    steps = [step for one in series for step, _ in one.points]
-    y_ticks = _value_ticks(values, scale)
-    frame = _Frame(*_step_range(steps, pad=0.0), y_ticks[0], y_ticks[-1])
-    parts = _axes(frame, y_ticks, steps, y_label, share=scale in PERCENT)
+    frame, parts = _framed(series, y_label, scale)
     dashed = " dashed" if len(series) > 1 else ""
     for one in series:
         known = one.known
@@ -115,12 +111,16 @@ def line_chart(title: str, series: Sequence[Series], *, y_label: str, scale: Sca
             parts.append(f'<path class="dots {one.tone}" d="{dots}"/>')
         smooth = moving_average([value for _, value in known], smoothing_window(len(known)))
         line = _thin([(step, value) for (step, _), value in zip(known, smooth, strict=True)])
-        if len(line) == 1:
-            parts.append(f'<circle class="dot {one.tone}" cx="{frame.x(line[0][0]):.1f}" '
-                         f'cy="{frame.y(line[0][1]):.1f}" r="3.5"/>')  # fmt: skip
-        elif line:
-            path = "L".join(f"{frame.x(step):.1f} {frame.y(value):.1f}" for step, value in line)
-            parts.append(f'<path class="line {one.tone}{dashed}" d="M{path}"/>')
+        parts.extend(_curve(frame, line, f"{one.tone}{dashed}"))
+        parts.extend(_cross(frame.x(step)) for step, value in _thin(one.points) if value is None)
+    return _svg(title, _describe(series, scale), parts, HEIGHT)
+
+
+def overlay_chart(title: str, series: Sequence[Series], *, y_label: str, scale: Scale = "zero") -> str:
+    """Many runs in one frame: a thin line each through its values as given, runs that belong together in one tone."""
+    frame, parts = _framed(series, y_label, scale)
+    for one in series:
+        parts.extend(_curve(frame, _thin(one.known), f"{one.tone} thin"))
         parts.extend(_cross(frame.x(step)) for step, value in _thin(one.points) if value is None)
     return _svg(title, _describe(series, scale), parts, HEIGHT)
 
@@ -183,6 +183,25 @@ def before_after_chart(title: str, pairs: Sequence[Pair]) -> str:
                              f'M{low:.1f} {middle - 3:.1f}v6M{high:.1f} {middle - 3:.1f}v6"/>')  # fmt: skip
     facts = "; ".join(f"{one.label}: {percent(one.before, 1)} before, {percent(one.after, 1)} after" for one in pairs)
     return _svg(title, facts, parts, height)
+
+
+def _framed(series: Sequence[Series], y_label: str, scale: Scale) -> tuple[_Frame, list[str]]:
+    """The frame that holds all values of some lines, and its axes."""
+    steps = [step for one in series for step, _ in one.points]
+    y_ticks = _value_ticks([value for one in series for _, value in one.known], scale)
+    frame = _Frame(*_step_range(steps, pad=0.0), y_ticks[0], y_ticks[-1])
+    return frame, _axes(frame, y_ticks, steps, y_label, share=scale in PERCENT)
+
+
+def _curve(frame: _Frame, points: Sequence[tuple[float, float]], classes: str) -> list[str]:
+    """A line, or a dot where there is but one point."""
+    if len(points) > 1:
+        path = "L".join(f"{frame.x(step):.1f} {frame.y(value):.1f}" for step, value in points)
+        return [f'<path class="line {classes}" d="M{path}"/>']
+    return [
+        f'<circle class="dot {classes}" cx="{frame.x(step):.1f}" cy="{frame.y(value):.1f}" r="3.5"/>'
+        for step, value in points
+    ]
 
 
 def _svg(title: str, description: str, parts: Iterable[str], height: int) -> str:
