@@ -59,7 +59,7 @@ def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk
     Differentiable in the model's weights. At most ``chunk * V`` logits exist at any time.
     """
     cache = PromptCache(loaded.causal_lm.config.get_text_config().num_hidden_layers)
-    first_BH = prefill(loaded, rows.prompts, cache)[rows.row_B]
+    first_BH = prefill(loaded, rows.prompts, cache).index_select(0, rows.row_B)
     hidden_BTH = first_BH[:, None]
     if rows.target_BT.shape[1] > 1:  # the last token predicts nothing that is asked for
         later_BTH = respond(loaded, rows.prompts, cache, rows.row_B, rows.target_BT[:, :-1], rows.mask_BT[:, :-1])

@@ -167,8 +167,9 @@ class ResponseLayer(PromptLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        keys = torch.cat((self.prompt_keys[self.row_B], key_states), dim=2)
-        values = torch.cat((self.prompt_values[self.row_B], value_states), dim=2)
+        # index_select, whose gradient adds in a fixed order; that of indexing adds as threads arrive
+        keys = torch.cat((self.prompt_keys.index_select(0, self.row_B), key_states), dim=2)
+        values = torch.cat((self.prompt_values.index_select(0, self.row_B), value_states), dim=2)
         return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
