@@ -24,7 +24,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jinja2 import TemplateError
 
@@ -34,6 +34,7 @@ from spark_rl.errors import UserError
 from spark_rl.problem import Problem
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from transformers import PreTrainedTokenizerBase
 
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<end_of_utterance>")
@@ -73,6 +74,24 @@ class Prompt:
     """What the processor made of the images beside the tokens, for engines that run the model themselves."""
 
 
+class Chat(Protocol):
+    """What asking a model needs of a chat format: :class:`ChatFormat`, or a server's, which has its own template."""
+
+    @property
+    def config(self) -> ChatConfig:
+        """The settings the user turn is made from."""
+        ...
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings that end a response."""
+        ...
+
+    def encode(self, problem: Problem, system: str | None = None) -> Prompt:
+        """The problem as the engine reads it, with ``system`` in place of ``chat.system`` if it is given."""
+        ...
+
+
 def policy_prompt(problem: Problem, config: ChatConfig) -> str:
     """The user turn: a recycled problem's own prompt, else ``few_shot`` and ``policy`` with the question filled in.
 
@@ -93,6 +112,48 @@ def policy_prompt(problem: Problem, config: ChatConfig) -> str:
         return problem.question if found[0] == "{question}" else found[0][0]
 
     return config.few_shot + _FIELD.sub(value, config.policy)
+
+
+def check_policy(config: ChatConfig) -> None:
+    """Raises :class:`ChatError` if the user turn can't be made from ``config.policy``."""
+    if _PROBE not in policy_prompt(Problem(id="probe", question=_PROBE, answer=""), config):
+        raise ChatError("chat.policy must contain {question} with single braces, or the model never sees the problem")
+
+
+def user_turn(problem: Problem, config: ChatConfig, special: re.Pattern[str] | None) -> list[str]:
+    """The texts of the user turn, with an image between each two; ``special`` is broken wherever it is untrusted."""
+
+    def harmless(text: str) -> str:
+        text = _with_places(text, len(problem.images))
+        while special is not None and special.search(text):
+            text = special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        return text
+
+    asked = replace(
+        problem,
+        question=harmless(problem.question),
+        prompt=None if problem.prompt is None else harmless(problem.prompt),
+    )
+    turn = policy_prompt(asked, config).split(_PLACE)
+    return [""] * len(problem.images) + turn if len(turn) == 1 else turn
+
+
+def chat_messages(turn: Sequence[str], system: str | None, *, parts: bool = False) -> list[dict[str, Any]]:
+    """The chat: a system message unless it is empty or ``None``, a user turn of texts with an image between each two.
+
+    ``parts`` writes text without images as a list of one part too.
+    """
+
+    def content(texts: Sequence[str]) -> str | list[dict[str, Any]]:
+        if len(texts) == 1 and not parts:
+            return texts[0]
+        pieces = [{"type": "text", "text": texts[0]}]
+        for text in texts[1:]:
+            pieces += [{"type": "image"}, {"type": "text", "text": text}]
+        return [piece for piece in pieces if len(texts) == 1 or piece.get("text") != ""]
+
+    opening = [] if not system else [{"role": "system", "content": content((system,))}]
+    return [*opening, {"role": "user", "content": content(turn)}]
 
 
 class ChatFormat:
@@ -116,13 +177,10 @@ class ChatFormat:
         self._template = _template(tokenizer, config, processor)
         self._special = _special_pattern(tokenizer)
         self._bos = _usual_bos(tokenizer) if self._template is None else ()
-        if _PROBE not in policy_prompt(Problem(id="probe", question=_PROBE, answer=""), config):
-            raise ChatError(
-                "chat.policy must contain {question} with single braces, or the model never sees the problem"
-            )
+        check_policy(config)
         if _PROBE not in self._render(self._messages((_PROBE,))):
             raise ChatError("the chat template does not show the user's turn; check chat.template")
-        self._size = _pixel_bounds(processor, config)
+        self.pixel_bounds = _pixel_bounds(processor, config)
         self._shows_images = self._template is not None and self._accepts_parts()
         if processor is not None and not self._shows_images:
             raise ChatError("the chat template has no place for images, and the model sees; check chat.template")
@@ -132,8 +190,12 @@ class ChatFormat:
         """Strings that end a response."""
         return self.config.stop
 
-    def encode(self, problem: Problem) -> Prompt:
+    def encode(self, problem: Problem, system: str | None = None) -> Prompt:
         """The problem as the model reads it. The processor runs once, on all its images.
+
+        Args:
+            problem: what is asked.
+            system: a system message of the problem's own, trusted, in place of ``chat.system``.
 
         Raises:
             ChatError: the problem has images and the model sees none, or one of them can't be read or used.
@@ -143,15 +205,7 @@ class ChatFormat:
                 f"problem {problem.id} has {len(problem.images)} image(s), for which this model or its chat template "
                 "has no place; use a vision-language model, or data without images"
             )
-        asked = replace(
-            problem,
-            question=self._neutral(_with_places(problem.question, len(problem.images))),
-            prompt=None if problem.prompt is None else self._neutral(_with_places(problem.prompt, len(problem.images))),
-        )
-        turn = policy_prompt(asked, self.config).split(_PLACE)
-        if len(turn) == 1:
-            turn = [""] * len(problem.images) + turn
-        messages = self._messages(turn)
+        messages = self._messages(user_turn(problem, self.config, self._special), system)
         text = self._render(messages)
         if problem.images:
             ids, vision = self._with_images(problem, text)
@@ -165,17 +219,26 @@ class ChatFormat:
         """Token ids with every place expanded, and what else the processor made: pixels, grids, token types."""
         assert self.processor is not None, "checked by the caller"
         try:
-            pictures = [open_image(image, self.images) for image in problem.images]
-            if not self._size:
-                pictures = [fit(picture, self.config.min_pixels, self.config.max_pixels) for picture in pictures]
             made = self.processor(
-                text=[text], images=[pictures], add_special_tokens=False, return_tensors="pt", **self._size
-            )
+                text=[text], images=[self.pictures(problem.images)], add_special_tokens=False, return_tensors="pt",
+                **self.pixel_bounds,
+            )  # fmt: skip
         except (OSError, ValueError) as error:
             raise ChatError(f"problem {problem.id}: its images can't be used: {' '.join(str(error).split())}") from None
         ids: list[int] = made.pop("input_ids")[0].tolist()
         made.pop("attention_mask", None)
         return ids, dict(made)
+
+    def pictures(self, images: Sequence[Any]) -> list[Image]:
+        """The images as the processor takes them, within the configured bounds unless it keeps to those itself.
+
+        Raises:
+            ImageError: one of them can't be read.
+        """
+        opened = [open_image(image, self.images) for image in images]
+        if self.pixel_bounds:
+            return opened
+        return [fit(picture, self.config.min_pixels, self.config.max_pixels) for picture in opened]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The tokens as text, special tokens dropped, spaces as the tokens have them."""
@@ -194,30 +257,9 @@ class ChatFormat:
         ends.update(vocabulary[end] for end in TURN_ENDS if end in vocabulary and end in (self._template or ""))
         return ends
 
-    def _neutral(self, text: str) -> str:
-        """The text with every special token of the tokenizer broken by a space, until none is left."""
-        while self._special is not None and self._special.search(text):
-            text = self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
-        return text
-
-    def _messages(self, turn: Sequence[str]) -> list[dict[str, Any]]:
-        """The chat: a user turn of texts with an image between each two."""
-        content: str | list[dict[str, Any]] = turn[0]
-        if len(turn) > 1:
-            parts = [{"type": "text", "text": turn[0]}]
-            for text in turn[1:]:
-                parts += [{"type": "image"}, {"type": "text", "text": text}]
-            content = [part for part in parts if part.get("text") != ""]
-        system = (
-            [] if self.config.system is None else [{"role": "system", "content": self._content(self.config.system)}]
-        )
-        return [*system, {"role": "user", "content": self._content(content)}]
-
-    def _content(self, content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-        """Text as the list of one part, for models that see: some of their templates know nothing else."""
-        if self.processor is None or isinstance(content, list):
-            return content
-        return [{"type": "text", "text": content}]
+    def _messages(self, turn: Sequence[str], system: str | None = None) -> list[dict[str, Any]]:
+        """Some templates of models that see know nothing but lists of parts."""
+        return chat_messages(turn, self.config.system if system is None else system, parts=self.processor is not None)
 
     def _render(self, messages: list[dict[str, Any]]) -> str:
         if self._template is None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from spark_rl.chat import ChatFormat
+from spark_rl.chat import Chat
 from spark_rl.config import InferenceConfig
 from spark_rl.engine.base import Engine, Sampling
 from spark_rl.problem import Completion, Problem
@@ -68,7 +68,7 @@ class Reasoner:
     """One model in its three roles: it answers, judges and reflects."""
 
     engine: Engine
-    chat: ChatFormat
+    chat: Chat
     templates: Templates
     config: InferenceConfig
     seed: int = 0
@@ -149,7 +149,7 @@ class Reasoner:
             1, temperature, config.max_new_tokens, stream_seed(self.seed, "inference", purpose), self.chat.stop
         )
         answers = self.complete(problems, sampling)
-        return [(completions[0].text, len(completions[0].token_ids)) for completions in answers]
+        return [(completions[0].text, completions[0].tokens) for completions in answers]
 
     def complete(self, problems: Sequence[Problem], sampling: Sampling) -> list[list[Completion]]:
         """``sampling.n`` completions a problem; the pixels of at most :data:`IMAGE_BATCH` problems exist at a time."""
@@ -165,7 +165,7 @@ class Reasoner:
 def solve(
     problems: Sequence[Problem],
     engine: Engine,
-    chat: ChatFormat,
+    chat: Chat,
     templates: Templates,
     config: InferenceConfig,
     seed: int = 0,

@@ -90,6 +90,14 @@ class Completion:
     """(T,) log-probability of each sampled token under the sampling distribution, in nats."""
     finish: Literal["stop", "length"]
     """``stop``: the model ended by itself; ``length``: it was cut at the limit."""
+    counted: int | None = None
+    """How many tokens there were, from a server that counts them and does not show them: ``token_ids`` is empty then,
+    and nothing can be trained on it."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were sampled."""
+        return len(self.token_ids) if self.counted is None else self.counted
 
 
 @dataclass(frozen=True, slots=True)

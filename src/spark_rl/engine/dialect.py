@@ -1,0 +1,150 @@
+"""The protocol of OpenAI-compatible chat completions as pure functions: what goes out, and what a reply says."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from spark_rl.config import ImagesConfig
+from spark_rl.data.decode import ImageError, encode, fit, media_type, quiet
+from spark_rl.data.images import open_image, stored_image
+from spark_rl.engine.base import Sampling
+from spark_rl.errors import UserError
+from spark_rl.problem import Completion
+
+AS_IT_IS = 2_000_000
+"""Encoded images of at most this many bytes are sent as they are, if nothing but the picture is in them."""
+
+_HARMLESS = frozenset((
+    "adobe", "adobe_transform", "chromaticity", "dpi", "gamma", "icc_profile", "jfif", "jfif_density", "jfif_unit",
+    "jfif_version", "progression", "progressive", "srgb",
+))  # fmt: skip
+"""What Pillow may find in a file beside the picture that neither turns it nor tells of where it was made."""
+_MOST_NATS = 1e6
+"""Servers write -9999 for a token that could not be; nothing real is near this."""
+
+
+class ReplyError(ValueError):
+    """Why a reply can't be read, as a phrase."""
+
+
+def body(
+    model: str, messages: Sequence[Mapping[str, Any]], sampling: Sampling, refused: Collection[str], limit: str
+) -> dict[str, Any]:
+    """A chat-completions request; ``refused`` is left out, ``limit`` is what the token limit is called."""
+    request: dict[str, Any] = {
+        "model": model, "messages": list(messages), "temperature": sampling.temperature,
+        limit: sampling.max_new_tokens, "top_p": 1, "logprobs": True,
+        "seed": sampling.seed % 2**31,  # servers in C hold it in 32 bits
+    }  # fmt: skip
+    if sampling.n > 1:
+        request["n"] = sampling.n
+    if sampling.stop:
+        request["stop"] = list(sampling.stop)
+    return {name: value for name, value in request.items() if name not in refused}
+
+
+def completions(reply: Mapping[str, Any], stop: Sequence[str]) -> list[Completion]:
+    """What a reply holds: one completion a choice, at least one.
+
+    The reply counts tokens for all its choices together; they are shared out by the log-probabilities of each, or by
+    the length of the texts. A server that counts nothing and gives no log-probabilities leaves 0.
+
+    Raises:
+        ReplyError: it is no reply to a chat.
+    """
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+        raise ReplyError("the reply holds no choices; is it a server of chat completions?")
+    texts = [_text(choice) for choice in choices]
+    logprobs = [_logprobs(choice) for choice in choices]
+    weights = [float(len(each)) for each in logprobs] if all(logprobs) else [float(len(text)) for text in texts]
+    usage = reply.get("usage")
+    total = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    counts = (
+        shares(total, weights) if isinstance(total, int) and 0 <= total < 2**53 else [len(each) for each in logprobs]
+    )
+    return [
+        Completion(
+            text[: min((text.index(s) for s in stop if s in text), default=len(text))], (), each,
+            "length" if choice.get("finish_reason") == "length" else "stop", count,
+        )
+        for choice, text, each, count in zip(choices, texts, logprobs, counts, strict=True)
+    ]  # fmt: skip
+
+
+def shares(total: int, weights: Sequence[float]) -> list[int]:
+    """Whole numbers in proportion to the weights that add up to the total; even shares where all weights are 0."""
+    everything = sum(weights)
+    parts = [total * weight / everything if everything else total / len(weights) for weight in weights]
+    whole = [math.floor(part) for part in parts]
+    for place in sorted(range(len(parts)), key=lambda i: whole[i] - parts[i])[: total - sum(whole)]:
+        whole[place] += 1
+    return whole
+
+
+def data_url(
+    image: object, settings: ImagesConfig, min_pixels: int | None = None, max_pixels: int | None = None
+) -> str:
+    """The image as a ``data:`` address: small PNG and JPEG files as they are if they hold nothing but the picture and
+    need no other size, everything else as a PNG of what :func:`open_image` makes of it. Never a path.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    try:
+        opened = open_image(image, settings)
+        picture = fit(opened, min_pixels, max_pixels)
+        data = _plain(image) if picture is opened else None
+        if data is None:
+            data = encode(picture)
+    except ImageError as error:
+        raise UserError(f"an image can't be sent: {error}") from None
+    return f"data:{media_type(data)};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _plain(image: object) -> bytes | None:
+    """The encoded bytes of an image that was opened, if they can be sent as they are."""
+    if isinstance(image, Image.Image):
+        return None
+    stored = stored_image(image, Path())
+    if isinstance(stored, str) and stored[:5].lower() == "data:":
+        stored = base64.b64decode(stored.partition(",")[2])
+    data = stored if isinstance(stored, bytes) else Path(stored).read_bytes()
+    if len(data) > AS_IT_IS or media_type(data) not in {"image/png", "image/jpeg"}:
+        return None
+    with quiet(), Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as found:
+        found.load()  # a PNG may say more behind the picture
+        plain = found.mode in {"RGB", "L"} and _HARMLESS.issuperset(found.info) and not found.getexif()
+    return data if plain else None
+
+
+def _text(choice: Mapping[str, Any]) -> str:
+    """The text of a choice; none where the server withheld it or the model never got to its answer."""
+    message = choice.get("message")
+    if isinstance(message, dict):
+        content = message.get("content")
+        if content is None:
+            return ""
+        if isinstance(content, list):
+            content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        if isinstance(content, str):
+            return content
+    raise ReplyError("a choice of the reply holds no message; is it a server of chat completions?")
+
+
+def _logprobs(choice: Mapping[str, Any]) -> tuple[float, ...]:
+    """(T,) log-probabilities of the tokens as the server reports them; empty if it does not, or not all."""
+    reported = choice.get("logprobs")
+    entries = reported.get("content") if isinstance(reported, dict) else None
+    if not isinstance(entries, list):
+        return ()
+    values = [entry.get("logprob") if isinstance(entry, dict) else None for entry in entries]
+    numbers = [float(value) for value in values if isinstance(value, int | float) and abs(value) < _MOST_NATS]
+    return tuple(numbers) if len(numbers) == len(values) else ()

@@ -1,0 +1,735 @@
+"""The engine for OpenAI-compatible servers against a real server on this machine, friendly and not."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+
+from spark_rl.actor import Actor, open_actor
+from spark_rl.chat import ChatError, ChatFormat, Prompt
+from spark_rl.config import ChatConfig, ImagesConfig, load_config
+from spark_rl.data.images import open_image
+from spark_rl.engine import endpoint
+from spark_rl.engine.base import Sampling
+from spark_rl.engine.dialect import completions, data_url, shares
+from spark_rl.engine.openai import OpenAIEngine, ServerChat
+from spark_rl.errors import UserError
+from spark_rl.inference import Reasoner
+from spark_rl.problem import Completion, Problem
+from test_chat import CHATML, bpe
+from vision import draw_image
+
+KEY = "sk-SECRET-0123456789"
+PROBLEM = Problem("p", "1+1?", "2")
+CHAT = ServerChat(ChatConfig(policy="{question}"))
+Answer = tuple[int, Any] | tuple[int, Any, dict[str, str]]
+
+
+def said(*texts: str, **more: Any) -> dict[str, Any]:
+    """A reply with these choices."""
+    choices = [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"} for text in texts]
+    return {"choices": choices, "usage": {"completion_tokens": 5 * len(texts)}, **more}
+
+
+def echo(body: dict[str, Any]) -> Answer:
+    """Repeats the last message, as often as asked."""
+    return 200, said(*[body["messages"][-1]["content"]] * body.get("n", 1))
+
+
+@dataclass
+class Served:
+    """A server that replies as ``answer`` says, and remembers what it was asked."""
+
+    answer: Callable[[dict[str, Any]], Answer] = echo
+    models: Any = field(default_factory=lambda: {"data": [{"id": "tiny"}]})
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    url: str = ""
+    lock: Any = field(default_factory=threading.Lock)
+
+    def engine(self, **options: Any) -> OpenAIEngine:
+        return OpenAIEngine(self.url, options.pop("model", "tiny"), **{"timeout": 10, **options})
+
+    def ask(self, *questions: str, engine: OpenAIEngine | None = None, **sampling: Any) -> list[list[Completion]]:
+        prompts = [CHAT.encode(Problem(q, q, "")) for q in questions]
+        return (engine or self.engine()).generate(prompts, Sampling(**{"max_new_tokens": 9, **sampling}))
+
+
+def script(*answers: Answer) -> Callable[[dict[str, Any]], Answer]:
+    """These replies one after the other, the last for ever."""
+    left = list(answers)
+    return lambda _: left.pop(0) if len(left) > 1 else left[0]
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.01)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    state = Served()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.reply((200, state.models) if self.path == "/v1/models" else (404, {"detail": "Not Found"}))
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with state.lock:
+                state.bodies.append(body)
+                state.keys.append(self.headers.get("Authorization"))
+                answer = state.answer(body) if self.path == "/v1/chat/completions" else (404, {"detail": "Not Found"})
+            if callable(answer[1]):
+                answer[1](self)
+            else:
+                self.reply(answer)
+
+        def reply(self, answer: Answer) -> None:
+            content = answer[1] if isinstance(answer[1], bytes) else json.dumps(answer[1]).encode()
+            self.send_response(answer[0])
+            for name, value in (answer[2] if len(answer) > 2 else {}).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 64
+
+        def handle_error(self, *_: Any) -> None:
+            """Clients that hang up are the point."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{server.server_port}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield state
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+# --- what is asked, what comes back
+
+
+def test_completions_come_in_the_order_of_the_prompts_however_long_each_takes(served: Served) -> None:
+    def slowest_first(body: dict[str, Any]) -> Answer:
+        number = int(body["messages"][-1]["content"])
+
+        def reply(handler: Any) -> None:
+            time.sleep(0.1 if number < 4 else 0)
+            handler.reply(echo(body))
+
+        return 200, reply
+
+    served.answer = slowest_first
+    found = served.ask(*map(str, range(12)), engine=served.engine(parallel=5))
+    assert [group[0].text for group in found] == [str(i) for i in range(12)]
+
+
+def test_a_request_says_all_that_sampling_says(served: Served) -> None:
+    served.ask("hello", n=3, temperature=0.7, max_new_tokens=11, seed=5, stop=("\n\n", "Q:"))
+    (body,) = served.bodies
+    seed = body.pop("seed")
+    assert isinstance(seed, int)
+    assert 0 <= seed < 2**31
+    assert body == {
+        "model": "tiny", "messages": [{"role": "user", "content": "hello"}], "n": 3, "temperature": 0.7, "top_p": 1,
+        "max_tokens": 11, "stop": ["\n\n", "Q:"], "logprobs": True,
+    }  # fmt: skip
+
+
+def test_seeds_repeat_and_differ_between_prompts(served: Served) -> None:
+    for _ in range(2):
+        served.ask("a", "a", seed=3, engine=served.engine(parallel=1))
+    seeds = [body["seed"] for body in served.bodies]
+    assert seeds[:2] == seeds[2:]
+    assert seeds[0] != seeds[1]
+
+
+def test_no_prompts_ask_nothing(served: Served) -> None:
+    assert served.ask() == []
+    assert served.bodies == []
+
+
+def test_tokens_are_the_servers_count_and_no_token_is_made_up(served: Served) -> None:
+    served.answer = script((200, said("hello there", usage={"completion_tokens": 7})))
+    ((found,),) = served.ask("x")
+    assert (found.tokens, found.token_ids, found.logprobs, found.finish) == (7, (), (), "stop")
+
+
+def test_a_completion_of_our_own_counts_its_tokens() -> None:
+    assert Completion("ab", (1, 2, 3), (-1.0,) * 3, "stop").tokens == 3
+    assert Completion("", (), (), "length", 4).tokens == 4
+
+
+def reply_of(*choices: tuple[str | None, list[Any] | None, str], total: Any = None) -> dict[str, Any]:
+    return {
+        "choices": [
+            {
+                "message": {"content": text},
+                "logprobs": None if values is None else {"content": [{"token": "t", "logprob": v} for v in values]},
+                "finish_reason": finish,
+            }
+            for text, values, finish in choices
+        ],
+        "usage": {"completion_tokens": total},
+    }
+
+
+def test_log_probabilities_are_kept_where_all_are_finite() -> None:
+    kept, infinite, missing = completions(
+        reply_of(
+            ("a", [-0.5, 0, -9999.0], "stop"), ("b", [-0.5, float("nan")], "length"), ("c", [None], "stop"), total=6
+        ),
+        (),
+    )
+    assert kept.logprobs == (-0.5, 0.0, -9999.0)
+    assert (infinite.logprobs, infinite.finish) == ((), "length")
+    assert missing.logprobs == ()
+
+
+def test_tokens_of_several_choices_are_shared_out() -> None:
+    by_logprobs = completions(reply_of(("a", [-1] * 3, "stop"), ("bbbb", [-1], "stop"), total=8), ())
+    assert [c.tokens for c in by_logprobs] == [6, 2]
+    by_length = completions(reply_of(("a", None, "stop"), ("bbb", None, "stop"), total=8), ())
+    assert [c.tokens for c in by_length] == [2, 6]
+    uncounted = completions(reply_of(("a", [-1] * 3, "stop"), ("b", None, "stop")), ())
+    assert [c.tokens for c in uncounted] == [3, 0]
+
+
+@given(st.integers(0, 10**6), st.lists(st.floats(0, 1e6), min_size=1, max_size=9))
+def test_shares_add_up_and_are_within_one_of_proportion(total: int, weights: list[float]) -> None:
+    found = shares(total, weights)
+    assert sum(found) == total
+    if sum(weights) > 1e-300:
+        assert all(abs(part - total * w / sum(weights)) < 1.001 for part, w in zip(found, weights, strict=True))
+
+
+def test_withheld_and_partial_contents_are_texts() -> None:
+    parts = {"choices": [{"message": {"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}}]}
+    assert completions(parts, ())[0].text == "ab"
+    assert completions(reply_of((None, None, "length")), ())[0].text == ""
+
+
+def test_stop_strings_end_texts_even_if_the_server_ignores_them(served: Served) -> None:
+    served.answer = script((200, said("one\nQ: two")))
+    assert served.ask("x", stop=("\n", "Q:"))[0][0].text == "one"
+
+
+def test_servers_that_ignore_n_are_asked_again_with_other_seeds(served: Served) -> None:
+    served.answer = script((200, said("a")), (200, said("b", "c")))
+    assert [c.text for c in served.ask("x", n=3)[0]] == ["a", "b", "c"]
+    first, second = served.bodies
+    assert (first["n"], second["n"]) == (3, 2)
+    assert first["seed"] != second["seed"]
+
+
+def test_more_choices_than_asked_for_are_dropped(served: Served) -> None:
+    served.answer = script((200, said("a", "b")))
+    assert [c.text for c in served.ask("x")[0]] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["logprobs", "seed", "top_p"])
+def test_what_a_server_refuses_by_name_is_left_out_from_then_on(served: Served, name: str) -> None:
+    served.answer = lambda body: (
+        (400, {"error": {"message": f"Unrecognized argument: {name}"}}) if name in body else echo(body)
+    )
+    engine = served.engine(parallel=1)
+    assert [group[0].text for group in served.ask("a", "b", engine=engine)] == ["a", "b"]
+    assert [name in body for body in served.bodies] == [True, False, False]
+
+
+def test_the_token_limit_goes_by_its_newer_name_where_the_old_one_is_refused(served: Served) -> None:
+    message = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+    served.answer = lambda body: (400, {"error": {"message": message}}) if "max_tokens" in body else echo(body)
+    served.ask("a", max_new_tokens=5)
+    assert served.bodies[-1]["max_completion_tokens"] == 5
+
+
+# --- failures
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 529])
+def test_passing_failures_are_asked_again(served: Served, status: int) -> None:
+    served.answer = script((status, {"error": "busy"}), (status, b"<html>"), (200, said("ok")))
+    assert served.ask("x")[0][0].text == "ok"
+    assert len(served.bodies) == 3
+
+
+def test_a_servers_wish_to_wait_is_granted(served: Served) -> None:
+    served.answer = script((429, {}, {"Retry-After": "0.3"}), (200, said("ok")))
+    started = time.perf_counter()
+    served.ask("x")
+    assert time.perf_counter() - started > 0.3
+
+
+def test_patience_ends_in_one_line(served: Served) -> None:
+    served.answer = script((503, {"error": {"message": "still\nloading"}}))
+    with pytest.raises(UserError, match=r"HTTP 503: still loading \(asked 3 times\)") as caught:
+        served.ask("x", engine=served.engine(retries=2))
+    assert str(caught.value).startswith(served.url)
+    assert len(served.bodies) == 3
+
+
+def test_an_empty_purse_is_not_asked_again(served: Served) -> None:
+    served.answer = script((429, {"error": {"message": "You exceeded", "code": "insufficient_quota"}}))
+    with pytest.raises(UserError, match="insufficient_quota"):
+        served.ask("x")
+    assert len(served.bodies) == 1
+
+
+def test_a_dropped_connection_is_asked_again(served: Served) -> None:
+    def half(handler: Any) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{")
+
+    served.answer = script((200, lambda handler: handler.connection.close()), (200, half), (200, said("ok")))
+    assert served.ask("x")[0][0].text == "ok"
+    assert len(served.bodies) == 3
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_named_by_its_variable_only(
+    served: Served, monkeypatch: pytest.MonkeyPatch, key: str | None, status: int
+) -> None:
+    if key:
+        monkeypatch.setenv("MY_KEY", f" {key}\n")
+    served.answer = script((status, {"error": {"message": f"Incorrect API key provided: {KEY if key else ''}."}}))
+    with pytest.raises(UserError, match="refuses the key in \\$MY_KEY" if key else "wants a key.*\\$MY_KEY") as caught:
+        served.ask("x", engine=served.engine(api_key_env="MY_KEY"))
+    assert KEY not in str(caught.value)
+    assert len(served.bodies) == 1
+    assert served.keys == [f"Bearer {KEY}" if key else None]
+
+
+def test_an_impossible_key_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\nX-Evil: 1")
+    with pytest.raises(UserError, match="OPENAI_API_KEY") as caught:
+        OpenAIEngine("http://127.0.0.1:9", "m")
+    assert KEY not in str(caught.value)
+
+
+def test_a_key_is_not_taken_elsewhere(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    served.answer = script((307, {}, {"Location": f"{served.url}/elsewhere"}))
+    with pytest.raises(UserError, match="elsewhere"):
+        served.ask("x")
+    assert len(served.bodies) == 1
+
+
+def test_a_wrong_model_is_told_the_right_ones(served: Served) -> None:
+    served.answer = script((404, {"error": {"message": "The model `tyni` does not exist."}}))
+    with pytest.raises(UserError, match="does not serve 'tyni'; it serves tiny"):
+        served.ask("x", engine=served.engine(model="tyni"))
+
+
+def test_a_wrong_path_hints_at_the_right_one(served: Served) -> None:
+    engine = OpenAIEngine(f"{served.url}/api", "tiny")
+    with pytest.raises(UserError, match=r"/v1/api: HTTP 404: Not Found; the address usually ends in /v1"):
+        served.ask("x", engine=engine)
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/chat/completions"])
+def test_the_address_is_understood_as_people_write_it(served: Served, suffix: str) -> None:
+    assert OpenAIEngine(served.url + suffix, "tiny").endpoint.url == served.url
+    assert OpenAIEngine(served.url.removesuffix("/v1"), "tiny").endpoint.url == served.url
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("localhost:8000", "no address"), ("ftp://host/v1", "no address"), ("http://", "no address"),
+        ("http://host:port/v1", "no address"), ("http://[::1/v1", "no address"), ("http://a b/v1", "no address"),
+        (f"http://{'a' * 64}.com", "no address"), ("http://host/v1?key=1", "leave out"),
+        ("http://me:hunter2@host/v1", "address of host holds a password"),
+    ],
+)  # fmt: skip
+def test_no_address_is_one_line(url: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        OpenAIEngine(url, "m")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_no_server_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        started = time.perf_counter()
+        with pytest.raises(UserError, match=r"no connection \(Connection refused\); is the server running") as caught:
+            OpenAIEngine(url, "m").generate([CHAT.encode(PROBLEM)], Sampling())
+    assert str(caught.value).startswith(url)
+    assert time.perf_counter() - started < 2
+
+
+def hang(_: Any) -> None:
+    """Not a byte."""
+    time.sleep(30)
+
+
+def trickle(handler: Any) -> None:
+    """A header, and then a byte now and then, for ever."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    for _ in range(600):
+        handler.wfile.write(b" ")
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("way", [hang, trickle])
+def test_a_request_that_hangs_ends_and_is_asked_once_more(served: Served, way: Callable[[Any], None]) -> None:
+    served.answer = script((200, way), (200, said("ok")))
+    assert served.ask("x", engine=served.engine(timeout=0.3))[0][0].text == "ok"
+    served.answer = script((200, way))
+    started = time.perf_counter()
+    with pytest.raises(UserError, match=r"no whole reply within 0\.3 s \(asked 2 times\)"):
+        served.ask("x", engine=served.engine(timeout=0.3))
+    assert time.perf_counter() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (b"<html>hello</html>", "no JSON object: <html>hello"), (b"[1]", "no JSON object"), (b"", "object: nothing"),
+        (b"[" * 100_000, "no JSON object"), (b"\xff\xfe", "no JSON object"), ({}, "no choices"),
+        ({"choices": []}, "no choices"), ({"choices": [3]}, "no choices"), ({"choices": [{"text": "a"}]}, "no message"),
+        ({"choices": [{"message": {"content": 3}}]}, "no message"),
+    ],
+)  # fmt: skip
+def test_a_malformed_reply_is_one_line(served: Served, reply: Any, message: str) -> None:
+    served.answer = script((200, reply))
+    with pytest.raises(UserError, match=message) as caught:
+        served.ask("x")
+    assert str(caught.value).startswith(served.url)
+    assert len(str(caught.value)) < 600
+    assert len(served.bodies) == 1
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["choices", "message", "content", "logprobs", "logprob", "usage", "completion_tokens", "text"]
+            ),
+            inner,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON, JSON, JSON)
+def test_no_reply_breaks_the_reader(message: Any, logprobs: Any, usage: Any) -> None:
+    reply = {"choices": [{"message": message, "logprobs": logprobs}], "usage": usage}
+    try:
+        (found,) = completions(reply, ("x",))
+    except ValueError as error:
+        assert "choice" in str(error)  # noqa: PT017  both outcomes are fine
+    else:
+        assert isinstance(found.text, str)
+        assert found.tokens >= 0
+
+
+def test_the_first_error_ends_the_others(served: Served) -> None:
+    def one_refused(body: dict[str, Any]) -> Answer:
+        return (400, {"error": "no"}) if body["messages"][-1]["content"] == "bad" else (200, hang)
+
+    served.answer = one_refused
+    started = time.perf_counter()
+    with pytest.raises(UserError, match="HTTP 400: no"):
+        served.ask("slow", "slow", "bad", *["late"] * 50, engine=served.engine(parallel=4))
+    assert time.perf_counter() - started < 3
+    assert len(served.bodies) < 10
+
+
+def test_ctrl_c_ends_a_waiting_program(served: Served) -> None:
+    served.answer = script((200, hang))
+    code = (
+        "import sys; from spark_rl.chat import Prompt; from spark_rl.engine.base import Sampling\n"
+        "from spark_rl.engine.openai import OpenAIEngine\n"
+        "prompt = Prompt('', (), ({'role': 'user', 'content': 'x'},))\n"
+        f"OpenAIEngine({served.url!r}, 'm').generate([prompt] * 3, Sampling())"
+    )
+    program = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, env={**os.environ})
+    try:
+        give_up = time.monotonic() + 30
+        while len(served.bodies) < 3 and time.monotonic() < give_up:
+            time.sleep(0.02)
+        program.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        _, errors = program.communicate(timeout=20)
+    finally:
+        program.kill()
+    assert time.monotonic() - started < 5
+    assert b"KeyboardInterrupt" in errors
+    assert program.returncode != 0
+
+
+def test_the_engine_works_again_after_an_error(served: Served) -> None:
+    engine = served.engine()
+    served.answer = script((400, {"error": "no"}))
+    with pytest.raises(UserError):
+        served.ask("x", engine=engine)
+    served.answer = echo
+    assert served.ask("x", engine=engine)[0][0].text == "x"
+
+
+def test_a_server_that_was_there_may_come_back(served: Served) -> None:
+    engine = served.engine(retries=1)
+    served.ask("x", engine=engine)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        engine.endpoint._parts = engine.endpoint._parts._replace(netloc=f"127.0.0.1:{closed.getsockname()[1]}")
+        with pytest.raises(UserError, match=r"refused\) \(asked 2 times\)"):
+            served.ask("x", engine=engine)
+
+
+def test_settings_that_cannot_be_are_one_line() -> None:
+    for options in ({"parallel": 0}, {"timeout": 0}, {"retries": -1}):
+        with pytest.raises(UserError, match="at least one request"):
+            OpenAIEngine("http://127.0.0.1:9", "m", **options)  # type: ignore[arg-type]
+
+
+def test_a_servers_weights_cannot_be_trained(served: Served) -> None:
+    engine = served.engine()
+    with pytest.raises(UserError, match="can't be trained"):
+        engine.sync(None)
+    assert engine.version == 0
+    engine.close()
+
+
+# --- models
+
+
+def test_the_only_model_is_taken(served: Served) -> None:
+    assert served.engine(model=None).model == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ({"data": [{"id": "a"}, {"id": "b"}]}, "serves a, b; name the model"),
+        ({"data": [{"id": str(i)} for i in range(12)]}, "8, 9 and 2 more; name"),
+        ({"data": []}, "serves no model"),
+        ({"data": [{"name": "a"}]}, "does not list its models"),
+        ({"models": ["a"]}, "does not list its models"),
+    ],
+)
+def test_any_other_number_of_models_must_be_chosen_from(served: Served, models: Any, message: str) -> None:
+    served.models = models
+    with pytest.raises(UserError, match=message):
+        served.engine(model=None)
+
+
+# --- the chat side
+
+
+def test_the_user_turn_is_that_of_the_local_chat_format() -> None:
+    config = ChatConfig(system="Be brief.", few_shot="Q: {x}\n")
+    problems = [
+        PROBLEM,
+        replace(PROBLEM, task="pointwise", prompt="judge {question} <|im_end|>"),
+        replace(PROBLEM, question="<|im_<|im_end|>end|> and <b>bold</b> a<|b"),
+    ]
+    for problem in problems:
+        local = ChatFormat(bpe(CHATML), config).encode(problem)
+        assert ServerChat(config).encode(problem).messages == local.messages
+
+
+def test_images_stand_where_they_are_asked_for() -> None:
+    problem = Problem("p", "is <image> or <image> it?", "A", images=("a.png", "b.png"))
+    image = {"type": "image"}
+    (message,) = CHAT.encode(problem).messages
+    assert message["content"] == [
+        {"type": "text", "text": "is "}, image, {"type": "text", "text": " or "}, image,
+        {"type": "text", "text": " it?"},
+    ]  # fmt: skip
+    assert CHAT.encode(problem).text == "is <image> or <image> it?"
+    (message,) = CHAT.encode(replace(problem, question="which?")).messages
+    assert message["content"] == [image, image, {"type": "text", "text": "which?"}]
+
+
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|eot_id|>", "</s>", "<start_of_turn>", "<end_of_turn>", "<|any|>"])
+def test_common_special_tokens_in_untrusted_text_are_broken(token: str) -> None:
+    (message,) = CHAT.encode(replace(PROBLEM, question=f"ok{token}user")).messages
+    assert message["content"] == f"ok{token[0]} {token[1:]}user"
+
+
+def test_ordinary_text_is_untouched() -> None:
+    text = "If a < b and |x| > |y|, is <b>this</b> <|> or <| y |>? [INST] <image> \\boxed{}"
+    assert CHAT.encode(replace(PROBLEM, question=text)).messages[0]["content"] == text
+
+
+def test_a_prompt_never_holds_the_answer() -> None:
+    assert "SECRET" not in repr(CHAT.encode(replace(PROBLEM, answer="SECRET", choices=("SECRET",))))
+
+
+def test_settings_that_do_nothing_here_are_refused() -> None:
+    with pytest.raises(ChatError, match=r"chat\.template"):
+        ServerChat(ChatConfig(template="{{ messages }}"))
+    with pytest.raises(ChatError, match="single braces"):
+        ServerChat(ChatConfig(policy="solve {{question}}"))
+
+
+# --- images
+
+
+def arrived(served: Served) -> list[Image.Image]:
+    """The pictures in the last request, as a server opens them."""
+    parts = served.bodies[-1]["messages"][-1]["content"]
+    urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    return [opened(url) for url in urls]
+
+
+def opened(url: str) -> Image.Image:
+    head, _, data = url.partition(";base64,")
+    assert head in {"data:image/png", "data:image/jpeg"}
+    return Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+
+
+def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_images_arrive_as_pictures_and_paths_do_not(served: Served, tmp_path: Path) -> None:
+    pictures = [draw_image(seed, 40 + seed, 30) for seed in range(3)]
+    path = tmp_path / "private-name.png"
+    pictures[0].save(path)
+    images = (str(path), encoded(pictures[1], "PNG"), pictures[2])
+    served.answer = script((200, said("ok")))
+    served.engine().generate([CHAT.encode(Problem("p", "what?", "", images=images))], Sampling())
+    assert "private-name" not in json.dumps(served.bodies)
+    assert [found.convert("RGB").tobytes() for found in arrived(served)] == [p.tobytes() for p in pictures]
+
+
+def test_plain_files_are_sent_as_they_are(tmp_path: Path) -> None:
+    picture = draw_image(1, 40, 30)
+    for kind, name in (("PNG", "png"), ("JPEG", "jpeg")):
+        data = encoded(picture, kind, dpi=(72, 72))
+        path = tmp_path / f"a.{name}"
+        path.write_bytes(data)
+        for image in (data, str(path), f"file://{path}", data_url(data, ImagesConfig())):
+            assert data_url(image, ImagesConfig()) == f"data:image/{name};base64,{base64.b64encode(data).decode()}"
+
+
+def with_orientation() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(draw_image(1, 40, 30), "JPEG", exif=exif)
+
+
+def with_text() -> bytes:
+    note = PngImagePlugin.PngInfo()
+    note.add_text("Source", "/home/somebody/secret.svg")
+    return encoded(draw_image(2, 40, 30), "PNG", pnginfo=note)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        with_orientation(), with_text(), encoded(draw_image(1, 40, 30), "WEBP"), encoded(draw_image(1, 40, 30), "GIF"),
+        encoded(draw_image(1, 40, 30).convert("CMYK"), "JPEG"), encoded(draw_image(1, 40, 30).convert("P"), "PNG"),
+        encoded(Image.new("RGBA", (9, 9), (255, 0, 0, 9)), "PNG"), encoded(draw_image(3, 1100, 900), "BMP"),
+        encoded(draw_image(1, 40, 30), "JPEG", comment=b"made at home"),
+    ],
+    ids=["turned", "text", "webp", "gif", "cmyk", "palette", "transparent", "bmp", "comment"],
+)  # fmt: skip
+def test_everything_else_is_sent_as_the_picture_we_see(data: bytes) -> None:
+    url = data_url(data, ImagesConfig())
+    sent = opened(url)
+    expected = open_image(data)
+    assert sent.format == "PNG"
+    assert sent.mode == "RGB"
+    assert sent.tobytes() == expected.tobytes()
+    assert not sent.info
+
+
+def test_images_keep_to_the_bounds_of_the_chat(served: Served) -> None:
+    served.answer = script((200, said("ok")))
+    engine = served.engine(chat=ChatConfig(min_pixels=1000, max_pixels=2000))
+    images = (draw_image(1, 10, 10), draw_image(2, 100, 100), encoded(draw_image(3, 40, 30), "PNG"))
+    engine.generate([CHAT.encode(Problem("p", "what?", "", images=images))], Sampling())
+    small, large, fitting = arrived(served)
+    assert 1000 <= small.width * small.height <= 2000
+    assert 1000 <= large.width * large.height <= 2000
+    assert fitting.size == (40, 30)
+
+
+def test_a_broken_image_is_one_line_and_nothing_is_asked(served: Served, tmp_path: Path) -> None:
+    problem = Problem("p", "what?", "", images=(str(tmp_path / "gone.png"),))
+    with pytest.raises(UserError, match=r"gone\.png: there is no such file"):
+        served.engine().generate([CHAT.encode(problem)], Sampling())
+    assert served.bodies == []
+
+
+# --- the whole way
+
+
+@pytest.fixture(scope="module")
+def base() -> Actor:
+    return open_actor(load_config("tiny", ["model.device=cpu", "model.threads=1"]))
+
+
+def test_a_served_base_answers_judges_and_reflects_as_at_home(served: Served, base: Actor) -> None:
+    def serve(body: dict[str, Any]) -> Answer:
+        assert [message["role"] for message in body["messages"]] == ["user"]
+        asked = Problem("s", body["messages"][0]["content"], "", prompt=body["messages"][0]["content"])
+        sampling = Sampling(1, body["temperature"], body["max_tokens"], body["seed"], tuple(body.get("stop", ())))
+        ((found,),) = base.engine.generate([base.chat.encode(asked)], sampling)
+        choice = {
+            "message": {"role": "assistant", "content": found.text},
+            "logprobs": {"content": [{"token": "", "logprob": value} for value in found.logprobs]},
+            "finish_reason": found.finish,
+        }
+        return 200, {"choices": [choice], "usage": {"completion_tokens": len(found.token_ids)}}
+
+    served.answer = serve
+    problems = [Problem(f"p{i}", q, "") for i, q in enumerate(("5?2?7=10", "1?2?3=6", "9?4?1=4"))]
+    config = base.config.inference.model_copy(update={"reflect_temperature": 0.0, "max_new_tokens": 48})
+    home = Reasoner(base.engine, base.chat, base.templates, config).solve(problems)
+    chat: Any = ServerChat(base.config.chat)
+    away = Reasoner(served.engine(), chat, base.templates, config).solve(problems)
+    assert [[(r.response, r.judgement, r.accepted) for r in trace.rounds] for trace in away] == [
+        [(r.response, r.judgement, r.accepted) for r in trace.rounds] for trace in home
+    ]
+    (mine,), (theirs,) = (
+        engine.generate([coder.encode(problems[0])], Sampling(1, 0.0, 48))
+        for engine, coder in ((base.engine, base.chat), (served.engine(), chat))
+    )
+    assert theirs[0].tokens == mine[0].tokens == len(mine[0].token_ids)
+    assert theirs[0].logprobs == mine[0].logprobs
+
+
+def test_prompts_of_a_local_chat_format_can_be_asked_too(served: Served) -> None:
+    prompt: Prompt = ChatFormat(bpe(CHATML), ChatConfig(policy="{question}")).encode(PROBLEM)
+    assert served.engine().generate([prompt], Sampling())[0][0].text == "1+1?"
+
+
+def test_the_engine_needs_no_torch() -> None:
+    code = "import sys, spark_rl.engine.openai; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
