@@ -1,7 +1,8 @@
-r"""How fast the verifier grades, and what hostile answers cost it: ``python benchmarks/grading.py [--rows N]``.
+r"""How fast answers are graded, and what hostile ones cost: ``python benchmarks/grading.py [--rows N]``.
 
 Typical answers are drawn at random (seeded) in the mix that mathematics data shows: mostly integers, some fractions,
-decimals and LaTeX expressions, a few structures, about a third of them wrong. Hostile answers follow one at a time.
+decimals and LaTeX expressions, a few structures, about a third of them wrong. They are graded by the verifier, which is
+the evaluation's protocol ``rule``, and by its protocol ``reference``. Hostile answers follow one at a time.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import argparse
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.table import Table
 
 from spark_rl.config import VerifyConfig
-from spark_rl.problem import STATUSES, Kind, Verdict
+from spark_rl.evals.benchmark import Item as Asked
+from spark_rl.evals.scoring import reference
+from spark_rl.problem import STATUSES, Kind, Problem, Status
 from spark_rl.verify import Verifier
 from spark_rl.verify.grade import grade
 from spark_rl.verify.pool import Item
@@ -162,17 +165,32 @@ def typical(rows: int, rng: random.Random) -> dict[str, list[Item]]:
     return items
 
 
-def grade_typical(verifier: Verifier, rows: int, rng: random.Random, console: Console) -> None:
-    table = Table("answers", "rows", "symbolic", "µs/row", *STATUSES, title=f"{rows} typical answers")
+def by_rule(verifier: Verifier, items: list[Item]) -> list[Status]:
+    """Our own comparison: the last box."""
+    return [verdict.status for verdict in verifier.verify_many(items)]
+
+
+def by_reference(verifier: Verifier, items: list[Item]) -> list[Status]:
+    """The authors' comparison: the first box."""
+    asked = [Asked(Problem(id="", question="", answer=gold)) for _, gold, _, _ in items]
+    return [grade.status for grade in reference(asked, [response for response, *_ in items], verifier)]
+
+
+PROTOCOLS: Mapping[str, Callable[[Verifier, list[Item]], list[Status]]] = {"rule": by_rule, "reference": by_reference}
+
+
+def grade_typical(verifier: Verifier, protocol: str, rows: int, rng: random.Random, console: Console) -> None:
+    table = Table("answers", "rows", "symbolic", "µs/row", *STATUSES, title=f"{rows} typical answers by {protocol}")
+    killed = verifier.kills
     total: Counter[str] = Counter()
     seconds = 0.0
     count = 0
     for name, items in typical(rows, rng).items():
         start = time.perf_counter()
-        verdicts = verifier.verify_many(items)
+        statuses = PROTOCOLS[protocol](verifier, items)
         taken = time.perf_counter() - start
-        symbolic = sum(grade(*item)[0] is None for item in items)
-        found: Counter[str] = Counter(verdict.status for verdict in verdicts)
+        symbolic = sum(grade(*item)[0] is None for item in items) if protocol == "rule" else None
+        found: Counter[str] = Counter(statuses)
         _row(table, name, len(items), symbolic, taken, found)
         total += found
         seconds += taken
@@ -180,7 +198,8 @@ def grade_typical(verifier: Verifier, rows: int, rng: random.Random, console: Co
     table.add_section()
     _row(table, "all", count, None, seconds, total)
     console.print(table)
-    console.print(f"{count} answers in {seconds:.2f} s: {count / seconds:,.0f} a second; {verifier.kills} killed")
+    killed = verifier.kills - killed
+    console.print(f"{count} answers by {protocol} in {seconds:.2f} s: {count / seconds:,.0f} a second; {killed} killed")
 
 
 def _row(table: Table, name: str, rows: int, symbolic: int | None, seconds: float, found: Counter[str]) -> None:
@@ -189,12 +208,16 @@ def _row(table: Table, name: str, rows: int, symbolic: int | None, seconds: floa
 
 
 def grade_pathological(verifier: Verifier, console: Console) -> None:
-    table = Table("hostile answers", "seconds", "status", title=f"time limit {verifier.config.timeout:g} s")
+    columns = [f"{name}: {what}" for name in PROTOCOLS for what in ("seconds", "status")]
+    table = Table("hostile answers", *columns, title=f"time limit {verifier.config.timeout:g} s")
     before = verifier.kills
     for name, content in PATHOLOGICAL:
-        start = time.perf_counter()
-        verdict: Verdict = verifier.verify(f"The answer is \\boxed{{{content}}}.", r"x+\sqrt{2}")
-        table.add_row(name, f"{time.perf_counter() - start:.3f}", verdict.status)
+        cells = []
+        for compared in PROTOCOLS.values():
+            start = time.perf_counter()
+            status = compared(verifier, [(f"The answer is \\boxed{{{content}}}.", r"x+\sqrt{2}", "math", ())])[0]
+            cells += [f"{time.perf_counter() - start:.3f}", status]
+        table.add_row(name, *cells)
     console.print(table)
     console.print(f"{verifier.kills - before} killed and replaced (their start-up is in the next item's seconds)")
 
@@ -211,7 +234,8 @@ def main() -> None:
         console = Console(width=WIDTH)
     config = VerifyConfig(workers=arguments.workers, timeout=arguments.timeout, recycle_after=2000)
     with Verifier(config) as verifier:
-        grade_typical(verifier, arguments.rows, random.Random(arguments.seed), console)
+        for protocol in PROTOCOLS:
+            grade_typical(verifier, protocol, arguments.rows, random.Random(arguments.seed), console)
         grade_pathological(verifier, console)
 
 

@@ -176,14 +176,14 @@ MISTAKES = {
     "recycle --rollouts sets/lost.jsonl": "sets/lost.jsonl line 2: image a int",
     "train --model embedded_vl": "there is no embedded base 'embedded_vl'; there are two: embedded (reads) and",
     "solve a --model embeddedvl": "there is no embedded base 'embeddedvl'",
-    "eval --model VLM": "give --data, the problems to ask",
+    "eval --model VLM": "give --bench, names of benchmarks, or --data, the problems to ask",
     "eval --model VLM --data nowhere.jsonl": "there is no file nowhere.jsonl",
     "eval --model VLM --data sets/seen.jsonl --data sets/seen.jsonl": "--data sets/seen.jsonl is given twice",
     "eval --model VLM --data sets/seen.jsonl --limit 0": "'0' is not a whole number from 1",
     "eval --model VLM --data sets/seen.jsonl --tts -1": "'-1' is not a whole number from 0",
     "eval --model VLM --data sets/seen.jsonl --tts many": "'many' is not a whole number from 0",
     "eval --model VLM --data sets/seen.jsonl --resume": "--resume needs --out",
-    "eval --model VLM --data sets/seen.jsonl --out sets": "cannot write sets: it is a directory",
+    "eval --model VLM --data sets/seen.jsonl --out sets/seen.jsonl/a": "cannot write sets/seen.jsonl/a/rows.jsonl: Not",
     "eval --model VLM --data sets/seen.jsonl --out sets/seen.jsonl": "holds results already; continue",
     "eval --model VLM --data sets/seen.jsonl --out sets/seen.jsonl --resume": "line 1 is no row of an evaluation",
     "eval --model BASE --data sets/seen.jsonl --out new.jsonl": "problem seen-1 has 1 image(s), for which this model",
@@ -285,7 +285,7 @@ def test_eval_writes_rows_scores_and_tables(evaluation: subprocess.CompletedProc
         ["sets/seen.jsonl", "3/39"], ["sums.jsonl", "35/39"], ["sums.jsonl", "39/39"],
     ]  # fmt: skip
     assert "30×61" in evaluation.stdout
-    assert "right with TTS" in evaluation.stdout
+    assert "rule+tts" in evaluation.stdout
     assert lines[-1] == "wrote   out/rows.jsonl"
 
 
@@ -294,7 +294,7 @@ def test_eval_is_greedy_whatever_the_batch(place: Path, vlm: str, monkeypatch: p
     facts = ask(place, monkeypatch, "eval", "--model", vlm, "--data", "sets/seen.jsonl", "--limit", "2", *FAST,
                 "--out", "two.jsonl")  # fmt: skip
     two = json_lines(place / "two.jsonl")
-    assert facts["sets/seen.jsonl"]["rule+tts"] is None, "without --tts nothing is scaled, whatever inference.rounds is"
+    assert "rule+tts" not in facts["sets/seen.jsonl"], "without --tts nothing is scaled, whatever inference.rounds is"
     assert [row["response"] for row in two] == [row["response"] for row in json_lines(place / "out" / "rows.jsonl")[:2]]
 
 

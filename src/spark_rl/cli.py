@@ -40,11 +40,19 @@ examples:
     "eval": """\
 examples:
   spark-rl eval                                          the embedded base on its held-out puzzles
-  spark-rl eval --model runs/a --data math500.jsonl --data aime24.jsonl --out rows.jsonl --json scores.json
-  spark-rl eval --model Qwen/Qwen2.5-VL-7B-Instruct --data mathvision/test.jsonl --tts 2 --out rows.jsonl
-  spark-rl eval ... --out rows.jsonl --resume            continue after a kill; nothing is asked twice
+  spark-rl eval --model runs/a --bench gsm8k,math500 --data-root data --out results/a --json scores.json
+  spark-rl eval --model Qwen/Qwen2.5-VL-7B-Instruct --bench math-vlm --data-root data --tts 2 --out results/7b
+  spark-rl eval --model http://localhost:8000/v1 --bench aime24 --data-root data --samples 16
+  spark-rl eval --model runs/a --data mine.jsonl --judge  any problems that train reads
+  spark-rl eval ... --out results/a --resume             continue after a kill; nothing is asked twice
+without a model:
+  spark-rl eval --bench mathvision --data-root data --responses responses.jsonl
+                                                         score what anybody answered (per line: id, response)
+  spark-rl eval --rescore results/a/rows.jsonl           every score once more
+  spark-rl eval --table results/a b=results/b --published --format markdown
 
-Greedy, unless inference.temperature says otherwise. A line of --out holds prompt, response, verdict and judgement.""",
+Groups of benchmarks: math-llm, math-vlm, reward, general, all. Greedy, unless --samples or --temperature say otherwise.
+A line of --out holds prompt, response, what each protocol makes of it, and judgement.""",
     "recycle": """\
 examples:
   spark-rl recycle --show 6                              sample with the embedded base, print recycled problems
@@ -179,14 +187,32 @@ def _parser() -> _Parser:
 
 def _add_eval(commands: Any) -> None:
     evaluate = _command(
-        commands, "eval", "ask a model whole sets of problems: accuracy, judge accuracy, test-time scaling"
+        commands, "eval", "ask a model benchmarks or any problems: accuracy, judge accuracy, test-time scaling"
     )
-    _model_options(evaluate)
-    evaluate.add_argument("--data", action="append", metavar="SPEC", help="what train reads; again for more sets")
-    evaluate.add_argument("--limit", type=_positive, metavar="N", help="only the first N problems of each set")
-    evaluate.add_argument("--tts", type=_count, default=0, metavar="N", help="judge and reflect, N rounds (default: 0)")
-    evaluate.add_argument("--out", type=Path, metavar="FILE", help="write one JSON line per problem as it is asked")
-    evaluate.add_argument("--resume", action="store_true", help="continue --out where it stopped")
+    _model_options(evaluate, "a run, a model directory, a hub id, 'embedded', 'embedded-vl', or a server's http://...")
+    add = evaluate.add_argument
+    add("--served-model", metavar="NAME", help="which model of the server (default: the one it serves)")
+    add("--engine", choices=("embedded", "vllm"), default="embedded", help="what runs a model that is not on a server")
+    add("--bench", action="append", default=[], metavar="NAMES", help="benchmarks or groups of them, comma-separated")
+    add("--data-root", type=Path, metavar="DIR", help="the folder of the benchmarks' files")
+    add("--data", action="append", default=[], metavar="SPEC", help="problems that train reads; again for more sets")
+    add("--limit", type=_positive, metavar="N", help="only the first N rows of each set")
+    add("--protocol", action="append", default=[], metavar="NAMES", help="score by these only: reference, rule, ...")
+    add("--tts", type=_count, default=0, metavar="N", help="judge and reflect, N rounds (default: 0)")
+    add("--samples", type=_positive, default=1, metavar="K", help="K answers each: avg@K, pass@k, maj@K (default: 1)")
+    add("--temperature", type=_temperature, metavar="T", help="of the answers (default: greedy; 0.7 with --samples)")
+    add("--judge", action="store_true", help="let the model judge its own answers too")
+    add("--grader", metavar="URL", help="who grades where a benchmark wants a language model to: a server, or 'self'")
+    add("--grader-model", metavar="NAME", help="which model of the grader's server")
+    add("--out", type=Path, metavar="PATH", help="write rows as they are asked: FILE.jsonl, FILE.parquet, or a folder")
+    add("--resume", action="store_true", help="continue --out where it stopped")
+    add("--responses", type=Path, metavar="FILE", help="score these lines (id, response) instead of asking a model")
+    add("--rescore", type=Path, metavar="FILE", help="compute every score of such rows again, without a model")
+    add("--table", nargs="+", metavar="FILE", help="lay result files or folders out as the paper's tables; LABEL=FILE")
+    add("--format", choices=("terminal", "markdown", "latex", "csv"), help="of --table (default: terminal)")
+    add("--paper-table", action="append", default=[], metavar="NUMBERS", help="of --table: only these of the paper's")
+    add("--base", metavar="LABEL", help="of --table: add every row's differences from this one")
+    add("--published", action="store_true", help="put the paper's rows beside, marked as published")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -208,8 +234,11 @@ def _command(commands: Any, name: str, about: str, *, overrides: bool = True) ->
     return parser
 
 
-def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="a run, a model directory, a hub id, 'embedded' (the default) or 'embedded-vl'")
+def _model_options(
+    parser: argparse.ArgumentParser,
+    models: str = "a run, a model directory, a hub id, 'embedded' (the default) or 'embedded-vl'",
+) -> None:
+    parser.add_argument("--model", help=models)
     parser.add_argument("--config", help="a YAML file or recipe name, for a model that is not a run")
 
 
@@ -230,6 +259,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+    return value
 
 
 def _is_setting(text: str) -> bool:

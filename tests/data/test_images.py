@@ -484,3 +484,16 @@ def test_fitting_without_bounds_gives_the_picture_itself() -> None:
 
 def test_pillow_s_switch_for_truncated_files_stays_off() -> None:
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_an_opened_picture_holds_no_metadata_that_would_turn_it_again() -> None:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    Image.new("RGB", (20, 10), "red").save(file, "JPEG", exif=exif)
+    once = open_image(file.getvalue())
+    assert once.size == (10, 20)
+    assert not once.info
+    assert not once.getexif()
+    assert open_image(once).size == (10, 20)
+    assert open_image(stored_image(once, Path())).size == (10, 20)

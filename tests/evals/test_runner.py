@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +15,14 @@ from spark_rl import Problem, load_config
 from spark_rl.actor import Actor, open_actor
 from spark_rl.config import DataConfig
 from spark_rl.data import load_problems
+from spark_rl.engine.base import Sampling
 from spark_rl.errors import UserError
-from spark_rl.evals.runner import BATCH, Exam, Examiner, Row, RowFile, batches, fingerprint, results, share
-from spark_rl.inference import Reasoner
+from spark_rl.evals.benchmark import Item, Protocol
+from spark_rl.evals.exam import Exam, exam_of_problems
+from spark_rl.evals.rowfile import Row, RowFile
+from spark_rl.evals.runner import BATCH, Examiner, batches, fingerprint
+from spark_rl.evals.scoring import rule
+from spark_rl.evals.totals import results
 from spark_rl.report.console import Pace
 from spark_rl.report.evaluation import EvaluationView, evaluation_tables, short_name
 from spark_rl.verify import Verifier, extract_boxed
@@ -33,13 +37,13 @@ def actor() -> Actor:
 
 @pytest.fixture(scope="module")
 def exam() -> Exam:
-    return Exam("puzzles", load_problems("procedural:missing", DataConfig(), "heldout")[: BATCH + 8])
+    return exam_of_problems("puzzles", load_problems("procedural:missing", DataConfig(), "heldout")[: BATCH + 8])
 
 
-def examiner(actor: Actor, rounds: int = 0, longest: int = 100) -> Examiner:
+def examiner(actor: Actor, rounds: int = 0, longest: int = 100, **options: Any) -> Examiner:
     reasoner = actor.reasoner()
     config = reasoner.config.model_copy(update={"rounds": rounds})
-    return Examiner(replace(reasoner, config=config), Verifier(), longest, "abc")
+    return Examiner(replace(reasoner, config=config), Verifier(), longest, "abc", **{"judges": True, **options})
 
 
 def ask(actor: Actor, exam: Exam, rounds: int = 0, **options: Any) -> list[Row]:
@@ -56,20 +60,81 @@ def rows(actor: Actor, exam: Exam) -> list[Row]:
 
 
 def test_a_row_holds_what_the_model_said_and_what_is_true_of_it(actor: Actor, exam: Exam, rows: list[Row]) -> None:
-    reasoner = actor.reasoner()
-    answers = reasoner.answer(exam.problems)
-    judged = reasoner.judge(exam.problems, [answer.response for answer in answers])
-    assert [row["id"] for row in rows] == [problem.id for problem in exam.problems]
-    for row, problem, answer, (judgement, accepted, tokens) in zip(rows, exam.problems, answers, judged, strict=True):
+    reasoner, problems = actor.reasoner(), [item.problem for item in exam.items]
+    answers = reasoner.answer(problems)
+    judged = reasoner.judge(problems, [answer.response for answer in answers])
+    assert [row["id"] for row in rows] == [problem.id for problem in problems]
+    for row, problem, answer, (judgement, accepted, tokens) in zip(rows, problems, answers, judged, strict=True):
         right = (extract_boxed(answer.response) or "").strip() == problem.answer
+        status = "correct" if right else "wrong"
         assert row["seconds"] > 0
         assert {key: value for key, value in row.items() if key != "seconds"} == {
-            "settings": "abc", "source": "puzzles", "id": problem.id, "prompt": f"solve {problem.question}",
-            "label": problem.answer, "prompt_tokens": len(reasoner.chat.encode(problem).token_ids), "images": 0,
-            "image_sizes": [], "response": answer.response, "extracted": answer.answer,
-            "status": "correct" if right else "wrong", "reward": float(right), "tokens": answer.tokens,
-            "judgement": judgement, "accepted": accepted, "judge_tokens": tokens, "final": None,
+            "settings": "abc", "source": "puzzles", "benchmark": False, "id": problem.id, "question": problem.question,
+            "prompt": f"solve {problem.question}", "system": None, "label": problem.answer, "kind": problem.kind,
+            "choices": [], "meta": {}, "prompt_tokens": len(reasoner.chat.encode(problem).token_ids), "images": 0,
+            "image_sizes": [], "response": answer.response, "extracted": answer.answer, "status": status,
+            "reward": float(right), "tokens": answer.tokens,
+            "grades": {"rule": {"score": float(right), "extracted": answer.answer, "status": status}}, "samples": [],
+            "judgement": judgement, "accepted": accepted, "judge_tokens": tokens, "rounds": 0, "final": None,
         }  # fmt: skip
+
+
+def test_a_judgement_is_asked_for_only_where_it_is_wanted(actor: Actor, exam: Exam, rows: list[Row]) -> None:
+    plain = ask(actor, exam, judges=False)
+    assert [row["response"] for row in plain] == [row["response"] for row in rows]
+    assert {(row["judgement"], row["accepted"], row["judge_tokens"]) for row in plain} == {(None, None, 0)}
+    assert "judge" not in results(exam, plain)
+
+
+class Engine:
+    """Counts what is asked of a real engine, and keeps the prompts."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine, self.prompts = engine, []
+
+    def generate(self, prompts: Sequence[Any], sampling: Sampling) -> Any:
+        self.prompts += prompts
+        return self.engine.generate(prompts, sampling)
+
+
+def watched(one: Examiner) -> tuple[Examiner, Engine]:
+    engine: Any = Engine(one.reasoner.engine)
+    return replace(one, reasoner=replace(one.reasoner, engine=engine)), engine
+
+
+def test_a_benchmarks_own_system_message_is_what_the_model_reads(actor: Actor, exam: Exam) -> None:
+    items = (replace(exam.items[0], system="be brief"), exam.items[1])
+    one, engine = watched(examiner(actor, judges=False))
+    (rows,) = one.ask(replace(exam, items=items))
+    assert engine.prompts[0].messages[0] == {"role": "system", "content": "be brief"}
+    assert [message["role"] for message in engine.prompts[1].messages] == ["user"]
+    assert [row["system"] for row in rows] == ["be brief", None]
+
+
+def test_every_prompt_is_encoded_once(actor: Actor, exam: Exam) -> None:
+    encoded = []
+
+    class Chat(type(actor.chat)):  # type: ignore[misc]
+        def encode(self, problem: Problem, system: str | None = None) -> Any:
+            encoded.append(problem.id)
+            return super().encode(problem, system)
+
+    one = examiner(actor, judges=False)
+    chat = Chat(actor.loaded.tokenizer, actor.config.chat)
+    list(replace(one, reasoner=replace(one.reasoner, chat=chat)).ask(exam))
+    assert encoded == [item.problem.id for item in exam.items]
+
+
+def test_several_samples_an_item(actor: Actor, exam: Exam) -> None:
+    few = replace(exam, items=exam.items[:6])
+    rows = ask(actor, few, samples=4, temperature=1.0, judges=False)
+    assert [len(row["samples"]) for row in rows] == [3] * 6
+    assert any(row["response"] != sample["response"] for row in rows for sample in row["samples"])
+    for row in rows:
+        for answer in (row, *row["samples"]):
+            right = (extract_boxed(answer["response"]) or "").strip() == row["label"]
+            assert answer["grades"]["rule"]["score"] == answer["reward"] == float(right)
+    assert timeless(rows) == timeless(ask(actor, few, samples=4, temperature=1.0, judges=False))
 
 
 def test_results_are_what_the_rows_add_up_to(exam: Exam, rows: list[Row]) -> None:
@@ -79,22 +144,14 @@ def test_results_are_what_the_rows_add_up_to(exam: Exam, rows: list[Row]) -> Non
     assert found["rule"]["score"] == sum(right) / len(right)
     assert found["rule"]["n"] == len(rows) == BATCH + 8
     said = [row["judgement"].endswith("\\boxed{Yes}") for row in rows]
-    assert found["judge"]["score"] == sum(a == b for a, b in zip(said, right, strict=True)) / len(right)
-    assert found["rule+tts"] is None
+    assert found["judge"]["accuracy"]["score"] == sum(a == b for a, b in zip(said, right, strict=True)) / len(right)
+    assert list(found) == ["rule", "judge", "about"]
     about = found["about"]
     assert about["statuses"]["correct"] + about["statuses"]["wrong"] == len(rows)
     assert about["prompt_tokens"]["max"] == max(row["prompt_tokens"] for row in rows)
     assert about["tokens"] == sum(row["tokens"] + row["judge_tokens"] for row in rows)
     assert (about["images"], about["smallest"], about["skipped"]) == (0, None, 0)
     json.dumps(found, allow_nan=False)
-
-
-def test_the_interval_is_wilsons() -> None:
-    found = share([True] * 8 + [False] * 2)
-    centre, half = (0.8 + 1.96**2 / 20) / (1 + 0.38416), 1.96 * math.sqrt(0.016 + 1.96**2 / 400) / (1 + 0.38416)
-    assert (found["score"], found["n"]) == (0.8, 10)
-    assert (found["low"], found["high"]) == pytest.approx((centre - half, centre + half), abs=1e-6)
-    assert share([]) == {"score": None, "n": 0, "low": 0.0, "high": 1.0}
 
 
 def test_test_time_scaling_starts_from_the_same_answers(actor: Actor, exam: Exam, rows: list[Row]) -> None:
@@ -113,28 +170,21 @@ def test_test_time_scaling_starts_from_the_same_answers(actor: Actor, exam: Exam
 
 
 def test_too_long_prompts_are_skipped_and_counted_apart(actor: Actor, exam: Exam) -> None:
-    long = replace(exam.problems[1], question=exam.problems[1].question + "+1" * 60)
-    few = Exam("few", (exam.problems[0], long, exam.problems[2]))
+    first, second, third = (item.problem for item in exam.items[:3])
+    few = exam_of_problems("few", (first, replace(second, question=second.question + "+1" * 60), third))
     found = ask(actor, few)
     assert [row["status"] == "skipped" for row in found] == [False, True, False]
-    assert found[1]["response"] is found[1]["reward"] is found[1]["accepted"] is None
+    assert found[1]["response"] is found[1]["accepted"] is None
+    assert found[1]["grades"] == {}
     assert found[1]["prompt_tokens"] > 100
     total = results(few, found)
-    assert (total["rule"]["n"], total["judge"]["n"], total["about"]["skipped"]) == (2, 2, 1)
+    assert (total["rule"]["n"], total["judge"]["accuracy"]["n"], total["about"]["skipped"]) == (2, 2, 1)
+    together = replace(few, protocols={"all": Protocol(rule, headline_is_mean=False, unit=lambda item: item.meta["g"])})
+    together = replace(together, items=tuple(Item(i.problem, {"g": str(n // 2)}) for n, i in enumerate(few.items)))
+    assert results(together, ask(actor, together))["all"]["n"] == 1, "what belongs to a skipped item is left out"
     assert set(found[1]) == set(found[0])
     nothing = results(few, ask(actor, few, longest=1))
     assert (nothing["rule"]["score"], nothing["about"]["skipped"]) == (None, 3)
-
-
-class Counting(Reasoner):
-    """Remembers whom it was asked about."""
-
-    def answer(self, problems: Sequence[Problem]) -> Any:
-        ASKED.extend(problem.id for problem in problems)
-        return super().answer(problems)
-
-
-ASKED: list[str] = []
 
 
 @pytest.mark.parametrize("lines", [0, 1, BATCH, BATCH + 1, BATCH + 8])
@@ -148,27 +198,26 @@ def test_a_killed_run_continues_where_it_was(
     kept = b"".join(line + b"\n" for line in whole.splitlines()[:lines])
     path.write_bytes(kept + (b'{"settings": "abc", "sou' if lines < len(rows) else b""))
     file = RowFile(path, "abc", resume=True)
-    one = examiner(actor)
-    one = replace(one, reasoner=Counting(**{name: getattr(one.reasoner, name) for name in Reasoner.__slots__}))
-    ASKED.clear()
+    one, engine = watched(examiner(actor))
     done = file.done("puzzles")
     left = batches(exam, done)
     asked = list(one.ask(exam, done))
     for batch in asked:
         file.append(batch)
-    file.close()
     written = [json.loads(line) for line in path.read_text().splitlines()]
     assert timeless(written) == timeless(rows) == timeless(file.rows)
-    assert [problem.id for problem in exam.problems[lines:]] == ASKED
-    assert (len(asked), len(ASKED)) == left
+    first = {f"solve {item.problem.question}": item.problem.id for item in exam.items}
+    read = [first[turn] for p in engine.prompts if (turn := p.messages[-1]["content"]) in first]
+    assert read == [item.problem.id for item in exam.items[lines:]]
+    assert (len(asked), len(read)) == left
 
 
 def test_sampling_does_not_depend_on_what_was_done_before(exam: Exam) -> None:
     noisy = open_actor(load_config("tiny", [*SETTINGS, "inference.temperature=1.0"], model={"path": BASE}))
     whole = ask(noisy, exam)
-    done = {problem.id for problem in exam.problems[:BATCH]}
-    (rest,) = examiner(noisy).ask(exam, done)
-    assert timeless(rest) == timeless(whole[BATCH:])
+    for torn in (BATCH, 5):
+        rest = [row for batch in examiner(noisy).ask(exam, {row["id"] for row in whole[:torn]}) for row in batch]
+        assert timeless(rest) == timeless(whole[torn:]), "a batch that a kill tore draws what it would have drawn"
     other = ask(noisy, replace(exam, name="other"))
     assert [row["response"] for row in other] != [row["response"] for row in whole]
 
@@ -188,7 +237,7 @@ def test_rows_of_other_sets_and_settings(tmp_path: Path, exam: Exam, rows: list[
     assert file.done("puzzles") == set()
     assert file.done("another") == {rows[0]["id"]}
     assert results(exam, file.rows)["rule"]["n"] == 0
-    RowFile(tmp_path / "new.jsonl", "abc", resume=True).close()
+    RowFile(tmp_path / "new.jsonl", "abc", resume=True)
     assert not (tmp_path / "new.jsonl").exists(), "a file without rows is not made"
 
 
@@ -200,24 +249,22 @@ def test_the_fingerprint_follows_what_a_row_depends_on(tmp_path: Path) -> None:
     other = ("model.path=x", "chat.system=be brief", "inference.rounds=7", "seed=4", "rollout.max_prompt_tokens=9")
     assert {mark(override) for override in same} == {mark()}
     assert len({mark(), mark(weights=tmp_path), *map(mark, other)}) == len(other) + 2
+    assert len({fingerprint(load_config("tiny"), **asked) for asked in ({}, {"samples": 2}, {"samples": 3})}) == 3
 
 
 def test_tables_name_the_sets_and_leave_empty_columns_out(exam: Exam, rows: list[Row]) -> None:
     found = {"a/b/c/test.jsonl": results(exam, []), "puzzles": results(exam, rows)}
-    asked, right = evaluation_tables(found)
-    assert [column.header for column in asked.columns] == ["set", "n", "prompt tokens", "longest", "time"]
-    assert [column.header for column in right.columns] == [
-        "set",
-        "n",
-        "right",
-        "judge right",
-        "no answer",
-        "no verdict",
-    ]
+    asked, right, judged = evaluation_tables(found)
+    assert [column.header for column in asked.columns] == [
+        "set", "rows", "no answer", "unreadable", "prompt tokens", "longest", "time",
+    ]  # fmt: skip
+    assert [column.header for column in right.columns] == ["set", "protocol", "n", "score", "95% interval"]
     cells = {str(column.header): [str(cell) for cell in column.cells] for column in right.columns}
     assert cells["set"] == ["c/test.jsonl", "puzzles"]
     score, low, high = (100 * found["puzzles"]["rule"][name] for name in ("score", "low", "high"))
-    assert cells["right"] == ["–", f"{score:.1f} ± {(high - low) / 2:.1f}"]
+    assert cells["score"] == ["–", f"{score:.1f}"]
+    assert cells["95% interval"] == ["–", f"{low:.1f} to {high:.1f}"]
+    assert [str(cell) for cell in judged.columns[0].cells] == ["puzzles"]
     assert short_name("gsm8k:main@test") == "gsm8k:main@test"
 
 

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import random
+import statistics
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_rl.report import wilson
+from spark_rl.report.intervals import bootstrap
 
 
 @pytest.mark.parametrize(
@@ -41,3 +46,51 @@ def test_more_trials_narrow_the_interval() -> None:
 def test_impossible_counts_are_errors(successes: float, n: int) -> None:
     with pytest.raises(ValueError, match="is not a share"):
         wilson(successes, n)
+
+
+def test_the_bootstrap_of_a_mean_agrees_with_the_normal_interval() -> None:
+    rng = random.Random(3)
+    units = [rng.gauss(5.0, 2.0) for _ in range(400)]
+    low, high = bootstrap(units, statistics.fmean, random.Random(0), resamples=2000)
+    centre, half = statistics.fmean(units), 1.96 * statistics.stdev(units) / 400**0.5
+    assert (low, high) == pytest.approx((centre - half, centre + half), abs=0.2 * half)
+
+
+def test_the_bootstrap_of_two_units_by_hand() -> None:
+    # Means of two draws from {0, 1}: 0, 0.5, 0.5, 1 with equal chances, so a 40 % interval is (0.5, 0.5).
+    assert bootstrap([0, 1], statistics.fmean, random.Random(0), level=0.4) == (0.5, 0.5)
+    assert bootstrap([0, 1], statistics.fmean, random.Random(0), level=0.9) == (0.0, 1.0)
+
+
+def test_whole_units_are_drawn() -> None:
+    """Rows of one group never part, so all-or-nothing groups keep their wide interval."""
+    groups = [[1.0] * 10] * 5 + [[0.0] * 10] * 5
+    rows = [[value] for group in groups for value in group]
+
+    def mean(drawn: Sequence[Sequence[float]]) -> float:
+        return statistics.fmean(value for group in drawn for value in group)
+
+    wide, narrow = (bootstrap(units, mean, random.Random(1)) for units in (groups, rows))
+    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
+
+
+def test_the_same_seed_gives_the_same_bootstrap() -> None:
+    units = list(range(30))
+    first, second, other = (bootstrap(units, statistics.fmean, random.Random(seed)) for seed in (7, 7, 8))
+    assert first == second != other
+
+
+def test_undefined_draws_are_left_out_of_a_bootstrap() -> None:
+    def share_of_ones(drawn: Sequence[int | None]) -> float | None:
+        known = [value for value in drawn if value is not None]
+        return statistics.fmean(known) if known else None
+
+    assert bootstrap([1, None], share_of_ones, random.Random(0)) == (1.0, 1.0)
+    assert bootstrap([None, None], share_of_ones, random.Random(0)) == (0.0, 1.0)
+    assert bootstrap([], share_of_ones, random.Random(0)) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("resamples", "level"), [(0, 0.95), (10, 0.0), (10, 1.0)])
+def test_impossible_bootstraps_are_errors(resamples: int, level: float) -> None:
+    with pytest.raises(ValueError, match="a bootstrap needs"):
+        bootstrap([1.0], statistics.fmean, random.Random(0), resamples, level)

@@ -251,3 +251,36 @@ def test_the_convenience_function_grades_every_kind() -> None:
     assert verify(r"so \boxed{(B)}", "B", "choice", ("x", "y")).reward == 1.0
     assert verify(r"so \boxed{yes}", "Yes", kind="verdict").reward == 1.0
     assert verify(r"so \boxed{-+}", "+-", kind="exact").reward == 0.0
+
+
+def test_named_comparisons_keep_their_order_and_are_made_once() -> None:
+    pairs = [("math", GOLD, r"\sqrt{12}"), ("reference", r"\sqrt{12}", GOLD), ("reference", "90", r"90^\circ")]
+    with Verifier(VerifyConfig(workers=2, recycle_after=10)) as verifier:
+        assert verifier.compare_many([*pairs, *[pairs[1]] * 50]) == ["correct", "wrong", "correct", *["wrong"] * 50]
+        assert verifier.compare_many([]) == []
+        first = verifier.pids
+        verifier.compare_many([pairs[1]] * 50)
+        assert verifier.pids == first, "a worker was spent: equal comparisons were made more than once"
+
+
+def test_named_comparisons_are_killed_at_the_limit(verifier: Verifier) -> None:
+    hangs = ("math", r"x+\sqrt{2}", "9^{9^{9^{9}}}")
+
+    assert verifier.compare_many([hangs, ("reference", "4", "4.0")]) == ["timeout", "correct"]
+    assert verifier.kills == 1
+
+
+def test_an_unknown_comparison_is_an_error(verifier: Verifier) -> None:
+    with pytest.raises(ValueError, match=r"unknown comparison 'guess'; known are math, reference"):
+        verifier.compare_many([("guess", "1", "1")])
+    assert verifier.pids == ()
+
+
+def test_every_named_comparison_can_be_loaded() -> None:
+    from importlib import import_module
+
+    from spark_rl.verify.worker import COMPARISONS
+
+    for name, where in COMPARISONS.items():
+        module, _, function = where.partition(":")
+        assert callable(getattr(import_module(module), function)), name

@@ -1,45 +1,77 @@
-"""``spark-rl eval``: one model on any sets of problems, by row and by set."""
+"""``spark-rl eval``: one model on benchmarks and any sets of problems, by row and by set; or scores without a model."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spark_rl.commands.models import inference_config, open_model, trained_weights
-from spark_rl.commands.terminal import console, quiet_libraries, say
-from spark_rl.config import Config, parse_config
+from spark_rl.commands.exams import Output, exams_of, output
+from spark_rl.commands.models import inference_config, is_server, open_grader, open_reasoner, trained_weights
+from spark_rl.commands.terminal import console, say
+from spark_rl.config import Config, RolloutConfig, parse_config
 from spark_rl.errors import UserError
 
 if TYPE_CHECKING:
-    from spark_rl.evals.runner import Exam
+    from spark_rl.evals.exam import Exam
+    from spark_rl.evals.rowfile import Row
+
+SEVERAL_TEMPERATURE = 0.7
+"""Of several samples an item, unless ``--temperature`` says otherwise."""
+
+MODES = ("responses", "rescore", "table")
+"""Options with which no model is asked."""
 
 
 def evaluate(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl eval``."""
-    if arguments.resume and arguments.out is None:
-        raise UserError("--resume needs --out, the file of rows to continue")
-    config = inference_config(arguments)
-    settings = config.model_dump(mode="json")
-    config = parse_config({**settings, "inference": {**settings["inference"], "rounds": arguments.tts}})
-    exams = _exams(arguments, config)
+    _check(arguments)
+    if any(getattr(arguments, mode) for mode in MODES):
+        from spark_rl.commands.scoring import rescore, score_responses, show_tables
 
-    from spark_rl.evals.runner import Examiner, Row, RowFile, batches, fingerprint, results
-    from spark_rl.report.evaluation import EvaluationView, evaluation_tables
-    from spark_rl.verify import Verifier
+        if arguments.table:
+            return show_tables(arguments)
+        return rescore(arguments) if arguments.rescore else score_responses(arguments)
+    return _ask(arguments)
 
-    mark = fingerprint(config, trained_weights(arguments.model))
-    file = None if arguments.out is None else RowFile(arguments.out, mark, resume=arguments.resume)
+
+def _ask(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """Ask a model, row by row."""
+    config = _configured(arguments)
+    exams = exams_of(arguments, config)
+    temperature = arguments.temperature
+    if temperature is None and arguments.samples > 1:
+        temperature = SEVERAL_TEMPERATURE
+
+    from spark_rl.evals.rowfile import RowFile
+    from spark_rl.evals.runner import Examiner, batches, fingerprint
+
+    mark = fingerprint(
+        config, trained_weights(arguments.model), samples=arguments.samples, temperature=temperature,
+        judge=arguments.judge, served_model=arguments.served_model, engine=arguments.engine,
+        grader=(arguments.grader, arguments.grader_model),
+    )  # fmt: skip
+    out = output(arguments.out)
+    file = None if out is None else RowFile(out.rows, mark, resume=arguments.resume)
     rows: list[Row] = [] if file is None else file.rows
     done = {exam.name: set() if file is None else file.done(exam.name) for exam in exams}
     left = [batches(exam, done[exam.name]) for exam in exams]
     if any(done.values()):
         say(f"{sum(map(len, done.values())):,} problems were asked before")
     if any(count for _, count in left):
-        actor = open_model(arguments, config)
+        from spark_rl.report.evaluation import EvaluationView
+        from spark_rl.verify import Verifier
+
+        reasoner = open_reasoner(arguments, config)
+        label, grader = open_grader(arguments, config, reasoner)
+        exams = [exam.judged_by(label) for exam in exams]
         batch_count, problem_count = (sum(counts) for counts in zip(*left, strict=True))
         with Verifier(config.verify) as verifier, EvaluationView(batch_count, problem_count, console) as view:
-            examiner = Examiner(actor.reasoner(), verifier, config.rollout.max_prompt_tokens, mark)
+            examiner = Examiner(
+                reasoner, verifier, config.rollout.max_prompt_tokens, mark, arguments.samples, temperature,
+                arguments.judge, grader,
+            )  # fmt: skip
             for exam in exams:
                 for batch in examiner.ask(exam, done[exam.name]):
                     if file is None:
@@ -47,24 +79,69 @@ def evaluate(arguments: argparse.Namespace) -> Mapping[str, Any]:
                     else:
                         file.append(batch)
                     view.batch(exam.name, batch)
+    else:
+        from spark_rl.evals.grading import judges_of
+
+        exams = [exam.judged_by(judges_of(rows)) for exam in exams]
+    return finish(exams, rows, config, out)
+
+
+def finish(exams: Sequence[Exam], rows: Sequence[Row], config: Config, out: Output | None) -> Mapping[str, Any]:
+    """Add up, show and write what was found; rows from before that lack a protocol's grade get it here."""
+    from spark_rl.evals.grading import grade
+    from spark_rl.evals.totals import results
+    from spark_rl.report.evaluation import evaluation_tables
+    from spark_rl.verify import Verifier
+
+    with Verifier(config.verify) as verifier:
+        for exam in exams:
+            grade([row for row in rows if row["source"] == exam.name], exam, verifier)
     found = {exam.name: results(exam, rows) for exam in exams}
     console.print(*evaluation_tables(found))
-    if file is not None:
-        file.close()
-        say(f"wrote   {arguments.out}")
+    if out is not None:
+        from spark_rl.evals.rowfile import write_parquet
+        from spark_rl.report.metrics import write_atomically
+
+        say(f"wrote   {out.rows}")
+        if out.parquet is not None:
+            write_parquet(out.parquet, rows)
+            say(f"wrote   {out.parquet}")
+        if out.results is not None:
+            write_atomically(out.results, json.dumps(found, indent=2, allow_nan=False).encode() + b"\n")
+            say(f"wrote   {out.results}")
     return found
 
 
-def _exams(arguments: argparse.Namespace, config: Config) -> list[Exam]:
-    """The sets to ask: those given, else what the configuration holds out."""
-    specs = arguments.data or [config.data.heldout]
-    if specs[0] is None or specs[0].startswith("split:"):
-        raise UserError("give --data, the problems to ask: a file, a hub data set or procedural:FAMILY")
-    twice = next((spec for place, spec in enumerate(specs) if spec in specs[:place]), None)
-    if twice is not None:
-        raise UserError(f"--data {twice} is given twice")
-    quiet_libraries()
-    from spark_rl.data import load_problems
-    from spark_rl.evals.runner import Exam
+def _configured(arguments: argparse.Namespace) -> Config:
+    """The command's configuration: rounds as ``--tts`` says, prompts as long as a default run would take.
 
-    return [Exam(spec, load_problems(spec, config.data, "heldout")[: arguments.limit]) for spec in specs]
+    A recipe's limit on prompts is there to bound training, so only one given on the command line counts here.
+    """
+    config = inference_config(arguments)
+    settings = config.model_dump(mode="json")
+    settings["inference"]["rounds"] = arguments.tts
+    if not any(override.startswith("rollout.max_prompt_tokens=") for override in arguments.overrides):
+        longest = max(config.rollout.max_prompt_tokens, RolloutConfig().max_prompt_tokens)
+        settings["rollout"]["max_prompt_tokens"] = longest
+    return parse_config(settings)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Options that make no sense together."""
+    modes = [mode for mode in MODES if getattr(arguments, mode)]
+    if len(modes) > 1:
+        raise UserError(f"--{modes[0]} and --{modes[1]} are two different things to do; give one")
+    if arguments.resume and (arguments.out is None or modes):
+        raise UserError("--resume needs --out, the file of rows to continue")
+    if arguments.tts and arguments.samples > 1:
+        raise UserError("--tts scales one answer and --samples draws several; give one of the two")
+    if arguments.served_model is not None and not is_server(arguments.model):
+        raise UserError("--served-model names a model of a server; give the server's address as --model http://...")
+    if modes and (arguments.model is not None or arguments.tts or arguments.judge or arguments.samples > 1):
+        raise UserError(f"--{modes[0]} asks no model; leave --model, --tts, --judge and --samples out")
+    if not arguments.table and (arguments.published or arguments.format or arguments.base or arguments.paper_table):
+        raise UserError("--published, --format, --base and --paper-table go with --table")
+    if arguments.grader_model is not None and not is_server(arguments.grader):
+        raise UserError("--grader-model names a model of the server that --grader gives the address of")
+    if arguments.grader not in {None, "self"} and not is_server(arguments.grader):
+        raise UserError(f"--grader {arguments.grader} is neither 'self' nor the address of a server, http://...")

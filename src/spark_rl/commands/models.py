@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spark_rl.commands.terminal import quiet_libraries
 from spark_rl.config import Config, ConfigError, load_config, saved_settings
 from spark_rl.errors import UserError
+
+if TYPE_CHECKING:
+    from spark_rl.engine.base import Engine
+    from spark_rl.engine.openai import OpenAIEngine, ServerChat
+    from spark_rl.evals.grading import Judge
+    from spark_rl.inference import Reasoner
 
 RECIPES = {"embedded": "tiny", "embedded-vl": "tiny-vl"}
 """Embedded base -> the recipe that it is used with where no configuration is given."""
@@ -52,6 +59,69 @@ def open_model(arguments: argparse.Namespace, config: Config) -> Any:
     from spark_rl.actor import open_actor
 
     return open_actor(config, trained_weights(arguments.model))
+
+
+def is_server(model: str | None) -> bool:
+    """Whether ``--model`` is the address of a server."""
+    return model is not None and model.startswith(("http://", "https://"))
+
+
+def open_reasoner(arguments: argparse.Namespace, config: Config) -> Reasoner:
+    """The model ready to answer: on a server, in vLLM, or in this process.
+
+    Args:
+        arguments: ``model``, ``served_model`` and ``engine`` are read.
+        config: everything else.
+    """
+    if not is_server(arguments.model) and arguments.engine != "vllm":
+        reasoner: Reasoner = open_model(arguments, config).reasoner()
+        return reasoner
+    quiet_libraries()
+    from spark_rl.inference import Reasoner
+    from spark_rl.recycle import load_templates
+
+    templates = load_templates(config.recycle.templates)
+    if is_server(arguments.model):
+        engine, chat = open_server(arguments.model, arguments.served_model, config)
+        return Reasoner(engine, chat, templates, config.inference, config.seed)
+    from spark_rl.engine.vllm import VllmEngine
+
+    local = VllmEngine(config, trained_weights(arguments.model))
+    return Reasoner(local, local.facts.chat, templates, config.inference, config.seed)
+
+
+def open_server(url: str, served_model: str | None, config: Config) -> tuple[OpenAIEngine, ServerChat]:
+    """A server's engine and chat format; without a name the model that it serves."""
+    from spark_rl.engine.openai import OpenAIEngine, ServerChat
+
+    chat = ServerChat(config.chat)
+    return OpenAIEngine(url, served_model, chat=config.chat, images=config.data.images), chat
+
+
+def open_grader(
+    arguments: argparse.Namespace, config: Config, reasoner: Reasoner
+) -> tuple[tuple[str, ...], Judge | None]:
+    """The name of the language model that grades, and how it is asked: ``--grader URL``, or the model itself, ``self``.
+
+    It answers greedily, to the user turn alone.
+    """
+    if arguments.grader is None:
+        return (), None
+    from spark_rl.engine.base import Sampling
+    from spark_rl.problem import Problem
+
+    engine: Engine = reasoner.engine
+    chat, label = reasoner.chat, "self"
+    if arguments.grader != "self":
+        server, chat = open_server(arguments.grader, arguments.grader_model, config)
+        engine, label = server, server.model
+    sampling = Sampling(1, 0.0, config.inference.max_new_tokens, config.seed, chat.stop)
+
+    def ask(turns: Sequence[str]) -> list[str]:
+        prompts = [chat.encode(Problem(id="grading", question="", answer="", prompt=turn)) for turn in turns]
+        return [completions[0].text for completions in engine.generate(prompts, sampling)]
+
+    return (label,), ask
 
 
 def trained_weights(model: str | None) -> Path | None:

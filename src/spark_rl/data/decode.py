@@ -87,7 +87,7 @@ class ImageError(ValueError):
 
 
 def decode(image: bytes | Image.Image, settings: ImagesConfig, *, checking: bool = False) -> Image.Image:
-    """The picture, upright, in mode RGB; a PIL image is not changed. Call it inside :func:`quiet`.
+    """The picture, upright, in mode RGB, without metadata; a PIL image is not changed. Call it inside :func:`quiet`.
 
     ``checking`` decodes every byte but may return a smaller picture: for JPEG that is much faster.
 
@@ -100,7 +100,10 @@ def decode(image: bytes | Image.Image, settings: ImagesConfig, *, checking: bool
         if checking and isinstance(opened, JpegImageFile) and opened is not image:
             opened.draft(None, (1, 1))
         opened.load()
-        return _upright(_rgb(opened), opened)
+        picture = _upright(_rgb(opened), opened)
+        pixels = Image.new("RGB", picture.size)
+        pixels.paste(picture)  # without what the file said of itself: who read that would turn the picture again
+        return pixels
     except ImageError:
         raise
     except Image.DecompressionBombError:

@@ -61,7 +61,7 @@ def load_problems(spec: str, config: DataConfig, role: Role = "train") -> tuple[
     if path.is_dir():
         return Source(spec, path.stem, path, config).problems(_read_saved(path, config.split))
     if path.exists():
-        return Source(spec, path.stem, path.parent, config).problems(_read_file(path))
+        return Source(spec, path.stem, path.parent, config).problems(read_file(path))
     if path.suffix.lower() in SUFFIXES or spec.startswith((".", "/", "~")):
         siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
         close = difflib.get_close_matches(path.name, siblings, n=1)
@@ -70,7 +70,7 @@ def load_problems(spec: str, config: DataConfig, role: Role = "train") -> tuple[
     return Source(spec, name, Path(), config).problems(_read_hub(spec, config.split))
 
 
-def _read_file(path: Path) -> Iterator[tuple[Number, Any]]:
+def read_file(path: Path) -> Iterator[tuple[Number, Any]]:
     """(row number, row) of a file; numbers start at 1."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":

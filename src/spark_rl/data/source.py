@@ -102,7 +102,7 @@ class Source:
             own = row.get(settings.columns.id) if settings.columns.id is not None else None
             if own is None:
                 own = number if isinstance(number, str) else f"{self.stem}-{number}"
-            yield number, replace(problem, id=_unique(str(own), ids))
+            yield number, replace(problem, id=unique(str(own), ids))
 
     def _sighted(self, problems: Iterable[tuple[Number, Problem]]) -> Iterator[Problem]:
         """The problems whose images can all be opened, each image in the form that is kept.
@@ -171,7 +171,7 @@ class Source:
             logger.info("data.ranges leaves out %d of %d rows of %s", self.outside, self.read, self.spec)
 
 
-def _unique(wanted: str, taken: set[str]) -> str:
+def unique(wanted: str, taken: set[str]) -> str:
     """``wanted``, or with ``-2``, ``-3``, ... behind it, and now taken."""
     names = itertools.chain((wanted,), (f"{wanted}-{i}" for i in itertools.count(2)))
     name = next(name for name in names if name not in taken)

@@ -90,38 +90,66 @@ class _Left(ProgressColumn):
         return Text(f"{self.view.left()} left", style="green")
 
 
-def evaluation_tables(found: Mapping[str, Mapping[str, Any]]) -> tuple[Table, Table]:
-    """What was asked and what came of it, one row a set, from :func:`spark_rl.evals.runner.results` by name.
+def evaluation_tables(found: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """What was asked and what came of it, from :func:`spark_rl.evals.totals.results` by name.
 
-    Columns that would be empty for every set are left out.
+    One row a set, or a set and protocol. Columns that would be empty everywhere are left out, and so is the table of
+    judgements if there are none.
     """
     seen = any(one["about"]["images"] for one in found.values())
-    asked = _table("asked", found, (
-        ("n", True, lambda one: f"{one['rule']['n']:,}"),
-        ("skipped", any(one["about"]["skipped"] for one in found.values()), lambda one: f"{one['about']['skipped']:,}"),
-        ("images", seen, lambda one: f"{one['about']['images']:,}"),
-        ("smallest", seen, lambda one: _size(one["about"]["smallest"])),
-        ("largest", seen, lambda one: _size(one["about"]["largest"])),
-        ("prompt tokens", True, lambda one: f"{one['about']['prompt_tokens']['mean']:,.0f}"),
-        ("longest", True, lambda one: f"{one['about']['prompt_tokens']['max']:,}"),
-        ("time", True, lambda one: duration(one["about"]["seconds"])),
+    measured = any(one["about"]["smallest"] for one in found.values())
+    told = any(one["about"]["prompt_tokens"]["max"] for one in found.values())
+    asked = _table("asked", "set", {name: one["about"] for name, one in found.items()}, (
+        ("rows", True, lambda about: f"{sum(about['statuses'].values()):,}"),
+        ("skipped", any(one["about"]["skipped"] for one in found.values()), lambda about: f"{about['skipped']:,}"),
+        ("no response", any(one["about"]["missing"] for one in found.values()), lambda about: f"{about['missing']:,}"),
+        ("no answer", True, lambda about: f"{about['statuses']['no_answer'] - about['missing']:,}"),
+        ("unreadable", True, lambda about: f"{about['statuses']['unparsable'] + about['statuses']['timeout']:,}"),
+        ("images", seen, lambda about: f"{about['images']:,}"),
+        ("smallest", measured, lambda about: _size(about["smallest"])),
+        ("largest", measured, lambda about: _size(about["largest"])),
+        ("prompt tokens", told, lambda about: f"{about['prompt_tokens']['mean']:,.0f}"),
+        ("longest", told, lambda about: f"{about['prompt_tokens']['max']:,}"),
+        ("time", any(one["about"]["seconds"] for one in found.values()), lambda about: duration(about["seconds"])),
     ))  # fmt: skip
-    right = _table("found", found, (
-        ("n", True, lambda one: f"{one['rule']['n']:,}"),
-        ("right", True, lambda one: _share(one["rule"])),
-        ("right with TTS", any(one["rule+tts"] for one in found.values()), lambda one: _share(one["rule+tts"])),
-        ("judge right", True, lambda one: _share(one["judge"])),
-        ("no answer", True, lambda one: f"{one['about']['statuses']['no_answer']:,}"),
-        ("no verdict", True, lambda one: f"{one['about']['unreadable']:,}"),
+    scores = {
+        (name, protocol): number
+        for name, one in found.items()
+        for protocol, number in one.items()
+        if protocol not in {"about", "judge", "positions"}
+    }
+    sampled = dict.fromkeys(key for number in scores.values() for key in number if "@" in key)
+    right = _table("scores", "set", scores, (
+        ("n", True, lambda number: f"{number['n']:,}"),
+        ("of", any(number.get("of") for number in scores.values()), lambda number: _whole(number.get("of"))),
+        ("score", True, _share),
+        ("95% interval", True, _interval),
+        *((key, True, _sampled(key)) for key in sampled),
     ))  # fmt: skip
-    right.caption = "Percent, ± half the 95% Wilson interval. Judge: the model's own verdicts on its first answers."
-    return asked, right
+    right.caption = (
+        "Percent. A number by reference is never to be compared with one by rule; +tts is with test-time scaling."
+    )
+    judged = {name: one["judge"] for name, one in found.items() if "judge" in one}
+    if not judged:
+        return [asked, right]
+    own = _table("own answers judged", "set", judged, (
+        ("n", True, lambda judge: f"{judge['accuracy']['n']:,}"),
+        ("recall", True, lambda judge: _share(judge["recall"])),
+        ("precision", True, lambda judge: _share(judge["precision"])),
+        ("F1", True, lambda judge: _share(judge["f1"])),
+        ("accuracy", True, lambda judge: _share(judge["accuracy"])),
+        ("balanced", True, lambda judge: _share(judge["balanced_accuracy"])),
+        ("no verdict", True, lambda judge: _share(judge["unparsable_rate"])),
+    ))  # fmt: skip
+    own.caption = "Percent. The model's own verdicts on its first answers; right answers are the positive class."
+    return [asked, right, own]
 
 
 def _table(
-    title: str, found: Mapping[str, Mapping[str, Any]], columns: Sequence[tuple[str, bool, _Write]]
-) -> Table:  # fmt: skip
-    shown = [(head, write) for head, there, write in columns if there]
+    title: str, head: str, rows: Mapping[Any, Mapping[str, Any]], columns: Sequence[tuple[str, bool, _Write]]
+) -> Table:
+    """A table with one line a row, whose key stands in front: a name, or a name and a protocol."""
+    shown = [(name, write) for name, there, write in columns if there]
     table = Table(
         title=title,
         title_justify="left",
@@ -130,11 +158,14 @@ def _table(
         pad_edge=False,
         collapse_padding=True,
     )
-    table.add_column("set", overflow="fold")
-    for head, _ in shown:
-        table.add_column(head, justify="right", no_wrap=True)
-    for name, one in found.items():
-        table.add_row(Text(short_name(name)), *(write(one) for _, write in shown))
+    table.add_column(head, overflow="fold")
+    if any(isinstance(key, tuple) for key in rows):
+        table.add_column("protocol", no_wrap=True)
+    for name, _ in shown:
+        table.add_column(name, justify="right", no_wrap=True)
+    for key, row in rows.items():
+        name, *protocol = key if isinstance(key, tuple) else (key,)
+        table.add_row(Text(short_name(name)), *map(Text, protocol), *(write(row) for _, write in shown))
     return table
 
 
@@ -148,10 +179,20 @@ def _plain(text: str) -> str:
     return text.replace("[", "\\[")
 
 
-def _share(found: Mapping[str, Any] | None) -> str:
-    if found is None or found["score"] is None:
-        return DASH
-    return f"{100 * found['score']:.1f} ± {50 * (found['high'] - found['low']):.1f}"
+def _share(found: Mapping[str, Any]) -> str:
+    return DASH if found["score"] is None else f"{100 * found['score']:.1f}"
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    return DASH if found["score"] is None else f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"
+
+
+def _sampled(key: str) -> _Write:
+    return lambda found: DASH if found.get(key) is None else f"{100 * found[key]:.1f}"
+
+
+def _whole(count: int | None) -> str:
+    return DASH if count is None else f"{count:,}"
 
 
 def _size(size: Sequence[int] | None) -> str:

@@ -24,13 +24,16 @@ from typing import Any, Self
 from spark_rl.config import VerifyConfig
 from spark_rl.problem import Kind, Status, Verdict
 from spark_rl.verify.grade import grade, verdict_of
-from spark_rl.verify.worker import receive, send
+from spark_rl.verify.worker import COMPARISONS, receive, send
 
 START_LIMIT = 120.0
 """Seconds a worker may take to load sympy before that is an error; never charged to an item."""
 
 Item = tuple[str, str, Kind, Sequence[str]]
 """(response, gold answer, kind, choices), as :func:`verify` takes them."""
+
+Comparison = tuple[str, str, str]
+"""(name in :data:`spark_rl.verify.worker.COMPARISONS`, gold answer, given answer)."""
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -59,12 +62,12 @@ class _Worker:
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
-    def compare(self, gold: str, answer: str) -> Status:
+    def compare(self, name: str, gold: str, answer: str) -> Status:
         """``timeout`` if the comparison had to be killed, otherwise what the worker found."""
         connection = self._started()
         reply: dict[str, Any] | None
         try:
-            send(connection, {"gold": gold, "answer": answer})
+            send(connection, {"name": name, "gold": gold, "answer": answer})
             reply = _receive_within(connection, self._limit)
         except TimeoutError:
             self.kills += 1
@@ -173,7 +176,7 @@ class Verifier:
         status, extracted = grade(response, answer, kind, choices)
         if status is None:
             assert extracted is not None
-            status = self._symbolic(answer, extracted)
+            status = self._compare("math", answer, extracted)
         return verdict_of(status, extracted)
 
     def verify_many(self, items: Sequence[Item]) -> list[Verdict]:
@@ -185,11 +188,31 @@ class Verifier:
                 status, extracted = grade(response, answer, kind, choices)
                 found.append((status, extracted))
                 if status is None and extracted is not None and (answer, extracted) not in pending:
-                    pending[answer, extracted] = self._executor().submit(self._symbolic, answer, extracted)
+                    pending[answer, extracted] = self._executor().submit(self._compare, "math", answer, extracted)
             return [
                 verdict_of(status or pending[item[1], extracted or ""].result(), extracted)
                 for (status, extracted), item in zip(found, items, strict=True)
             ]
+        finally:
+            for future in pending.values():
+                future.cancel()
+
+    def compare_many(self, comparisons: Sequence[Comparison]) -> list[Status]:
+        """What the named comparisons say, in order, each made in a worker and killed at the time limit. Equal ones are
+        made once.
+
+        Raises:
+            ValueError: for a name that is not in :data:`spark_rl.verify.worker.COMPARISONS`.
+        """
+        unknown = {name for name, _, _ in comparisons} - COMPARISONS.keys()
+        if unknown:
+            raise ValueError(f"unknown comparison {min(unknown)!r}; known are {', '.join(COMPARISONS)}")
+        pending: dict[Comparison, Future[Status]] = {}
+        try:
+            for comparison in comparisons:
+                if comparison not in pending:
+                    pending[comparison] = self._executor().submit(self._compare, *comparison)
+            return [pending[comparison].result() for comparison in comparisons]
         finally:
             for future in pending.values():
                 future.cancel()
@@ -215,12 +238,12 @@ class Verifier:
     ) -> None:
         self.close()
 
-    def _symbolic(self, gold: str, answer: str) -> Status:
+    def _compare(self, name: str, gold: str, answer: str) -> Status:
         worker = self._free.get()
         try:
             if self._closed:
                 raise RuntimeError(_CLOSED)
-            return worker.compare(gold, answer)
+            return worker.compare(name, gold, answer)
         finally:
             self._free.put(worker)
 

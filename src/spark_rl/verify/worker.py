@@ -14,8 +14,13 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from spark_rl.problem import Status
 
 MEMORY_LIMIT = 2 << 30
 """Address space of a worker, in bytes."""
@@ -23,6 +28,13 @@ ALARM_GRACE = 2.0
 """Seconds after the pool's own limit at which the kernel ends the process, should the pool be gone."""
 ORPHAN_CHECK = 5.0
 """Seconds between two looks at whether the parent still lives."""
+
+COMPARISONS: Mapping[str, str] = {
+    "math": "spark_rl.verify.worker:compare_symbolically",
+    "reference": "spark_rl.evals.reference:compare",
+}
+"""Name -> ``module:function``, loaded by the worker at its first use. A function takes (gold, answer) and returns a
+:data:`spark_rl.problem.Status`; whatever it raises counts as ``unparsable``."""
 
 
 def send(connection: socket.socket, message: dict[str, Any]) -> None:
@@ -57,10 +69,7 @@ def serve(limit: float) -> None:
     connection = socket.socket(fileno=0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     _limit_memory()
-    from spark_rl.verify.equivalence import compare  # noqa: PLC0415  # sympy loads under the memory limit
-    from spark_rl.verify.symbolic import symbolically_equal  # noqa: PLC0415
-
-    compare(r"\frac{x}{2}+\sqrt{3}", r"\sqrt3+0.5x", symbolically_equal)  # fills the parser's caches
+    compare_symbolically(r"\frac{x}{2}+\sqrt{3}", r"\sqrt3+0.5x")  # fills the parser's caches
     send(connection, {"ready": os.getpid()})
     _silence()
     while True:
@@ -72,11 +81,26 @@ def serve(limit: float) -> None:
             return
         _alarm(limit + ALARM_GRACE)
         try:
-            status = compare(request["gold"], request["answer"], symbolically_equal)
+            status = _comparison(request["name"])(request["gold"], request["answer"])
         except Exception:  # noqa: BLE001  # untrusted text in a third-party parser: any failure means "not readable"
             status = "unparsable"
         _alarm(0.0)
-        send(connection, {"status": status or "unparsable"})
+        send(connection, {"status": status})
+
+
+@cache
+def _comparison(name: str) -> Callable[[str, str], Status]:
+    module, _, function = COMPARISONS[name].partition(":")
+    found: Callable[[str, str], Status] = getattr(import_module(module), function)
+    return found
+
+
+def compare_symbolically(gold: str, answer: str) -> Status:
+    """:func:`spark_rl.verify.equivalence.compare` with symbolic algebra for what it would leave undecided."""
+    from spark_rl.verify.equivalence import compare  # noqa: PLC0415  # sympy loads in workers, under the memory limit
+    from spark_rl.verify.symbolic import symbolically_equal  # noqa: PLC0415
+
+    return compare(gold, answer, symbolically_equal) or "unparsable"
 
 
 def _alarm(seconds: float) -> None:

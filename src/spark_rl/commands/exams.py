@@ -1,0 +1,128 @@
+"""What ``spark-rl eval`` was told to ask or to score, and where its results go."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spark_rl.commands.terminal import quiet_libraries, say
+from spark_rl.config import Config
+from spark_rl.errors import UserError
+
+if TYPE_CHECKING:
+    from spark_rl.evals.exam import Exam
+
+DATA_ROOT = "SPARK_RL_DATA_ROOT"
+"""Environment variable for ``--data-root``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where ``--out`` leads: rows always as JSON lines, and beside them what the name asks for."""
+
+    rows: Path
+    parquet: Path | None = None
+    results: Path | None = None
+
+
+def output(path: Path | None) -> Output | None:
+    """``NAME.parquet`` writes Parquet at the end, from ``NAME.jsonl`` beside it; a folder holds rows and results."""
+    if path is None:
+        return None
+    if path.suffix == ".parquet":
+        return Output(path.with_suffix(".jsonl"), parquet=path)
+    if path.is_dir() or not path.suffix:
+        return Output(path / "rows.jsonl", results=path / "results.json")
+    return Output(path)
+
+
+def exams_of(arguments: argparse.Namespace, config: Config, *, show: bool = True) -> list[Exam]:
+    """The benchmarks and sets to ask, in the order given; without any, what the configuration holds out.
+
+    Args:
+        arguments: ``bench``, ``data_root``, ``data``, ``limit`` and ``protocol`` are read.
+        config: how data is read.
+        show: whether a model is about to see the images, so that they must be there.
+
+    Raises:
+        UserError: nothing is named, or something can't be read.
+    """
+    twice = next((spec for place, spec in enumerate(arguments.data) if spec in arguments.data[:place]), None)
+    if twice is not None:
+        raise UserError(f"--data {twice} is given twice")
+    exams = [*_benchmarks(arguments, show=show), *_sets(arguments, config)]
+    protocols = words(arguments.protocol)
+    scorable = [exam for exam in exams if not protocols or exam.protocols.keys() & set(protocols)]
+    for exam in exams if scorable else ():
+        if exam not in scorable:
+            say(f"left out {exam.name}: it has no protocol {' or '.join(protocols)}")
+    return [exam.first(arguments.limit).only(protocols) for exam in scorable or exams]
+
+
+def _sets(arguments: argparse.Namespace, config: Config) -> list[Exam]:
+    specs = arguments.data
+    if not specs and not arguments.bench:
+        if config.data.heldout is None or config.data.heldout.startswith("split:"):
+            raise UserError(
+                "give --bench, names of benchmarks, or --data, the problems to ask: a file, a hub data set or "
+                "procedural:FAMILY"
+            )
+        specs = [config.data.heldout]
+    if not specs:
+        return []
+    quiet_libraries()
+    from spark_rl.data import load_problems
+    from spark_rl.evals.exam import exam_of_problems
+
+    return [exam_of_problems(spec, load_problems(spec, config.data, "heldout")) for spec in specs]
+
+
+def _benchmarks(arguments: argparse.Namespace, *, show: bool) -> list[Exam]:
+    """One exam a benchmark. Of a group, those without data are left out and named."""
+    if not arguments.bench:
+        return []
+    from spark_rl.evals.benchmarks import find, members
+    from spark_rl.evals.exam import data_file, exam_of_benchmark, missing_images
+
+    wanted = words(arguments.bench)
+    named = {find(word).name: find(word) for word in wanted if not members(word)}
+    grouped = {find(module).name: find(module) for word in wanted for module in members(word)}
+    place = arguments.data_root or os.environ.get(DATA_ROOT)
+    if place is None:
+        raise UserError(f"--bench needs --data-root, the folder of the benchmarks' files (or {DATA_ROOT})")
+    root = Path(place)
+    if not root.is_dir():
+        raise UserError(f"--data-root {root} is no folder")
+    exams = []
+    for name, benchmark in {**named, **grouped}.items():
+        if name not in named and data_file(benchmark, root) is None:
+            say(f"left out {name}: there is no {' or '.join(benchmark.files)} below {root}")
+            continue
+        exam = exam_of_benchmark(benchmark, root)
+        missing, images, first = missing_images(exam.first(arguments.limit)) if show else (0, 0, "")
+        if missing:
+            why = f"{name}: {missing:,} of {images:,} images are not there, the first is {first}"
+            if name in named:
+                raise UserError(f"{why}; --responses scores without images")
+            say(f"left out {why}")
+            continue
+        exams.append(exam)
+    if not exams:
+        raise UserError(f"there is no data of {', '.join(wanted)} below {root}")
+    return exams
+
+
+def names_of(wanted: Sequence[str]) -> list[str]:
+    """The benchmarks that words of ``--bench`` stand for. Raises :class:`UserError` for an unknown one."""
+    from spark_rl.evals.benchmarks import find, members
+
+    return [find(name).name for word in wanted for name in members(word) or (word,)]
+
+
+def words(lists: Sequence[str]) -> list[str]:
+    """The words of comma-separated lists."""
+    return [word.strip() for text in lists for word in text.split(",") if word.strip()]

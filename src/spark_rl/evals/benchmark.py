@@ -1,0 +1,98 @@
+"""What a benchmark is: questions from its own files, one scorer a protocol, and how scores add up (Sec. 4.1, A.1).
+
+A benchmark is one file in :mod:`spark_rl.evals.benchmarks` that ends in ``BENCHMARK = Benchmark(...)``, and one line in
+their list. Nothing here knows a model: the runner asks, the scorers see texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from spark_rl.problem import Problem, Status
+from spark_rl.verify import Verifier
+
+GroupName = Literal["math-llm", "math-vlm", "reward", "general"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question that a model is asked, and what scoring it needs.
+
+    A row of a benchmark is usually one item; a pairwise comparison in two orders, a rating of each of several
+    completions or a circular multiple-choice question is several.
+    """
+
+    problem: Problem
+    """What is asked. ``problem.id`` is unique in the benchmark; ``problem.prompt`` is set where the benchmark writes
+    the whole user turn, else the answer-format suffix of ``chat.policy`` follows ``problem.question``.
+    ``problem.answer`` is the canonical gold: a letter for multiple choice, text otherwise."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values that scoring and adding up need: subject, version, variant, precision, group keys."""
+    system: str | None = None
+    """A system message of the benchmark's own, in place of ``chat.system``; empty for none at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """What one protocol says of one response."""
+
+    score: float
+    """0 to 1."""
+    extracted: str | None = None
+    """The answer as the protocol reads it from the response."""
+    status: Status = "wrong"
+    """``correct``, ``wrong``, or why no answer could be compared."""
+
+
+Scorer = Callable[[Sequence[Item], Sequence[str], Verifier], list[Graded]]
+"""(items, responses, verifier) -> one grade each. Slow comparisons go through the verifier, which can kill them."""
+
+Adder = Callable[[Sequence[Item], Sequence[Graded]], Mapping[str, float]]
+"""(items, grades) -> ``score``, the headline from 0 to 1, and breakdowns such as ``subject/algebra``."""
+
+
+def mean_score(items: Sequence[Item], grades: Sequence[Graded]) -> Mapping[str, float]:
+    """The plain mean over all items."""
+    return {"score": sum(grade.score for grade in grades) / len(grades)} if items else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """One way of scoring. Two protocols of a benchmark are never mixed in a table."""
+
+    score: Scorer
+    add_up: Adder = mean_score
+    headline_is_mean: bool = True
+    """Whether ``score`` is the mean over items, so that a Wilson interval holds for 0/1 grades; else the interval is
+    resampled."""
+    unit: Callable[[Item], str] = lambda item: item.problem.id
+    """What is drawn as a whole when the headline is resampled: the composite, the seed question, the row."""
+    ask_judge: Callable[[Item, str], str] | None = None
+    """(item, response) -> the user turn for a judge, a language model. Where it is set, ``score`` reads the judge's
+    replies in place of responses, and without a judge the protocol has no score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One benchmark, complete."""
+
+    name: str
+    """As on the command line: ``math500``."""
+    title: str
+    """As in the paper's tables: ``MATH-500``."""
+    group: GroupName
+    source: str
+    """Where data and official scorer are published."""
+    licence: str
+    files: tuple[str, ...]
+    """Where its data is looked for below the data root, the first that exists."""
+    load: Callable[[Path], list[Item]]
+    """Reads one of ``files``. Raises ``DataError`` in one line."""
+    protocols: Mapping[str, Protocol]
+    """``reference`` repeats the authors' scoring (Sec. 7.1 of the specification); ``rule`` is ours, right and strict;
+    ``official`` is the benchmark's own where it differs from both and needs no model."""
+    published: int | None = None
+    """How many items the full benchmark has, to tell a part from the whole."""

@@ -1,0 +1,142 @@
+r"""DynaMath (DynaMath/DynaMath_Sample: 501 seed questions in ten variants; specification Sec. 2.5).
+
+The first variant only, which fits the paper's numbers; :mod:`.dynamath_all` has all that are at hand, and the worst
+case. Rows: ``question``, ``answer`` (on the hub ``ground_truth``), ``image`` or ``decoded_image``,
+``answer_type``, ``subject``, ``level`` (on the hub ``knowledge_level``); the id is the key in JSON, the column ``id``
+elsewhere, the same in all variants. Options stand in the question, and the gold is their letter. The official
+instruction, which asks for JSON, is not used.
+
+reference the authors' comparison, without tolerance
+rule      letters; numbers within 0.001, in coordinates each of them; texts without regard to case, also as words of a
+          longer answer that offers no second one
+official  ``short answer`` of the JSON that the official prompt asks for, else the last box, else the last line; its
+          first word within 0.001 of a number, ``3π`` read; the gold letter among the first three characters; the gold
+          text anywhere in the answer
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from spark_rl.evals.arithmetic import value_of, within
+from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
+from spark_rl.evals.rows import Row
+from spark_rl.evals.scoring import by, reference
+from spark_rl.evals.vision_rows import each, read_items, spaced, vision_item
+from spark_rl.verify import extract_boxed
+from spark_rl.verify.choice import read_letters
+
+TOLERANCE = 0.001
+FIRST_FILES = ("trial1/dataset.json", "sample_variant1.parquet", "sample_variant1.jsonl", "sample_variant1.json")
+"""The first variant, as GitHub and the hub name it."""
+
+_ROUNDING = 1e-9
+"""1.001 - 1 is a little more or less than 0.001 in binary."""
+_SHORT_ANSWER = re.compile(r'"short answer"\s*:\s*("(?:[^"\\]|\\.)*"|[^\s,}]+)')
+_SECOND = re.compile(r",|;|\b(?:or|and|not)\b", re.IGNORECASE)
+
+
+def load(path: Path) -> list[Item]:
+    """The items of one variant. Raises ``DataError``."""
+    return read_variant(path, "dynamath")
+
+
+def read_variant(file: Path, source: str, variant: int | None = None) -> list[Item]:
+    """The items of one variant; ids end in its number if there is one. Raises ``DataError``."""
+    columns = ("question", "answer_type", "subject", "image")
+    return read_items(file, columns, lambda row: _item(row, source, variant))
+
+
+def _item(row: Row, source: str, variant: int | None = None) -> Item:
+    seed = row.optional("id") or str(row.number)
+    answer = row.text("ground_truth", "answer")
+    kind = answer_type(row.text("answer_type"))
+    lettered = kind == "multiple choice" and read_letters(answer) is not None
+    meta = {
+        "seed": seed,
+        "answer_type": kind,
+        "subject": spaced(row.optional("subject")),
+        "level": spaced(row.optional("level", "knowledge_level")),
+        "variant": variant,
+    }
+    image = row.image("decoded_image") if row.get("decoded_image") else row.image()
+    return vision_item(
+        source, seed if variant is None else f"{seed}/{variant}", row.text("question"), answer, image, meta,
+        kind="choice" if lettered else "math",
+    )  # fmt: skip
+
+
+def answer_type(stated: str) -> str:
+    """``multiple choice``, ``float`` or ``text``; the seeds file also has ``single answer`` and ``int``."""
+    return "float" if stated in {"single answer", "int"} else stated
+
+
+def close(one: str, other: str) -> bool:
+    """Whether both are numbers at most 0.001 apart."""
+    left, right = value_of(one), value_of(other)
+    return left is not None and right is not None and abs(left - right) <= TOLERANCE + _ROUNDING
+
+
+def near_gold(item: Item, answer: str) -> bool:
+    """Whether the answer is the gold by this benchmark's tolerance."""
+    gold = item.problem.answer
+    if item.meta["answer_type"] != "text":
+        return close(answer, gold)
+    plain = re.sub(r"\\(?:text|mathrm|left|right)(?![A-Za-z])|[{}$]", "", answer).strip().rstrip(".")
+    coordinates = [text[1:-1].split(",") for text in (plain, gold) if text[:1] == "(" and text[-1:] == ")"]
+    if len(coordinates) == 2 and len(coordinates[0]) == len(coordinates[1]) > 1:
+        return all(map(close, *coordinates))
+    if plain.casefold() == gold.casefold():
+        return True
+    beside = re.split(rf"(?<!\w){re.escape(gold.casefold())}(?!\w)", plain.casefold())
+    return len(gold) > 1 and len(beside) == 2 and not any(map(_SECOND.search, beside))
+
+
+def official(item: Item, response: str) -> Graded:
+    """The set's own rules, without a model to shorten answers."""
+    answer, gold = extract(response), item.problem.answer
+    if not answer:
+        return Graded(0.0, None, "no_answer")
+    kind = item.meta["answer_type"]
+    if kind == "float":
+        right = close(answer.split(" ")[0], gold) or close(answer, gold)
+    elif kind == "multiple choice":
+        right = answer.upper() == gold if len(answer) == 1 else gold in answer[:3]
+    else:
+        right = gold in answer
+    return Graded(float(right), answer, "correct" if right else "wrong")
+
+
+def extract(response: str) -> str:
+    """``short answer`` of the last JSON object with one, else the last box, else the last line."""
+    stated = _SHORT_ANSWER.findall(response)
+    if stated:
+        try:
+            return str(json.loads(stated[-1])).strip()
+        except ValueError:
+            return str(stated[-1]).strip('" ')
+    boxed = extract_boxed(response)
+    lines = response.strip().splitlines()
+    return (lines[-1] if boxed is None and lines else boxed or "").strip()
+
+
+_ADD_UP = by("subject", "level", "answer_type")
+
+
+BENCHMARK = Benchmark(
+    name="dynamath",
+    title="DynaMath",
+    group="math-vlm",
+    source="https://huggingface.co/datasets/DynaMath/DynaMath_Sample, https://github.com/DynaMath/DynaMath",
+    licence="MIT by its repository's badge",
+    files=tuple(f"vlm/dynamath/{name}" for name in FIRST_FILES),
+    load=load,
+    protocols={
+        "reference": Protocol(reference, _ADD_UP),
+        "rule": Protocol(within(near_gold), _ADD_UP),
+        "official": Protocol(each(official), _ADD_UP),
+    },
+    published=501,
+)

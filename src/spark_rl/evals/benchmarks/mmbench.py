@@ -1,0 +1,94 @@
+"""MMBench, by circular evaluation: right only if right however the options are rotated (paper Table 4).
+
+Data: ``lmms-lab/MMBench``, configuration ``en``, split ``dev``, as ``general/mmbench/dev.parquet`` or ``.jsonl`` with
+the columns ``index``, ``question``, ``hint``, ``A`` to ``D``, ``answer``, ``category``, ``L2-category`` and ``image``.
+The answers of ``test`` are not published. Which split and version the paper used is not known.
+
+One item for each pass: pass k of question i is the row with the index i + 1,000,000 k. Where the file has only the rows
+of the first passes, the others are made here, one option further round each.
+
+The headline is the share of questions that are right in every pass; ``category/...`` and ``l2_category/...`` are the
+same for their questions, ``vanilla`` is the share right in the first pass.
+
+Departure: the question is followed by the answer format of ``chat.policy``, not by one of the harnesses' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
+from spark_rl.evals.rows import LETTERS, Row, listed, read_rows
+from spark_rl.evals.scoring import by, rule
+from spark_rl.evals.units import mean, units
+from spark_rl.problem import Problem
+
+PASS = 1_000_000
+
+
+def load(path: Path) -> list[Item]:
+    """Every pass of every question."""
+    rows = [(row, _index(row)) for row in read_rows(path, "index")]
+    rotated = any(index >= PASS for _, index in rows)
+    return [item for row, index in rows for item in _items(row, index, rotated=rotated)]
+
+
+def circular(items: Sequence[Item], grades: Sequence[Graded]) -> Mapping[str, float]:
+    """One grade for each question, 1 if every pass is right."""
+    questions = units(items, grades, _question)
+    whole = [(unit[0][0], Graded(float(all(grade.score >= 1.0 for _, grade in unit)))) for unit in questions]
+    first = [grade.score for item, grade in zip(items, grades, strict=True) if item.meta["pass"] == 0]
+    return {
+        **by("category", "l2_category")([item for item, _ in whole], [grade for _, grade in whole]),
+        **({"vanilla": mean(first)} if first else {}),
+    }
+
+
+def _items(row: Row, index: int, *, rotated: bool) -> Iterator[Item]:
+    if not row.optional("answer"):
+        raise row.wrong("no answer; only the dev split has them")
+    options = row.options("A", "B", "C", "D")
+    right = LETTERS.index(row.letter("answer", options))
+    hint = row.optional("hint")
+    lines = [hint] if hint else []
+    meta = {
+        "question": str(index % PASS),
+        "category": row.optional("category") or None,
+        "l2_category": row.optional("L2-category", "l2-category", "l2_category") or None,
+    }
+    for turn in range(1 if rotated else len(options)):
+        choices = (*options[turn:], *options[:turn])
+        place = index // PASS if rotated else turn
+        question = "\n".join((*lines, row.text("question"), "There are several options:", listed(choices)))
+        problem = Problem(
+            id=str(index % PASS + PASS * place), question=question, answer=LETTERS[(right - turn) % len(options)],
+            kind="choice", images=row.image(), choices=choices,
+        )  # fmt: skip
+        yield Item(problem, {**meta, "pass": place})
+
+
+def _index(row: Row) -> int:
+    index = row.text("index")
+    if not index.isdecimal():
+        raise row.wrong(f"the index is {index[:20]!r}, no whole number")
+    if row.id != index:
+        raise row.wrong(f"the index {index} is taken by an earlier row")
+    return int(index)
+
+
+def _question(item: Item) -> str:
+    return str(item.meta["question"])
+
+
+BENCHMARK = Benchmark(
+    name="mmbench",
+    title="MMBench",
+    group="general",
+    source="https://github.com/open-compass/MMBench; https://huggingface.co/datasets/lmms-lab/MMBench",
+    licence="Apache-2.0",
+    files=("general/mmbench/dev.parquet", "general/mmbench/dev.jsonl"),
+    load=load,
+    protocols={"rule": Protocol(rule, circular, headline_is_mean=False, unit=_question)},
+    published=4329,
+)

@@ -1,0 +1,77 @@
+"""RealWorldQA: what a photograph, often from a car, shows (paper Table 4).
+
+Data: ``xai-org/RealworldQA`` (or ``lmms-lab/RealWorldQA``), split ``test``, as ``general/realworldqa/test.parquet`` or
+``.jsonl`` with the columns ``image``, ``question`` and ``answer``. The question holds its options and ends in an
+instruction on how to answer, which is taken off, because ``chat.policy`` brings one.
+
+Gold letters are scored as multiple choice, with the option texts where the question lists them on lines of their own;
+words and numbers are compared in lower case, without a period, number words as digits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
+from spark_rl.evals.rows import LETTERS, Row, read_rows
+from spark_rl.evals.scoring import by, rule
+from spark_rl.evals.short_answer import grade_short
+from spark_rl.problem import Problem
+from spark_rl.verify import Verifier
+
+_INSTRUCTION = re.compile(r"Please answer directly with [^\n]{1,200}$")
+_OPTION = re.compile(r"^\(?([A-H])[.)] *(\S.*)$", re.MULTILINE)
+
+
+def load(path: Path) -> list[Item]:
+    """One item a row."""
+    return [_item(row) for row in read_rows(path, "id")]
+
+
+def score(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -> list[Graded]:
+    """Letters by the shared rule, everything else as a short answer."""
+    chosen = [(item, text) for item, text in zip(items, responses, strict=True) if item.problem.kind == "choice"]
+    letters = iter(rule([item for item, _ in chosen], [text for _, text in chosen], verifier))
+    return [
+        next(letters) if item.problem.kind == "choice" else grade_short(text, [item.problem.answer])
+        for item, text in zip(items, responses, strict=True)
+    ]
+
+
+def _item(row: Row) -> Item:
+    question = _INSTRUCTION.sub("", row.text("question")).strip()
+    answer = row.text("answer")
+    if re.fullmatch(r"[A-H]\.?", answer) is None:
+        problem = Problem(id=row.id, question=question, answer=answer, kind="exact", images=row.image())
+        return Item(problem, {"type": "short"})
+    choices = _options(question)
+    answer = answer[0]
+    if answer not in LETTERS[: len(choices)]:
+        choices = ()
+    problem = Problem(id=row.id, question=question, answer=answer, kind="choice", images=row.image(), choices=choices)
+    return Item(problem, {"type": "choice"})
+
+
+def _options(question: str) -> tuple[str, ...]:
+    """Option texts on lines that begin with A, B, C and so on; empty if there are none such."""
+    found = _OPTION.findall(question)
+    return tuple(text.strip() for _, text in found) if _names(found) == LETTERS[: len(found)] else ()
+
+
+def _names(found: Sequence[tuple[str, str]]) -> str:
+    return "".join(letter for letter, _ in found)
+
+
+BENCHMARK = Benchmark(
+    name="realworldqa",
+    title="RealWorldQA",
+    group="general",
+    source="https://huggingface.co/datasets/xai-org/RealworldQA",
+    licence="CC BY-ND 4.0",
+    files=("general/realworldqa/test.parquet", "general/realworldqa/test.jsonl"),
+    load=load,
+    protocols={"rule": Protocol(score, by("type"))},
+    published=765,
+)
