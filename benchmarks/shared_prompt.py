@@ -1,6 +1,6 @@
 """What one pass over a prompt and its image saves, at n responses a prompt: time and peak memory, both ways in one run.
 
-``python benchmarks/shared_prompt.py`` builds a random Qwen2.5-VL of 10 M parameters (float32) and compares, on the same
+``python benchmarks/shared_prompt.py`` builds a random Qwen2.5-VL of 9 M parameters (float32) and compares, on the same
 weights, tokens, threads and number format,
 
 - learner: forward and backward of the clipped objective over n responses of one long image prompt, with the prompt
@@ -74,7 +74,7 @@ def run(way: str, model: Path) -> dict[str, float]:
 
 
 def make_model(folder: Path) -> Path:
-    """A random Qwen2.5-VL of about 9 M parameters; its tower attends within windows of 112 pixels, as the 7B's does."""
+    """A random Qwen2.5-VL of 9 M parameters; its tower attends within windows of 112 pixels, as the 7B's does."""
     config = AutoConfig.from_pretrained(EMBEDDED["embedded-vl"])
     text, tower = config.text_config, config.vision_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers = 256, 688, 8

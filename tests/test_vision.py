@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from spark_rl.actor import Actor, open_actor
-from spark_rl.chat import ChatError, Prompt
+from spark_rl.chat import ChatError, ChatFormat, Prompt
 from spark_rl.engine.base import Sampling
 from spark_rl.learner.local import LocalLearner
 from spark_rl.learner.model import vision_tokens
@@ -198,6 +199,21 @@ def test_text_cannot_add_an_image(actor_of: Callable[..., Actor], family: str) -
     assert not banned & set(actor.chat.encode(text_only).token_ids)
 
 
+def test_a_placeholder_that_is_no_special_token_is_text_too(actor_of: Callable[..., Actor]) -> None:
+    actor, place = actor_of("qwen2_5_vl"), "[picture]"
+    processor = copy.copy(actor.loaded.processor)
+    processor.image_token = place
+    chat = ChatFormat(actor.loaded.tokenizer, actor.config.chat, processor)
+    assert "What is a [ picture]?" in chat.encode(replace(PROBLEMS[1], question=f"What is a {place}?")).text
+
+
+@pytest.mark.parametrize("family", VLM_FAMILIES)
+def test_a_template_that_drops_images_is_refused_at_once(actor_of: Callable[..., Actor], family: str) -> None:
+    blind = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
+    with pytest.raises(ChatError, match="the chat template has no place for images"):
+        actor_of(family, chat={"template": blind})
+
+
 @pytest.mark.parametrize("form", ["answer", "cot"])
 @pytest.mark.parametrize("family", VLM_FAMILIES)
 def test_recycled_problems_show_the_model_the_image(actor_of: Callable[..., Actor], family: str, form: Any) -> None:
@@ -255,6 +271,11 @@ def test_pixel_bounds_of_the_configuration_change_the_number_of_tokens(
 
     small, large = pixels(max_pixels=56 * 56, min_pixels=28 * 28), pixels(min_pixels=224 * 224, max_pixels=448 * 448)
     if family.startswith("qwen"):
+        more = actor_of(family, chat={"min_pixels": 448 * 448}).chat  # than the processor allows by itself
+        vision = more.encode(replace(problem, images=(draw_image(5, 280, 280),))).vision
+        assert vision["pixel_values"].numel() == 448 * 448 * 3 * 2
+        fewer = actor_of(family, chat={"max_pixels": 400}).chat
+        assert fewer.pixel_bounds == {"size": {"shortest_edge": 400, "longest_edge": 400}}
         assert small == 56 * 56 * 3 * 2
         assert large == 224 * 224 * 3 * 2
     else:  # tiles of a fixed size: the picture is shrunk or enlarged before they are cut

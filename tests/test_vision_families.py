@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.video_processing_utils import BaseVideoProcessor
 
 from spark_rl.learner.model import load_processor
 from vision import VLM_FAMILIES, draw_image, make_vlm
@@ -137,3 +139,14 @@ def test_tiles_of_idefics3_depend_on_the_shape(tmp_path: Path) -> None:
     idefics = Family("idefics3", make_vlm("idefics3", tmp_path))
     tiles = [idefics.encode(draw_image(1, *size))["pixel_values"].shape[1] for size in ((60, 60), (90, 20))]
     assert tiles == [2 * 2 + 1, 2 * 1 + 1]
+
+
+def test_the_settings_of_the_video_part_are_saved_again(tmp_path: Path) -> None:
+    """Without torchvision the part can't be loaded; who loads the trained model with it still finds it."""
+    model, run, resumed = make_vlm("qwen2_5_vl", tmp_path / "model"), tmp_path / "run", tmp_path / "resumed"
+    settings = {"video_processor_type": "Qwen2VLVideoProcessor", "merge_size": 2, "max_frames": 12}
+    (model / "video_preprocessor_config.json").write_text(json.dumps(settings))
+    load_processor(str(model), AutoConfig.from_pretrained(model)).save_pretrained(run)
+    load_processor(str(run), AutoConfig.from_pretrained(model)).save_pretrained(resumed)
+    for saved in (run, resumed):
+        assert BaseVideoProcessor.get_video_processor_dict(saved)[0] == settings

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,14 @@ import pytest
 from transformers import AutoModelForImageTextToText
 
 from spark_rl.actor import open_actor
+from spark_rl.chat import ChatError
+from spark_rl.checkpoint import checkpoints
 from spark_rl.config import Config, load_config
+from spark_rl.learner.local import LocalLearner
+from spark_rl.learner.model import EMBEDDED
+from spark_rl.problem import Group
 from spark_rl.report.metrics import read_metrics
-from spark_rl.train import train
+from spark_rl.train import Loop, train
 from vision import VLM_FAMILIES, draw_image, make_vlm
 
 SETTINGS = (
@@ -42,13 +47,17 @@ def data(tmp_path: Path) -> Path:
 
 
 def settings(family: str, data: Path, tmp_path: Path, run: str, *more: str, **sections: Any) -> Config:
-    model = tmp_path / family
+    model = EMBEDDED.get(family, tmp_path / family)
     if not model.exists():
         make_vlm(family, model)
     return load_config(
         None, [*SETTINGS, *more], model={"path": str(model)}, data={"train": str(data)}, run_dir=str(tmp_path / run),
         **sections,
     )  # fmt: skip
+
+
+BOXES = ("chat.policy=solve {question}", "recycle.templates=terse", "rollout.max_new_tokens=32")
+"""For the embedded base, which boxes its answers; random models never do, and nothing can be recycled."""
 
 
 @pytest.mark.parametrize("family", VLM_FAMILIES)
@@ -65,20 +74,68 @@ def test_every_family_trains_on_a_file_with_images(family: str, data: Path, tmp_
     assert again.loaded.processor is not None, "the processor is saved with the weights"
 
 
+@pytest.mark.parametrize("periods", ["two", "combined"])
+def test_no_pixels_outlive_their_update(
+    periods: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a step returns lives through the next one: two batches of a million pixels an image would be gigabytes."""
+    kept: list[Group] = []
+    trained: list[Group] = []
+    step, update = Loop.step, LocalLearner.update
+
+    def watched(loop: Loop) -> Any:
+        metrics, groups = step(loop)
+        kept.extend(groups)
+        return metrics, groups
+
+    def counted(learner: LocalLearner, groups: Sequence[Group]) -> dict[str, float]:
+        trained.extend(groups)
+        return update(learner, groups)
+
+    monkeypatch.setattr(Loop, "step", watched)
+    monkeypatch.setattr(LocalLearner, "update", counted)
+    train(settings("embedded-vl", data, tmp_path, "run", *BOXES, f"train.periods={periods}"))
+    assert [group.problem.id for group in kept] == [group.problem.id for group in trained]
+    assert {bool(group.vision) for group in trained if group.problem.images} == {True}
+    assert {group.problem.task for group in kept} > {"policy"}
+    assert not any(group.vision for group in kept)
+
+
+def test_a_model_that_sees_nothing_is_told_before_the_first_step(tmp_path: Path) -> None:
+    """Wherever in the data the image is: not when its batch comes."""
+    draw_image(1, 56, 56).save(tmp_path / "one.png")
+    rows = [{"question": f"What is {n} plus 1?", "answer": "1"} for n in range(40)]
+    rows[-1] |= {"image": "one.png"}
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    overrides = [*SETTINGS, "rollout.problems=1", "data.heldout=null"]
+    config = load_config(
+        None, overrides, model={"path": "embedded"}, data={"train": str(data)}, run_dir=str(tmp_path / "run")
+    )
+    with pytest.raises(ChatError, match="problem data-40 has 1 image"):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_resumed_run_is_the_uninterrupted_one(data: Path, tmp_path: Path) -> None:
     """With recycled problems in the pool whose images were never files."""
-    picture = io.BytesIO()
-    draw_image(9, 56, 56).save(picture, "PNG")
-    inline = "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
     rows = [json.loads(line) for line in data.read_text().splitlines()]
-    rows[4] |= {"image": inline}
+    for row in rows:
+        if "image" in row:
+            row["image"] = "data:;base64," + base64.b64encode((tmp_path / row["image"]).read_bytes()).decode()
     data.write_text("\n".join(map(json.dumps, rows)))
-    more = ("rollout.overlong_reward=keep", "recycle.ready=3", "rollout.samples=2")
-    train(settings("qwen2_5_vl", data, tmp_path, "whole", *more))
-    train(settings("qwen2_5_vl", data, tmp_path, "cut", *more, "train.steps=1"))
-    train(settings("qwen2_5_vl", data, tmp_path, "cut", *more), resume=True)
+    more = (*BOXES, "rollout.problems=4", "rollout.samples=8", "recycle.ready=6")
+    train(settings("embedded-vl", data, tmp_path, "whole", *more))
+    train(settings("embedded-vl", data, tmp_path, "cut", *more, "train.steps=1"))
+    (saved,) = checkpoints(tmp_path / "cut")
+    pool = json.loads((saved / "state.json").read_text())["pool"]
+    assert any(image.startswith("data:") for problem in pool for image in problem["images"])
+    train(settings("embedded-vl", data, tmp_path, "cut", *more), resume=True)
     whole, cut = (read_metrics(tmp_path / run / "metrics.jsonl") for run in ("whole", "cut"))
     assert [_timeless(step) for step in whole] == [_timeless(step) for step in cut]
+    assert any(name.startswith("reward/") and name != "reward/policy" for name in cut[1])
+    weights = [(tmp_path / run / "model" / "model.safetensors").read_bytes() for run in ("whole", "cut")]
+    assert weights[0] == weights[1]
 
 
 def _timeless(step: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from jinja2 import TemplateError
 
 from spark_rl.config import ChatConfig, ImagesConfig
+from spark_rl.data import rows
 from spark_rl.data.images import fit, open_image
 from spark_rl.errors import UserError
 from spark_rl.problem import Problem
@@ -42,7 +43,7 @@ TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<end_of_utterance>")
 
 _FIELD = re.compile(r"\{\{|\}\}|\{question\}|[{}]")
 _PROBE = "spark-rl probe"
-MARKER = "<image>"
+MARKER = rows.MARKER
 """Where an image stands in a question; the same in every family."""
 _PLACE = "\ufdd0"
 """Stands for a marker while the text around it is made harmless: a code point that is no character."""
@@ -175,7 +176,7 @@ class ChatFormat:
         self.processor = processor
         self.images = images or ImagesConfig()
         self._template = _template(tokenizer, config, processor)
-        self._special = _special_pattern(tokenizer)
+        self._special = _special_pattern(tokenizer, processor)
         self._bos = _usual_bos(tokenizer) if self._template is None else ()
         check_policy(config)
         if _PROBE not in self._render(self._messages((_PROBE,))):
@@ -277,12 +278,12 @@ class ChatFormat:
             raise ChatError(f"{where}{line} failed: {' '.join(str(error).split())}") from None
 
     def _accepts_parts(self) -> bool:
-        """Whether the template reads a list of image and text parts, instead of printing or rejecting the list."""
+        """Whether the template reads a list of parts and shows the image, instead of printing or rejecting the list."""
         try:
-            shown = self._render(self._messages(("", _PROBE)))
+            text, shown = (self._render(chat_messages(turn, None, parts=True)) for turn in ((_PROBE,), ("", _PROBE)))
         except ChatError:
             return False
-        return _PROBE in shown and "'type'" not in shown
+        return _PROBE in shown and "'type'" not in shown and shown != text
 
 
 def _with_places(text: str, images: int) -> str:
@@ -303,12 +304,10 @@ def _pixel_bounds(processor: Any, config: ChatConfig) -> dict[str, Any]:
     resizes = getattr(processor, "image_processor", None)
     if resizes is None or not {"min_pixels", "max_pixels"} <= set(resizes.valid_kwargs.__annotations__):
         return {}
-    return {
-        "size": {
-            "shortest_edge": config.min_pixels or resizes.size["shortest_edge"],
-            "longest_edge": config.max_pixels or resizes.size["longest_edge"],
-        }
-    }
+    least, most = resizes.size["shortest_edge"], resizes.size["longest_edge"]
+    low = config.min_pixels or min(least, config.max_pixels or least)  # of two bounds that cross, ours holds
+    high = config.max_pixels or max(most, config.min_pixels or most)
+    return {"size": {"shortest_edge": low, "longest_edge": high}}
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, config: ChatConfig, processor: Any) -> str | None:
@@ -328,9 +327,14 @@ def _template(tokenizer: PreTrainedTokenizerBase, config: ChatConfig, processor:
         raise ChatError(f"chat.template: cannot read {config.template} ({error.__class__.__name__})") from None
 
 
-def _special_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
-    """Matches the special tokens, longest first. Plain words and single characters are not control tokens."""
+def _special_pattern(tokenizer: PreTrainedTokenizerBase, processor: Any) -> re.Pattern[str] | None:
+    """Matches the special tokens and the placeholders of the processor, which need not be special, longest first.
+
+    Plain words and single characters are not control tokens.
+    """
     tokens = {*tokenizer.all_special_tokens}
+    placeholders = vars(processor) if processor is not None else {}
+    tokens.update(str(token) for name, token in placeholders.items() if name.endswith("_token"))
     tokens.update(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
     markers = sorted({t for t in map(str.strip, tokens) if len(t) > 1 and not t.isalnum()}, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, markers))) if markers else None

@@ -39,14 +39,14 @@ class Sampler:
 
         Problems whose prompt is longer than ``config.max_prompt_tokens`` are left out; the caller sees fewer groups.
         """
-        prompts = [self.chat.encode(problem) for problem in problems]
-        kept = [i for i, prompt in enumerate(prompts) if len(prompt.token_ids) <= self.config.max_prompt_tokens]
+        encoded = ((problem, self.chat.encode(problem)) for problem in problems)
+        kept = [(p, prompt) for p, prompt in encoded if len(prompt.token_ids) <= self.config.max_prompt_tokens]
         sampling = Sampling(
             self.config.samples, self.config.temperature, self.config.max_new_tokens, seed, self.chat.stop
         )
-        asked = [prompts[i] for i in kept]
+        asked = [prompt for _, prompt in kept]
         answers = clock.timed("sample", self.engine.generate, asked, sampling)
-        return clock.timed("verify", self._verified, [problems[i] for i in kept], asked, answers)
+        return clock.timed("verify", self._verified, [problem for problem, _ in kept], asked, answers)
 
     def _verified(
         self, problems: Sequence[Problem], prompts: Sequence[Prompt], answers: Sequence[Sequence[Completion]]

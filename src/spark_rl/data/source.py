@@ -88,7 +88,7 @@ class Source:
 
     def _parsed(self, rows: Iterable[tuple[Number, Any]]) -> Iterator[tuple[Number, Problem]]:
         """(number, problem) of the rows with a question and a gold answer, their images as they stand in the row."""
-        settings, ids = self.config, set[str]()
+        settings, ids = self.config, dict[str, int]()
         for number, row in rows:
             self.read += 1
             if isinstance(row, Mapping) and not within_ranges(row, settings.ranges or {}):
@@ -171,9 +171,13 @@ class Source:
             logger.info("data.ranges leaves out %d of %d rows of %s", self.outside, self.read, self.spec)
 
 
-def unique(wanted: str, taken: set[str]) -> str:
-    """``wanted``, or with ``-2``, ``-3``, ... behind it, and now taken."""
-    names = itertools.chain((wanted,), (f"{wanted}-{i}" for i in itertools.count(2)))
-    name = next(name for name in names if name not in taken)
-    taken.add(name)
+def unique(wanted: str, taken: dict[str, int]) -> str:
+    """``wanted``, or with ``-2``, ``-3``, ... behind it, and now taken.
+
+    ``taken`` holds the next number to try behind each name, so that a column of one value does not take for ever.
+    """
+    name = wanted
+    while name in taken:
+        name, taken[wanted] = f"{wanted}-{taken[wanted]}", taken[wanted] + 1
+    taken[name] = 2
     return name

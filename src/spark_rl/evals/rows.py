@@ -118,7 +118,7 @@ def read_rows(path: Path, *ids: str, prefix: str = "") -> list[Row]:
         DataError: the file can't be read, has no rows, or one is not an object.
     """
     rows: list[Row] = []
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     for number, values in read_file(path):
         if not isinstance(values, Mapping):
             raise DataError(f"{path}, row {number}: not an object with named columns")

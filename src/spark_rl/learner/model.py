@@ -5,9 +5,10 @@ image-text-to-text models with their processor.
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -30,6 +31,8 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.utils import VIDEO_PROCESSOR_NAME
+from transformers.video_processing_utils import BaseVideoProcessor
 
 from spark_rl.config import Config, ConfigError, LoraConfig, ModelConfig
 
@@ -157,23 +160,33 @@ def load_processor(source: str, config: PreTrainedConfig, **options: Any) -> Any
     """The processor of an image-text-to-text model, without its video part where that can't be loaded.
 
     transformers 5 prepares video with torchvision only, and a processor that was saved without the video part does not
-    load with it. We train on images.
+    load with it. We train on images; the settings of the video part are saved again with the processor.
     """
     try:
         return AutoProcessor.from_pretrained(source, **options)
     except (ImportError, OSError, ValueError):
         if type(config) not in PROCESSOR_MAPPING:
             raise
-        return stills_only(PROCESSOR_MAPPING[type(config)]).from_pretrained(source, **options)
+        try:
+            video, _ = BaseVideoProcessor.get_video_processor_dict(source)
+        except OSError:  # it has none
+            video = None
+        return stills_only(PROCESSOR_MAPPING[type(config)], video).from_pretrained(source, **options)
 
 
-def stills_only(kind: Any) -> Any:
-    """A processor class without its video part."""
+def stills_only(kind: Any, video: Mapping[str, Any] | None = None) -> Any:
+    """A processor class without its video part, of which it saves the settings, ``video``, beside its own."""
 
     class Stills(kind):  # type: ignore[misc]
         @classmethod
         def get_attributes(cls) -> list[str]:
             return [name for name in super().get_attributes() if name != "video_processor"]
+
+        def save_pretrained(self, save_directory: str | Path, **options: Any) -> Any:
+            saved = super().save_pretrained(save_directory, **options)
+            if video is not None:
+                (Path(save_directory) / VIDEO_PROCESSOR_NAME).write_text(json.dumps(video, indent=2) + "\n", "utf-8")
+            return saved
 
     Stills.__name__ = Stills.__qualname__ = kind.__name__  # what a saved processor is called
     return Stills
