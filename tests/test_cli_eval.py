@@ -229,6 +229,31 @@ def test_images_that_are_not_there_are_told_before_a_model_loads(
     assert not list(place.iterdir())
 
 
+def test_of_a_group_only_what_the_model_can_be_shown_is_asked(
+    root: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = evaluate("--model", "embedded", "--bench", "all", "--data-root", root, "--limit", "1", *FAST)
+    assert list(facts) == ["gsm8k", "math500"]
+    printed = capsys.readouterr().out
+    assert "left out mmvet: problem v1_0 has 1 image(s), for which this model" in printed
+    assert printed.index("left out mmvet") < printed.index("gsm8k | 1/2"), "before anything is asked"
+    assert main(["eval", "--bench", "general", "--data-root", str(root), *FAST]) == 2
+    assert "nothing left that this model can be shown" in capsys.readouterr().err
+    assert [path.name for path in place.iterdir()] == ["facts.json"], "of the first command"
+
+
+def test_images_are_as_large_as_the_configuration_allows(root: Path, place: Path, vlm: str) -> None:
+    asked = ("--model", vlm, "--bench", "mmvet", "--data-root", root, "--limit", "1", *FAST)
+    assert main(["eval", *map(str, asked), "data.images.max_megapixels=0.001"]) == 2
+    for name in ("general", "general/mmvet"):
+        (place / name).mkdir()
+    draw_image(0, 8100, 8000).save(place / "general" / "mmvet" / "huge.png")
+    row = {"question_id": "v1_0", "image": "huge.png", "question": "What is x?", "answer": "4", "capability": "ocr"}
+    write_lines(place / "general" / "mmvet" / "test.jsonl", row)
+    larger = (*asked[:4], "--data-root", place, *FAST, "data.images.max_megapixels=70", "chat.max_pixels=4000")
+    assert evaluate(*larger)["mmvet"]["about"]["largest"] == [8100, 8000]
+
+
 def test_the_model_judges_only_when_told(root: Path, place: Path) -> None:
     asked = ("--bench", "gsm8k", "--data-root", root, "--limit", "2", "--protocol", "rule", "--out")
     assert "judge" not in evaluate(*asked, "a.jsonl", *FAST)["gsm8k"]
@@ -385,9 +410,12 @@ MISTAKES = {
     "--bench gsm8k --data-root ROOT --engine vllm": "needs vLLM",
     "--published": "go with --table",
     "--resume": "--resume needs --out",
+    "--resume --out a --responses said.jsonl": "which --responses doesn't",
+    "--bench , --data-root ROOT": "--bench names no benchmark",
+    "--bench gsm8k,mmbench --data-root ROOT --out a.jsonl": "mmbench: problem 0 has 1 image(s), for which this model",
     "--rescore a.jsonl --responses b.jsonl": "two different things",
     "--rescore nowhere.jsonl": "cannot read nowhere.jsonl",
-    "--rescore said.jsonl": "said.jsonl row 1 is no row of an evaluation that can be scored",
+    "--rescore said.jsonl": "said.jsonl row 1 is no row of an evaluation ('settings' is missing",
     "--rescore said.jsonl --bench gsm": "row 1 is no row of an evaluation",
     "--rescore a.jsonl --model BASE": "--rescore asks no model",
     "--responses said.jsonl": "--responses needs --bench",

@@ -23,11 +23,11 @@ from spark_rl.evals.judge_accuracy import (
     Comparison,
     Judged,
     calibration,
-    comparisons,
     judge_accuracy,
     judged,
     position_bias,
 )
+from spark_rl.evals.positions import positions
 from spark_rl.verify import Verifier
 
 VERDICTS = st.lists(st.tuples(st.booleans(), st.sampled_from((True, False, None))), max_size=30)
@@ -161,25 +161,6 @@ def test_four_places() -> None:
     assert found["accuracy"]["score"] == 0.5
 
 
-def test_comparisons_of_rows_of_the_reward_benchmarks() -> None:
-    def row(label: str, extracted: str | None, status: str = "wrong", **meta: object) -> dict[str, Any]:
-        return {"label": label, "extracted": extracted, "status": status, "meta": {"row": "r", **meta}}
-
-    assert comparisons([
-        row("2", "2", swapped=False),
-        row("1", "2", swapped=True),
-        row("1", None, swapped=True),
-        row("1", "7", swapped=True),
-        row("C", "A", mode="ranking"),
-        row("C", "A", status="skipped", mode="ranking"),
-        row("correct", "7", mode="rating"),
-        row("42", "42"),
-    ]) == [
-        Comparison("r", (0, 1), 1, 1), Comparison("r", (1, 0), 1, 1), Comparison("r", (1, 0), 1, None),
-        Comparison("r", (1, 0), 1, None), Comparison("r", (2, 1, 0, 3), 0, 0),
-    ]  # fmt: skip
-
-
 def test_both_reward_benchmarks_can_be_compared(tmp_path: Path) -> None:
     """Through their own loaders and scorers: a judge that always names the first place."""
     rows = [
@@ -195,10 +176,7 @@ def test_both_reward_benchmarks_can_be_compared(tmp_path: Path) -> None:
         items = find(name).load(tmp_path / file)
         protocol = next(iter(find(name).protocols.values()))
         grades = protocol.score(items, [text] * len(items), Verifier())
-        found = position_bias(comparisons(
-            {"label": item.problem.answer, "extracted": grade.extracted, "status": grade.status, "meta": item.meta}
-            for item, grade in zip(items, grades, strict=True)
-        ))  # fmt: skip
+        found = positions(items, grades)
         assert (found["verdict/A"]["score"], found["verdict/A"]["n"]) == (1.0, len(items))
         assert found["unparsable_rate"]["score"] == 0.0
     assert (found["consistency"]["score"], found["accuracy"]["score"]) == (0.0, 0.5)

@@ -19,7 +19,7 @@ from spark_rl.engine.base import Sampling
 from spark_rl.errors import UserError
 from spark_rl.evals.benchmark import Item, Protocol
 from spark_rl.evals.exam import Exam, exam_of_problems
-from spark_rl.evals.rowfile import Row, RowFile
+from spark_rl.evals.rowfile import Row, RowFile, read_rows
 from spark_rl.evals.runner import BATCH, Examiner, batches, fingerprint
 from spark_rl.evals.scoring import rule
 from spark_rl.evals.totals import results
@@ -232,6 +232,13 @@ def test_rows_of_other_sets_and_settings(tmp_path: Path, exam: Exam, rows: list[
     path.write_text("{}\n")
     with pytest.raises(UserError, match="line 1 is no row of an evaluation"):
         RowFile(path, "abc", resume=True)
+    for fault in ({"choices": 5}, {"kind": "weird"}, {"response": 5}, {"samples": [{}]}, {"final": {"response": "a"}}):
+        path.write_text(json.dumps(rows[0] | fault) + "\n")
+        with pytest.raises(UserError, match=f"row 1 is no row of an evaluation .*{next(iter(fault))}"):
+            read_rows(path)
+    path.write_text(2 * (json.dumps(rows[0]) + "\n"))
+    with pytest.raises(UserError, match="row 2 is a second row of"):
+        read_rows(path)
     path.write_text(json.dumps({**rows[0], "source": "another"}) + "\n")
     file = RowFile(path, "abc", resume=True)
     assert file.done("puzzles") == set()

@@ -22,8 +22,9 @@ from spark_rl.evals.exam import Exam, exam_of_benchmark, exam_of_problems, missi
 from spark_rl.evals.grading import grade, judges_of
 from spark_rl.evals.rowfile import RowFile, read_rows, write_parquet
 from spark_rl.evals.runner import new_row
-from spark_rl.evals.scoring import all_of, by
+from spark_rl.evals.scoring import by
 from spark_rl.evals.totals import majority, pass_at, results, total
+from spark_rl.evals.units import units
 from spark_rl.report.intervals import wilson
 from spark_rl.verify import Verifier
 
@@ -69,7 +70,7 @@ def test_what_is_no_plain_share_is_resampled() -> None:
     partial = total(Protocol(by()), items(40), grades(*itertools.islice(itertools.cycle((0.25, 1.0)), 40)))
     assert partial["score"] == 0.625
     assert 0.4 < partial["low"] < 0.625 < partial["high"] < 0.8
-    unit = Protocol(by(), all_of(_pair), headline_is_mean=False, unit=_pair)
+    unit = Protocol(by(), _pairs_right, headline_is_mean=False, unit=_pair)
     pairs = total(unit, items(40), grades(*[1.0] * 20, *[1.0, 0.0] * 10))
     assert (pairs["score"], pairs["n"], pairs["units"]) == (0.5, 40, 20)
     assert pairs["low"] < 0.5 < pairs["high"]
@@ -80,6 +81,11 @@ def test_what_is_no_plain_share_is_resampled() -> None:
 
 def _pair(item: Item) -> str:
     return str(int(item.problem.id[1:]) // 2)
+
+
+def _pairs_right(asked: Sequence[Item], given: Sequence[Graded]) -> dict[str, float]:
+    whole = [all(grade.score >= 1 for _, grade in pair) for pair in units(asked, given, _pair)]
+    return {"score": sum(whole) / len(whole)}
 
 
 def test_items_that_belong_together_are_no_independent_trials() -> None:
@@ -297,3 +303,14 @@ def test_a_benchmark_without_its_file(tmp_path: Path) -> None:
     meta: Mapping[str, Any] = exam.items[0].meta
     assert (exam.items[0].problem.answer, len(exam.items)) == ("2", 1)
     json.dumps(dict(meta))
+
+
+def test_ids_are_unique(tmp_path: Path) -> None:
+    (tmp_path / "llm").mkdir()
+    rows = [{"unique_id": "a", "problem": "x?", "answer": "1", "level": 1, "subject": "s"}] * 2
+    (tmp_path / "llm" / "math500.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    math500 = find("math500")
+    assert [item.problem.id for item in exam_of_benchmark(math500, tmp_path).items] == ["a", "a-2"]
+    careless = replace(math500, load=lambda path: [item for item in math500.load(path)[:1] for _ in range(2)])
+    with pytest.raises(UserError, match="two items have the id 'a'"):
+        exam_of_benchmark(careless, tmp_path)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spark_rl.commands.exams import Output, exams_of, output
+from spark_rl.commands.exams import Output, exams_of, grouped, output
 from spark_rl.commands.models import inference_config, is_server, open_grader, open_reasoner, trained_weights
 from spark_rl.commands.terminal import console, say
 from spark_rl.config import Config, RolloutConfig, parse_config
 from spark_rl.errors import UserError
 
 if TYPE_CHECKING:
+    from spark_rl.chat import Chat
     from spark_rl.evals.exam import Exam
     from spark_rl.evals.rowfile import Row
 
@@ -64,13 +65,15 @@ def _ask(arguments: argparse.Namespace) -> Mapping[str, Any]:
         from spark_rl.verify import Verifier
 
         reasoner = open_reasoner(arguments, config)
+        exams = _shown(exams, done, reasoner.chat, grouped(arguments))
         label, grader = open_grader(arguments, config, reasoner)
         exams = [exam.judged_by(label) for exam in exams]
+        left = [batches(exam, done[exam.name]) for exam in exams]
         batch_count, problem_count = (sum(counts) for counts in zip(*left, strict=True))
         with Verifier(config.verify) as verifier, EvaluationView(batch_count, problem_count, console) as view:
             examiner = Examiner(
                 reasoner, verifier, config.rollout.max_prompt_tokens, mark, arguments.samples, temperature,
-                arguments.judge, grader,
+                arguments.judge, grader, config.data.images,
             )  # fmt: skip
             for exam in exams:
                 for batch in examiner.ask(exam, done[exam.name]):
@@ -84,6 +87,32 @@ def _ask(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
         exams = [exam.judged_by(judges_of(rows)) for exam in exams]
     return finish(exams, rows, config, out)
+
+
+def _shown(
+    exams: Sequence[Exam], done: Mapping[str, Collection[str]], chat: Chat, grouped: Collection[str]
+) -> list[Exam]:
+    """The exams whose first picture the model can be shown, so that a model that sees none is told before it is asked.
+
+    Raises:
+        UserError: it can't be, and no group brought the exam; or none is left.
+    """
+    kept = []
+    for exam in exams:
+        pictured = (item for item in exam.items if item.problem.images and item.problem.id not in done[exam.name])
+        first = next(pictured, None)
+        try:
+            if first is not None:
+                chat.encode(first.problem, first.system)
+        except UserError as error:
+            if exam.name not in grouped:
+                raise UserError(f"{exam.name}: {error}") from None
+            say(f"left out {exam.name}: {error}")
+            continue
+        kept.append(exam)
+    if not kept:
+        raise UserError("there is nothing left that this model can be shown")
+    return kept
 
 
 def finish(exams: Sequence[Exam], rows: Sequence[Row], config: Config, out: Output | None) -> Mapping[str, Any]:
@@ -131,7 +160,9 @@ def _check(arguments: argparse.Namespace) -> None:
     modes = [mode for mode in MODES if getattr(arguments, mode)]
     if len(modes) > 1:
         raise UserError(f"--{modes[0]} and --{modes[1]} are two different things to do; give one")
-    if arguments.resume and (arguments.out is None or modes):
+    if arguments.resume and modes:
+        raise UserError(f"--resume continues to ask a model, which --{modes[0]} doesn't; leave one of them out")
+    if arguments.resume and arguments.out is None:
         raise UserError("--resume needs --out, the file of rows to continue")
     if arguments.tts and arguments.samples > 1:
         raise UserError("--tts scales one answer and --samples draws several; give one of the two")

@@ -85,12 +85,13 @@ def _benchmarks(arguments: argparse.Namespace, *, show: bool) -> list[Exam]:
     """One exam a benchmark. Of a group, those without data are left out and named."""
     if not arguments.bench:
         return []
-    from spark_rl.evals.benchmarks import find, members
+    from spark_rl.evals.benchmarks import find
     from spark_rl.evals.exam import data_file, exam_of_benchmark, missing_images
 
     wanted = words(arguments.bench)
-    named = {find(word).name: find(word) for word in wanted if not members(word)}
-    grouped = {find(module).name: find(module) for word in wanted for module in members(word)}
+    if not wanted:
+        raise UserError("--bench names no benchmark; give names or groups, comma-separated: gsm8k,math-vlm")
+    by_group = grouped(arguments)
     place = arguments.data_root or os.environ.get(DATA_ROOT)
     if place is None:
         raise UserError(f"--bench needs --data-root, the folder of the benchmarks' files (or {DATA_ROOT})")
@@ -98,15 +99,16 @@ def _benchmarks(arguments: argparse.Namespace, *, show: bool) -> list[Exam]:
     if not root.is_dir():
         raise UserError(f"--data-root {root} is no folder")
     exams = []
-    for name, benchmark in {**named, **grouped}.items():
-        if name not in named and data_file(benchmark, root) is None:
+    for name in dict.fromkeys(names_of(wanted)):
+        benchmark = find(name)
+        if name in by_group and data_file(benchmark, root) is None:
             say(f"left out {name}: there is no {' or '.join(benchmark.files)} below {root}")
             continue
         exam = exam_of_benchmark(benchmark, root)
         missing, images, first = missing_images(exam.first(arguments.limit)) if show else (0, 0, "")
         if missing:
             why = f"{name}: {missing:,} of {images:,} images are not there, the first is {first}"
-            if name in named:
+            if name not in by_group:
                 raise UserError(f"{why}; --responses scores without images")
             say(f"left out {why}")
             continue
@@ -114,6 +116,15 @@ def _benchmarks(arguments: argparse.Namespace, *, show: bool) -> list[Exam]:
     if not exams:
         raise UserError(f"there is no data of {', '.join(wanted)} below {root}")
     return exams
+
+
+def grouped(arguments: argparse.Namespace) -> set[str]:
+    """The benchmarks that are asked only because a group has them: one that can't be asked is left out and named."""
+    from spark_rl.evals.benchmarks import members
+
+    wanted = words(arguments.bench)
+    alone = names_of([word for word in wanted if not members(word)])
+    return set(names_of(wanted)).difference(alone)
 
 
 def names_of(wanted: Sequence[str]) -> list[str]:

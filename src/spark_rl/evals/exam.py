@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,12 +73,16 @@ def exam_of_benchmark(benchmark: Benchmark, root: Path) -> Exam:
     """A benchmark's items from its file below the data root.
 
     Raises:
-        UserError: there is no such file, or it can't be used.
+        UserError: there is no such file, or it can't be used, or two items have one id.
     """
     path = data_file(benchmark, root)
     if path is None:
         raise UserError(f"{benchmark.name}: there is no {' or '.join(benchmark.files)} below {root}")
-    return Exam(benchmark.name, tuple(benchmark.load(path)), benchmark.protocols, benchmark)
+    items = tuple(benchmark.load(path))
+    twice = next((name for name, count in Counter(item.problem.id for item in items).items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"{path}: two items have the id {twice!r}; rows are told apart by it")
+    return Exam(benchmark.name, items, benchmark.protocols, benchmark)
 
 
 def data_file(benchmark: Benchmark, root: Path) -> Path | None:

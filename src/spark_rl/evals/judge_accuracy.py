@@ -19,7 +19,8 @@ An unreadable verdict neither accepts nor rejects: it is missed by recall, speci
 precision. Every number is ``{"score", "n", "low", "high"}`` as in a result file, ``n`` its denominator; ``score`` is
 ``None``, never 0, where there was nothing to count. Intervals are Wilson's; F1 and balanced accuracy are resampled.
 
-**Pairs.** :func:`position_bias` of :func:`comparisons` tells a judge that reads from one that prefers a place.
+**Pairs.** :func:`position_bias` tells a judge that reads from one that prefers a place; :mod:`spark_rl.evals.positions`
+finds the comparisons of the reward benchmarks.
 
 **Calibration** where a row has ``verdict_probability``, the chance that the judge gives to the answer being right
 (P(Yes) / (P(Yes) + P(No)) at its verdict): expected calibration error over bins of equal width, Brier score, and the
@@ -167,34 +168,6 @@ class Comparison:
     def winner(self) -> int | None:
         """The candidate that the verdict names."""
         return None if self.chosen is None else self.shown[self.chosen]
-
-
-_PLACES = {name: place for names in ("1234", "ABCD") for place, name in enumerate(names)}
-
-
-def comparisons(rows: Iterable[Mapping[str, Any]]) -> list[Comparison]:
-    """The comparisons among the rows of a reward benchmark, as the protocol that stands first in a row reads them.
-
-    Two answers in the order that ``meta["swapped"]`` tells, or four of which the first, the better one, changed places
-    (``meta["mode"]`` is ``ranking``). All other rows are left out.
-    """
-    found = []
-    for row in rows:
-        meta, better = row["meta"], _PLACES.get(row["label"])
-        if row["status"] == "skipped" or better is None:
-            continue
-        if "swapped" in meta:
-            shown: tuple[int, ...] = (1, 0) if meta["swapped"] else (0, 1)
-        elif meta.get("mode") == "ranking":
-            order = [0, 1, 2, 3]
-            order[0], order[better] = order[better], order[0]
-            shown = tuple(order)
-        else:
-            continue
-        chosen = _PLACES.get(row["extracted"] or "")
-        readable = chosen if chosen is not None and chosen < len(shown) else None
-        found.append(Comparison(str(meta["row"]), shown, shown[better], readable))
-    return found
 
 
 def position_bias(comparisons: Sequence[Comparison]) -> dict[str, Share]:

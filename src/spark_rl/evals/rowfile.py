@@ -24,22 +24,28 @@ Parquet files hold the same rows, with lists and objects as JSON text.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from spark_rl.errors import UserError
 from spark_rl.evals.benchmark import Item
-from spark_rl.problem import Problem
+from spark_rl.problem import Kind, Problem
 from spark_rl.report.metrics import write_atomically
 
 Row = dict[str, Any]
 
 SKIPPED = "skipped"
 
-_NEEDED = frozenset(("settings", "source", "id", "status"))
-_SCORED = _NEEDED | {"benchmark", "question", "prompt", "label", "kind", "choices", "meta", "response", "grades"}
+_ANSWER: Mapping[str, Any] = {"response": str | None, "grades": dict, "tokens": int}
+_COLUMNS: Mapping[str, Any] = {
+    "settings": str, "source": str, "benchmark": bool, "id": str, "question": str, "prompt": str | None, "label": str,
+    "kind": str, "choices": list, "meta": dict, "prompt_tokens": int | None, "images": int, "image_sizes": list,
+    "status": str, **_ANSWER, "samples": list, "judgement": str | None, "accepted": bool | None, "judge_tokens": int,
+    "rounds": int, "final": dict | None, "seconds": float | int,
+}  # fmt: skip
+"""What scoring and adding up read, and as what."""
 _NESTED = ("choices", "meta", "image_sizes", "grades", "replies", "samples", "final")
 """Columns that Parquet files hold as JSON: their shape differs from row to row."""
 
@@ -57,7 +63,8 @@ class RowFile:
     """Rows as JSON lines, appended batch by batch.
 
     Raises:
-        UserError: the file holds rows and ``resume`` is false, or rows of other settings; or it can't be written.
+        UserError: the file holds rows and ``resume`` is false, rows of other settings, or what is no row; or it can't
+            be written.
     """
 
     def __init__(self, path: Path, settings: str, *, resume: bool = False) -> None:
@@ -75,9 +82,7 @@ class RowFile:
     def _read(self, settings: str) -> None:
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        for number, row in _lines(whole):
-            if row is None or not row.keys() >= _NEEDED:
-                raise UserError(f"{self.path} line {number} is no row of an evaluation; name another file")
+        for number, row in _checked(self.path, "line", _lines(whole)):
             if row["settings"] != settings:
                 raise UserError(
                     f"{self.path} line {number} was made with another model or other settings; repeat those, or name "
@@ -113,7 +118,7 @@ def read_rows(path: Path) -> list[Row]:
     """All rows of a JSONL or Parquet file that an evaluation wrote; a torn last line is left out.
 
     Raises:
-        UserError: it can't be read, or something in it is no such row.
+        UserError: it can't be read, something in it is no such row, or a problem has two rows.
     """
     try:
         if path.suffix == ".parquet":
@@ -121,16 +126,40 @@ def read_rows(path: Path) -> list[Row]:
         else:
             content = path.read_bytes()
             numbered = _lines(content[: content.rfind(b"\n") + 1])
-        rows = []
-        for number, row in numbered:
-            if row is None or not row.keys() >= _SCORED:
-                raise UserError(f"{path} row {number} is no row of an evaluation that can be scored")
-            rows.append(row)
+        rows = [row for _, row in _checked(path, "row", numbered)]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     if not rows:
         raise UserError(f"{path} holds no rows")
     return rows
+
+
+def _checked(path: Path, what: str, numbered: Iterable[tuple[int, Row | None]]) -> Iterator[tuple[int, Row]]:
+    """The rows, each of them one that can be scored, and the only one of its problem."""
+    seen: set[tuple[str, str]] = set()
+    for number, row in numbered:
+        fault = "no JSON object" if row is None else _fault(row)
+        if row is None or fault is not None:
+            raise UserError(f"{path} {what} {number} is no row of an evaluation ({fault}); name another file")
+        if (row["source"], row["id"]) in seen:
+            raise UserError(f"{path} {what} {number} is a second row of {row['id']!r} of {row['source']}; keep one")
+        seen.add((row["source"], row["id"]))
+        yield number, row
+
+
+def _fault(row: Row) -> str | None:
+    """Why a row can't be scored, or ``None``."""
+    wrong = next((name for name, kind in _COLUMNS.items() if not isinstance(row.get(name, ...), kind)), None)
+    if wrong is not None:
+        return f"{wrong!r} is missing or not what it should be"
+    if row["kind"] not in get_args(Kind):
+        return f"'kind' is none of {', '.join(get_args(Kind))}"
+    answers = (*row["samples"], *(() if row["final"] is None else (row["final"],)))
+    whole = all(
+        isinstance(answer, dict) and all(isinstance(answer.get(name, ...), kind) for name, kind in _ANSWER.items())
+        for answer in answers
+    )
+    return None if whole else "an answer in 'samples' or 'final' is not whole"
 
 
 def write_parquet(path: Path, rows: Sequence[Row]) -> None:

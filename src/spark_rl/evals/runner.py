@@ -20,12 +20,12 @@ import hashlib
 import json
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from spark_rl.chat import Prompt, policy_prompt
-from spark_rl.config import Config
+from spark_rl.config import Config, ImagesConfig
 from spark_rl.data.images import open_image
 from spark_rl.engine.base import Sampling
 from spark_rl.evals.benchmark import Item
@@ -60,6 +60,8 @@ class Examiner:
     """Whether the model judges its first answers without any round of reflection too."""
     grader: Judge | None = None
     """Who grades where a protocol wants a language model to."""
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+    """Which images are refused, as in the chat format."""
 
     @property
     def greedy(self) -> bool:
@@ -98,7 +100,7 @@ class Examiner:
                 "prompt": policy_prompt(item.problem, chat.config),
                 "system": chat.config.system if item.system is None else item.system,
                 "prompt_tokens": len(prompt.token_ids) or None,
-                "image_sizes": [list(open_image(image).size) for image in item.problem.images],
+                "image_sizes": [list(open_image(image, self.images).size) for image in item.problem.images],
                 **(next(answered) if fit else {"status": SKIPPED}),
             }
             for item, prompt, fit in zip(items, prompts, fits, strict=True)

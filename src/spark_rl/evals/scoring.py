@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from spark_rl.evals.benchmark import Adder, Graded, Item, mean_score
 from spark_rl.evals.reference import first_box, same_text
-from spark_rl.evals.units import units
 from spark_rl.problem import Problem, Status, Verdict
 from spark_rl.verify import Verifier, extract_boxed
 from spark_rl.verify.choice import compare_choice, read_letters
@@ -136,16 +135,6 @@ def mean_of_means(key: str) -> Adder:
     def add_up(items: Sequence[Item], grades: Sequence[Graded]) -> Mapping[str, float]:
         means = {name: _mean(group) for name, group in _groups(items, grades, (key,))}
         return {"score": sum(means.values()) / len(means), **means} if means else {}
-
-    return add_up
-
-
-def all_of(unit: Callable[[Item], str]) -> Adder:
-    """The share of units all of whose items are right: circular evaluation, DynaMath's worst case."""
-
-    def add_up(items: Sequence[Item], grades: Sequence[Graded]) -> Mapping[str, float]:
-        whole = [all(grade.score >= 1.0 for _, grade in one) for one in units(items, grades, unit)]
-        return {"score": sum(whole) / len(whole)} if whole else {}
 
     return add_up
 

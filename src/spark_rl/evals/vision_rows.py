@@ -110,15 +110,6 @@ def inline_choices(text: str) -> tuple[str, ...]:
     return tuple(option for _, option in found) if ordered and len(found) > 1 and all(o for _, o in found) else ()
 
 
-def each(grade_one: Callable[[Item, str], Graded]) -> Scorer:
-    """A scorer that reads one response after the other, with comparisons too cheap for the verifier's workers."""
-
-    def score(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -> list[Graded]:  # noqa: ARG001
-        return [grade_one(item, response) for item, response in zip(items, responses, strict=True)]
-
-    return score
-
-
 def as_written(scorer: Scorer, key: str = RAW_GOLD) -> Scorer:
     """The scorer on golds as the data has them, kept under ``key`` of ``Item.meta`` where they were cleaned."""
 

@@ -27,13 +27,13 @@ def competition(source: str, gold: Callable[[Row], str]) -> Callable[[Path], lis
         return [
             Item(
                 Problem(
-                    id=row.optional("id", "ID") or str(row.number),
+                    id=row.id,
                     question=row.text("problem", "question", "Problem"),
                     answer=gold(row),
                     source=source,
                 )
             )
-            for row in read_rows(path)
+            for row in read_rows(path, "id", "ID")
         ]
 
     return load

@@ -24,7 +24,8 @@ from spark_rl.evals.arithmetic import value_of, within
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.rows import Row
 from spark_rl.evals.scoring import by, reference
-from spark_rl.evals.vision_rows import each, read_items, spaced, vision_item
+from spark_rl.evals.units import each
+from spark_rl.evals.vision_rows import read_items, spaced, vision_item
 from spark_rl.verify import extract_boxed
 from spark_rl.verify.choice import read_letters
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol, Scorer
 from spark_rl.evals.rows import Row
 from spark_rl.evals.scoring import LETTERS, by, read_letter, reference
-from spark_rl.evals.vision_rows import each, read_items, vision_item
+from spark_rl.evals.units import each
+from spark_rl.evals.vision_rows import read_items, vision_item
 from spark_rl.verify import Verifier, extract_boxed
 from spark_rl.verify.choice import read_letters
 

@@ -18,14 +18,14 @@ def load(path: Path) -> list[Item]:
     return [
         Item(
             Problem(
-                id=row.optional("unique_id") or str(row.number),
+                id=row.id,
                 question=row.text("problem", "question"),
                 answer=row.text("answer"),
                 source="math500",
             ),
             {"subject": row.optional("subject") or None, "level": row.optional("level") or None},
         )
-        for row in read_rows(path)
+        for row in read_rows(path, "unique_id")
     ]
 
 

@@ -24,7 +24,8 @@ from spark_rl.evals.arithmetic import value_of, within
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.rows import Row
 from spark_rl.evals.scoring import ALSO_ACCEPT, by, reference
-from spark_rl.evals.vision_rows import each, metadata, read_items, vision_item
+from spark_rl.evals.units import each
+from spark_rl.evals.vision_rows import metadata, read_items, vision_item
 from spark_rl.verify import extract_boxed
 
 _COLUMNS = ("question", "choices", "precision", "answer", "question_type", "answer_type", "metadata")

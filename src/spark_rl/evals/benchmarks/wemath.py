@@ -27,8 +27,8 @@ from spark_rl.data.rows import RowError
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.rows import Row
 from spark_rl.evals.scoring import LETTERS, by, read_letter, reference, rule
-from spark_rl.evals.units import units
-from spark_rl.evals.vision_rows import each, read_items, vision_item
+from spark_rl.evals.units import each, units
+from spark_rl.evals.vision_rows import read_items, vision_item
 from spark_rl.verify import extract_boxed
 
 Mode = Literal["strict", "loose"]
@@ -86,7 +86,7 @@ def extract(response: str, letters: str = _USUAL) -> str | None:
 def four_classes(items: Sequence[Item], grades: Sequence[Graded], mode: Mode) -> dict[str, float]:
     """``score``, ``IK``, ``IG``, ``CM`` and ``RM`` of the composites that are all there; empty if none is."""
     classes: Counter[str] = Counter()
-    for unit in units(items, grades, lambda item: item.meta["composite"]):
+    for unit in units(items, grades, _composite):
         parts = [grade.score >= 1 for item, grade in unit if item.meta["part"] != "multi"]
         whole = [grade.score >= 1 for item, grade in unit if item.meta["part"] == "multi"]
         if len(whole) == 1 and len(parts) == unit[0][0].meta["steps"]:
@@ -136,9 +136,7 @@ BENCHMARK = Benchmark(
     protocols={
         "reference": Protocol(reference, _accuracy),
         "rule": Protocol(rule, _accuracy),
-        "official": Protocol(
-            each(official), _strict, headline_is_mean=False, unit=lambda item: str(item.meta["composite"])
-        ),
+        "official": Protocol(each(official), _strict, headline_is_mean=False, unit=_composite),
     },
     published=1740,
 )
