@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from spark_rl.learner.logprobs import Rows, make_rows, pack_by_tokens, response_logprobs
+from spark_rl.learner.logprobs import PADDING, Rows, by_length, make_rows, pack_by_tokens, response_logprobs
 from spark_rl.learner.model import LoadedModel, load_model
 from tiny import tiny_config
 
@@ -153,10 +153,32 @@ def test_packing_is_a_partition_within_the_budget(groups: list[tuple[int, list[i
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         prompts = len({owners[i] for i in batch}) * max(widths[i] for i in batch)
-        assert len(batch) == 1 or prompts + len(batch) * max(lengths[i] for i in batch) <= budget
+        assert len(batch) == 1 or prompts + sum(lengths[i] for i in batch) <= budget
 
 
 def test_packing_keeps_groups_whole_where_they_fit() -> None:
     owners, widths = ["a", "b", "a", "b", "c"], [9, 3, 9, 3, 9]
-    assert pack_by_tokens(owners, widths, [2, 1, 2, 1, 2], 26) == [[1, 3, 0, 2], [4]]
+    assert pack_by_tokens(owners, widths, [2, 1, 2, 1, 2], 24) == [[1, 3, 0, 2], [4]]
     assert pack_by_tokens(owners, widths, [2, 1, 2, 1, 2], 100) == [[1, 3, 0, 2, 4]]
+
+
+@given(lengths=st.lists(st.integers(0, 900), max_size=60))
+def test_responses_of_similar_length_go_together(lengths: list[int]) -> None:
+    parts = by_length(lengths)
+    assert sorted(i for part in parts for i in part) == [i for i, length in enumerate(lengths) if length]
+    for part in parts:
+        tokens = sum(lengths[i] for i in part)
+        assert len(part) * max(lengths[i] for i in part) - tokens <= max(64, PADDING * tokens)
+
+
+@torch.no_grad()
+def test_how_responses_are_put_together_does_not_matter(model_path: str) -> None:
+    """Long and short ones of one prompt, so that they go through the model in several parts."""
+    loaded = load_model(tiny_config(model_path))
+    responses = [[20 + i % 7 for i in range(length)] for length in (70, 1, 3, 66, 30, 2, 28)]
+    together = response_logprobs(loaded, make_rows(loaded, PROMPTS[:1], [{}], [0] * 7, responses), 1.0, 100)
+    assert len(by_length([len(r) for r in responses])) > 1
+    for found, response in zip(together, responses, strict=True):
+        alone = response_logprobs(loaded, rows_of(loaded, PROMPTS[:1], [response]), 1.0, 100)
+        assert torch.allclose(found[: len(response)], alone[0], atol=1e-5)
+        assert (found[len(response) :] == 0).all()

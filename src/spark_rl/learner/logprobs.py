@@ -21,6 +21,9 @@ from torch.utils.checkpoint import checkpoint
 from spark_rl.learner.model import LoadedModel
 from spark_rl.learner.prefill import PromptBatch, PromptCache, Vision, batch_prompts, prefill, respond
 
+PADDING = 0.25
+"""Padding of responses that go through the model together, as a share of their tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -56,35 +59,66 @@ def make_rows(
 def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk: int) -> Tensor:
     """(B, T) float32 log-probability of every response token at ``temperature``, 0 where the mask is false.
 
-    Differentiable in the model's weights. At most ``chunk * V`` logits exist at any time.
+    Differentiable in the model's weights. At most ``chunk * V`` logits exist at any time. Responses of similar length go
+    through the model together, all of them after one pass over the prompts.
     """
     cache = PromptCache(loaded.causal_lm.config.get_text_config().num_hidden_layers)
-    first_BH = prefill(loaded, rows.prompts, cache).index_select(0, rows.row_B)
-    hidden_BTH = first_BH[:, None]
-    if rows.target_BT.shape[1] > 1:  # the last token predicts nothing that is asked for
-        later_BTH = respond(loaded, rows.prompts, cache, rows.row_B, rows.target_BT[:, :-1], rows.mask_BT[:, :-1])
-        hidden_BTH = torch.cat((hidden_BTH, later_BTH), dim=1)
-    hidden_NH = hidden_BTH[rows.mask_BT]
-    target_N = rows.target_BT[rows.mask_BT]
+    last_PH = prefill(loaded, rows.prompts, cache)
+    hidden, places = [], []
+    for part in by_length(rows.mask_BT.sum(-1).tolist()):
+        part_B = torch.tensor(part, device=rows.row_B.device)
+        mask_BT = rows.mask_BT[part_B]
+        width = int(mask_BT.sum(-1).max())
+        mask_BT, row_B = mask_BT[:, :width], rows.row_B[part_B]
+        hidden_BTH = last_PH.index_select(0, row_B)[:, None]
+        if width > 1:  # the last token predicts nothing that is asked for
+            tokens_BT = rows.target_BT[part_B, : width - 1]
+            later_BTH = respond(loaded, rows.prompts, cache, row_B, tokens_BT, mask_BT[:, :-1])
+            hidden_BTH = torch.cat((hidden_BTH, later_BTH), dim=1)
+        hidden.append(hidden_BTH[:, :width][mask_BT])
+        place_NB, place_NT = mask_BT.nonzero(as_tuple=True)
+        places.append((part_B[place_NB], place_NT))
+    logp_BT = torch.zeros(rows.mask_BT.shape, dtype=torch.float32, device=last_PH.device)
+    if not hidden:
+        return logp_BT
+    hidden_NH = torch.cat(hidden)
+    place = tuple(torch.cat(parts) for parts in zip(*places, strict=True))
+    target_N = rows.target_BT[place]
 
     def token_logprobs(hidden_NH: Tensor, target_N: Tensor) -> Tensor:
         logits_NV = loaded.head(hidden_NH) / temperature
         return logits_NV.gather(-1, target_N[:, None]).squeeze(-1) - logits_NV.logsumexp(-1)
 
     pieces = []
-    for hidden, target in zip(torch.split(hidden_NH, chunk), torch.split(target_N, chunk), strict=True):
+    for some_NH, some_N in zip(torch.split(hidden_NH, chunk), torch.split(target_N, chunk), strict=True):
         if torch.is_grad_enabled() and len(hidden_NH) > chunk:
-            pieces.append(checkpoint(token_logprobs, hidden, target, use_reentrant=False))
+            pieces.append(checkpoint(token_logprobs, some_NH, some_N, use_reentrant=False))
         else:
-            pieces.append(token_logprobs(hidden, target))
-    logp_BT = torch.zeros(rows.mask_BT.shape, dtype=torch.float32, device=hidden_NH.device)
-    return logp_BT.masked_scatter(rows.mask_BT, torch.cat(pieces)) if pieces else logp_BT
+            pieces.append(token_logprobs(some_NH, some_N))
+    return logp_BT.index_put(place, torch.cat(pieces))
+
+
+def by_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of responses in parts of similar length: padding is at most :data:`PADDING` of a part, or 64 tokens.
+
+    Empty responses are left out.
+    """
+    parts: list[list[int]] = []
+    total = 0
+    for i in sorted((i for i, length in enumerate(lengths) if length), key=lambda i: (lengths[i], i)):
+        padding = (len(parts[-1]) + 1) * lengths[i] - total - lengths[i] if parts else 0
+        if not parts or padding > max(64, PADDING * (total + lengths[i])):
+            parts.append([])
+            total = 0
+        parts[-1].append(i)
+        total += lengths[i]
+    return parts
 
 
 def pack_by_tokens(
     prompts: Sequence[Hashable], prompt_lengths: Sequence[int], lengths: Sequence[int], budget: int
 ) -> list[list[int]]:
-    """Indices of responses in micro-batches of at most ``budget`` padded tokens, each prompt counted once.
+    """Indices of responses in micro-batches of at most ``budget`` tokens, each prompt counted once, padded.
 
     Responses of the same prompt stay together, prompts of similar length go together. A response that is longer than
     the budget with its prompt gets a micro-batch of its own, and a group that does not fit is divided.
@@ -93,22 +127,21 @@ def pack_by_tokens(
         prompts: what tells the prompts apart, one entry a response.
         prompt_lengths: (B,) tokens of each response's prompt.
         lengths: (B,) tokens of each response.
-        budget: prompts * longest prompt + responses * longest response.
+        budget: prompts * longest prompt + tokens of the responses.
     """
     first: dict[Hashable, int] = {}
     for i, prompt in enumerate(prompts):
         first.setdefault(prompt, i)
-    order = sorted(range(len(prompts)), key=lambda i: (prompt_lengths[i], first[prompts[i]], lengths[i], i))
+    order = sorted(range(len(prompts)), key=lambda i: (prompt_lengths[i], first[prompts[i]], i))
     batches: list[list[int]] = []
     seen: set[Hashable] = set()
-    widest = longest = 0
+    widest = total = 0
     for i in order:
-        wide, long = max(widest, prompt_lengths[i]), max(longest, lengths[i])
-        cost = len(seen | {prompts[i]}) * wide + (len(batches[-1]) + 1 if batches else 1) * long
-        if not batches or cost > budget:
+        widest = max(widest, prompt_lengths[i])
+        if not batches or len(seen | {prompts[i]}) * widest + total + lengths[i] > budget:
             batches.append([])
-            seen, wide, long = set(), prompt_lengths[i], lengths[i]
+            seen, widest, total = set(), prompt_lengths[i], 0
         batches[-1].append(i)
         seen.add(prompts[i])
-        widest, longest = wide, long
+        total += lengths[i]
     return batches
