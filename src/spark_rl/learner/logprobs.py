@@ -59,7 +59,7 @@ def make_rows(
 def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk: int) -> Tensor:
     """(B, T) float32 log-probability of every response token at ``temperature``, 0 where the mask is false.
 
-    Differentiable in the model's weights. At most ``chunk * V`` logits exist at any time. Responses of similar length go
+    Differentiable in the weights. At most ``chunk * V`` logits exist at any time. Responses of similar length go
     through the model together, all of them after one pass over the prompts.
     """
     cache = PromptCache(loaded.causal_lm.config.get_text_config().num_hidden_layers)
