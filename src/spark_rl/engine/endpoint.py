@@ -128,12 +128,13 @@ class Endpoint:
             assert connection.sock is not None
             connection.sock.settimeout(self.timeout)
             connection.request("GET" if payload is None else "POST", target, payload, headers)
-            response = connection.getresponse()
-            content = response.read(MOST_BYTES + 1)
+            with connection.getresponse() as response:  # it keeps the socket open when it is cut off half-read
+                content = response.read(MOST_BYTES + 1)
+                missing = response.length
             if len(content) > MOST_BYTES:
                 raise self._error(f"a reply of more than {MOST_BYTES / 1e6:.0f} MB")
-            if response.length:
-                raise IncompleteRead(content, response.length)
+            if missing:
+                raise IncompleteRead(content, missing)
         return response.status, _seconds(response.headers.get("Retry-After")), content
 
     def _connection(self, path: str) -> tuple[HTTPConnection, str, dict[str, str]]:
