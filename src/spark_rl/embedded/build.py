@@ -98,7 +98,18 @@ def batches(
     """(rows, T) token ids and labels, -100 on prompts and padding; rows of similar length together, in random order."""
     prompts = tokenizer([f"<bos>{prompt}\n" for prompt, _ in pairs], add_special_tokens=False)["input_ids"]
     answers = tokenizer([f"{response}<eos>" for _, response in pairs], add_special_tokens=False)["input_ids"]
-    order = sorted(range(len(pairs)), key=lambda i: len(prompts[i]) + len(answers[i]))
+    for ids_BT, labels_BT, _ in padded(prompts, answers, rows, rng):
+        yield ids_BT, labels_BT
+
+
+def padded(
+    prompts: list[list[int]], answers: list[list[int]], rows: int, rng: random.Random
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[int]]]:
+    """(rows, T) token ids, labels with -100 on prompts and padding, and which rows they are.
+
+    Rows of similar length are together, in random order.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(answers[i]))
     starts = list(range(0, len(order), rows))
     rng.shuffle(starts)
     for start in starts:
@@ -110,7 +121,7 @@ def batches(
             prompt, answer = prompts[i], answers[i]
             ids_BT[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
             labels_BT[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
-        yield ids_BT, labels_BT
+        yield ids_BT, labels_BT, chosen
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from transformers.vision_utils import get_vision_position_ids, get_vision_window
 
 from spark_rl.data.tasks import tiles
 from spark_rl.data.tasks.chains import DIGITS
-from spark_rl.embedded.build import CHUNK, COMPARISON_WEIGHT, CONTEXT, PEAK_RATE, build_tokenizer
+from spark_rl.embedded.build import CHUNK, COMPARISON_WEIGHT, CONTEXT, PEAK_RATE, build_tokenizer, padded
 from spark_rl.embedded.demonstrations import HABIT_CAREFUL, STUDY_CAREFUL
 from spark_rl.embedded.tile_demonstrations import Shown, TileDemonstrator
 from spark_rl.learner.model import stills_only
@@ -271,19 +271,7 @@ def batches(
     image = VISION_START + IMAGE_PAD * ROW + VISION_END
     prompts = tokenizer([f"<bos>{image}{s.prompt}\n" for s in shown], add_special_tokens=False)["input_ids"]
     answers = tokenizer([f"{s.response}<eos>" for s in shown], add_special_tokens=False)["input_ids"]
-    order = sorted(range(len(shown)), key=lambda i: len(prompts[i]) + len(answers[i]))
-    starts = list(range(0, len(order), rows))
-    rng.shuffle(starts)
-    for start in starts:
-        chosen = order[start : start + rows]
-        width = max(len(prompts[i]) + len(answers[i]) for i in chosen)
-        ids_BT = torch.zeros(len(chosen), width, dtype=torch.long)
-        labels_BT = torch.full((len(chosen), width), -100)
-        for row, i in enumerate(chosen):
-            prompt, answer = prompts[i], answers[i]
-            ids_BT[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-            labels_BT[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
-        yield ids_BT, labels_BT, chosen
+    yield from padded(prompts, answers, rows, rng)
 
 
 def main() -> None:
