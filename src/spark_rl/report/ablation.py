@@ -17,7 +17,7 @@ from typing import Any
 
 from spark_rl.errors import UserError
 from spark_rl.report.charts import HEIGHT, WIDTH, Series, overlay_chart
-from spark_rl.report.markup import figure, swatch, table, text
+from spark_rl.report.markup import figure, page, swatch, table, text
 from spark_rl.report.metrics import finite, read_metrics, write_atomically
 from spark_rl.report.notation import compact, duration, plain
 from spark_rl.report.settings import setting
@@ -35,7 +35,6 @@ _PANELS = {
 _OTHER_TONES = ("s3", "s4")
 _TABLE_ROWS = 50
 _SMOOTHING = f"Each value is the mean of the last {SMOOTHED_STEPS} steps that have one."
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _PAGE_CSS = ".line.thin { stroke-width: 1.2; } .scroll + .scroll { margin-top: 1.8rem; }\n"
 # No colour here follows the reader's theme, which a picture cannot see: each stands out from white and from near-black.
 _PICTURE_CSS = """
@@ -191,28 +190,7 @@ def _tone(arm: str, arms: Sequence[str]) -> str:
 def _page(
     name: str, results: Mapping[str, Sequence[Result]], tables: Sequence[ArmTable], panels: Sequence[_Panel]
 ) -> str:
-    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{text(name)} · spark-rl ablation</title>
-<style>
-{css}{_PAGE_CSS}</style>
-</head>
-<body>
-{_header(name, results)}
-<main>
-{_results(tables)}
-{_curves(panels)}
-</main>
-</body>
-</html>
-"""
+    return page(f"{name} · spark-rl ablation", _header(name, results), [_results(tables), _curves(panels)], _PAGE_CSS)
 
 
 def _header(name: str, results: Mapping[str, Sequence[Result]]) -> str:

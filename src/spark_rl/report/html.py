@@ -19,7 +19,7 @@ from spark_rl.problem import TASKS
 from spark_rl.report.charts import Pair, before_after_chart
 from spark_rl.report.comparison import Estimate, Row, compare, problems_note
 from spark_rl.report.markup import figure as boxed_figure
-from spark_rl.report.markup import swatch, table, text
+from spark_rl.report.markup import page, swatch, table, text
 from spark_rl.report.metrics import finite, read_metrics, write_atomically
 from spark_rl.report.notation import DASH, compact, duration, percent, plain, points
 from spark_rl.report.panels import figure, sections, with_other_time
@@ -28,7 +28,6 @@ from spark_rl.report.thumbnails import recorded_thumbnails
 
 _SAMPLE_STEPS = 3
 _SAMPLES_PER_TASK = 6
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _MAIN = ("policy_accuracy", "tts_accuracy", "judge_accuracy")
 _BARS = ("policy_accuracy", "tts_accuracy", "judge_accuracy", "judge_f1", "pairwise_accuracy", "reflection_fix")
 
@@ -98,7 +97,6 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _page(run: _Run) -> str:
-    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     charts = "".join(
         f'<section id="{section.anchor}"><h2>{section.heading}</h2><p class="lead">{section.question}</p>'
         f'<div class="columns {_columns(len(section.panels))}">'
@@ -107,30 +105,11 @@ def _page(run: _Run) -> str:
     )
     if not charts:
         charts = '<section><h2>Learning curves</h2><p class="lead">No step is recorded yet.</p></section>'
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{text(run.name)} · spark-rl report</title>
-<style>
-{css}</style>
-</head>
-<body>
-{_header(run)}
-<main>
-{_results(run)}
-{charts}
-{_samples(run.rollouts)}
-{settings_section(run.config)}
-{_versions(run.summary)}
-</main>
-</body>
-</html>
-"""
+    return page(
+        f"{run.name} · spark-rl report",
+        _header(run),
+        [_results(run), charts, _samples(run.rollouts), settings_section(run.config), _versions(run.summary)],
+    )
 
 
 def _columns(panels: int) -> str:

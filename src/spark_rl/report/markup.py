@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 
 from spark_rl.report.notation import DASH
 
 _LONGEST_TEXT = 6000
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def text(value: object, longest: int = _LONGEST_TEXT) -> str:
@@ -57,3 +59,32 @@ def swatch(tone: str, *, line: bool = False) -> str:
         '<path class="line {}" d="M0 5H18"/>' if line else '<rect class="fill {}" x="1" y="1" width="16" height="8"/>'
     )
     return f'<svg class="swatch" viewBox="0 0 18 10" aria-hidden="true">{shape.format(tone)}</svg>'
+
+
+def page(title: str, header: str, sections: Sequence[str], style: str = "") -> str:
+    """A whole self-contained page that may run and fetch nothing. The title is plain text, the rest is HTML.
+
+    ``style`` is CSS of the page's own behind that of ``report.css``.
+    """
+    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    content = "\n".join(sections)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{text(title)}</title>
+<style>
+{css}{style}</style>
+</head>
+<body>
+{header}
+<main>
+{content}
+</main>
+</body>
+</html>
+"""
