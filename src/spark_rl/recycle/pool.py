@@ -71,7 +71,8 @@ def problem_to_dict(problem: Problem) -> dict[str, Any]:
         ImageError: an image can't be encoded.
     """
     values = {field.name: getattr(problem, field.name) for field in fields(Problem)}
-    return values | {"images": [image_text(image) for image in problem.images], "choices": list(problem.choices)}
+    lists = {"choices": list(problem.choices), "alternatives": list(problem.alternatives)}
+    return values | lists | {"images": [image_text(image) for image in problem.images]}
 
 
 def problem_from_dict(values: Mapping[str, Any]) -> Problem:
@@ -82,4 +83,4 @@ def problem_from_dict(values: Mapping[str, Any]) -> Problem:
         raise ValueError(
             f"a saved problem has unknown or missing fields: {', '.join(odd)}; was it saved by another version?"
         )
-    return Problem(**{**values, "images": tuple(values["images"]), "choices": tuple(values["choices"])})
+    return Problem(**{**values, **{name: tuple(values[name]) for name in ("images", "choices", "alternatives")}})

@@ -22,6 +22,7 @@ def reflection(
         id=f"{parent.id}/reflection-{form}-{k}",
         question=parent.question,
         answer=parent.answer,
+        alternatives=parent.alternatives,
         kind=parent.kind,
         task="reflection",
         prompt=render_reflection(templates, parent.question, wrong.text, rng, form),
