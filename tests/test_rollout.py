@@ -128,6 +128,12 @@ def test_nothing_to_ask_gives_no_groups(chat: ChatFormat, verifier: Verifier) ->
     assert one.groups([exact()], 0, Clock()) == []
 
 
+def test_any_of_several_gold_answers_earns_the_reward(chat: ChatFormat, verifier: Verifier) -> None:
+    engine = RecordingEngine(f"\\boxed{{{GOLD}}}", "\\boxed{other}", "\\boxed{4}")
+    (group,) = sampler(engine, chat, verifier, samples=3).groups([exact(alternatives=("more", "other"))], 0, Clock())
+    assert group.rewards == (1.0, 1.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("finish", "setting", "reward"),
     [("length", "zero", 0.0), ("length", "keep", 1.0), ("stop", "zero", 1.0)],
@@ -146,6 +152,7 @@ def test_overlong_reward(chat: ChatFormat, verifier: Verifier, finish: str, sett
         {},
         {"task": "pointwise", "prompt": "Is 4 right? Answer Yes or No.", "parent": "p-0"},
         {"choices": (GOLD, "other"), "source": GOLD, "images": ()},
+        {"alternatives": (f"{GOLD} too", f"or {GOLD}")},
     ],
 )
 def test_no_label_reaches_the_engine(chat: ChatFormat, verifier: Verifier, fields: dict[str, Any]) -> None:

@@ -193,7 +193,8 @@ class VerifyConfig(Section):
     workers: int = Field(2, ge=1)
     """Processes for answers that need symbolic comparison. They start when the first such answer arrives."""
     timeout: float = Field(5.0, gt=0)
-    """Seconds before a comparison is killed and counted as ``timeout``."""
+    """Seconds of processor time before a comparison is ended and counted as ``timeout``. On the clock it may take ten
+    times as long, and a minute at least: a busy machine makes verdicts late, not different."""
     recycle_after: int = Field(2000, ge=1)
     """Comparisons before a worker is replaced by a fresh process."""
 

@@ -52,7 +52,7 @@ class Sampler:
         self, problems: Sequence[Problem], prompts: Sequence[Prompt], answers: Sequence[Sequence[Completion]]
     ) -> list[Group]:
         items = [
-            (completion.text, problem.answer, problem.kind, problem.choices)
+            (completion.text, problem.golds, problem.kind, problem.choices)
             for problem, completions in zip(problems, answers, strict=True)
             for completion in completions
         ]

@@ -61,7 +61,7 @@ def _given_groups(path: Path, config: Config) -> list[Group]:
                 kind=row.get("kind", "math"), images=images,
             )  # fmt: skip
             try:
-                verdicts = verifier.verify_many([(r, problem.answer, problem.kind, ()) for r in responses])
+                verdicts = verifier.verify_many([(r, problem.golds, problem.kind, ()) for r in responses])
             except ValueError as error:
                 raise UserError(f"{path} line {number}: {error}") from None
             rollouts = tuple(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from spark_rl.problem import Status
 from spark_rl.verify.notation import MAX_LENGTH, UnreadableError, canonical, tight
@@ -40,13 +40,19 @@ def read_letters(text: str, *, several: bool = True) -> frozenset[str] | None:
     return None
 
 
-def compare_choice(gold: str, answer: str, choices: Sequence[str] = ()) -> Status:
+def compare_choice(
+    gold: str,
+    answer: str,
+    choices: Sequence[str] = (),
+    leaf: Callable[[str, str], bool | None] | None = None,  # noqa: ARG001
+) -> Status | None:
     """``correct``, ``wrong`` or ``unparsable`` for a non-empty boxed ``answer``.
 
     Args:
         gold: a letter, several letters, or the text of an option.
         answer: the content of the box.
         choices: option texts in order A, B, C, ...; without them, letters only.
+        leaf: how two expressions are compared.
 
     Raises:
         ValueError: if the gold is neither a letter of an option nor an option's text.
