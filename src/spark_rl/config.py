@@ -29,6 +29,25 @@ ANSWER_FORMAT = (
 """The paper's policy prompt (A.2, Fig. 5): the question, then the answer-format suffix."""
 
 
+Thinking = tuple[tuple[str, str], ...]
+"""Pairs of tags, the opening and the closing one, between which a model thinks aloud before it answers."""
+
+THINKING: Thinking = (
+    ("<think>", "</think>"),  # DeepSeek, Qwen, GLM, MiniMax, Nemotron, Olmo, SmolLM and most others
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<thoughts>", "</thoughts>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<reflection>", "</reflection>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),  # Sky-T1, OpenThinker
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
+    ("◁think▷", "◁/think▷"),  # Kimi
+)
+"""The tags of the families in use."""
+
 RECIPE_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parents[2] / "configs")
 """Where recipes lie: inside an installed package, or at the top of a checkout."""
 
@@ -195,6 +214,9 @@ class VerifyConfig(Section):
     timeout: float = Field(5.0, gt=0)
     """Seconds of processor time before a comparison is ended and counted as ``timeout``. On the clock it may take ten
     times as long, and a minute at least: a busy machine makes verdicts late, not different."""
+    thinking: Thinking = THINKING
+    """Pairs of tags, in any case of letters, between which a model thinks: no box in there is an answer, nor one behind
+    a tag that is not closed. Special tokens of the tokenizer are not in the text, and can't be tags."""
     recycle_after: int = Field(2000, ge=1)
     """Comparisons before a worker is replaced by a fresh process."""
 
@@ -378,6 +400,8 @@ class Config(Section):
             raise ValueError(f"chat.min_pixels ({low}) is larger than chat.max_pixels ({high}); swap or change them")
         if "{question}" not in self.chat.policy:
             raise ValueError("chat.policy must contain {question}, or the model never sees the problem")
+        if any("" in pair or pair[0].lower() == pair[1].lower() for pair in self.verify.thinking):
+            raise ValueError("verify.thinking holds pairs of an opening and another closing tag, none of them empty")
         if "" in self.chat.stop:
             raise ValueError("chat.stop has an empty string, which would end every response at once; remove it")
         if not all(0 <= beta < 1 for beta in self.optimiser.betas):

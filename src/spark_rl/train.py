@@ -55,7 +55,7 @@ class Loop:
         groups, again = _without_pixels(groups), _without_pixels(again)
 
         rng = random.Random(stream_seed(config.seed, "recycle", step))
-        self.pool.add(clock.timed("recycle", recycle, groups, config.recycle, rng))
+        self.pool.add(clock.timed("recycle", recycle, groups, config.recycle, rng, config.verify.thinking))
         if not combined:
             again = self._sample_recycled(step, clock)
             updates |= {f"{name}/recycled": value for name, value in self._update(again, clock).items()}

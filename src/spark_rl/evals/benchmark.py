@@ -7,12 +7,12 @@ their list. Nothing here knows a model: the runner asks, the scorers see texts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from spark_rl.problem import Problem, Status
-from spark_rl.verify import Verifier
+from spark_rl.verify import Verifier, answer_part
 
 GroupName = Literal["math-llm", "math-vlm", "reward", "general"]
 
@@ -96,3 +96,17 @@ class Benchmark:
     ``official`` is the benchmark's own where it differs from both and needs no model."""
     published: int | None = None
     """How many items the full benchmark has, to tell a part from the whole."""
+
+    def __post_init__(self) -> None:
+        """``rule`` never sees what a model thinks; the other protocols read what their authors' scripts read."""
+        if "rule" in self.protocols:
+            ours = self.protocols["rule"]
+            outside = replace(ours, score=_outside_thinking(ours.score))
+            object.__setattr__(self, "protocols", {**self.protocols, "rule": outside})
+
+
+def _outside_thinking(scorer: Scorer) -> Scorer:
+    def score(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -> list[Graded]:
+        return scorer(items, [answer_part(text, verifier.config.thinking) for text in responses], verifier)
+
+    return score

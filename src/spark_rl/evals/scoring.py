@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from spark_rl.evals.benchmark import Adder, Graded, Item, mean_score
 from spark_rl.evals.reference import first_box, same_text
 from spark_rl.problem import Problem, Status, Verdict
-from spark_rl.verify import Verifier, extract_boxed
+from spark_rl.verify import Verifier, answer_part, extract_boxed
 from spark_rl.verify.choice import compare_choice, read_letters
 from spark_rl.verify.notation import MAX_LENGTH
 from spark_rl.verify.verdict import YES_NO, compare_verdict, labels_of
@@ -74,8 +74,10 @@ def rule(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) ->
     """Our scoring: the last balanced box by the problem's kind.
 
     Letters (kind ``choice``) and Yes/No (kind ``verdict``) that no box states are read by :func:`read_letter` and
-    :func:`read_yes_no`. A problem without a gold answer is ``wrong`` whatever is said.
+    :func:`read_yes_no`. A problem without a gold answer is ``wrong`` whatever is said. What the
+    model thinks is not read.
     """
+    responses = [answer_part(response, verifier.config.thinking) for response in responses]
     asked = [(item, text) for item, text in zip(items, responses, strict=True) if item.problem.answer.strip()]
     verdicts = iter(verifier.verify_many([(t, i.problem.golds, i.problem.kind, i.problem.choices) for i, t in asked]))
     return [

@@ -232,7 +232,7 @@ class Verifier:
         with self._asking() as ask:
             found = []
             for response, answer, kind, choices in items:
-                statuses, extracted = grade_each(response, answer, kind, choices)
+                statuses, extracted = grade_each(response, answer, kind, choices, self.config.thinking)
                 asked: dict[str, Future[Status]] = {}
                 if best_of(statuses.values()) is None:
                     assert extracted is not None, "only a comparison can be undecided"
