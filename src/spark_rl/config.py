@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from spark_rl.errors import UserError
 from spark_rl.problem import Kind
@@ -100,10 +100,13 @@ class ColumnsConfig(Section):
 
     question: str | None = None
     """Column of the question text."""
+    context: str | None = None
+    """Column of text that stands before the question. Null: ``Body``, ``context``, ``passage``, ``article``, ``story``
+    or ``instruction``, unless ``question`` is named."""
     answer: str | None = None
-    """Column of the gold answer."""
+    """Column of the gold answer. A list in it means several accepted answers, any of which is right."""
     choices: str | None = None
-    """Column of the option texts of multiple-choice questions."""
+    """Column of the options of multiple-choice questions; null also finds columns ``A``, ``B``, ... or ``option_a``."""
     images: str | None = None
     """Column of the image or images."""
     id: str | None = None
@@ -115,6 +118,9 @@ class ImagesConfig(Section):
 
     root: str | None = None
     """Folder that relative image paths start from; null means the folder of the data file."""
+    confined: bool = False
+    """Treat image paths that leave ``root`` as ``broken``: absolute ones, ``..`` and symbolic links too. For data that
+    somebody else wrote."""
     broken: Literal["error", "skip"] = "error"
     """What a missing, truncated, empty or oversized image does: stop with its row named, or skip the row and count."""
     unusual: Literal["convert", "refuse"] = "convert"
@@ -124,12 +130,23 @@ class ImagesConfig(Section):
     """Images that would be larger when decoded are ``broken``: a small file can hold a decompression bomb."""
 
 
+class TrainSource(Section):
+    """One of several sources of training problems."""
+
+    source: str = Field(validation_alias=AliasChoices("source", "path"))
+    """Where its problems come from: whatever ``data.train`` takes."""
+    weight: float | None = Field(None, gt=0)
+    """Its share of the problems that are drawn, relative to the other sources' weights."""
+
+
 class DataConfig(Section):
     """Where problems come from."""
 
-    train: str = "procedural:missing"
-    """A JSON, JSONL, CSV or Parquet file, a directory saved by ``datasets``, a hub data set (``name``, ``name:config``,
-    ``name:config@split``), or ``procedural:FAMILY`` (``missing``, ``operators``)."""
+    train: str | tuple[str | TrainSource, ...] = "procedural:missing"
+    """A JSON, JSONL, CSV, TSV or Parquet file, a directory saved by ``datasets``, a hub data set (``name``,
+    ``name:config``, ``name:config@split``), or ``procedural:FAMILY`` (``missing``, ``operators``). Or a list of them:
+    plain ones are put together, ``{source: a.jsonl, weight: 2}`` draws by weight: of every pass over the data each
+    source has its share, whatever its size."""
     split: str = "train"
     """Split of a hub data set."""
     layout: Literal[
@@ -158,6 +175,32 @@ class DataConfig(Section):
     random problems of the training data. Null skips the evaluation."""
     transfer: str | None = None
     """A second set of problems, of a family that is not trained on, evaluated before and after."""
+
+    @model_validator(mode="after")
+    def _sources(self) -> Self:
+        """Several sources are different ones, and all or none of them have a weight."""
+        if isinstance(self.train, str):
+            return self
+        names = [entry if isinstance(entry, str) else entry.source for entry in self.train]
+        if not names:
+            raise ValueError("train is an empty list; name at least one source")
+        twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+        if twice is not None:
+            raise ValueError(f"train names {twice!r} twice; give it a weight of 2 instead")
+        weighted = [isinstance(entry, TrainSource) and entry.weight is not None for entry in self.train]
+        if any(weighted) and not all(weighted):
+            raise ValueError(f"train gives {names[weighted.index(False)]!r} no weight and others one; give all or none")
+        return self
+
+    @property
+    def shares(self) -> Mapping[str, float] | None:
+        """Source -> its share of what is drawn, together 1; null where every problem is drawn once a pass."""
+        weights = {
+            entry.source: entry.weight
+            for entry in (() if isinstance(self.train, str) else self.train)
+            if isinstance(entry, TrainSource) and entry.weight is not None
+        }
+        return {source: weight / sum(weights.values()) for source, weight in weights.items()} or None
 
 
 class ChatConfig(Section):
@@ -513,7 +556,10 @@ def _value(text: str, keys: Sequence[str]) -> Any:
     for name in keys:
         field = next((s.model_fields[name] for s in _sections(annotation) if name in s.model_fields), None)
         annotation = None if field is None else field.annotation
-    is_text = get_origin(annotation) is not tuple and str in {annotation, *get_args(annotation)}
+    members = {annotation, *get_args(annotation)}
+    is_text = get_origin(annotation) is not tuple and str in members
+    if isinstance(value, list) and any(get_origin(member) is tuple for member in members):
+        return value
     return text if is_text and not isinstance(value, str | None) else value
 
 

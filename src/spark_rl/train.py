@@ -18,6 +18,7 @@ from spark_rl.checkpoint import Progress
 from spark_rl.clock import Clock
 from spark_rl.config import Config, ConfigError
 from spark_rl.data import load_problems, remove_overlap
+from spark_rl.data.mixture import pass_order
 from spark_rl.evals.heldout import HeldOutEvaluation, Scores
 from spark_rl.learner.base import Learner
 from spark_rl.learner.local import LocalLearner
@@ -48,7 +49,7 @@ class Loop:
         config, step, clock = self.config, self.progress.step, Clock()
         combined = config.train.periods == "combined"
 
-        batch = batch_of(self.problems, step, config.rollout.problems, config.seed)
+        batch = batch_of(self.problems, step, config.rollout.problems, config.seed, config.data.shares)
         groups = self.sampler.groups(batch, stream_seed(config.seed, "policy", step), clock)
         again = self._sample_recycled(step, clock) if combined else []
         updates = self._update([*(groups if config.train.policy_update else ()), *again], clock)
@@ -149,7 +150,7 @@ def check_prompts(problems: Sequence[Problem], actor: Actor, config: Config) -> 
     sighted = next((problem for problem in problems if problem.images), None)
     if sighted is not None:
         actor.chat.encode(sighted)
-    batch = batch_of(problems, 0, config.rollout.problems, config.seed)
+    batch = batch_of(problems, 0, config.rollout.problems, config.seed, config.data.shares)
     limit, lengths = config.rollout.max_prompt_tokens, []
     for problem in batch:
         lengths.append(len(actor.chat.encode(problem).token_ids))
@@ -231,12 +232,15 @@ def updates_a_step(config: Config) -> int:
     return (2 if both else 1) * config.learner.minibatches * config.learner.epochs
 
 
-def batch_of(problems: Sequence[Problem], step: int, size: int, seed: int) -> list[Problem]:
-    """The batch of a step: the data in a new random order each pass, a function of the step alone."""
+def batch_of(
+    problems: Sequence[Problem], step: int, size: int, seed: int, shares: Mapping[str, float] | None = None
+) -> list[Problem]:
+    """The batch of a step: the data in a new random order each pass, a function of the step alone. ``shares`` are those
+    of several sources in a pass, see :mod:`spark_rl.data.mixture`."""
     batch: list[Problem] = []
     for position in range(step * size, (step + 1) * size):
-        epoch, place = divmod(position, len(problems))
+        number, place = divmod(position, len(problems))
         if not batch or place == 0:
-            order = random.Random(stream_seed(seed, "order", epoch)).sample(range(len(problems)), len(problems))
+            order = pass_order(problems, number, seed, shares)
         batch.append(problems[order[place]])
     return batch
