@@ -258,17 +258,30 @@ def test_sync_counts_and_close_leaves_the_weights(loaded: LoadedModel) -> None:
 
 
 def other_model(kind: str, folder: Path, **settings: Any) -> Path:
-    """A tiny random model of a family that conftest does not have."""
+    """A tiny random model of a family that conftest does not have; a setting of ``None`` is left out."""
     tokenizer = build_tokenizer()
     torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512, "initializer_range": 0.3,
+    }  # fmt: skip
+    sizes = {name: size for name, size in {**sizes, **settings}.items() if size is not None}
     config = AutoConfig.for_model(
-        kind, vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=512, bos_token_id=1,
-        eos_token_id=2, pad_token_id=0, initializer_range=0.3, **settings,
-    )  # fmt: skip
+        kind, vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, pad_token_id=0, **sizes
+    )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+LATENT = {
+    "head_dim": None, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4,
+    "v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1,
+    "topk_group": 1, "first_k_dense_replace": 1, "num_key_value_heads": 4,
+}  # fmt: skip
+LOCAL = {
+    "attention_types": [[["global", "local"], 1]], "window_size": 5, "num_heads": 4, "num_attention_heads": None,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -277,6 +290,10 @@ def other_model(kind: str, folder: Path, **settings: Any) -> Path:
         ("mistral", {"sliding_window": None}),
         ("granite", {"logits_scaling": 3.0, "attention_multiplier": 0.2, "embedding_multiplier": 2.0}),
         ("cohere", {"logit_scale": 0.3}),
+        ("gptj", {"rotary_dim": 4, "head_dim": None}),
+        ("gpt_neo", LOCAL),
+        ("falcon", {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2, "head_dim": None}),
+        ("deepseek_v3", LATENT),
     ],
 )
 def test_other_families_agree_with_transformers_and_the_learner(
