@@ -4,7 +4,6 @@ image-text-to-text models with their processor.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import re
@@ -35,6 +34,7 @@ from transformers.utils import VIDEO_PROCESSOR_NAME
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from spark_rl.config import Config, ConfigError, LoraConfig, ModelConfig
+from spark_rl.learner.architecture import check_architecture, prove_decoder
 
 _BASES = Path(__file__).parents[1] / "embedded"
 EMBEDDED = {"embedded": _BASES / "text", "embedded-vl": _BASES / "vision"}
@@ -126,13 +126,14 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
     device = resolve_device(settings.device)
     try:
         model_config = AutoConfig.from_pretrained(base if adapted else source, **options)
+        check_architecture(model_config)
         sees = type(model_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(model_config, "vision_config")
         processor = load_processor(source, model_config, **options) if sees else None
         tokenizer = processor.tokenizer if processor else AutoTokenizer.from_pretrained(source, **options)
         kind: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         model = kind.from_pretrained(
             base if adapted else source, dtype=getattr(torch, settings.dtype),
-            attn_implementation=settings.attention, **options,
+            attn_implementation=None if settings.attention == "sdpa" else settings.attention, **options,
         )  # fmt: skip
         model.to(device)
         if settings.lora is not None:
@@ -149,10 +150,7 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
         model, tokenizer, _decoder(model), device, processor, torch.tensor(banned, device=device) if banned else None
     )
     check_head(loaded)
-    if processor and "token_type_ids" in inspect.signature(type(loaded.decoder).forward).parameters:
-        raise ConfigError(
-            f"{type(model).__name__} attends to images in both directions, which spark-rl does not do yet"
-        )
+    prove_decoder(loaded)
     return loaded
 
 
