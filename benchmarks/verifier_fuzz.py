@@ -2,9 +2,9 @@ r"""The verifier against math-verify on pairs of known truth: ``python benchmark
 
 Half of the N pairs are equal, half unequal (:mod:`answer_pairs`). A *false reward* is an unequal pair that is called
 correct, a *false refusal* an equal one that is not. math-verify is asked as its documentation says (the gold first,
-both read from ``\boxed{}`` or ``$...$``), in this process, without a time limit of its own. ``--show K`` prints K of each
-fault of each kind; ``--out FILE`` writes all of ours as JSON lines. Exit status 1 if there is a false reward of ours,
-or if more than 0.5 % of the equal pairs are refused.
+both read from ``\boxed{}`` or ``$...$``), in this process, without a time limit of its own. ``--show K`` prints K of
+each fault of each kind; ``--out FILE`` writes all of ours as JSON lines. Exit status 1 if there is a false reward of
+ours, or if more than 0.5 % of the equal pairs are refused.
 """
 
 from __future__ import annotations
