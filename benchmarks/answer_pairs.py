@@ -497,9 +497,8 @@ def complex_number(rng: random.Random, equal: bool) -> tuple[str, str]:
         real, imaginary = Fraction(a * c + b * d, size), Fraction(b * c - a * d, size)
         product = rf"\frac{{{write_complex(Fraction(a), Fraction(b))}}}{{{write_complex(Fraction(c), Fraction(d))}}}"
     if not equal:
-        real, imaginary = rng.choice(
-            ((real + 1, imaginary), (real, -imaginary - 1), (real, imaginary + Fraction(1, 2)), (-real - 1, imaginary))
-        )
+        slips = ((real + 1, imaginary), (real, -imaginary), (real, imaginary + Fraction(1, 2)), (-real, imaginary))
+        real, imaginary = rng.choice([slip for slip in slips if slip != (real, imaginary)])
     return write_complex(real, imaginary), product
 
 
