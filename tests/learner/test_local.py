@@ -421,7 +421,7 @@ def tasks_of(counts: dict[Task, int]) -> list[Group]:
     return [replace(group, problem=replace(group.problem, id=f"{i}", task=task)) for i, task in enumerate(tasks)]
 
 
-@given(st.dictionaries(st.sampled_from(TASKS), st.integers(1, 40)), st.integers(1, 8))
+@given(st.dictionaries(st.sampled_from(TASKS), st.integers(1, 40), min_size=1), st.integers(1, 8))
 def test_every_minibatch_has_the_mixture(counts: dict[Task, int], minibatches: int) -> None:
     groups = tasks_of(counts)
     found = mixed(groups)
@@ -468,13 +468,13 @@ def gradient(learner: LocalLearner, groups: Sequence[Group]) -> Tensor:
 
 
 def test_micro_batches_in_half_precision_are_as_exact_as_one_batch(tiny_models: dict[str, Path]) -> None:
-    """Against float32, from the same rounded weights. Summed in bfloat16, many micro-batches were 2 to 3 times worse."""
-    groups = random_groups(24, 4)
-    exact = learner_of(tiny_models["qwen2"], optimiser={"clip": 1e9})
+    """Against float32, from the same rounded weights: 1.9%, where sums in bfloat16 made 2.4% of 192 micro-batches."""
+    groups = random_groups(48, 4)
+    exact = learner_of(tiny_models["qwen3"], optimiser={"clip": 1e9})
     errors = []
     for micro_tokens in (10**6, 1):
         half = learner_of(
-            tiny_models["qwen2"], model={"dtype": "bfloat16"}, optimiser={"clip": 1e9},
+            tiny_models["qwen3"], model={"dtype": "bfloat16"}, optimiser={"clip": 1e9},
             learner={"micro_tokens": micro_tokens},
         )  # fmt: skip
         if not errors:
@@ -485,7 +485,7 @@ def test_micro_batches_in_half_precision_are_as_exact_as_one_batch(tiny_models: 
         errors.append(float((gradient(half, groups) - truth).norm() / truth.norm()))
     one, many = errors
     assert 1e-4 < one < 0.03
-    assert many < 1.2 * one
+    assert many < 1.1 * one
 
 
 # --- saving, resuming, surviving ------------------------------------------------------------------------------------
