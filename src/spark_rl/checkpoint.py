@@ -36,7 +36,7 @@ FREE_TO_CHANGE = frozenset({
     "run_dir", "train.steps", "train.episodes", "train.save_every", "train.keep", "train.sample_rollouts",
     "learner.micro_tokens", "verify.workers", "model.device", "model.threads",
 })  # fmt: skip
-"""Settings a resumed run may change: how long, how often, where."""
+"""Settings a resumed run may change: how long, how often, where. The last three change how sums are rounded."""
 
 _NAME = re.compile(r"step-(\d{6,})")
 
