@@ -124,6 +124,21 @@ def test_prompts_that_are_too_long_are_left_out(chat: ChatFormat, verifier: Veri
     assert len(engine.seen[0][0]) == 2
 
 
+def test_what_is_too_long_is_given_back_and_replaced_while_there_is_more(chat: ChatFormat, verifier: Verifier) -> None:
+    limit = len(chat.encode(exact(0, "a" * 10)).token_ids)
+    waiting = [exact(n, "a" * (11 if n in {0, 2, 5} else 5)) for n in range(6)]
+
+    def sampled(count: int | None) -> tuple[list[str], list[str], list[str]]:
+        left = iter(waiting)
+        one = sampler(RecordingEngine("x"), chat, verifier, max_prompt_tokens=limit)
+        groups, too_long = one.sample(left, 0, Clock(), count)
+        return [group.problem.id for group in groups], [p.id for p in too_long], [p.id for p in left]
+
+    assert sampled(2) == (["p-1", "p-3"], ["p-0", "p-2"], ["p-4", "p-5"])
+    assert sampled(3) == (["p-1", "p-3", "p-4"], ["p-0", "p-2"], ["p-5"]), "nothing is taken beyond the last"
+    assert sampled(4) == sampled(None) == (["p-1", "p-3", "p-4"], ["p-0", "p-2", "p-5"], [])
+
+
 def test_nothing_to_ask_gives_no_groups(chat: ChatFormat, verifier: Verifier) -> None:
     one = sampler(RecordingEngine("x"), chat, verifier, max_prompt_tokens=1)
     assert one.groups([], 0, Clock()) == []

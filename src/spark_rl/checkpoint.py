@@ -6,6 +6,10 @@ A run directory holds ``config.json``, ``metrics.jsonl``, ``rollouts.jsonl``, ``
 A checkpoint holds the weights in the Hugging Face layout, the optimiser's moments, the recycle pool and the counters.
 Random states and the data position are not in it: every random stream is a function of (seed, step, purpose), so the
 step number is all it takes to draw the same numbers again.
+
+A resumed run goes on bit for bit where the arithmetic is the same: on the same device, with as many threads, the same
+``learner.micro_tokens`` and the same torch. Elsewhere sums round differently, sooner or later a token is sampled
+differently, and the run goes its own way; :func:`resume_notes` says so.
 """
 
 from __future__ import annotations
@@ -13,10 +17,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import platform
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,7 +36,7 @@ FREE_TO_CHANGE = frozenset({
     "run_dir", "train.steps", "train.episodes", "train.save_every", "train.keep", "train.sample_rollouts",
     "learner.micro_tokens", "verify.workers", "model.device", "model.threads",
 })  # fmt: skip
-"""Settings a resumed run may change: how long, how often, where."""
+"""Settings a resumed run may change: how long, how often, where. The last three change how sums are rounded."""
 
 _NAME = re.compile(r"step-(\d{6,})")
 
@@ -46,6 +51,12 @@ class Progress:
     """Tokens generated for training."""
     seconds: float = 0.0
     """Seconds of training, over all sessions of the run."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Problems by task that were not asked, because their prompt is longer than ``rollout.max_prompt_tokens``."""
+    steps: int = 0
+    """Steps of the whole run, as asked for when this was saved: where the learning rate's schedule ends."""
+    terms: dict[str, str | int] = field(default_factory=dict)
+    """What the last bits of a run depend on beside its settings (:func:`arithmetic`)."""
 
 
 def check_run(run_dir: Path, config: Config, resume: bool) -> None:
@@ -106,9 +117,7 @@ def save_checkpoint(run_dir: Path, learner: Learner, pool: Pool, progress: Progr
     partial.mkdir(parents=True)
     learner.save_pretrained(partial / "model")
     torch.save(learner.state(), partial / "learner.pt")
-    state = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds,
-             "pool": pool.state(), "dropped": pool.dropped}  # fmt: skip
-    write_json(partial / "state.json", state)
+    write_json(partial / "state.json", {**asdict(progress), "pool": pool.state(), "dropped": pool.dropped})
     for path in (p for p in partial.rglob("*") if p.is_file()):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -135,10 +144,44 @@ def load_checkpoint(path: Path, learner: Learner, pool_size: int) -> tuple[Pool,
         learner.load_state(torch.load(path / "learner.pt", map_location="cpu", weights_only=True))
         state = json.loads((path / "state.json").read_text())
         pool = Pool.from_state(pool_size, state["pool"], state["dropped"])
-        return pool, Progress(state["step"], state["tokens"], state["seconds"])
+        return pool, Progress(**{counter.name: state[counter.name] for counter in fields(Progress)})
     except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         why = " ".join(str(error).split())[:120] or type(error).__name__
         raise ConfigError(f"checkpoint {path} can't be read ({why}); remove it to resume from the one before") from None
+
+
+def arithmetic(config: Config, device: torch.device) -> dict[str, str | int]:
+    """What the last bits of a run depend on beside its settings, by the names a user knows them by."""
+    where: dict[str, str | int] = {"device": str(device.type), "learner.micro_tokens": config.learner.micro_tokens}
+    if device.type == "cuda":
+        where["GPU"] = torch.cuda.get_device_name(device)
+    else:
+        where |= {"threads": torch.get_num_threads(), "machine": platform.machine(),
+                  "instructions": torch.backends.cpu.get_cpu_capability()}  # fmt: skip
+    return where | {name: _version(name) or "unknown" for name in ("torch", "transformers")}
+
+
+def resume_notes(saved: Progress, now: Progress, learner: Learner, schedule: str) -> Iterator[str]:
+    """What someone should know who resumes ``saved`` as ``now``, one line each; nothing if the run goes on as it was.
+
+    Args:
+        saved: the counters as the checkpoint holds them.
+        now: the same with the steps and terms of this session.
+        learner: with its state loaded.
+        schedule: ``optimiser.schedule``.
+    """
+    names = [name for name in saved.terms | now.terms if saved.terms.get(name) != now.terms.get(name)]
+    if names:
+        changes = ", ".join(
+            f"{name} {saved.terms.get(name, 'none')} -> {now.terms.get(name, 'none')}" for name in names
+        )
+        yield f"this run may diverge from one that was never interrupted: rounding depends on what changed ({changes})"
+    if saved.steps != now.steps and schedule != "constant":
+        was, becomes = learner.rate(saved.step, saved.steps), learner.rate(saved.step, now.steps)
+        yield (
+            f"the {schedule} schedule of the learning rate now ends at step {now.steps} instead of {saved.steps}: "
+            f"at step {saved.step + 1} it goes on at {becomes:.3g} instead of {was:.3g}"
+        )
 
 
 def remembered(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -160,6 +203,7 @@ def summarise(config: Config, before: dict[str, Any], after: dict[str, Any], pro
         **({"transfer": transfer} if transfer else {}),
         "seconds": progress.seconds,
         "tokens": progress.tokens,
+        "skipped": progress.skipped,
         "config": config.model_dump(mode="json"),
         "versions": {name: _version(name) for name in ("spark-rl", "torch", "transformers")},
     }

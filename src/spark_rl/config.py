@@ -92,7 +92,8 @@ class ModelConfig(Section):
     lora: LoraConfig | None = None
     """Train low-rank adapters only; null trains all weights."""
     threads: int = Field(0, ge=0)
-    """CPU threads for torch; 0 uses all cores this process may run on."""
+    """CPU threads for torch; 0 uses all cores this process may run on. Two runs of one seed are the same bit for bit
+    with the same number of threads."""
 
 
 class ColumnsConfig(Section):
@@ -172,9 +173,9 @@ class DataConfig(Section):
     """Seed of ``sample``, apart from the run's, so that runs with other seeds train on the same problems."""
     heldout: str | None = None
     """Problems never trained on, evaluated before and after: any source that ``train`` takes, or ``split:N`` for N
-    random problems of the training data. Null skips the evaluation."""
+    random problems of the training data, which are in no other set. Null skips the evaluation."""
     transfer: str | None = None
-    """A second set of problems, of a family that is not trained on, evaluated before and after."""
+    """A second set of problems, of a family that is not trained on, evaluated before and after; the same sources."""
 
     @model_validator(mode="after")
     def _sources(self) -> Self:
@@ -233,7 +234,8 @@ class RolloutConfig(Section):
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature. There is no top-p or top-k while training: truncation biases the importance ratio."""
     max_prompt_tokens: int = Field(8192, ge=1)
-    """Longer prompts are skipped and counted."""
+    """Longer prompts are skipped and counted by task. Problems of the data come up again in the next pass; for recycled
+    ones the next of the pool take their places."""
     max_new_tokens: int = Field(768, ge=1)
     """Responses are cut here; a cut response without an answer earns nothing and is counted apart."""
     overlong_reward: Literal["keep", "zero"] = "keep"
@@ -340,7 +342,8 @@ class OptimiserConfig(Section):
     warmup: int = Field(0, ge=0)
     """Updates of linear warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Learning rate after the warm-up."""
+    """Learning rate after the warm-up. It follows the steps of the run, however many updates they hold; a resume with
+    more steps stretches it, and says so."""
     final_lr: float = Field(0.1, ge=0, le=1)
     """Where ``linear`` and ``cosine`` end, as a share of the peak."""
 
@@ -349,11 +352,12 @@ class LearnerConfig(Section):
     """The update."""
 
     micro_tokens: int = Field(16384, ge=1)
-    """Padded tokens in one forward-backward. Bounds memory; does not change the result."""
+    """Padded tokens in one forward-backward. Bounds memory; changes the result by rounding only."""
     logit_chunk: int = Field(1024, ge=1)
     """Response positions whose logits exist at the same time."""
     minibatches: int = Field(1, ge=1)
-    """Updates per batch: the batch is cut into this many parts. 1 is fully on-policy."""
+    """Updates per batch: the batch is cut into this many parts of whole groups, each with its mixture of tasks. 1 is
+    fully on-policy."""
     epochs: int = Field(1, ge=1)
     """Passes over each batch."""
 
@@ -406,7 +410,8 @@ class Config(Section):
     """Everything a run depends on."""
 
     seed: int = Field(0, ge=0)
-    """The one seed: every random stream of the run is derived from it, the step and its purpose."""
+    """The one seed: every random stream of the run is derived from it, the step and its purpose. It fixes a run to the
+    bit on one kind of machine, with one number of threads, one ``learner.micro_tokens`` and one version of torch."""
     run_dir: str | None = None
     """Where the run is written; null makes ``runs/<time>-seed<seed>``."""
     model: ModelConfig = ModelConfig()

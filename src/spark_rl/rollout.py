@@ -8,8 +8,9 @@ so its text begins with that tag for whoever reads it: a thought that is cut is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from spark_rl.chat import Chat, ChatFormat, Prompt
 from spark_rl.clock import Clock
@@ -50,6 +51,14 @@ def _opened(prompt: Prompt, chat: Chat, thinking: Thinking) -> str:
     return opening if closing in chat.decode(chat.tokenizer(closing, add_special_tokens=False)["input_ids"]) else ""
 
 
+class Sampled(NamedTuple):
+    """What became of some problems."""
+
+    groups: list[Group]
+    too_long: list[Problem]
+    """Those whose prompt is longer than ``rollout.max_prompt_tokens``: they were not asked."""
+
+
 @dataclass(slots=True)
 class Sampler:
     """Everything that turns problems into verified groups."""
@@ -60,19 +69,32 @@ class Sampler:
     config: RolloutConfig
 
     def groups(self, problems: Sequence[Problem], seed: int, clock: Clock) -> list[Group]:
-        """One group of ``config.samples`` verified rollouts a problem (Eq. 1 and 2).
+        """The groups of :meth:`sample`, fewer than ``problems`` where prompts are too long."""
+        return self.sample(problems, seed, clock).groups
 
-        Problems whose prompt is longer than ``config.max_prompt_tokens`` are left out; the caller sees fewer groups.
+    def sample(self, problems: Iterable[Problem], seed: int, clock: Clock, count: int | None = None) -> Sampled:
+        """One group of ``config.samples`` verified rollouts a problem (Eq. 1 and 2), and what was too long to ask.
+
+        With ``count``, as many problems are taken from ``problems`` as it needs to ask ``count`` of them.
         """
-        encoded = ((problem, self.chat.encode(problem)) for problem in problems)
-        kept = [(p, prompt) for p, prompt in encoded if len(prompt.token_ids) <= self.config.max_prompt_tokens]
+        kept: list[tuple[Problem, Prompt]] = []
+        too_long: list[Problem] = []
+        for problem in problems:
+            prompt = self.chat.encode(problem)
+            if len(prompt.token_ids) <= self.config.max_prompt_tokens:
+                kept.append((problem, prompt))
+            else:
+                too_long.append(problem)
+            if len(kept) == count:
+                break
         sampling = Sampling(
             self.config.samples, self.config.temperature, self.config.max_new_tokens, seed, self.chat.stop
         )
         asked = [prompt for _, prompt in kept]
         drawn = clock.timed("sample", self.engine.generate, asked, sampling)
         answers = as_read(drawn, asked, self.chat, self.verifier.config.thinking)
-        return clock.timed("verify", self._verified, [problem for problem, _ in kept], asked, answers)
+        groups = clock.timed("verify", self._verified, [problem for problem, _ in kept], asked, answers)
+        return Sampled(groups, too_long)
 
     def _verified(
         self, problems: Sequence[Problem], prompts: Sequence[Prompt], answers: Sequence[Sequence[Completion]]

@@ -20,16 +20,16 @@ from spark_rl.config import Config, ConfigError
 from spark_rl.data import load_problems, remove_overlap
 from spark_rl.data.mixture import pass_order
 from spark_rl.evals.heldout import HeldOutEvaluation, Scores
-from spark_rl.learner.base import Learner
+from spark_rl.learner.base import Learner, Span
 from spark_rl.learner.local import LocalLearner
 from spark_rl.learner.model import load_model
-from spark_rl.measure import Metrics, batch_metrics, rollout_records
-from spark_rl.problem import Group, Problem
+from spark_rl.measure import Metrics, batch_metrics, left_out_metrics, rollout_records
+from spark_rl.problem import TASKS, Group, Problem
 from spark_rl.recycle import Pool, recycle
 from spark_rl.report.html import write_report
 from spark_rl.report.metrics import MetricsLog
 from spark_rl.report.watch import Silent, Watcher
-from spark_rl.rollout import Sampler, stream_seed
+from spark_rl.rollout import Sampled, Sampler, stream_seed
 from spark_rl.verify import Verifier
 
 
@@ -50,38 +50,47 @@ class Loop:
         combined = config.train.periods == "combined"
 
         batch = batch_of(self.problems, step, config.rollout.problems, config.seed, config.data.shares)
-        groups = self.sampler.groups(batch, stream_seed(config.seed, "policy", step), clock)
-        again = self._sample_recycled(step, clock) if combined else []
-        updates = self._update([*(groups if config.train.policy_update else ()), *again], clock)
+        groups, too_long = self.sampler.sample(batch, stream_seed(config.seed, "policy", step), clock)
+        again, also_too_long = self._sample_recycled(step, clock) if combined else Sampled([], [])
+        trained = [*(groups if config.train.policy_update else ()), *again]
+        updates = self._update(trained, 0.0, 1.0 if combined else 0.5, clock)
         groups, again = _without_pixels(groups), _without_pixels(again)
 
-        rng = random.Random(stream_seed(config.seed, "recycle", step))
+        rng, dropped = random.Random(stream_seed(config.seed, "recycle", step)), self.pool.dropped
         self.pool.add(clock.timed("recycle", recycle, groups, config.recycle, rng, config.verify.thinking))
         if not combined:
-            again = self._sample_recycled(step, clock)
-            updates |= {f"{name}/recycled": value for name, value in self._update(again, clock).items()}
+            again, also_too_long = self._sample_recycled(step, clock)
+            updates |= {f"{name}/recycled": value for name, value in self._update(again, 0.5, 1.0, clock).items()}
             again = _without_pixels(again)
 
         self.progress.step += 1
         everything = [*groups, *again]
+        left_out = left_out_metrics([*too_long, *also_too_long], self.pool.dropped - dropped)
         metrics = {"step": self.progress.step, **batch_metrics(everything), **updates, **clock.seconds}
-        return metrics | {"pool": len(self.pool), "skipped": len(batch) - len(groups)}, everything
+        return metrics | {"pool": len(self.pool)} | left_out, everything
 
-    def _update(self, groups: Sequence[Group], clock: Clock) -> Metrics:
-        """Train on the groups and hand the new weights to the engine, whatever way it takes them."""
+    def _update(self, groups: Sequence[Group], begin: float, end: float, clock: Clock) -> Metrics:
+        """Train on the groups and hand the new weights to the engine, whatever way it takes them.
+
+        ``begin`` and ``end`` say which part of the step this is, from 0 to 1.
+        """
         if not groups:
             return {}
-        updates = clock.timed("update", self.learner.update, groups)
+        done = self.progress.step
+        span = Span(done + begin, done + end, self.progress.steps)
+        updates = clock.timed("update", self.learner.update, groups, span)
         clock.timed("update", self.sampler.engine.sync, self.learner)
         return updates
 
-    def _sample_recycled(self, step: int, clock: Clock) -> list[Group]:
-        """Groups of the oldest recycled problems, from the current weights, once enough have gathered."""
+    def _sample_recycled(self, step: int, clock: Clock) -> Sampled:
+        """Groups of the oldest recycled problems, from the current weights, once enough have gathered.
+
+        For each that is too long to ask the next one takes its place, as long as there is one.
+        """
         count = self.config.recycle.ready
         if not self.pool.ready(count):
-            return []
-        seed = stream_seed(self.config.seed, "recycled", step)
-        return self.sampler.groups(self.pool.take(count), seed, clock)
+            return Sampled([], [])
+        return self.sampler.sample(self.pool.oldest(), stream_seed(self.config.seed, "recycled", step), clock, count)
 
 
 def _without_pixels(groups: Sequence[Group]) -> list[Group]:
@@ -116,12 +125,16 @@ def train(
     steps = config.train.steps or -(-config.train.episodes * len(problems) // config.rollout.problems)
     needs_reference = config.objective.kl > 0 and config.model.lora is None
     reference = load_model(config) if needs_reference else None
-    learner = LocalLearner(actor.loaded, config, reference, steps * updates_a_step(config))
-    pool, progress = Pool(config.recycle.pool_size), Progress()
+    learner = LocalLearner(actor.loaded, config, reference)
+    pool, found = Pool(config.recycle.pool_size), Progress()
     if saved:
-        pool, progress = checkpoint.load_checkpoint(saved[0], learner, config.recycle.pool_size)
-    if progress.step > steps:
-        raise ConfigError(f"{run_dir} has done {progress.step} steps already, more than the {steps} asked for")
+        pool, found = checkpoint.load_checkpoint(saved[0], learner, config.recycle.pool_size)
+    if found.step > steps:
+        raise ConfigError(f"{run_dir} has done {found.step} steps already, more than the {steps} asked for")
+    progress = replace(found, steps=steps, terms=checkpoint.arithmetic(config, actor.loaded.device))
+    if saved:
+        for line in checkpoint.resume_notes(found, progress, learner, config.optimiser.schedule):
+            watcher.note(line)
     check_prompts(problems, actor, config)
 
     checkpoint.open_run(run_dir, config, resume)  # not before data and model are known to load
@@ -175,6 +188,8 @@ def run_steps(loop: Loop, steps: int, run_dir: Path, watcher: Watcher) -> None:
             seconds = time.perf_counter() - started
             progress.tokens += metrics["tokens"]
             progress.seconds += seconds
+            for task in TASKS:
+                progress.skipped[task] = progress.skipped.get(task, 0) + metrics[f"skipped/{task}"]
             metrics |= {"seconds": seconds, "tokens_per_second": metrics["tokens"] / seconds}
             log.append(metrics)
             for record in rollout_records(groups, progress.step, settings.sample_rollouts, loop.config.chat):
@@ -183,30 +198,37 @@ def run_steps(loop: Loop, steps: int, run_dir: Path, watcher: Watcher) -> None:
             if progress.step % settings.save_every == 0 or progress.step == steps:
                 checkpoint.save_checkpoint(run_dir, loop.learner, loop.pool, progress, settings.keep)
         watcher.end()
+    if any(progress.skipped.values()):
+        counts = ", ".join(f"{count:,} {task}" for task, count in progress.skipped.items() if count)
+        watcher.note(f"problems not asked, because longer than rollout.max_prompt_tokens: {counts}")
 
 
 def load_all_problems(config: Config) -> tuple[tuple[Problem, ...], dict[str, tuple[Problem, ...]]]:
-    """Training problems, and the held-out and transfer problems by name, none of which is trained on."""
+    """Training problems, and the held-out and transfer problems by name, none of which is trained on.
+
+    What is split off the training data is in no other exam: files are read first, then each split is drawn from what is
+    left of the data.
+    """
     problems = load_problems(config.data.train, config.data, "train")
+    sources = {"heldout": config.data.heldout, "transfer": config.data.transfer}
+    splits = {name: source for name, source in sources.items() if source is not None and source.startswith("split:")}
     exams: dict[str, tuple[Problem, ...]] = {}
     for name in ("heldout", "transfer"):
-        source: str | None = getattr(config.data, name)
-        if source is None:
-            continue
-        if source.startswith("split:"):
-            count = _split_size(source, len(problems))
-            exams[name] = tuple(random.Random(f"split:{config.seed}").sample(problems, count))
-        else:
+        if (source := sources[name]) is not None and name not in splits:
             exams[name] = load_problems(source, config.data, name)
-    problems, _ = remove_overlap(problems, [p for exam in exams.values() for p in exam])
-    return problems, {name: exam[: config.evaluation.problems] for name, exam in exams.items()}
+    problems, _ = remove_overlap(problems, [problem for exam in exams.values() for problem in exam])
+    for name, source in splits.items():
+        count = _split_size(name, source, len(problems))
+        exams[name] = tuple(random.Random(f"split:{config.seed}").sample(problems, count))
+        problems, _ = remove_overlap(problems, exams[name])
+    return problems, {name: exams[name][: config.evaluation.problems] for name in sources if name in exams}
 
 
-def _split_size(source: str, available: int) -> int:
+def _split_size(name: str, source: str, available: int) -> int:
     """N of ``split:N``. Raises :class:`ConfigError` if it is not a number that leaves something to train on."""
     text = source.removeprefix("split:")
     if not text.isdecimal() or not 0 < int(text) < available:
-        raise ConfigError(f"data.heldout {source!r}: N in split:N must be from 1 to {available - 1}, what the data has")
+        raise ConfigError(f"data.{name} {source!r}: N in split:N must be from 1 to {available - 1}, what the data has")
     return int(text)
 
 
@@ -223,13 +245,6 @@ def examine(
         watcher.phase(f"evaluating {len(problems)} {name} problems {when}")
         scores[name] = HeldOutEvaluation(actor.reasoner(), verifier, problems).run()
     return scores
-
-
-def updates_a_step(config: Config) -> int:
-    """Optimiser steps in one step of the loop: where the learning-rate schedule ends is ``steps`` times this."""
-    recycling = config.recycle.pointwise or config.recycle.pairwise or config.recycle.reflection
-    both = recycling and config.train.policy_update and config.train.periods == "two"
-    return (2 if both else 1) * config.learner.minibatches * config.learner.epochs
 
 
 def batch_of(

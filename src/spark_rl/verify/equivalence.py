@@ -249,7 +249,10 @@ def _ratios(gold: str, answer: str, leaf: Leaf) -> bool | None:
         same = _ordered(first, second, leaf)
         if same or (_CLOCK.fullmatch(gold) and _CLOCK.fullmatch(answer)):
             return same
-        pairs = [(rf"\frac{{{a}}}{{{b}}}", rf"\frac{{{c}}}{{{d}}}") for a, b, c, d in zip(first, first[1:], second, second[1:])]
+        pairs = [
+            (rf"\frac{{{a}}}{{{b}}}", rf"\frac{{{c}}}{{{d}}}")
+            for a, b, c, d in zip(first, first[1:], second, second[1:])
+        ]
         return _ordered([one for one, _ in pairs], [two for _, two in pairs], leaf)
     if {len(first), len(second)} != {1, 2}:
         return False

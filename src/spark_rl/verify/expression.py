@@ -62,9 +62,7 @@ _GREEK = frozenset(
 _APPLIED = frozenset("fgh")
 _FENCES = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", "|": "|", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil",
            r"\|": r"\|"}  # fmt: skip
-_NUMBER = (
-    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?: [0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
-)
+_NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?: [0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
 _TOKEN = re.compile(
     rf"(?P<number>{_NUMBER})|(?P<command>\\(?:[A-Za-z]+|.))|(?P<letters>[A-Za-z]+)|(?P<space> +)|(?P<char>.)", re.DOTALL
 )
@@ -185,7 +183,8 @@ class _Reader:
             or token in _MARKS
             or token[1:] in FUNCTIONS
             or token[1:] in _ALIASES
-            or token in (r"\pi", r"\frac", r"\sqrt", r"\binom", r"\lfloor", r"\lceil", r"\text", r"\begin", r"\sum", r"\prod")
+            or token
+            in (r"\pi", r"\frac", r"\sqrt", r"\binom", r"\lfloor", r"\lceil", r"\text", r"\begin", r"\sum", r"\prod")
         )
 
     def _signed_power(self) -> Node:
@@ -237,7 +236,9 @@ class _Reader:
         if base.kind != "matrix":
             return Node("variable", name=base.name + "^T")
         width = base.columns
-        cells = tuple(base.parts[row * width + column] for column in range(width) for row in range(len(base.parts) // width))
+        cells = tuple(
+            base.parts[row * width + column] for column in range(width) for row in range(len(base.parts) // width)
+        )
         return Node("matrix", cells, columns=len(base.parts) // width)
 
     def _small(self) -> Node:
@@ -548,4 +549,6 @@ def _renamed_index(node: Node, name: str) -> Node:
     """``i`` as an index of summation is a variable, not the imaginary unit."""
     if node.kind == "constant" and node.name == name:
         return Node("variable", name=name)
-    return Node(node.kind, tuple(_renamed_index(part, name) for part in node.parts), node.value, node.name, node.columns)
+    return Node(
+        node.kind, tuple(_renamed_index(part, name) for part in node.parts), node.value, node.name, node.columns
+    )

@@ -61,7 +61,9 @@ _LONG_SCRIPT = re.compile(r"([\^_]) ?(-?[0-9]{2,}|-[0-9])")
 _TYPED_ROOT = re.compile(r"(?<![A-Za-z\\])sqrt ?(?:([0-9]+(?:\.[0-9]+)?)|\{)")
 _LISTED = re.compile(r"\\(begin|end)\{(?:cases|aligned|align\*?|gathered|split|array)\}(?:\[[a-z]\])?(?:\{[lcr| ]*\})?")
 _LINE_BREAK = re.compile(r",?\s*\\\\(?:\[[^\]]*\])?,?")
-_ASIDE = re.compile(r"(.+)\((\\approx|=|\\text\{(?:about|approximately|approx\.?|or about|or approximately)\})([^()]+)\)")
+_ASIDE = re.compile(
+    r"(.+)\((\\approx|=|\\text\{(?:about|approximately|approx\.?|or about|or approximately)\})([^()]+)\)"
+)
 _GROUP_BREAK = re.compile(r";|(?<![A-Za-z\\])or(?![A-Za-z])|\\text ?\{[, ]*or[, ]*\}")
 _NAMED = re.compile(r"(?<![A-Za-z\\])(?:pi|infinity|infty|inf)(?![A-Za-z])")
 _ARGUMENTS = re.compile(r"\\(frac|binom|sqrt)(?![A-Za-z])")

@@ -55,7 +55,9 @@ _SYMBOL = re.compile(
     r"|\([A-Za-z](?:, ?[A-Za-z])*\)"
 )
 _POINTS = r"(?:[A-Z](?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*)"
-_MARKED = r"\\(?:vec|overline|overrightarrow|overleftrightarrow|hat|bar|widehat|tilde|widetilde|mathcal|mathbb)\{[^{}]*\}"
+_MARKED = (
+    r"\\(?:vec|overline|overrightarrow|overleftrightarrow|hat|bar|widehat|tilde|widetilde|mathcal|mathbb)\{[^{}]*\}"
+)
 _PLAIN_NAME = re.compile(
     rf"{_SYMBOL.pattern}|{_POINTS}{{1,5}}|{_MARKED}(?:_(?:[A-Za-z0-9]|\{{[^{{}}]*\}}))?"
     rf"|m?\\(?:angle|triangle|odot|measuredangle) ?(?:{_POINTS}{{1,4}}|[0-9]|\\?[a-z]+)|\[{_POINTS}{{3,6}}\]|d[a-z]"
@@ -115,9 +117,7 @@ def split(text: str, separator: str = ",") -> tuple[str, ...]:
 
     Commas that only separate thousands do not cut: ``1,000`` is one item, ``1,000, 2,000`` two, ``1,2`` two.
     """
-    if separator not in text or (
-        separator == "," and (THOUSANDS.fullmatch(text) or _LONG_NUMBER.fullmatch(text))
-    ):
+    if separator not in text or (separator == "," and (THOUSANDS.fullmatch(text) or _LONG_NUMBER.fullmatch(text))):
         return (text,)
     cuts = [-len(separator)]
     depth = 0
@@ -182,7 +182,10 @@ def is_name(text: str, depth: int = 3) -> bool:
     if _PLAIN_NAME.fullmatch(text):
         return True
     if len(text) > 2 and text[0] == text[-1] == "|" and text.count("|") == 2:
-        return is_name(text[1:-1], depth - 1) or re.fullmatch(rf"{_POINTS}+(?:\\c[ua]p ?{_POINTS})*", text[1:-1]) is not None
+        return (
+            is_name(text[1:-1], depth - 1)
+            or re.fullmatch(rf"{_POINTS}+(?:\\c[ua]p ?{_POINTS})*", text[1:-1]) is not None
+        )
     fraction = _NAMED_FRACTION.fullmatch(text)
     if fraction:
         return is_name(fraction["top"], depth - 1) and is_name(fraction["bottom"], depth - 1)

@@ -231,9 +231,7 @@ def _sampled(
     return real >= 2 or (real == 0 and other >= 2)
 
 
-def _equal_at(
-    first: Node, second: Node, point: Mapping[str, Value], *, degrees: bool
-) -> tuple[bool, bool | None]:
+def _equal_at(first: Node, second: Node, point: Mapping[str, Value], *, degrees: bool) -> tuple[bool, bool | None]:
     """(equal?, are both real?) at a point; the second is ``None`` if only one of them is real."""
     one, two = (evaluate(node, point, degrees=degrees) for node in (first, second))
     if isinstance(one, Matrix) or isinstance(two, Matrix):

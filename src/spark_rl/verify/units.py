@@ -105,7 +105,9 @@ _SPACED_LETTERS = frozenset(("m", "g", "s", "h", "L", "N", "J", "W"))
 """Symbols of one letter that may stand without ``\\text``, set apart from the number."""
 _BESIDE_LETTERS = frozenset(("m", "g", "s", "h", "L"))
 """Those that may follow a number without a space, where no expression is expected."""
-_LOWERED = frozenset(("MM", "CM", "KM", "KG", "Kg", "Km", "Cm", "ML", "Ml", "FT", "Ft", "In", "IN", "LB", "Lb", "OZ", "Oz"))
+_LOWERED = frozenset(
+    ("MM", "CM", "KM", "KG", "Kg", "Km", "Cm", "ML", "Ml", "FT", "Ft", "In", "IN", "LB", "Lb", "OZ", "Oz")
+)
 NOT_UNITS = frozenset(
     "and or not no than least most more less over under above below to of the pi x times plus minus by is are was were be "
     "equals equal wrong false incorrect right correct true answer answers maybe perhaps probably guess sure unsure hopefully "
@@ -139,7 +141,9 @@ def read_unit(text: str, *, bare_letters: bool = False) -> str | None:
         scale = degrees[1] or degrees[2]
         return f"degree{scale}" if scale else "degree"
     if r"\Omega" in text:
-        text = _OHM.sub(r"\\text{ohm}", text.replace(r"k\Omega", r"\text{kohm}").replace(r"\text{k}\Omega", r"\text{kohm}"))
+        text = _OHM.sub(
+            r"\\text{ohm}", text.replace(r"k\Omega", r"\text{kohm}").replace(r"\text{k}\Omega", r"\text{kohm}")
+        )
     bracketed = _BRACKETED.fullmatch(text)
     if bracketed and all(_known(word) or len(word) >= 4 or not word.isascii() for word in bracketed[1].split()):
         text = rf"\text{{{bracketed[1]}}}"

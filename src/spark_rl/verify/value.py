@@ -212,7 +212,13 @@ def multiply(first: Value, second: Value) -> Value:
     mid = a_.mid * b_.mid
     radius = abs(a_.mid) * b_.radius + abs(b_.mid) * a_.radius + a_.radius * b_.radius + _rounding(mid)
     return Value(
-        None, mid, radius, a_.u + b_.u, a_.l + b_.l, a_.marks | b_.marks, _scaled(first, second) or _scaled(second, first)
+        None,
+        mid,
+        radius,
+        a_.u + b_.u,
+        a_.l + b_.l,
+        a_.marks | b_.marks,
+        _scaled(first, second) or _scaled(second, first),
     )
 
 
@@ -312,7 +318,12 @@ def _root(degree: int, value: Value, key: Node) -> Value:
         raise ImpreciseError
     mark: Mark = (("root", degree, value.exact or key), degree, False)
     return Value(
-        None, mid, abs(mid) * relative + _rounding(mid), (ball.u + (degree - 1) * ball.l) / degree, ball.l, ball.marks | {mark}
+        None,
+        mid,
+        abs(mid) * relative + _rounding(mid),
+        (ball.u + (degree - 1) * ball.l) / degree,
+        ball.l,
+        ball.marks | {mark},
     )
 
 
