@@ -26,7 +26,7 @@ from spark_rl.checkpoint import Progress, checkpoints
 from spark_rl.config import Config, ConfigError
 from spark_rl.data import DataError, load_problems
 from spark_rl.learner.local import LocalLearner
-from spark_rl.learner.model import EMBEDDED
+from spark_rl.places import EMBEDDED
 from spark_rl.problem import TASKS
 from spark_rl.recycle import Pool
 from spark_rl.report.watch import Silent
