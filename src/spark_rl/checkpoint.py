@@ -1,7 +1,7 @@
 """Run directories and checkpoints: written atomically, resumed exactly.
 
-A run directory holds ``config.json``, ``metrics.jsonl``, ``rollouts.jsonl``, ``before.json``, ``checkpoints/``,
-``model/`` (the final weights), ``summary.json`` and ``report.html``.
+A run directory holds ``config.json``, ``parts.json``, ``metrics.jsonl``, ``rollouts.jsonl``, ``before.json``,
+``checkpoints/``, ``model/`` (the final weights), ``summary.json`` and ``report.html``.
 
 A checkpoint holds the weights in the Hugging Face layout, the optimiser's moments, the recycle pool and the counters.
 Random states and the data position are not in it: every random stream is a function of (seed, step, purpose), so the
@@ -20,7 +20,7 @@ import pickle
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,13 +30,15 @@ import torch
 
 from spark_rl.config import Config, ConfigError, saved_settings
 from spark_rl.learner.base import Learner
+from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part
 from spark_rl.recycle import Pool
 
 FREE_TO_CHANGE = frozenset({
     "run_dir", "train.steps", "train.episodes", "train.save_every", "train.keep", "train.sample_rollouts",
     "learner.micro_tokens", "verify.workers", "model.device", "model.threads",
 })  # fmt: skip
-"""Settings a resumed run may change: how long, how often, where. The last three change how sums are rounded."""
+"""Settings a resumed run may change: how long, how often, where. The last three change how sums are rounded. Those of
+:data:`spark_rl.parts.PARTS` may name the same thing in another place."""
 
 _NAME = re.compile(r"step-(\d{6,})")
 
@@ -63,21 +65,31 @@ def check_run(run_dir: Path, config: Config, resume: bool) -> None:
     """Whether a run may start or go on in ``run_dir``; writes nothing.
 
     Raises:
-        ConfigError: the directory already holds a run and ``resume`` is false, holds none and ``resume`` is true, or
-            was made with other settings.
+        ConfigError: the directory already holds a run and ``resume`` is false, holds none and ``resume`` is true, was
+            made with other settings, or needs a part that is not where it was.
     """
     saved = run_dir / "config.json"
     if not resume:
         if saved.exists():
             raise ConfigError(f"{run_dir} already holds a run; continue it with --resume or choose another --run-dir")
         return
-    before, now = flatten(saved_settings(run_dir)), flatten(config.model_dump(mode="json"))
+    settings, current = saved_settings(run_dir), config.model_dump(mode="json")
+    recorded = _recorded(run_dir)
+    moved = {key for key in PARTS if is_the_same_part(part(settings, key), part(current, key), recorded)}
+    before, now = ({key: value for key, value in flatten(tree).items() if not _is_one_of(key, moved)}
+                   for tree in (settings, current))  # fmt: skip
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and key not in FREE_TO_CHANGE:
             raise ConfigError(
                 f"{run_dir} was made with {key}={before.get(key)!r}, not {now.get(key)!r}; resume it with the "
                 "same settings or start a new run"
+                + (" (what lies there is not what the run was made with)" if _is_one_of(key, PARTS) else "")
             )
+    needs_base = config.model.lora is not None or config.objective.kl > 0 or not checkpoints(run_dir)
+    missing = gone(config, PARTS if needs_base else [key for key in PARTS if key != "model.path"])
+    if missing is not None:
+        key, path = missing
+        raise ConfigError(f"{key} of {run_dir} is not at {path!r} any more; if it moved, say where: {key}=PATH")
 
 
 def open_run(run_dir: Path, config: Config, resume: bool) -> None:
@@ -86,8 +98,22 @@ def open_run(run_dir: Path, config: Config, resume: bool) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_json(run_dir / "config.json", config.model_dump(mode="json"))
+        write_json(run_dir / "parts.json", _recorded(run_dir) | digests(config))
     except OSError as error:
         raise ConfigError(f"cannot write the run directory {run_dir}: {error.strerror}") from None
+
+
+def _recorded(run_dir: Path) -> dict[str, str]:
+    """What ``parts.json`` holds; nothing in runs of versions before it."""
+    try:
+        content = json.loads((run_dir / "parts.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _is_one_of(key: str, parts: Collection[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in parts)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

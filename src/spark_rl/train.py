@@ -22,8 +22,9 @@ from spark_rl.data.mixture import pass_order
 from spark_rl.evals.heldout import HeldOutEvaluation, Scores
 from spark_rl.learner.base import Learner, Span
 from spark_rl.learner.local import LocalLearner
-from spark_rl.learner.model import load_model
+from spark_rl.learner.model import check_run_lengths, load_model
 from spark_rl.measure import Metrics, batch_metrics, left_out_metrics, rollout_records
+from spark_rl.parts import with_resolved_paths
 from spark_rl.problem import TASKS, Group, Problem
 from spark_rl.recycle import Pool, recycle
 from spark_rl.report.html import write_report
@@ -116,12 +117,14 @@ def train(
         DataError: the data can't be used.
     """
     assert config.run_dir is not None, "whoever starts a run says where it is written"
-    run_dir, watcher = Path(config.run_dir), watcher or Silent()
+    run_dir, watcher, config = Path(config.run_dir), watcher or Silent(), with_resolved_paths(config)
     checkpoint.check_run(run_dir, config, resume)
     watcher.phase("loading the data and the model")
-    problems, exams = load_all_problems(config)
     saved = checkpoint.checkpoints(run_dir)[-1:] if resume else []
-    actor = open_actor(config, saved[0] / "model" if saved else None)
+    weights = saved[0] / "model" if saved else None
+    check_run_lengths(config, weights)
+    problems, exams = load_all_problems(config)
+    actor = open_actor(config, weights)
     steps = config.train.steps or -(-config.train.episodes * len(problems) // config.rollout.problems)
     needs_reference = config.objective.kl > 0 and config.model.lora is None
     reference = load_model(config) if needs_reference else None

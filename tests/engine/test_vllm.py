@@ -26,7 +26,7 @@ from spark_rl.engine.vllm import (
     source_of,
 )
 from spark_rl.errors import UserError
-from spark_rl.learner.model import EMBEDDED
+from spark_rl.places import EMBEDDED
 from spark_rl.problem import Completion, Problem
 from tiny import tiny_config
 from vision import VLM_FAMILIES, draw_image, make_vlm

@@ -35,7 +35,8 @@ from spark_rl.config import Config, ConfigError
 from spark_rl.data.images import ImageError
 from spark_rl.engine.base import Sampling
 from spark_rl.errors import UserError
-from spark_rl.learner.model import EMBEDDED, load_processor, vision_tokens
+from spark_rl.learner.model import load_processor, vision_tokens
+from spark_rl.places import find_model, has_adapters
 from spark_rl.problem import Completion
 from spark_rl.rollout import stream_seed
 
@@ -109,8 +110,15 @@ def import_vllm() -> Any:
 
 
 def source_of(config: Config, weights: str | Path | None = None) -> str:
-    """Where the weights are: ``weights``, a directory or hub id, or the folder of an embedded base."""
-    return str(weights or EMBEDDED.get(config.model.path, config.model.path))
+    """Where the weights are: ``weights``, or what ``config.model.path`` stands for.
+
+    Raises:
+        ConfigError: there is no such model, or it is a directory of adapters.
+    """
+    source = str(weights or find_model(config.model.path))
+    if has_adapters(source):
+        raise ConfigError(f"{source!r} holds adapters, which this engine does not read; leave --engine vllm out")
+    return source
 
 
 @dataclass(frozen=True, slots=True)
