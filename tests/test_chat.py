@@ -291,7 +291,7 @@ def test_decode_ignores_a_tokenizers_wish_to_tidy_spaces() -> None:
 
 
 def test_stop_strings_come_from_the_settings() -> None:
-    assert ChatFormat(TINY, ChatConfig(stop=("\n\n",))).stop == ("\n\n",)
+    assert ChatFormat(TINY, ChatConfig(stop=("\n\n",))).encode(PROBLEM).stop == ("\n\n",)
 
 
 def test_prompts_are_immutable() -> None:

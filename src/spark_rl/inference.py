@@ -145,9 +145,7 @@ class Reasoner:
             return []
         config = self.config
         temperature = config.reflect_temperature if purpose.startswith("reflect") else config.temperature
-        sampling = Sampling(
-            1, temperature, config.max_new_tokens, stream_seed(self.seed, "inference", purpose), self.chat.stop
-        )
+        sampling = Sampling(1, temperature, config.max_new_tokens, stream_seed(self.seed, "inference", purpose))
         answers = self.complete(problems, sampling)
         return [(completions[0].text, completions[0].tokens) for completions in answers]
 

@@ -41,9 +41,7 @@ class Sampler:
         """
         encoded = ((problem, self.chat.encode(problem)) for problem in problems)
         kept = [(p, prompt) for p, prompt in encoded if len(prompt.token_ids) <= self.config.max_prompt_tokens]
-        sampling = Sampling(
-            self.config.samples, self.config.temperature, self.config.max_new_tokens, seed, self.chat.stop
-        )
+        sampling = Sampling(self.config.samples, self.config.temperature, self.config.max_new_tokens, seed)
         asked = [prompt for _, prompt in kept]
         answers = clock.timed("sample", self.engine.generate, asked, sampling)
         return clock.timed("verify", self._verified, [problem for problem, _ in kept], asked, answers)

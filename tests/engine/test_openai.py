@@ -413,7 +413,7 @@ def test_a_request_that_hangs_ends_and_is_asked_once_more(served: Served, way: C
     [
         (b"<html>hello</html>", "no JSON object: <html>hello"), (b"[1]", "no JSON object"), (b"", "object: nothing"),
         (b"[" * 100_000, "no JSON object"), (b"\xff\xfe", "no JSON object"), ({}, "no choices"),
-        ({"choices": []}, "no choices"), ({"choices": [3]}, "no choices"), ({"choices": [{"text": "a"}]}, "no message"),
+        ({"choices": [], "why": "no room"}, 'refuses every request.* no choices: .*no room'), ({"choices": [3]}, "no choices"), ({"choices": [{"text": "a"}]}, "no message"),
         ({"choices": [{"message": {"content": 3}}]}, "no message"),
     ],
 )  # fmt: skip
@@ -423,7 +423,7 @@ def test_a_malformed_reply_is_one_line(served: Served, reply: Any, message: str)
         served.ask("x")
     assert str(caught.value).startswith(served.url)
     assert len(str(caught.value)) < 600
-    assert len(served.bodies) == 1
+    assert [body["messages"][-1]["content"] for body in served.bodies].count("x") == 1
 
 
 JSON = st.recursive(
@@ -455,11 +455,11 @@ def test_no_reply_breaks_the_reader(message: Any, logprobs: Any, usage: Any) -> 
 
 def test_the_first_error_ends_the_others(served: Served) -> None:
     def one_refused(body: dict[str, Any]) -> Answer:
-        return (400, {"error": "no"}) if body["messages"][-1]["content"] == "bad" else (200, hang)
+        return (401, {"error": "no"}) if body["messages"][-1]["content"] == "bad" else (200, hang)
 
     served.answer = one_refused
     started = time.perf_counter()
-    with pytest.raises(UserError, match="HTTP 400: no"):
+    with pytest.raises(UserError, match="HTTP 401: no"):
         served.ask("slow", "slow", "bad", *["late"] * 50, engine=served.engine(parallel=4))
     assert time.perf_counter() - started < 3
     assert len(served.bodies) < 10
@@ -502,7 +502,7 @@ def test_a_server_that_was_there_may_come_back(served: Served) -> None:
     served.ask("x", engine=engine)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        engine.endpoint._parts = engine.endpoint._parts._replace(netloc=f"127.0.0.1:{closed.getsockname()[1]}")
+        engine.endpoint.url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
         with pytest.raises(UserError, match=r"refused\) \(asked 2 times\)"):
             served.ask("x", engine=engine)
 
@@ -579,7 +579,7 @@ def test_common_special_tokens_in_untrusted_text_are_broken(token: str) -> None:
 
 
 def test_ordinary_text_is_untouched() -> None:
-    text = "If a < b and |x| > |y|, is <b>this</b> <|> or <| y |>? [INST] <image> \\boxed{}"
+    text = "If a < b and |x| > |y|, is <b>this</b> <|> or <| y |>? [1, 2] <image> \\boxed{}"
     assert CHAT.encode(replace(PROBLEM, question=text)).messages[0]["content"] == text
 
 

@@ -115,7 +115,7 @@ def open_grader(
     if arguments.grader != "self":
         server, chat = open_server(arguments.grader, arguments.grader_model, config)
         engine, label = server, server.model
-    sampling = Sampling(1, 0.0, config.inference.max_new_tokens, config.seed, chat.stop)
+    sampling = Sampling(1, 0.0, config.inference.max_new_tokens, config.seed)
 
     def ask(turns: Sequence[str]) -> list[str]:
         prompts = [chat.encode(Problem(id="grading", question="", answer="", prompt=turn)) for turn in turns]
