@@ -55,7 +55,7 @@ TRIVIAL = "What is 1+1?"
 
 _IMAGE = re.escape(MARKER)
 _CONTROL = re.compile(
-    rf"(?!{_IMAGE})(?:{CONTROL_TOKEN.pattern}|<\|[^<>|\s]{{1,40}}\|>|" + "|".join(map(re.escape, TURN_ENDS)) + ")"
+    rf"(?!{_IMAGE}|<\|\s)(?:{CONTROL_TOKEN.pattern}|<\|[^<>|\s]{{1,40}}\|>|" + "|".join(map(re.escape, TURN_ENDS)) + ")"
 )
 """Control tokens of common templates. The marker of an image stays, as it does in a local chat."""
 
