@@ -502,8 +502,14 @@ def _value(text: str, keys: Sequence[str]) -> Any:
     annotation: Any = Config
     for name in keys:
         field = next((s.model_fields[name] for s in _sections(annotation) if name in s.model_fields), None)
-        annotation = None if field is None else field.annotation
-    is_text = get_origin(annotation) is not tuple and str in {annotation, *get_args(annotation)}
+        entries = (get_args(member)[1] for member in get_args(annotation) if get_origin(member) is dict)
+        annotation = next(entries, None) if field is None else field.annotation
+    members = {annotation, *get_args(annotation)}
+    is_text = get_origin(annotation) not in {tuple, dict} and str in members
+    if isinstance(value, list) and any(get_origin(member) is tuple for member in members):
+        return value
+    if isinstance(value, dict) and text.lstrip().startswith("{") and any(get_origin(m) is dict for m in members):
+        return value
     return text if is_text and not isinstance(value, str | None) else value
 
 
@@ -542,7 +548,7 @@ def _check_keys(tree: Mapping[str, Any], section: type[Section], prefix: str = "
         if field is None:
             raise ConfigError(f"unknown setting {prefix}{key!s}; {_nearest(f'{prefix}{key}', section, str(key))}")
         inner = _sections(field.annotation)
-        free = any(get_origin(member) is dict for member in get_args(field.annotation))
+        free = any(get_origin(member) is dict for member in (field.annotation, *get_args(field.annotation)))
         if isinstance(value, Mapping) and not free:
             if not inner:
                 raise ConfigError(f"{prefix}{key} is a single value, not a group of settings")

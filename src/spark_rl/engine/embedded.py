@@ -165,11 +165,10 @@ class EmbeddedEngine:
 
     def _stops(self, tokens_RT: Tensor, stop_R: Sequence[Sequence[str]]) -> Tensor:
         """(R,) whether the text of a row's last tokens holds one of its stop strings."""
-        window = max(STOP_WINDOW, *(len(s.encode()) for stop in stop_R for s in stop))  # a token is at least one byte
+        window = max((STOP_WINDOW, *(len(s.encode()) for stop in stop_R for s in stop)))  # a token is a byte or more
         tails = tokens_RT[:, -window:].tolist()
-        found = [
-            bool(stop) and any(s in self.decode(tail) for s in stop) for tail, stop in zip(tails, stop_R, strict=True)
-        ]
+        texts = [self.decode(tail) if stop else "" for tail, stop in zip(tails, stop_R, strict=True)]
+        found = [any(s in text for s in stop) for text, stop in zip(texts, stop_R, strict=True)]
         return torch.tensor(found, device=tokens_RT.device)
 
     def _completion(self, tokens: list[int], logprobs: list[float], stopped: bool, stop: Sequence[str]) -> Completion:
