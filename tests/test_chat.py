@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from spark_rl.chat import ChatError, ChatFormat, Prompt, policy_prompt
-from spark_rl.config import ANSWER_FORMAT, ChatConfig
+from spark_rl.chat import ChatError, ChatFormat, Prompt, end_tokens, policy_prompt
+from spark_rl.config import ANSWER_FORMAT, ChatConfig, ConfigError, load_config
 from spark_rl.embedded.build import build_tokenizer
-from spark_rl.problem import Problem
+from spark_rl.problem import TASKS, Problem
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
@@ -291,7 +291,138 @@ def test_decode_ignores_a_tokenizers_wish_to_tidy_spaces() -> None:
 
 
 def test_stop_strings_come_from_the_settings() -> None:
-    assert ChatFormat(TINY, ChatConfig(stop=("\n\n",))).stop == ("\n\n",)
+    assert ChatFormat(TINY, ChatConfig(stop=("\n\n",))).encode(PROBLEM).stop == ("\n\n",)
+
+
+def test_stop_strings_can_be_each_tasks_own() -> None:
+    chat = ChatFormat(TINY, ChatConfig(stop={"policy": ("Q:",), "pointwise": ("\n\n",)}))
+    for task, stop in (("policy", ("Q:",)), ("pointwise", ("\n\n",)), ("pairwise", ()), ("reflection", ())):
+        assert chat.encode(replace(PROBLEM, task=task, prompt="x")).stop == stop
+
+
+@pytest.mark.parametrize("key", ["chat.stop", "chat.few_shot"])
+def test_tasks_that_do_not_exist_are_one_line(key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        load_config("tiny", [f"{key}={{judge: x}}"])
+
+
+def test_texts_by_task_can_be_given_on_the_command_line() -> None:
+    chat = load_config("tiny", ["chat.few_shot={policy: 'a: {b}', pointwise: c}", "chat.stop.pairwise=['3']"]).chat
+    assert [chat.few_shot_of(task) for task in TASKS] == ["a: {b}", "c", "", ""]
+    assert [chat.stop_of(task) for task in TASKS] == [(), (), ("3",), ()]
+    assert load_config("tiny", ["chat.few_shot.policy=Q: 3"]).chat.few_shot_of("policy") == "Q: 3"
+    plain = load_config("tiny", ["chat.few_shot=Q: 1\nA: 2\n", "chat.stop=['Q:']"]).chat
+    assert (plain.few_shot_of("policy"), plain.few_shot_of("pointwise")) == ("Q: 1\nA: 2\n", "")
+    assert {plain.stop_of(task) for task in TASKS} == {("Q:",)}
+
+
+def test_an_empty_stop_string_of_a_task_is_refused() -> None:
+    with pytest.raises(ConfigError, match="empty string"):
+        load_config("tiny", ["chat.stop={pointwise: ['']}"])
+
+
+def test_stop_strings_that_are_special_tokens_are_known_as_tokens() -> None:
+    im_end, end_of_text = QWEN.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    assert end_tokens(QWEN, ("<|im_end|>", "\n\n", "<|endoftext|>")) == (im_end, end_of_text)
+    assert end_tokens(TINY, ("<eos>", "\\boxed{", "Yes")) == (TINY.eos_token_id,), "words stay text"
+    assert end_tokens(TINY, ()) == ()
+    think = thinking()
+    assert end_tokens(think, ("</think>",)) == (), "decoded text shows it"
+
+
+def test_a_special_token_beside_text_is_no_stop_string() -> None:
+    with pytest.raises(ChatError, match=r"chat\.stop has '<\|im_end\|>\\n'.*give '<\|im_end\|>' alone"):
+        ChatFormat(QWEN, ChatConfig(stop=("<|im_end|>\n",)))
+    with pytest.raises(ChatError, match="alone"):
+        ChatFormat(QWEN, ChatConfig(stop={"reflection": ("Q<|endoftext|>",)}))
+
+
+# --- examples by task
+
+
+def test_examples_go_before_the_turn_of_their_own_task() -> None:
+    config = ChatConfig(few_shot={"policy": "P ", "pointwise": "J ", "reflection": "R {x} "}, policy="{question}")
+    assert policy_prompt(PROBLEM, config) == "P 1+1?"
+    asked = [replace(PROBLEM, task=task, prompt="judge") for task in ("pointwise", "pairwise", "reflection")]
+    assert [policy_prompt(problem, config) for problem in asked] == ["J judge", "judge", "R {x} judge"]
+    assert policy_prompt(replace(PROBLEM, prompt="own"), config) == "own", "a benchmark's own prompt is whole"
+
+
+def test_examples_are_trusted_and_what_follows_is_not() -> None:
+    chat = ChatFormat(bpe(), ChatConfig(few_shot={"pointwise": "Q<|endoftext|>"}))
+    asked = replace(PROBLEM, task="pointwise", prompt="a<|endoftext|>b")
+    assert chat.encode(asked).text == "Q<|endoftext|>a< |endoftext|>b\n"
+
+
+# --- template arguments
+
+THINKING = CHATML + "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+
+
+def test_template_arguments_reach_the_template() -> None:
+    off, on = (
+        ChatFormat(bpe(THINKING), ChatConfig(template_arguments=arguments)).encode(PROBLEM).text
+        for arguments in ({"enable_thinking": False}, {"enable_thinking": True})
+    )
+    assert off == on + "<think></think>"
+    setting = load_config("tiny", ["chat.template_arguments={enable_thinking: false}"]).chat.template_arguments
+    assert setting == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "message"),
+    [
+        (THINKING, "enable_thinkin", "which the chat template never mentions"), (None, "enable_thinking", "never"),
+        (THINKING, "tools", "'tools', which is set here"), (THINKING, "messages", "'messages', which is set here"),
+    ],
+)  # fmt: skip
+def test_a_template_argument_without_effect_is_one_line(template: str | None, name: str, message: str) -> None:
+    with pytest.raises(ChatError, match=message) as caught:
+        ChatFormat(bpe(template), ChatConfig(template_arguments={name: False}))
+    assert "\n" not in str(caught.value)
+
+
+# --- added tokens that are not flagged special
+
+STEERING = ("<think>", "</think>", "[TOOL_CALLS]", "<start_of_image>", "<tool_call>", "<｜User｜>", "[gMASK]", "|end|")
+WORDS = ("solve ", "\\boxed{", "10", "Yes", "<b>", "</table>", "->", "[", "<=", "\n\n")
+
+
+def thinking() -> PreTrainedTokenizerFast:
+    """A tokenizer with added tokens of which none is flagged special."""
+    tokenizer = bpe(CHATML)
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in (*STEERING, *WORDS)])
+    return tokenizer
+
+
+@pytest.mark.parametrize("field", ["question", "prompt"])
+@pytest.mark.parametrize("token", STEERING)
+def test_added_tokens_that_look_like_control_tokens_stay_text(field: str, token: str) -> None:
+    tokenizer = thinking()
+    chat = ChatFormat(tokenizer, ChatConfig(policy="{question}"))
+    prompt = chat.encode(replace(PROBLEM, **{field: f"a{token}b"}))
+    assert tokenizer.convert_tokens_to_ids(token) not in prompt.token_ids
+    assert f"a{token[0]} {token[1:]}b" in prompt.text
+
+
+def test_added_tokens_that_are_words_stay_tokens() -> None:
+    tokenizer = thinking()
+    chat = ChatFormat(tokenizer, ChatConfig(policy="{question}"))
+    text = "x".join(WORDS)
+    prompt = chat.encode(replace(PROBLEM, question=text))
+    assert prompt.messages[0]["content"] == text
+    assert set(tokenizer.convert_tokens_to_ids(list(WORDS))) <= set(prompt.token_ids)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([*STEERING, *SPECIAL, "<", ">", "[", "]", "think", "|", "x", " "])).map("".join))
+def test_no_text_smuggles_an_added_control_token(question: str) -> None:
+    tokenizer = STEERED.tokenizer
+    found = set(STEERED.encode(replace(PROBLEM, question=question)).token_ids)
+    assert not found & set(tokenizer.convert_tokens_to_ids(list(STEERING)))
+
+
+STEERED = ChatFormat(thinking(), ChatConfig(policy="{question}"))
 
 
 def test_prompts_are_immutable() -> None:

@@ -26,7 +26,7 @@ from spark_rl.actor import open_actor
 from spark_rl.chat import ChatError
 from spark_rl.checkpoint import Progress, checkpoints
 from spark_rl.config import Config, ConfigError
-from spark_rl.data import DataError, load_problems
+from spark_rl.data import DataError
 from spark_rl.learner.local import LocalLearner, mixed, to_samples, whole_groups
 from spark_rl.places import EMBEDDED
 from spark_rl.problem import TASKS, Task

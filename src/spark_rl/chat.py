@@ -6,8 +6,10 @@ turn and a line break, after the beginning-of-sequence token if its tokenizer us
 
 Questions and responses are untrusted. A question that contains ``<|im_end|>`` or ``<eos>`` as text must not end the
 user's turn, so the special tokens of the tokenizer are broken by one space after their first character
-(``< |im_end|>``) wherever they appear in a question or a recycled turn. Nothing else in the text changes; the settings
-(``system``, ``few_shot``, ``policy``, ``template``) are trusted and may use special tokens.
+(``< |im_end|>``) wherever they appear in a question or a recycled turn. So are added tokens that are not flagged
+special and look like control tokens (``<think>``, ``[TOOL_CALLS]``), which a model reads as one token too. Nothing else
+in the text changes: words and HTML tags among the added tokens stay. The settings (``system``, ``few_shot``,
+``policy``, ``template``) are trusted and may use special tokens.
 
 Images stand where the question has its ``<image>`` markers, or before the text when it has none, as image parts of the
 user's turn; the template puts the family's own placeholders there and the processor expands them, once a problem.
@@ -32,7 +34,7 @@ from spark_rl.config import ChatConfig, ImagesConfig
 from spark_rl.data import rows
 from spark_rl.data.images import fit, open_image
 from spark_rl.errors import UserError
-from spark_rl.problem import Problem
+from spark_rl.problem import TASKS, Problem
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,6 +44,18 @@ TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<end_of_utterance>")
 """Tokens that end the assistant's turn in common templates, often without being the tokenizer's ``eos_token``."""
 
 _FIELD = re.compile(r"\{\{|\}\}|\{question\}|[{}]")
+_LIKE_CONTROL = re.compile(r"<.*\w.*>|\[.*\w.*\]|[|｜].*\w.*[|｜]", re.DOTALL)
+"""An added token that is not flagged special and may steer the model all the same."""
+_HTML = re.compile(
+    r"</?(?:table|caption|thead|tbody|tfoot|t[rhd]|h[1-6]|blockquote|strong|em|[bius]|su[bp]|code|p|br|li|[ou]l)>"
+)
+"""Gemma's vocabulary has the tags of formatted text."""
+_OURS = frozenset((
+    "messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt",
+    "continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+    "return_assistant_tokens_mask", "tokenizer_kwargs",
+))  # fmt: skip
+"""Arguments of ``apply_chat_template`` that are no settings."""
 _PROBE = "spark-rl probe"
 MARKER = rows.MARKER
 """Where an image stands in a question; the same in every family."""
@@ -73,6 +87,8 @@ class Prompt:
     """The images of the problem, in the order of their places in ``messages``."""
     vision: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What the processor made of the images beside the tokens, for engines that run the model themselves."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a response to it: ``chat.stop`` for the problem's task."""
 
 
 class Chat(Protocol):
@@ -83,26 +99,23 @@ class Chat(Protocol):
         """The settings the user turn is made from."""
         ...
 
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """Strings that end a response."""
-        ...
-
     def encode(self, problem: Problem, system: str | None = None) -> Prompt:
         """The problem as the engine reads it, with ``system`` in place of ``chat.system`` if it is given."""
         ...
 
 
 def policy_prompt(problem: Problem, config: ChatConfig) -> str:
-    """The user turn: a recycled problem's own prompt, else ``few_shot`` and ``policy`` with the question filled in.
+    """The user turn: ``few_shot`` and ``policy`` with the question filled in, or a recycled problem's own prompt.
 
-    Filled in a single pass: braces in the question stay what they are.
+    Filled in a single pass: braces in the question stay what they are. Before a recycled prompt goes the ``few_shot``
+    of its task, if there is one; a policy problem that brings its own prompt (a benchmark's) gets none.
 
     Raises:
         ChatError: ``config.policy`` has a brace that is neither ``{question}`` nor doubled.
     """
+    few_shot = config.few_shot_of(problem.task)
     if problem.prompt is not None:
-        return problem.prompt
+        return problem.prompt if problem.task == "policy" else few_shot + problem.prompt
 
     def value(found: re.Match[str]) -> str:
         if found[0] in {"{", "}"}:
@@ -112,7 +125,7 @@ def policy_prompt(problem: Problem, config: ChatConfig) -> str:
             )
         return problem.question if found[0] == "{question}" else found[0][0]
 
-    return config.few_shot + _FIELD.sub(value, config.policy)
+    return few_shot + _FIELD.sub(value, config.policy)
 
 
 def check_policy(config: ChatConfig) -> None:
@@ -176,6 +189,9 @@ class ChatFormat:
         self.processor = processor
         self.images = images or ImagesConfig()
         self._template = _template(tokenizer, config, processor)
+        _check_arguments(config, self._template)
+        for task in TASKS:
+            end_tokens(tokenizer, config.stop_of(task))
         self._special = _special_pattern(tokenizer, processor)
         self._bos = _usual_bos(tokenizer) if self._template is None else ()
         check_policy(config)
@@ -185,11 +201,6 @@ class ChatFormat:
         self._shows_images = self._template is not None and self._accepts_parts()
         if processor is not None and not self._shows_images:
             raise ChatError("the chat template has no place for images, and the model sees; check chat.template")
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """Strings that end a response."""
-        return self.config.stop
 
     def encode(self, problem: Problem, system: str | None = None) -> Prompt:
         """The problem as the model reads it. The processor runs once, on all its images.
@@ -214,7 +225,8 @@ class ChatFormat:
             ids, vision = self.tokenizer(text, add_special_tokens=False)["input_ids"], {}
         if self._bos:
             text = self.tokenizer.bos_token + text
-        return Prompt(text, (*self._bos, *ids), tuple(messages), problem.images, vision)
+        stop = self.config.stop_of(problem.task)
+        return Prompt(text, (*self._bos, *ids), tuple(messages), problem.images, vision, stop)
 
     def _with_images(self, problem: Problem, text: str) -> tuple[list[int], dict[str, Any]]:
         """Token ids with every place expanded, and what else the processor made: pixels, grids, token types."""
@@ -268,9 +280,10 @@ class ChatFormat:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    messages, chat_template=self._template, tokenize=False, add_generation_prompt=True
+                    messages, chat_template=self._template, tokenize=False, add_generation_prompt=True,
+                    **self.config.template_arguments,
                 )
-            )
+            )  # fmt: skip
         except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:  # what Jinja code raises
             number = getattr(error, "lineno", None)
             line = "" if number is None else f", line {number}"
@@ -284,6 +297,26 @@ class ChatFormat:
         except ChatError:
             return False
         return _PROBE in shown and "'type'" not in shown and shown != text
+
+
+def end_tokens(tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> tuple[int, ...]:
+    """Ids of the stop strings that are special tokens: decoded text never shows those, so they end a response as ids.
+
+    Raises:
+        ChatError: a stop string has a special token beside other text, so nothing could find it.
+    """
+    if not stop:
+        return ()
+    special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    special |= {t.content: number for number, t in tokenizer.added_tokens_decoder.items() if t.special}
+    for text in stop:
+        inside = next((token for token in special if token in text and text not in special), None)
+        if inside is not None:
+            raise ChatError(
+                f"chat.stop has {text!r}, but responses are decoded without special tokens such as {inside!r}, so it "
+                f"would never be found; give {inside!r} alone, or the text around it alone"
+            )
+    return tuple(special[text] for text in stop if text in special)
 
 
 def _with_places(text: str, images: int) -> str:
@@ -327,15 +360,32 @@ def _template(tokenizer: PreTrainedTokenizerBase, config: ChatConfig, processor:
         raise ChatError(f"chat.template: cannot read {config.template} ({error.__class__.__name__})") from None
 
 
+def _check_arguments(config: ChatConfig, template: str | None) -> None:
+    """Raises :class:`ChatError` for a template argument that can't have any effect, or is ours to give."""
+    for name in config.template_arguments:
+        if name in _OURS:
+            raise ChatError(f"chat.template_arguments can't set {name!r}, which is set here; remove it")
+        if not re.search(rf"\b{re.escape(name)}\b", template or ""):
+            raise ChatError(
+                f"chat.template_arguments sets {name!r}, which the chat template never mentions, so it would do "
+                "nothing; check its spelling, or remove it"
+            )
+
+
 def _special_pattern(tokenizer: PreTrainedTokenizerBase, processor: Any) -> re.Pattern[str] | None:
-    """Matches the special tokens and the placeholders of the processor, which need not be special, longest first.
+    """Matches the special tokens, the placeholders of the processor and the added tokens that look like control tokens,
+    of which neither need be special; longest first.
 
     Plain words and single characters are not control tokens.
     """
     tokens = {*tokenizer.all_special_tokens}
     placeholders = vars(processor) if processor is not None else {}
     tokens.update(str(token) for name, token in placeholders.items() if name.endswith("_token"))
-    tokens.update(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    tokens.update(
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        if token.special or (_LIKE_CONTROL.fullmatch(token.content.strip()) and not _HTML.fullmatch(token.content))
+    )
     markers = sorted({t for t in map(str.strip, tokens) if len(t) > 1 and not t.isalnum()}, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, markers))) if markers else None
 

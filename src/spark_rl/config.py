@@ -20,7 +20,7 @@ import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from spark_rl.errors import UserError
-from spark_rl.problem import Kind
+from spark_rl.problem import TASKS, Kind, Task
 
 ANSWER_FORMAT = (
     "{question}\nPlease first conduct reasoning, and then answer the question. "
@@ -214,14 +214,29 @@ class ChatConfig(Section):
     """The system message; null sends none."""
     policy: str = ANSWER_FORMAT
     """The user turn of a policy problem; ``{question}`` is the raw question, ``{{`` and ``}}`` are literal braces."""
-    few_shot: str = ""
-    """Text put before the policy turn, e.g. worked examples for a base model."""
+    template_arguments: dict[str, Any] = {}
+    """What the chat template is given beside the messages, such as ``{enable_thinking: false}``; servers get it as
+    ``chat_template_kwargs``. A name that the template never mentions is refused."""
+    few_shot: str | dict[Task, str] = ""
+    """Text put before the user turn, e.g. worked examples for a base model: one text for policy turns made from
+    ``policy``, or a text by task, ``{policy: ..., pointwise: ..., pairwise: ..., reflection: ...}``."""
     min_pixels: int | None = Field(None, ge=1)
     """Images with fewer pixels are enlarged before they become tokens; null uses the processor's own bound."""
     max_pixels: int | None = Field(None, ge=1)
     """Images with more pixels are shrunk before they become tokens; null uses the processor's own bound."""
-    stop: tuple[str, ...] = ()
-    """Strings that end a response (base models rarely emit an end-of-sequence token)."""
+    stop: tuple[str, ...] | dict[Task, tuple[str, ...]] = ()
+    """Strings that end a response (base models rarely emit an end-of-sequence token), for all tasks or by task. A
+    special token such as ``<|im_end|>`` is one too, alone."""
+
+    def few_shot_of(self, task: Task) -> str:
+        """The text before the user turns of a task."""
+        if isinstance(self.few_shot, str):
+            return self.few_shot if task == "policy" else ""
+        return self.few_shot.get(task, "")
+
+    def stop_of(self, task: Task) -> tuple[str, ...]:
+        """The strings that end responses to a task."""
+        return self.stop.get(task, ()) if isinstance(self.stop, dict) else self.stop
 
 
 class RolloutConfig(Section):
@@ -450,7 +465,7 @@ class Config(Section):
             raise ValueError("chat.policy must contain {question}, or the model never sees the problem")
         if any("" in pair or pair[0].lower() == pair[1].lower() for pair in self.verify.thinking):
             raise ValueError("verify.thinking holds pairs of an opening and another closing tag, none of them empty")
-        if "" in self.chat.stop:
+        if any("" in self.chat.stop_of(task) for task in TASKS):
             raise ValueError("chat.stop has an empty string, which would end every response at once; remove it")
         if not all(0 <= beta < 1 for beta in self.optimiser.betas):
             raise ValueError(f"optimiser.betas must be at least 0 and below 1 (got {list(self.optimiser.betas)})")
@@ -560,10 +575,13 @@ def _value(text: str, keys: Sequence[str]) -> Any:
     annotation: Any = Config
     for name in keys:
         field = next((s.model_fields[name] for s in _sections(annotation) if name in s.model_fields), None)
-        annotation = None if field is None else field.annotation
+        entries = (get_args(member)[1] for member in get_args(annotation) if get_origin(member) is dict)
+        annotation = next(entries, None) if field is None else field.annotation
     members = {annotation, *get_args(annotation)}
-    is_text = get_origin(annotation) is not tuple and str in members
+    is_text = get_origin(annotation) not in {tuple, dict} and str in members
     if isinstance(value, list) and any(get_origin(member) is tuple for member in members):
+        return value
+    if isinstance(value, dict) and text.lstrip().startswith("{") and any(get_origin(m) is dict for m in members):
         return value
     return text if is_text and not isinstance(value, str | None) else value
 
@@ -603,7 +621,7 @@ def _check_keys(tree: Mapping[str, Any], section: type[Section], prefix: str = "
         if field is None:
             raise ConfigError(f"unknown setting {prefix}{key!s}; {_nearest(f'{prefix}{key}', section, str(key))}")
         inner = _sections(field.annotation)
-        free = any(get_origin(member) is dict for member in get_args(field.annotation))
+        free = any(get_origin(member) is dict for member in (field.annotation, *get_args(field.annotation)))
         if isinstance(value, Mapping) and not free:
             if not inner:
                 raise ConfigError(f"{prefix}{key} is a single value, not a group of settings")

@@ -11,6 +11,7 @@ reflections is a setting of its own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +22,8 @@ from spark_rl.problem import Completion, Problem
 from spark_rl.recycle import Templates, render_judge, render_pairwise, render_reflection
 from spark_rl.rollout import as_read, stream_seed
 from spark_rl.verify import answer_part, extract_boxed, read_verdict
+
+logger = logging.getLogger(__name__)
 
 IMAGE_BATCH = 64
 """Problems with images asked together: a picture of a million pixels is 25 MB when it is ready for the model."""
@@ -152,10 +155,9 @@ class Reasoner:
             return []
         config = self.config
         temperature = config.reflect_temperature if purpose.startswith("reflect") else config.temperature
-        sampling = Sampling(
-            1, temperature, config.max_new_tokens, stream_seed(self.seed, "inference", purpose), self.chat.stop
-        )
+        sampling = Sampling(1, temperature, config.max_new_tokens, stream_seed(self.seed, "inference", purpose))
         answers = self.complete(problems, sampling)
+        warn_of_refusals([completions[0] for completions in answers], purpose)
         return [(completions[0].text, completions[0].tokens) for completions in answers]
 
     def complete(self, problems: Sequence[Problem], sampling: Sampling) -> list[list[Completion]]:
@@ -168,6 +170,16 @@ class Reasoner:
             drawn = self.engine.generate(prompts, replace(sampling, seed=seed))
             found += as_read(drawn, prompts, self.chat, self.templates.thinking)
         return found
+
+
+def warn_of_refusals(completions: Sequence[Completion], purpose: str) -> None:
+    """Say how many requests a server refused for what they hold: their empty text is nobody's answer or verdict."""
+    refused = [completion for completion in completions if completion.finish == "refused"]
+    if refused:
+        logger.warning(
+            "%d of %d requests to %s were refused: the first because of %s", len(refused), len(completions),
+            purpose.partition("-")[0], refused[0].error,
+        )  # fmt: skip
 
 
 def solve(

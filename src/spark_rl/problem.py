@@ -95,11 +95,14 @@ class Completion:
     """(T,) every sampled token, the end-of-sequence token included: this is what the learner trains on."""
     logprobs: tuple[float, ...]
     """(T,) log-probability of each sampled token under the sampling distribution, in nats."""
-    finish: Literal["stop", "length"]
-    """``stop``: the model ended by itself; ``length``: it was cut at the limit."""
+    finish: Literal["stop", "length", "refused"]
+    """``stop``: the model ended by itself; ``length``: it was cut at the limit; ``refused``: a server did not let it
+    answer, so the empty text is nobody's answer."""
     counted: int | None = None
     """How many tokens there were, from a server that counts them and does not show them: ``token_ids`` is empty then,
     and nothing can be trained on it."""
+    error: str | None = None
+    """Why it was refused, in the server's words."""
 
     @property
     def tokens(self) -> int:

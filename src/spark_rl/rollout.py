@@ -87,9 +87,7 @@ class Sampler:
                 too_long.append(problem)
             if len(kept) == count:
                 break
-        sampling = Sampling(
-            self.config.samples, self.config.temperature, self.config.max_new_tokens, seed, self.chat.stop
-        )
+        sampling = Sampling(self.config.samples, self.config.temperature, self.config.max_new_tokens, seed)
         asked = [prompt for _, prompt in kept]
         drawn = clock.timed("sample", self.engine.generate, asked, sampling)
         answers = as_read(drawn, asked, self.chat, self.verifier.config.thinking)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -95,7 +97,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
             with state.lock:
                 state.bodies.append(body)
                 state.keys.append(self.headers.get("Authorization"))
-                answer = state.answer(body) if self.path == "/v1/chat/completions" else (404, {"detail": "Not Found"})
+                chat = self.path.endswith("/v1/chat/completions")  # a proxy is asked for the whole address
+                answer = state.answer(body) if chat else (404, {"detail": "Not Found"})
             if callable(answer[1]):
                 answer[1](self)
             else:
@@ -251,14 +254,86 @@ def test_more_choices_than_asked_for_are_dropped(served: Served) -> None:
     assert [c.text for c in served.ask("x")[0]] == ["a"]
 
 
-@pytest.mark.parametrize("name", ["logprobs", "seed", "top_p"])
-def test_what_a_server_refuses_by_name_is_left_out_from_then_on(served: Served, name: str) -> None:
+def refusing(name: str, status: int, said: Any) -> Callable[[dict[str, Any]], Answer]:
+    """A server that refuses requests with this parameter."""
+    return lambda body: (status, said) if name in body else echo(body)
+
+
+@pytest.mark.parametrize("name", ["logprobs", "seed", "top_p", "temperature", "stop"])
+def test_what_a_server_refuses_by_name_is_left_out_from_then_on(
+    served: Served, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    served.answer = refusing(name, 400, {"error": {"message": f"Unrecognized argument: {name}"}})
+    engine = served.engine(parallel=1)
+    assert [group[0].text for group in served.ask("a", "b", engine=engine, stop=("Q",))] == ["a", "b"]
+    assert [name in body for body in served.bodies] == [True, False, False]
+    assert [record.getMessage().split(" and ")[0] for record in caplog.records] == [f"{served.url} refuses {name}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "said"),
+    [
+        ("logprobs", 422, {"detail": [{"type": "extra", "loc": ["body", "logprobs"], "msg": "Extra inputs"}]}),
+        ("logprobs", 200, {"error": {"code": 400, "message": "This model does not support log probabilities."}}),
+        ("logprobs", 500, {"error": "logprobs is not supported by this backend"}),
+        ("temperature", 400, {"error": {"message": "Unsupported value: 'temperature' does not support 0.0 with this"}}),
+        ("seed", 400, {"error": {"message": "Bad value.", "param": "seed", "code": "unsupported_parameter"}}),
+        ("stop", 400, {"error": {"message": "Stop sequences are not supported with this model"}}),
+        ("n", 400, {"error": {"message": "n must be 1"}}),
+        ("n", 400, {"error": {"message": "Only one completion choice is allowed"}}),
+        ("n", 400, {"message": "only `n`=1 is allowed, got 3"}),
+        ("n", 501, {"detail": "n > 1 is not supported"}),
+    ],
+)  # fmt: skip
+def test_a_refused_parameter_is_known_in_many_words(served: Served, name: str, status: int, said: Any) -> None:
+    served.answer = refusing(name, status, said)
+    engine = served.engine(parallel=1)
+    for _ in range(2):
+        assert [c.text for c in served.ask("x", n=3, stop=("Q",), engine=engine)[0]] == ["x"] * 3
+    assert sum(name in body for body in served.bodies) == 1, "remembered"
+    assert len(served.bodies) == (7 if name == "n" else 3), "without n each completion is a request"
+    if name == "n":
+        assert len({body["seed"] for body in served.bodies[1:4]}) == 3
+
+
+def test_several_refused_parameters_are_learnt_one_by_one(served: Served) -> None:
+    def strict(body: dict[str, Any]) -> Answer:
+        extra = next((name for name in ("seed", "logprobs", "max_tokens") if name in body), None)
+        return echo(body) if extra is None else (400, {"error": {"message": f"Unsupported parameter: '{extra}'"}})
+
+    served.answer = strict
+    assert served.ask("x")[0][0].text == "x"
+    assert len(served.bodies) == 4
+    assert served.bodies[-1]["max_completion_tokens"] == 9
+
+
+def test_a_parameter_that_only_a_prompt_speaks_of_is_kept(served: Served) -> None:
+    """Servers repeat prompts: what leaving a parameter out does not mend was not about it."""
+    question = "the temperature must not be supported by a seed"
     served.answer = lambda body: (
-        (400, {"error": {"message": f"Unrecognized argument: {name}"}}) if name in body else echo(body)
+        (400, {"error": f"too long: {question}"}) if body["messages"][-1]["content"] == question else echo(body)
     )
     engine = served.engine(parallel=1)
-    assert [group[0].text for group in served.ask("a", "b", engine=engine)] == ["a", "b"]
-    assert [name in body for body in served.bodies] == [True, False, False]
+    (refused,), (answered,) = served.ask(question, "b", engine=engine)
+    assert (refused.finish, answered.text) == ("refused", "b")
+    assert {"temperature", "seed"} <= served.bodies[-1].keys()
+
+
+def test_template_arguments_go_with_every_request(served: Served) -> None:
+    served.ask("x", engine=served.engine(chat=ChatConfig(template_arguments={"enable_thinking": False})))
+    served.ask("x")
+    assert [body.get("chat_template_kwargs") for body in served.bodies] == [{"enable_thinking": False}, None]
+
+
+def test_stop_strings_are_those_of_each_prompts_task(served: Served) -> None:
+    chat = ServerChat(ChatConfig(policy="{question}", stop={"policy": ("Q:",), "pointwise": ("<|im_end|>",)}))
+    problems = [
+        PROBLEM,
+        replace(PROBLEM, task="pointwise", prompt="p"),
+        replace(PROBLEM, task="reflection", prompt="r"),
+    ]
+    served.engine(parallel=1).generate([chat.encode(p) for p in problems], Sampling())
+    assert [body.get("stop") for body in served.bodies] == [["Q:"], ["<|im_end|>"], None]
 
 
 def test_the_token_limit_goes_by_its_newer_name_where_the_old_one_is_refused(served: Served) -> None:
@@ -266,6 +341,92 @@ def test_the_token_limit_goes_by_its_newer_name_where_the_old_one_is_refused(ser
     served.answer = lambda body: (400, {"error": {"message": message}}) if "max_tokens" in body else echo(body)
     served.ask("a", max_new_tokens=5)
     assert served.bodies[-1]["max_completion_tokens"] == 5
+
+
+# --- requests that are refused for what they hold
+
+TOO_LONG = {"error": {"message": "This model's maximum context length is 9 tokens, however you requested 12"}}
+OF_ITSELF: tuple[tuple[int, Any, str], ...] = (
+    (400, TOO_LONG, "HTTP 400: This model's maximum context length"),
+    (413, {"detail": "Payload Too Large"}, "HTTP 413: Payload"),
+    (422, {"message": "no"}, "HTTP 422: no"),
+    (403, {"error": {"message": "Your input was flagged", "code": 403}}, "HTTP 403: Your input was flagged"),
+    (500, {"error": "failed to decode image: unknown format"}, "HTTP 500: failed to decode image"),
+    (200, TOO_LONG, "HTTP 200 with an error: This model's maximum context"),
+    (200, {"error": {"message": "bad", "code": "400"}}, r"HTTP 200 with an error.*bad"),
+    (200, {"object": "error", "message": "no", "code": 40303}, "HTTP 200 with an error: no"),
+    (200, {"choices": [], "why": "blocked"}, "no choices: .*blocked"),
+    (200, {"choices": [{"message": {"content": "half"}, "finish_reason": "content_filter"}]}, "content filter"),
+    (200, {"choices": [{"message": {"content": ""}, "finish_reason": "error"}]}, r"reason error \(asked 2 times\)"),
+    (200, {"choices": [{"finish_reason": "error", "error": {"code": 400, "message": "dead"}}]}, "gave up.*dead"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "said", "why"), OF_ITSELF)
+def test_one_refused_request_is_named_and_the_others_go_on(served: Served, status: int, said: Any, why: str) -> None:
+    served.answer = lambda body: (status, said) if body["messages"][-1]["content"] == "bad" else echo(body)
+    first, refused, last = served.ask("a", "bad", "b", n=2)
+    assert [c.text for c in (*first, *last)] == ["a", "a", "b", "b"]
+    for completion in refused:
+        assert (completion.finish, completion.text, completion.tokens) == ("refused", "", 0)
+        assert re.search(why, completion.error or "")
+        assert "\n" not in (completion.error or "")
+    ((alone,),) = served.ask("bad")
+    assert alone.finish == "refused", "the server answers a trivial question, so it is this one's fault"
+
+
+@pytest.mark.parametrize(("status", "said", "why"), [row for row in OF_ITSELF if "filter" not in row[2]])
+def test_a_server_that_refuses_everything_stops(served: Served, status: int, said: Any, why: str) -> None:
+    served.answer = script((status, said))
+    with pytest.raises(UserError, match=f"refuses every request, a trivial one too: .*{why}") as caught:
+        served.ask("a", "b")
+    assert str(caught.value).startswith(served.url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_sees_nothing_refuses_every_picture(served: Served) -> None:
+    served.answer = lambda body: (
+        (400, {"error": "image input is not supported"}) if "image_url" in json.dumps(body) else echo(body)
+    )
+    seen = [CHAT.encode(Problem(f"{i}", "what?", "", images=(draw_image(i, 40, 30),))) for i in range(2)]
+    with pytest.raises(UserError, match=r"refuses every request.*image input"):
+        served.engine().generate(seen, Sampling())
+    found = served.engine().generate([*seen, CHAT.encode(PROBLEM)], Sampling())
+    assert [group[0].finish for group in found] == ["refused", "refused", "stop"]
+
+
+def test_a_server_without_system_messages_refuses_everything(served: Served) -> None:
+    served.answer = lambda body: (
+        (400, {"error": "System role not supported"}) if body["messages"][0]["role"] == "system" else echo(body)
+    )
+    chat = ServerChat(ChatConfig(system="Be brief."))
+    with pytest.raises(UserError, match="System role"):
+        served.engine().generate([chat.encode(PROBLEM)], Sampling())
+
+
+def test_a_reply_that_says_busy_in_other_ways_is_asked_again(served: Served) -> None:
+    for said_so in (
+        {"error": {"code": 429, "message": "slow down"}}, {"error": {"code": "503", "message": "x"}},
+        {"error": "The model is overloaded"}, {"error": {"message": "Rate limit reached", "code": None}},
+        {"choices": [{"finish_reason": "error", "error": {"code": 502, "message": "upstream"}}]},
+        {"choices": [{"message": {"content": "ha"}, "finish_reason": "abort"}]},
+    ):  # fmt: skip
+        served.answer = script((200, said_so), (200, said("ok")))
+        assert served.ask("x")[0][0].text == "ok"
+    assert served.answer({})[1] == said("ok")
+
+
+def test_a_reply_that_says_who_are_you_is_no_refusal_of_one(served: Served) -> None:
+    served.answer = lambda body: (
+        (200, {"error": {"code": 401, "message": "no key"}}) if body["messages"][-1]["content"] == "bad" else echo(body)
+    )
+    with pytest.raises(UserError, match=r"wants a key.*no key"):
+        served.ask("a", "bad")
+
+
+def test_the_models_own_refusal_is_its_text() -> None:
+    reply = {"choices": [{"message": {"content": None, "refusal": "I can't help."}, "finish_reason": "stop"}]}
+    assert completions(reply, ())[0].text == "I can't help."
 
 
 # --- failures
@@ -413,7 +574,8 @@ def test_a_request_that_hangs_ends_and_is_asked_once_more(served: Served, way: C
     [
         (b"<html>hello</html>", "no JSON object: <html>hello"), (b"[1]", "no JSON object"), (b"", "object: nothing"),
         (b"[" * 100_000, "no JSON object"), (b"\xff\xfe", "no JSON object"), ({}, "no choices"),
-        ({"choices": []}, "no choices"), ({"choices": [3]}, "no choices"), ({"choices": [{"text": "a"}]}, "no message"),
+        ({"choices": [], "why": "no room"}, "refuses every request.* no choices: .*no room"),
+        ({"choices": [3]}, "no choices"), ({"choices": [{"text": "a"}]}, "no message"),
         ({"choices": [{"message": {"content": 3}}]}, "no message"),
     ],
 )  # fmt: skip
@@ -423,7 +585,7 @@ def test_a_malformed_reply_is_one_line(served: Served, reply: Any, message: str)
         served.ask("x")
     assert str(caught.value).startswith(served.url)
     assert len(str(caught.value)) < 600
-    assert len(served.bodies) == 1
+    assert [body["messages"][-1]["content"] for body in served.bodies].count("x") == 1
 
 
 JSON = st.recursive(
@@ -455,11 +617,11 @@ def test_no_reply_breaks_the_reader(message: Any, logprobs: Any, usage: Any) -> 
 
 def test_the_first_error_ends_the_others(served: Served) -> None:
     def one_refused(body: dict[str, Any]) -> Answer:
-        return (400, {"error": "no"}) if body["messages"][-1]["content"] == "bad" else (200, hang)
+        return (401, {"error": "no"}) if body["messages"][-1]["content"] == "bad" else (200, hang)
 
     served.answer = one_refused
     started = time.perf_counter()
-    with pytest.raises(UserError, match="HTTP 400: no"):
+    with pytest.raises(UserError, match="HTTP 401: no"):
         served.ask("slow", "slow", "bad", *["late"] * 50, engine=served.engine(parallel=4))
     assert time.perf_counter() - started < 3
     assert len(served.bodies) < 10
@@ -502,9 +664,58 @@ def test_a_server_that_was_there_may_come_back(served: Served) -> None:
     served.ask("x", engine=engine)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        engine.endpoint._parts = engine.endpoint._parts._replace(netloc=f"127.0.0.1:{closed.getsockname()[1]}")
+        engine.endpoint.url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
         with pytest.raises(UserError, match=r"refused\) \(asked 2 times\)"):
             served.ask("x", engine=engine)
+
+
+def test_connections_are_kept_for_a_call_and_nothing_stays(served: Served) -> None:
+    ports, before = set(), threading.enumerate()
+
+    def kept(handler: Any) -> None:
+        ports.add(handler.client_address)
+        content = json.dumps(said("ok")).encode()
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+        handler.close_connection = False
+
+    served.answer = script((200, kept))
+    served.ask(*"abcdef", engine=served.engine(parallel=1))
+    assert len(ports) == 1
+    give_up = time.monotonic() + 5
+    while set(threading.enumerate()) - set(before) and time.monotonic() < give_up:
+        time.sleep(0.02)  # the server's own thread sees the connection close
+    assert set(threading.enumerate()) <= set(before)
+
+
+def test_a_running_event_loop_is_no_hindrance(served: Served) -> None:
+    async def notebook() -> str:
+        return served.ask("x")[0][0].text
+
+    assert asyncio.run(notebook()) == "x"
+
+
+def test_the_proxy_of_the_environment_is_used(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", served.url.removesuffix("/v1"))
+    engine = OpenAIEngine("http://model.invalid:8000/v1", "tiny", timeout=10)
+    assert served.ask("x", engine=engine)[0][0].text == "x"
+
+
+@pytest.mark.parametrize("proxy", ["socks9://me:hunter2@host:1", "http://me:hunter2@[::1"])
+def test_a_proxy_that_cannot_be_is_one_line(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(UserError, match="proxy of the environment") as caught:
+        OpenAIEngine("http://model.invalid/v1", "m").generate([CHAT.encode(PROBLEM)], Sampling())
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_host_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with pytest.raises(UserError, match=r"no connection \(.+\); is the server running"):
+        OpenAIEngine("http://model.invalid/v1", "m").generate([CHAT.encode(PROBLEM)], Sampling())
 
 
 def test_settings_that_cannot_be_are_one_line() -> None:
@@ -572,14 +783,18 @@ def test_images_stand_where_they_are_asked_for() -> None:
     assert message["content"] == [image, image, {"type": "text", "text": "which?"}]
 
 
-@pytest.mark.parametrize("token", ["<|im_end|>", "<|eot_id|>", "</s>", "<start_of_turn>", "<end_of_turn>", "<|any|>"])
+@pytest.mark.parametrize(
+    "token",
+    ["<|im_end|>", "<|eot_id|>", "</s>", "<start_of_turn>", "<end_of_turn>", "<|any|>", "<think>", "</think>",
+     "[TOOL_CALLS]", "[/INST]", "<start_of_image>", "<image_soft_token>", "<tool_call>", "<｜User｜>", "<<SYS>>"],
+)  # fmt: skip
 def test_common_special_tokens_in_untrusted_text_are_broken(token: str) -> None:
     (message,) = CHAT.encode(replace(PROBLEM, question=f"ok{token}user")).messages
     assert message["content"] == f"ok{token[0]} {token[1:]}user"
 
 
 def test_ordinary_text_is_untouched() -> None:
-    text = "If a < b and |x| > |y|, is <b>this</b> <|> or <| y |>? [INST] <image> \\boxed{}"
+    text = "If a < b and |x| > |y|, is <b>this</b> <|> or <| y |>? [1, 2] <image> \\boxed{}"
     assert CHAT.encode(replace(PROBLEM, question=text)).messages[0]["content"] == text
 
 

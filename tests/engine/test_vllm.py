@@ -150,6 +150,15 @@ def test_sampling_is_said_in_vllms_words(model_path: str) -> None:
     }  # fmt: skip
 
 
+def test_stop_strings_of_a_prompt_go_with_it_and_special_tokens_as_tokens(model_path: str) -> None:
+    facts = facts_of(tiny_config(model_path))
+    end = facts.chat.tokenizer.convert_tokens_to_ids("<pad>")
+    assert end not in facts.ends
+    found = sampling_arguments(Sampling(stop=("Q:",)), facts, ("<pad>", "\n\n"))
+    assert found["stop"] == ["Q:", "<pad>", "\n\n"]
+    assert found["stop_token_ids"] == [*facts.ends, end]
+
+
 def test_an_output_becomes_a_completion() -> None:
     tops = [{4: SimpleNamespace(logprob=-0.5), 9: SimpleNamespace(logprob=-0.1)}, {2: SimpleNamespace(logprob=-1)}]
     output = SimpleNamespace(text="hi", token_ids=[4, 2], logprobs=tops, finish_reason="stop")

@@ -118,6 +118,7 @@ def _shown(
 def finish(exams: Sequence[Exam], rows: Sequence[Row], config: Config, out: Output | None) -> Mapping[str, Any]:
     """Add up, show and write what was found; rows from before that lack a protocol's grade get it here."""
     from spark_rl.evals.grading import grade
+    from spark_rl.evals.rowfile import REFUSED
     from spark_rl.evals.totals import results
     from spark_rl.report.evaluation import evaluation_tables
     from spark_rl.verify import Verifier
@@ -127,6 +128,13 @@ def finish(exams: Sequence[Exam], rows: Sequence[Row], config: Config, out: Outp
             grade([row for row in rows if row["source"] == exam.name], exam, verifier)
     found = {exam.name: results(exam, rows) for exam in exams}
     console.print(*evaluation_tables(found))
+    for exam in exams:
+        refused = [row for row in rows if row["source"] == exam.name and row["status"] == REFUSED]
+        if refused:
+            say(
+                f"{len(refused):,} of {exam.name} refused by the server, scored 0: the first, {refused[0]['id']}, "
+                f"because of {refused[0].get('error')}"
+            )
     if out is not None:
         from spark_rl.evals.rowfile import write_parquet
         from spark_rl.report.metrics import write_atomically

@@ -112,6 +112,7 @@ def open_grader(
     if arguments.grader is None:
         return (), None
     from spark_rl.engine.base import Sampling
+    from spark_rl.inference import warn_of_refusals
     from spark_rl.problem import Problem
 
     engine: Engine = reasoner.engine
@@ -119,11 +120,13 @@ def open_grader(
     if arguments.grader != "self":
         server, chat = open_server(arguments.grader, arguments.grader_model, config)
         engine, label = server, server.model
-    sampling = Sampling(1, 0.0, config.inference.max_new_tokens, config.seed, chat.stop)
+    sampling = Sampling(1, 0.0, config.inference.max_new_tokens, config.seed)
 
-    def ask(turns: Sequence[str]) -> list[str]:
+    def ask(turns: Sequence[str]) -> list[str | None]:
         prompts = [chat.encode(Problem(id="grading", question="", answer="", prompt=turn)) for turn in turns]
-        return [completions[0].text for completions in engine.generate(prompts, sampling)]
+        replies = [completions[0] for completions in engine.generate(prompts, sampling)]
+        warn_of_refusals(replies, "grade")
+        return [None if reply.finish == "refused" else reply.text for reply in replies]
 
     return (label,), ask
 

@@ -23,7 +23,7 @@ class Sampling:
     seed: int = 0
     """Same prompts, same sampling, same weights: same completions."""
     stop: tuple[str, ...] = ()
-    """Strings that end a completion; they are cut from its text but kept in its tokens."""
+    """Strings that end a completion, beside those of its prompt; they are cut from its text but kept in its tokens."""
 
 
 class Engine(Protocol):

@@ -35,9 +35,14 @@ class ReplyError(ValueError):
 
 
 def body(
-    model: str, messages: Sequence[Mapping[str, Any]], sampling: Sampling, refused: Collection[str], limit: str
+    model: str,
+    messages: Sequence[Mapping[str, Any]],
+    sampling: Sampling,
+    without: Collection[str] = (),
+    limit: str = "max_tokens",
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A chat-completions request; ``refused`` is left out, ``limit`` is what the token limit is called."""
+    """A chat-completions request; ``without`` is left out, ``limit`` is what the token limit is called."""
     request: dict[str, Any] = {
         "model": model, "messages": list(messages), "temperature": sampling.temperature,
         limit: sampling.max_new_tokens, "top_p": 1, "logprobs": True,
@@ -47,21 +52,24 @@ def body(
         request["n"] = sampling.n
     if sampling.stop:
         request["stop"] = list(sampling.stop)
-    return {name: value for name, value in request.items() if name not in refused}
+    if template_arguments:
+        request["chat_template_kwargs"] = dict(template_arguments)
+    return {name: value for name, value in request.items() if name not in without}
 
 
 def completions(reply: Mapping[str, Any], stop: Sequence[str]) -> list[Completion]:
     """What a reply holds: one completion a choice, at least one.
 
     The reply counts tokens for all its choices together; they are shared out by the log-probabilities of each, or by
-    the length of the texts. A server that counts nothing and gives no log-probabilities leaves 0.
+    the length of the texts. A server that counts nothing and gives no log-probabilities leaves 0. What a content filter
+    withheld is ``refused``, the whole response: what it left is not what the model said.
 
     Raises:
         ReplyError: it is no reply to a chat.
     """
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
-        raise ReplyError("the reply holds no choices; is it a server of chat completions?")
+        raise ReplyError("the reply holds no choices, is it a server of chat completions?")
     texts = [_text(choice) for choice in choices]
     logprobs = [_logprobs(choice) for choice in choices]
     weights = [float(len(each)) for each in logprobs] if all(logprobs) else [float(len(text)) for text in texts]
@@ -71,12 +79,19 @@ def completions(reply: Mapping[str, Any], stop: Sequence[str]) -> list[Completio
         shares(total, weights) if isinstance(total, int) and 0 <= total < 2**53 else [len(each) for each in logprobs]
     )
     return [
-        Completion(
+        refused("the content filter of the server withheld the response")
+        if choice.get("finish_reason") == "content_filter"
+        else Completion(
             text[: min((text.index(s) for s in stop if s in text), default=len(text))], (), each,
             "length" if choice.get("finish_reason") == "length" else "stop", count,
         )
         for choice, text, each, count in zip(choices, texts, logprobs, counts, strict=True)
     ]  # fmt: skip
+
+
+def refused(why: str) -> Completion:
+    """What stands for a response that a server refuses to give."""
+    return Completion("", (), (), "refused", 0, why)
 
 
 def shares(total: int, weights: Sequence[float]) -> list[int]:
@@ -131,12 +146,13 @@ def _text(choice: Mapping[str, Any]) -> str:
     if isinstance(message, dict):
         content = message.get("content")
         if content is None:
-            return ""
+            said = message.get("refusal")  # the model's own words, apart from an answer
+            return said if isinstance(said, str) else ""
         if isinstance(content, list):
             content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
         if isinstance(content, str):
             return content
-    raise ReplyError("a choice of the reply holds no message; is it a server of chat completions?")
+    raise ReplyError("a choice of the reply holds no message, is it a server of chat completions?")
 
 
 def _logprobs(choice: Mapping[str, Any]) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spark_rl.chat import Prompt
+from spark_rl.chat import Prompt, end_tokens
 from spark_rl.engine import attention
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.cache import RolloutCache
@@ -93,6 +93,8 @@ class EmbeddedEngine:
         longest = batch.tokens_PS.shape[1]
         pad_R = (longest - batch.seen_PS.sum(-1)).repeat_interleave(n)
         next_R = batch.next_P.repeat_interleave(n)
+        stop_P = [(*sampling.stop, *prompt.stop) for prompt in prompts]
+        ends_RE = self._ends(stop_P).repeat_interleave(n, dim=0)
 
         # 2. Decode. ``row_R`` says which completion each live row is; it shrinks as rows finish.
         rows = len(prompts) * n
@@ -108,8 +110,9 @@ class EmbeddedEngine:
             logprobs_RT[row_R, step] = logprob_R
             length_R[row_R[alive_R]] = step + 1
             ended_R = torch.isin(token_R, self.eos)
-            if sampling.stop:
-                ended_R = ended_R | self._stops(tokens_RT[row_R, : step + 1], sampling.stop)
+            if any(stop_P):
+                ended_R = ended_R | (token_R[:, None] == ends_RE[row_R]).any(-1)
+                ended_R = ended_R | self._stops(tokens_RT[row_R, : step + 1], [stop_P[r // n] for r in row_R.tolist()])
             stopped_R[row_R[alive_R & ended_R]] = True
             alive_R = alive_R & ~ended_R
             living = int(alive_R.sum())
@@ -124,21 +127,31 @@ class EmbeddedEngine:
 
         # 3. Read the completions off.
         return [
-            self._completion(tokens[:length], logprobs[:length], stopped, sampling)
-            for tokens, logprobs, length, stopped in zip(
-                tokens_RT.tolist(), logprobs_RT.tolist(), length_R.tolist(), stopped_R.tolist(), strict=True
+            self._completion(tokens[:length], logprobs[:length], stopped, stop_P[row // n])
+            for row, (tokens, logprobs, length, stopped) in enumerate(
+                zip(tokens_RT.tolist(), logprobs_RT.tolist(), length_R.tolist(), stopped_R.tolist(), strict=True)
             )
         ]
 
-    def _stops(self, tokens_RT: Tensor, stop: Sequence[str]) -> Tensor:
-        """(R,) whether the text of a row's last tokens holds a stop string."""
-        window = max(STOP_WINDOW, *(len(s.encode()) for s in stop))  # a token is at least one byte
-        tails = (self.decode(row) for row in tokens_RT[:, -window:].tolist())
-        return torch.tensor([any(s in tail for s in stop) for tail in tails], device=tokens_RT.device)
+    def _ends(self, stop_P: Sequence[Sequence[str]]) -> Tensor:
+        """(P, E) ids of each prompt's stop strings that are special tokens, which text never shows; -1 for none."""
+        found = [end_tokens(self.loaded.tokenizer, stop) for stop in stop_P]
+        most = max(map(len, found))
+        return torch.tensor(
+            [[*ends, *[-1] * (most - len(ends))] for ends in found], dtype=torch.long, device=self.loaded.device
+        )
 
-    def _completion(self, tokens: list[int], logprobs: list[float], stopped: bool, sampling: Sampling) -> Completion:
+    def _stops(self, tokens_RT: Tensor, stop_R: Sequence[Sequence[str]]) -> Tensor:
+        """(R,) whether the text of a row's last tokens holds one of its stop strings."""
+        window = max((STOP_WINDOW, *(len(s.encode()) for stop in stop_R for s in stop)))  # a token is a byte or more
+        tails = tokens_RT[:, -window:].tolist()
+        texts = [self.decode(tail) if stop else "" for tail, stop in zip(tails, stop_R, strict=True)]
+        found = [any(s in text for s in stop) for text, stop in zip(texts, stop_R, strict=True)]
+        return torch.tensor(found, device=tokens_RT.device)
+
+    def _completion(self, tokens: list[int], logprobs: list[float], stopped: bool, stop: Sequence[str]) -> Completion:
         text = self.decode(tokens)
-        cuts = [text.index(s) for s in sampling.stop if s in text]
+        cuts = [text.index(s) for s in stop if s in text]
         text = text[: min(cuts)] if cuts else text
         return Completion(text, tuple(tokens), tuple(logprobs), "stop" if stopped else "length")
 

@@ -1,29 +1,36 @@
 """Talking to an OpenAI-compatible server over HTTP: one request, its time limit, its repetitions, its errors.
 
-What may pass by itself is asked again with growing pauses: 408, 425, 429, every 5xx, lost connections, and once a
-request that got no whole reply in time. Everything else is one line that begins with the server's address. A server
-that could not be reached the first time is not asked again: the address is more likely wrong than the server down.
+What may pass by itself is asked again with growing pauses: 408, 425, 429, 5xx, lost connections, and once a request
+that got no whole reply in time or whose response the server gave up. A reply of status 200 that holds an error is that
+error. Everything else is one line that begins with the server's address. A server that could not be reached the first
+time is not asked again: the address is more likely wrong than the server down.
+
+A refusal of what one request holds (its length, its image, a content filter) is a :class:`RefusedError`, which says
+nothing of the next request; :mod:`spark_rl.engine.refusals` tells them apart.
 
 Redirects are not followed, so the key goes nowhere else. It is in no message either, not even where a server repeats
 it.
 
-Standard library only. Proxies are those of the environment (``http_proxy``, ``https_proxy``, ``no_proxy``).
+httpx makes the connections, keeps them for the length of one :meth:`Endpoint.run` and takes proxies from the
+environment (``http_proxy``, ``https_proxy``, ``all_proxy``, ``no_proxy``). Certificates are checked against the
+system's store.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import os
 import ssl
-from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException, HTTPSConnection, IncompleteRead
-from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
-from spark_rl.engine.cancel import Cancel, NoAnswerError
+import anyio
+import httpx
+from anyio.from_thread import start_blocking_portal
+
+from spark_rl.engine import refusals
 from spark_rl.errors import UserError
 
 CONNECT_SECONDS = 20.0
@@ -36,8 +43,10 @@ MOST_BYTES = 256_000_000
 """Longer replies are refused."""
 QUOTED = 300
 """Characters of a server's own words in an error."""
+READ = 10 * QUOTED
+"""Characters of them that are searched for what it refuses."""
 
-_PASSING = frozenset((408, 425, 429))
+_Found = TypeVar("_Found")
 
 
 class EndpointError(UserError):
@@ -46,9 +55,13 @@ class EndpointError(UserError):
     def __init__(self, message: str, status: int | None = None, said: str = "") -> None:
         super().__init__(message)
         self.status = status
-        """The HTTP status, if there was a reply."""
+        """The HTTP status, or the one that an error in the reply names; ``None`` if there was no reply."""
         self.said = said
         """The server's own words."""
+
+
+class RefusedError(EndpointError):
+    """The server refuses a request for what it holds, and may well answer the next one."""
 
 
 class Endpoint:
@@ -67,141 +80,155 @@ class Endpoint:
             UserError: the address or the key can't be used.
         """
         parts = _address(url)
-        self._parts = parts
         path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
-        self._path = path
         self.url = f"{parts.scheme}://{parts.netloc}{path}"
         self.timeout, self.retries, self.api_key_env = timeout, retries, api_key_env
         self._key = _key(api_key_env)
-        self._trust = ssl.create_default_context() if parts.scheme == "https" else None
+        self._trust = ssl.create_default_context()
         self._reached = False
 
-    def ask(self, path: str, body: Mapping[str, Any] | None = None, cancel: Cancel | None = None) -> dict[str, Any]:
+    def run(self, work: Callable[[httpx.AsyncClient], Awaitable[_Found]]) -> _Found:
+        """What ``work`` makes of a client, whose connections are closed afterwards.
+
+        It is done in a thread of its own, so that it can be called where an event loop runs already (a notebook).
+        Ctrl-C here cancels it there.
+
+        Raises:
+            UserError: the proxy of the environment can't be used.
+        """
+
+        async def whole() -> _Found:
+            async with self._client() as client:
+                return await work(client)
+
+        with start_blocking_portal("asyncio") as portal:
+            return portal.call(whole)
+
+    async def ask(self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The JSON object that the server replies to ``body``, or to a plain GET without one.
 
         Raises:
+            RefusedError: it refuses what ``body`` holds.
             EndpointError: it can't be reached, refuses, or replies with something else.
-            AbandonedError: ``cancel`` was used.
         """
-        cancel = cancel or Cancel()
-        failures = timeouts = 0
+        failures = once = 0
         while True:
-            wanted = 0.0
+            wanted, own = 0.0, False
             try:
-                status, wanted, content = self._exchange(path, body, cancel)
+                with anyio.fail_after(self.timeout):
+                    status, wanted, content = await self._exchange(client, path, body)
             except TimeoutError:
-                timeouts += 1
+                once += 1
                 why = f"no whole reply within {self.timeout:g} s"
-            except NoAnswerError as error:
-                why = f"no connection ({error})"
+            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+                why = f"no connection ({_reason(error)})"
                 if not self._reached:
                     raise self._error(f"{why}; is the server running, and is this its address?") from None
-            except (OSError, HTTPException) as error:
-                why = f"the connection was lost ({getattr(error, 'strerror', None) or type(error).__name__})"
+            except httpx.RequestError as error:
+                why = f"the connection was lost ({type(error).__name__})"
             else:
                 self._reached = True
-                if status == 200:
-                    return self._object(content)
-                said = self._said(content)
-                if (status not in _PASSING and status < 500) or "insufficient_quota" in said:
-                    raise self._refusal(status, said)
-                why = f"HTTP {status}: {said}"
+                found = _read(content)
+                if status != 200:
+                    failed: refusals.Failure | None = refusals.of_status(status, found)
+                elif isinstance(found, dict):
+                    failed = refusals.of_reply(found)
+                else:
+                    raise self._error(f"the reply is no JSON object: {self.quoted(str(found))}")
+                if failed is None:
+                    assert isinstance(found, dict), "anything else was an error above"
+                    return found
+                if not failed.passes:
+                    raise self._refusal(failed)
+                own = failed.own
+                once += failed.once
+                why = f"{failed.what}: {self.quoted(failed.words)}"
             failures += 1
-            if failures > self.retries or timeouts > 1:
+            if failures > self.retries or once > 1:
                 times = "once" if failures == 1 else f"{failures} times"
-                raise self._error(f"{why} (asked {times})")
-            cancel.pause(min(LONGEST_PAUSE, max(wanted, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))))
+                kind = RefusedError if own else EndpointError
+                raise kind(f"{self.url}: {why} (asked {times})")
+            await anyio.sleep(min(LONGEST_PAUSE, max(wanted, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))))
 
-    def _exchange(self, path: str, body: Mapping[str, Any] | None, cancel: Cancel) -> tuple[int, float, bytes]:
+    async def _exchange(
+        self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any] | None
+    ) -> tuple[int, float, bytes]:
         """Status, seconds to wait before asking again as the server has it, and content."""
-        connection, target, headers = self._connection(f"{self._path}{path}")
-        headers |= {"Accept": "application/json", "Connection": "close", "User-Agent": "spark-rl"}
+        url, headers = f"{self.url}{path}", {"Content-Type": "application/json"}
+        if body is None:
+            request = client.stream("GET", url)
+        else:  # ASCII, because a text may hold lone surrogates
+            request = client.stream("POST", url, content=json.dumps(body).encode("ascii"), headers=headers)
+        content = bytearray()
+        async with request as response:
+            async for piece in response.aiter_bytes():
+                content += piece
+                if len(content) > MOST_BYTES:
+                    raise self._error(f"a reply of more than {MOST_BYTES / 1e6:.0f} MB")
+        return response.status_code, _seconds(response.headers.get("Retry-After")), bytes(content)
+
+    def _client(self) -> httpx.AsyncClient:
+        headers = {"Accept": "application/json", "User-Agent": "spark-rl"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        payload = None
-        if body is not None:
-            payload = json.dumps(body).encode("ascii")
-            headers["Content-Type"] = "application/json"
-        with cancel.watching(connection, self.timeout) as line:
-            line.open()
-            cancel.check()
-            assert connection.sock is not None
-            connection.sock.settimeout(self.timeout)
-            connection.request("GET" if payload is None else "POST", target, payload, headers)
-            with connection.getresponse() as response:  # it keeps the socket open when it is cut off half-read
-                content = response.read(MOST_BYTES + 1)
-                missing = response.length
-            if len(content) > MOST_BYTES:
-                raise self._error(f"a reply of more than {MOST_BYTES / 1e6:.0f} MB")
-            if missing:
-                raise IncompleteRead(content, missing)
-        return response.status, _seconds(response.headers.get("Retry-After")), content
-
-    def _connection(self, path: str) -> tuple[HTTPConnection, str, dict[str, str]]:
-        """A connection not yet made, what to ask it for, and headers for a proxy."""
-        parts = self._parts
-        host = parts.hostname or ""
-        limit = min(CONNECT_SECONDS, self.timeout)
-
-        def to(host: str, port: int | None) -> HTTPConnection:
-            if self._trust is None:
-                return HTTPConnection(host, port, timeout=limit)
-            return HTTPSConnection(host, port, timeout=limit, context=self._trust)
-
-        proxy = None if proxy_bypass(host) else getproxies().get(parts.scheme)
-        if proxy is None:
-            return to(host, parts.port), path, {}
-        via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        word = f"{unquote(via.username or '')}:{unquote(via.password or '')}".encode()
-        headers = {"Proxy-Authorization": f"Basic {base64.b64encode(word).decode()}"} if via.username else {}
-        connection = to(via.hostname or "", via.port or 80)
-        if parts.scheme == "http":
-            return connection, f"http://{parts.netloc}{path}", headers
-        connection.set_tunnel(host, parts.port, headers)
-        return connection, path, {}
-
-    def _object(self, content: bytes) -> dict[str, Any]:
+        limit = httpx.Timeout(None, connect=min(CONNECT_SECONDS, self.timeout))
+        unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         try:
-            found = json.loads(content)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise self._error(f"the reply is no JSON object: {self._quoted(content)}")
-        return found
+            return httpx.AsyncClient(verify=self._trust, headers=headers, timeout=limit, limits=unlimited)
+        except (ImportError, ValueError, httpx.InvalidURL):  # their words may hold the proxy's password
+            raise UserError(
+                f"{self.url}: the proxy of the environment can't be used; http_proxy, https_proxy and all_proxy are "
+                "addresses such as http://host:3128, or unset"
+            ) from None
 
-    def _said(self, content: bytes) -> str:
-        """The server's own words for what went wrong, with its code."""
-        try:
-            found: Any = json.loads(content)
-        except (ValueError, RecursionError):
-            return self._quoted(content)
-        if isinstance(found, dict):
-            found = found.get("error", found)
-        if isinstance(found, dict):
-            words = next((found[name] for name in ("message", "detail") if name in found), found)
-            code = found.get("code")
-            found = f"{words} ({code})" if isinstance(code, str) and code not in str(words) else words
-        return self._quoted(str(found).encode())
-
-    def _quoted(self, content: bytes) -> str:
-        """The beginning of a reply on one line, the key taken out."""
-        text = " ".join(content[: 100 * QUOTED].decode("utf-8", "replace").split())
-        if self._key:
-            text = text.replace(self._key, "***")
+    def quoted(self, text: str) -> str:
+        """The beginning of a server's words on one line, the key taken out."""
+        text = self._said(text)
         return (text if len(text) <= QUOTED else f"{text[:QUOTED]}...") or "nothing"
 
-    def _refusal(self, status: int, said: str) -> EndpointError:
+    def _said(self, text: str) -> str:
+        text = " ".join(text[: 10 * READ].split())
+        return (text.replace(self._key, "***") if self._key else text)[:READ]
+
+    def _refusal(self, failed: refusals.Failure) -> EndpointError:
+        status, said = failed.status, self._said(failed.words)
+        what = f"{failed.what}: {self.quoted(failed.words)}"
+        if failed.own:
+            return RefusedError(f"{self.url}: {what}", status, said)
         if status in {401, 403}:
             name = self.api_key_env
             mend = f"it refuses the key in ${name}" if self._key else f"it wants a key; put it into ${name}"
-            return self._error(f"{mend} (HTTP {status}: {said})", status, said)
+            return self._error(f"{mend} ({what})", status, said)
         if 300 <= status < 400:
             return self._error(f"it sends requests elsewhere (HTTP {status}); give the address it names", status, said)
-        hint = "; the address usually ends in /v1" if status == 404 and not self._path.endswith("/v1") else ""
-        return self._error(f"HTTP {status}: {said}{hint}", status, said)
+        hint = "; the address usually ends in /v1" if status == 404 and not self.url.endswith("/v1") else ""
+        return self._error(f"{what}{hint}", status, said)
 
     def _error(self, what: str, status: int | None = None, said: str = "") -> EndpointError:
         return EndpointError(f"{self.url}: {what}", status, said)
+
+
+def _read(content: bytes) -> Any:
+    """The JSON, or the text of what is none."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return content[: 10 * READ].decode("utf-8", "replace")
+
+
+def _reason(error: BaseException) -> str:
+    """Why there is no connection, in the words of the system where some error behind this one has them."""
+    words, behind = "", [error]
+    for found in behind:
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return f"its certificate can't be trusted: {found.verify_message}"
+        if isinstance(found, OSError) and found.errno is not None:
+            own = found.errno < 0 or isinstance(found, ssl.SSLError)  # numbers that are not the system's
+            words = str(found.strerror) if own else os.strerror(found.errno)
+        further = found.exceptions[0] if isinstance(found, BaseExceptionGroup) else found.__cause__ or found.__context__
+        if further is not None and len(behind) < 20:
+            behind.append(further)
+    return words or str(error) or type(error).__name__
 
 
 def _address(url: str) -> SplitResult:

@@ -11,9 +11,13 @@ Departures from what the embedded engine promises, each the server's doing:
   is not finite.
 - ``top_p`` is sent as 1. Other truncation and penalties are the server's settings (start vLLM with
   ``--generation-config vllm``, or it takes the model's own).
-- A server that refuses ``logprobs``, ``seed`` or ``top_p`` by name is asked without; without a seed, sampling does not
-  repeat.
-- Special tokens in untrusted text are broken in their common forms only, because the tokenizer is not at hand.
+- A server that refuses ``logprobs``, ``seed``, ``top_p``, ``temperature``, ``stop`` or ``n`` by name is asked without,
+  which is said once: without a seed sampling does not repeat, without a temperature the server's own holds, without
+  ``n`` each response is a request.
+- A request that is refused for what it holds gives completions that are ``refused``, with the server's words; a server
+  that then refuses a trivial question too refuses everything, which is an error.
+- Control tokens in untrusted text are broken in their common forms only, because the tokenizer is not at hand.
+- Stop strings are passed on as they are, special tokens too; whether a server sees those is the server's affair.
 - Reasoning that the server keeps apart from the answer is not in the text, though its tokens are counted.
 
 API: https://platform.openai.com/docs/api-reference/chat/create
@@ -21,29 +25,39 @@ API: https://platform.openai.com/docs/api-reference/chat/create
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx
+from PIL import Image
 
 from spark_rl.chat import MARKER, TURN_ENDS, ChatError, Prompt, chat_messages, check_policy, user_turn
 from spark_rl.config import ChatConfig, ImagesConfig
 from spark_rl.engine.base import Sampling
-from spark_rl.engine.cancel import Cancel
-from spark_rl.engine.dialect import ReplyError, body, completions, data_url
-from spark_rl.engine.endpoint import Endpoint, EndpointError
+from spark_rl.engine.dialect import ReplyError, body, completions, data_url, refused
+from spark_rl.engine.endpoint import Endpoint, EndpointError, RefusedError
+from spark_rl.engine.refusals import OPTIONAL, parameters, wants_other_limit
 from spark_rl.errors import UserError
 from spark_rl.problem import Completion, Problem
+from spark_rl.recycle.candidate import CONTROL_TOKEN
 from spark_rl.rollout import stream_seed
 
-OPTIONAL = ("logprobs", "seed", "top_p")
-"""What a request can do without, if the server refuses it."""
+logger = logging.getLogger(__name__)
 
+TRIVIAL = "What is 1+1?"
+"""Asked of a server that has refused everything it was asked."""
+
+_IMAGE = re.escape(MARKER)
 _CONTROL = re.compile(
-    "|".join((r"<\|[^<>|\s]{1,40}\|>", r"</?s>", "<start_of_turn>", *(re.escape(end) for end in TURN_ENDS)))
+    rf"(?!{_IMAGE}|<\|\s)(?:{CONTROL_TOKEN.pattern}|<\|[^<>|\s]{{1,40}}\|>|" + "|".join(map(re.escape, TURN_ENDS)) + ")"
 )
-"""Special tokens of common templates."""
+"""Control tokens of common templates. The marker of an image stays, as it does in a local chat."""
 
 
 class ServerChat:
@@ -56,11 +70,6 @@ class ServerChat:
         check_policy(config)
         self.config = config
 
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """Strings that end a response."""
-        return self.config.stop
-
     def encode(self, problem: Problem, system: str | None = None) -> Prompt:
         """The problem as messages. Its tokens are not known here: ``token_ids`` is empty, ``text`` the user's turn.
 
@@ -68,7 +77,7 @@ class ServerChat:
         """
         turn = user_turn(problem, self.config, _CONTROL)
         messages = chat_messages(turn, self.config.system if system is None else system)
-        return Prompt(MARKER.join(turn), (), tuple(messages), problem.images)
+        return Prompt(MARKER.join(turn), (), tuple(messages), problem.images, stop=self.config.stop_of(problem.task))
 
 
 class OpenAIEngine:
@@ -95,7 +104,8 @@ class OpenAIEngine:
             parallel: requests under way at the same time.
             timeout: seconds a request may take, with the whole generation in it.
             retries: how often a request that failed for a passing reason is asked again.
-            chat: ``min_pixels`` and ``max_pixels`` of it bound the images that are sent.
+            chat: ``min_pixels`` and ``max_pixels`` of it bound the images that are sent; ``template_arguments`` go
+                with each request.
             images: which images are refused.
 
         Raises:
@@ -110,7 +120,8 @@ class OpenAIEngine:
         self.version = 0
         self._bounds = (chat.min_pixels, chat.max_pixels) if chat else (None, None)
         self._images = images or ImagesConfig()
-        self._refused: set[str] = set()
+        self._template_arguments = chat.template_arguments if chat else {}
+        self._without: set[str] = set()
         self._limit = "max_tokens"
         self.model = model if model is not None else self._only_model()
 
@@ -120,38 +131,41 @@ class OpenAIEngine:
         Raises:
             EndpointError: it can't be reached, or does not say.
         """
-        entries = self.endpoint.ask("/models").get("data")
-        if not isinstance(entries, list) or not all(
-            isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries
-        ):
-            raise EndpointError(f"{self.endpoint.url}: it does not list its models; name one")
-        return [entry["id"] for entry in entries]
+        return self.endpoint.run(self._models)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """``sampling.n`` completions per prompt, several requests at a time.
 
-        The first error, and Ctrl-C, end all requests under way.
+        A request that is refused for what it holds gives ``refused`` completions. The first error, and Ctrl-C, end all
+        requests under way.
 
         Raises:
-            EndpointError: the server can't be reached, refuses, or replies with something else.
+            EndpointError: the server can't be reached, refuses everything, or replies with something else.
             UserError: an image can't be read.
         """
-        cancel = Cancel()
-        seeds = [stream_seed(sampling.seed, number) for number in range(len(prompts))]
-        threads = ThreadPoolExecutor(self.parallel, "spark-rl-request")
+        if not prompts:
+            return []
+        found: list[list[Completion]] = [[] for _ in prompts]
+
+        async def all_of_them(client: httpx.AsyncClient) -> None:
+            slots = anyio.Semaphore(self.parallel)
+
+            async def one(number: int) -> None:
+                async with slots:
+                    own = replace(sampling, seed=stream_seed(sampling.seed, number))
+                    found[number] = await self._complete(client, prompts[number], own)
+
+            async with anyio.create_task_group() as tasks:
+                for number in range(len(prompts)):
+                    tasks.start_soon(one, number)
+            if all(completion.finish == "refused" for group in found for completion in group):
+                await self._try_trivial(client, prompts, sampling, found[0][0].error)
+
         try:
-            asked = [
-                threads.submit(self._complete, prompt, replace(sampling, seed=seed), cancel)
-                for prompt, seed in zip(prompts, seeds, strict=True)
-            ]
-            ended, _ = wait(asked, return_when=FIRST_EXCEPTION)
-            error = next((e for future in asked if future in ended and (e := future.exception())), None)
-            if error is not None:
-                raise error
-            return [future.result() for future in asked]
-        finally:
-            cancel.now()
-            threads.shutdown(wait=False, cancel_futures=True)
+            self.endpoint.run(all_of_them)
+        except ExceptionGroup as errors:  # one, but for requests that fail at the same moment
+            raise errors.exceptions[0] from None
+        return found
 
     def sync(self, source: Any) -> None:
         """Raises :class:`UserError`: the server's weights are not ours to change."""
@@ -160,7 +174,7 @@ class OpenAIEngine:
         )
 
     def close(self) -> None:
-        """Nothing to free: no connection outlives its request."""
+        """Nothing to free: no connection outlives its call."""
 
     def _only_model(self) -> str:
         served = self.list_models()
@@ -168,47 +182,81 @@ class OpenAIEngine:
             raise UserError(f"{self.endpoint.url} serves {_listed(served)}; name the model to ask")
         return served[0]
 
-    def _complete(self, prompt: Prompt, sampling: Sampling, cancel: Cancel) -> list[Completion]:
+    async def _models(self, client: httpx.AsyncClient) -> list[str]:
+        entries = (await self.endpoint.ask(client, "/models")).get("data")
+        if not isinstance(entries, list) or not all(
+            isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries
+        ):
+            raise EndpointError(f"{self.endpoint.url}: it does not list its models; name one")
+        return [entry["id"] for entry in entries]
+
+    async def _complete(self, client: httpx.AsyncClient, prompt: Prompt, sampling: Sampling) -> list[Completion]:
         """``sampling.n`` completions of one prompt. Servers that ignore ``n`` are asked again for the rest."""
-        messages = self._messages(prompt)
+        stop = (*sampling.stop, *prompt.stop)
+        messages = await anyio.to_thread.run_sync(self._messages, prompt) if prompt.images else self._messages(prompt)
         found: list[Completion] = []
         while len(found) < sampling.n:
-            cancel.check()
-            left = replace(sampling, n=sampling.n - len(found), seed=stream_seed(sampling.seed, len(found)))
-            reply = self._reply(messages, left, cancel)
+            seed = stream_seed(sampling.seed, len(found))
+            left = replace(sampling, n=sampling.n - len(found), seed=seed, stop=stop)
             try:
-                found += completions(reply, sampling.stop)
+                reply = await self._reply(client, messages, left)
+                found += completions(reply, stop)
+            except RefusedError as error:
+                why = str(error).removeprefix(f"{self.endpoint.url}: ")
+                return found + [refused(why)] * left.n
             except ReplyError as error:
-                raise EndpointError(f"{self.endpoint.url}: {error}") from None
+                said = self.endpoint.quoted(json.dumps(reply))
+                raise EndpointError(f"{self.endpoint.url}: {error}; it says {said}") from None
         return found[: sampling.n]
 
-    def _reply(self, messages: Sequence[Mapping[str, Any]], sampling: Sampling, cancel: Cancel) -> dict[str, Any]:
-        """The server's reply, asked in the dialect it understands."""
+    async def _reply(
+        self, client: httpx.AsyncClient, messages: Sequence[Mapping[str, Any]], sampling: Sampling
+    ) -> dict[str, Any]:
+        """The server's reply, asked in the dialect it understands: remembered once it has helped."""
+        without, limit = set(self._without), self._limit
         while True:
-            request = body(self.model, messages, sampling, self._refused, self._limit)
+            request = body(self.model, messages, sampling, without, limit, self._template_arguments)
             try:
-                return self.endpoint.ask("/chat/completions", request, cancel)
+                reply = await self.endpoint.ask(client, "/chat/completions", request)
             except EndpointError as error:
-                if not self._adapts(error, request):
-                    raise self._explained(error) from None
+                other = isinstance(error, RefusedError) and limit == "max_tokens" and wants_other_limit(error.said)
+                named = set(parameters(error.said)) & request.keys() if isinstance(error, RefusedError) else set()
+                if not other and not named:
+                    raise await self._explained(client, error) from None
+                without |= named
+                limit = "max_completion_tokens" if other else limit
+            else:
+                self._remember(without, limit)
+                return reply
 
-    def _adapts(self, error: EndpointError, request: Mapping[str, Any]) -> bool:
-        """Whether leaving something out, or calling it by its other name, may mend a refusal."""
-        if error.status not in {400, 422}:
-            return False
-        if "max_tokens" in request and "max_completion_tokens" in error.said:
-            self._limit = "max_completion_tokens"
-            return True
-        refused = [name for name in OPTIONAL if name in request and re.search(rf"\b{name}\b", error.said)]
-        self._refused.update(refused)
-        return bool(refused)
+    def _remember(self, without: set[str], limit: str) -> None:
+        for name in sorted(without - self._without):
+            logger.warning("%s refuses %s and is asked without: %s", self.endpoint.url, name, OPTIONAL[name])
+        self._without |= without
+        self._limit = limit
 
-    def _explained(self, error: EndpointError) -> EndpointError:
+    async def _try_trivial(
+        self, client: httpx.AsyncClient, prompts: Sequence[Prompt], sampling: Sampling, why: str | None
+    ) -> None:
+        """Raises :class:`EndpointError` if the server, which refused all prompts, refuses a trivial one like them too.
+
+        Like them in everything but the question: the settings, the system message, and an image where all have one.
+        """
+        first = prompts[0]
+        seen = (Image.new("RGB", (64, 64), "white"),) if all(prompt.images for prompt in prompts) else ()
+        asked = [message for message in first.messages if message["role"] == "system"]
+        asked += chat_messages(["", TRIVIAL] if seen else [TRIVIAL], None)
+        prompt = replace(first, messages=tuple(asked), images=seen)
+        (answer,) = await self._complete(client, prompt, replace(sampling, n=1))
+        if answer.finish == "refused":
+            raise EndpointError(f"{self.endpoint.url} refuses every request, a trivial one too: {why}")
+
+    async def _explained(self, client: httpx.AsyncClient, error: EndpointError) -> EndpointError:
         """A 404 with the models that there are, if the server tells."""
         if error.status != 404:
             return error
         try:
-            served = self.list_models()
+            served = await self._models(client)
         except EndpointError:
             return error
         if self.model in served:

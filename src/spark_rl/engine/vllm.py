@@ -30,7 +30,7 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-from spark_rl.chat import ChatFormat, Prompt
+from spark_rl.chat import ChatFormat, Prompt, end_tokens
 from spark_rl.config import Config, ConfigError
 from spark_rl.data.images import ImageError
 from spark_rl.engine.base import Sampling
@@ -78,7 +78,10 @@ class VllmEngine:
             UserError: a prompt is too long, or holds an image that can't be used.
         """
         seeded = [replace(sampling, seed=stream_seed(sampling.seed, i)) for i in range(len(prompts))]
-        asked = [self._vllm.SamplingParams(**sampling_arguments(each, self.facts)) for each in seeded]
+        asked = [
+            self._vllm.SamplingParams(**sampling_arguments(each, self.facts, prompt.stop))
+            for each, prompt in zip(seeded, prompts, strict=True)
+        ]
         requests = [request(prompt, self.facts.chat) for prompt in prompts]
         try:
             outputs = self._llm.generate(requests, asked, use_tqdm=False) if requests else []
@@ -175,12 +178,17 @@ def engine_arguments(config: Config, source: str, facts: Facts) -> dict[str, Any
     return arguments
 
 
-def sampling_arguments(sampling: Sampling, facts: Facts) -> dict[str, Any]:
-    """Arguments of ``vllm.SamplingParams``, for one prompt."""
+def sampling_arguments(sampling: Sampling, facts: Facts, stop: Sequence[str] = ()) -> dict[str, Any]:
+    """Arguments of ``vllm.SamplingParams``, for one prompt and its stop strings.
+
+    Those that are special tokens go as tokens, because vLLM looks for strings in text without them.
+    """
+    strings = (*sampling.stop, *stop)
+    ends = end_tokens(facts.chat.tokenizer, strings)
     arguments: dict[str, Any] = {
         "n": sampling.n, "temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens,
         "seed": sampling.seed, "logprobs": 0,  # no others than that of the sampled token
-        "stop": list(sampling.stop), "stop_token_ids": list(facts.ends),
+        "stop": list(strings), "stop_token_ids": list(dict.fromkeys((*facts.ends, *ends))),
     }  # fmt: skip
     if facts.banned:
         arguments["logit_bias"] = dict.fromkeys(facts.banned, -100.0)

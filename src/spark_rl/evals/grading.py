@@ -11,7 +11,7 @@ from typing import Any
 
 from spark_rl.evals.benchmark import Graded, Item, Protocol
 from spark_rl.evals.exam import JUDGED_BY, Exam
-from spark_rl.evals.rowfile import SKIPPED, Row, item_of
+from spark_rl.evals.rowfile import REFUSED, SKIPPED, Row, item_of
 from spark_rl.verify import Verifier
 
 _Given = tuple[Item, dict[str, Any]]
@@ -20,8 +20,8 @@ MISSING = Graded(0.0, None, "no_answer")
 """Of a response that is not there, whatever a protocol makes of an empty text (official POPE takes it for a Yes)."""
 
 
-Judge = Callable[[Sequence[str]], list[str]]
-"""User turns -> a language model's replies."""
+Judge = Callable[[Sequence[str]], Sequence[str | None]]
+"""User turns -> a language model's replies; ``None`` where it was not let answer, which grades nothing."""
 
 
 def answers_of(row: Row) -> Iterator[dict[str, Any]]:
@@ -52,7 +52,8 @@ def grade(
             answer["grades"][name] = asdict(next(found) if id(answer) in graded else MISSING)
     for _, answer in answers:
         main = answer["grades"][exam.main]
-        answer.update(extracted=main["extracted"], status=main["status"], reward=main["score"])
+        status = REFUSED if answer.get("status") == REFUSED else main["status"]
+        answer.update(extracted=main["extracted"], status=status, reward=main["score"])
 
 
 def grade_of(answer: Mapping[str, Any], protocol: str) -> Graded:
@@ -75,7 +76,8 @@ def _ask_judge(name: str, protocol: Protocol, given: Sequence[_Given], judge: Ju
         return
     replies = judge([protocol.ask_judge(item, answer["response"]) for item, answer in fresh])
     for (_, answer), reply in zip(fresh, replies, strict=True):
-        answer["replies"][name] = reply
+        if reply is not None:
+            answer["replies"][name] = reply
 
 
 def _scored(name: str, protocol: Protocol, given: Sequence[_Given], verifier: Verifier) -> list[Graded]:

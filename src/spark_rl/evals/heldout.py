@@ -80,10 +80,8 @@ class HeldOutEvaluation:
     def _pairwise(self) -> Scores:
         reasoner = self.reasoner
         rng = random.Random(stream_seed(reasoner.seed, "pairs"))
-        sampling = Sampling(
-            PAIR_SAMPLES, 1.0, reasoner.config.max_new_tokens, stream_seed(reasoner.seed, "pair-samples"),
-            reasoner.chat.stop,
-        )  # fmt: skip
+        seed = stream_seed(reasoner.seed, "pair-samples")
+        sampling = Sampling(PAIR_SAMPLES, 1.0, reasoner.config.max_new_tokens, seed)
         drawn = reasoner.complete(self.problems, sampling)
         texts = [[c.text for c in completions] for completions in drawn]
         verdicts = iter(

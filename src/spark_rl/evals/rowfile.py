@@ -16,7 +16,8 @@ responses where several were drawn, with the same fields as ``final``, what test
 ``rounds`` rounds and ``answers`` answers. ``final`` and ``judgement`` are null where nobody asked for them;
 ``accepted`` is null too if the verdict was unreadable. Where a language model graded, ``replies`` holds what it said of
 a response, by protocol. ``seconds`` is a row's share of its batch's time. A problem whose prompt is too long has
-``"status": "skipped"`` and no response; one without a response in a file of responses ``"no_answer"``.
+``"status": "skipped"`` and no response; one without a response in a file of responses ``"no_answer"``. A response that
+a server refused to give is null, has ``"status": "refused"`` and the server's words as ``error``.
 
 Parquet files hold the same rows, with lists and objects as JSON text.
 """
@@ -37,6 +38,8 @@ from spark_rl.report.metrics import write_atomically
 Row = dict[str, Any]
 
 SKIPPED = "skipped"
+REFUSED = "refused"
+"""Statuses of rows that nobody answered: the prompt was too long to ask, or a server refused the request."""
 
 _ANSWER: Mapping[str, Any] = {"response": str | None, "grades": dict, "tokens": int}
 _COLUMNS: Mapping[str, Any] = {

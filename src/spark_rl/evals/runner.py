@@ -10,6 +10,10 @@ and continued writes the rows of one that was not, but for ``seconds``. A kill i
 its first rows. The others are then asked without them while decoding is greedy, which changes nothing; where it is not,
 the batch is asked again as a whole, because each draw depends on all before it.
 
+A request that a server refuses for what it holds (too long, filtered, an image it can't take) is a row whose status is
+``refused``, with the server's words: it scores 0, is counted apart and never judged. A run that is continued keeps it;
+to ask again, take the row out of the file.
+
 Departures from the authors' scripts: an item whose prompt is too long is counted apart, not counted as wrong; no
 answer, an unreadable one and a wrong one are three things; every share comes with its interval.
 """
@@ -31,8 +35,9 @@ from spark_rl.engine.base import Sampling
 from spark_rl.evals.benchmark import Item
 from spark_rl.evals.exam import Exam
 from spark_rl.evals.grading import Judge, grade
-from spark_rl.evals.rowfile import SKIPPED, Row
+from spark_rl.evals.rowfile import REFUSED, SKIPPED, Row
 from spark_rl.inference import Reasoner
+from spark_rl.problem import Completion
 from spark_rl.rollout import as_read, stream_seed
 from spark_rl.verify import Verifier
 
@@ -73,7 +78,7 @@ class Examiner:
         reasoner = self.reasoner
         temperature = reasoner.config.temperature if self.temperature is None else self.temperature
         seed = stream_seed(reasoner.seed, "inference", "answer")
-        return Sampling(self.samples, temperature, reasoner.config.max_new_tokens, seed, reasoner.chat.stop)
+        return Sampling(self.samples, temperature, reasoner.config.max_new_tokens, seed)
 
     def ask(self, exam: Exam, done: Collection[str] = ()) -> Iterator[list[Row]]:
         """The graded rows of the items whose ids are not ``done``, a batch at a time, in order."""
@@ -110,24 +115,27 @@ class Examiner:
 
     def _answers(self, items: Sequence[Item], prompts: Sequence[Prompt]) -> list[Row]:
         """What the model said to each item and of its own answer."""
-        reasoner, problems = self.reasoner, [item.problem for item in items]
+        reasoner = self.reasoner
         drawn = reasoner.engine.generate(prompts, self._sampling) if prompts else []
         drawn = as_read(drawn, prompts, reasoner.chat, reasoner.templates.thinking)
-        first = [reasoner.round(completions[0].text, completions[0].tokens) for completions in drawn]
-        rows = [
-            _answer(completions[0].text, completions[0].tokens)
-            | {"samples": [_answer(other.text, other.tokens) for other in completions[1:]]}
-            for completions in drawn
-        ]
+        rows = [_given(first) | {"samples": [_given(other) for other in others]} for first, *others in drawn]
+        answered = [number for number, (first, *_) in enumerate(drawn) if first.finish != "refused"]
+        problems = [items[number].problem for number in answered]
+        first = [reasoner.round(drawn[number][0].text, drawn[number][0].tokens) for number in answered]
+        own_rows = [rows[number] for number in answered]
         if reasoner.config.rounds:
-            for row, trace in zip(rows, reasoner.solve(problems, first), strict=True):
+            for row in rows:  # what was refused stays so
+                row["rounds"] = reasoner.config.rounds
+                row["final"] = {name: row[name] for name in (*_answer(None, 0), "error") if name in row} | {
+                    "answers": 0
+                }
+            for row, trace in zip(own_rows, reasoner.solve(problems, first), strict=True):
                 own, last = trace.rounds[0], trace.rounds[-1]
                 spent = sum(turn.tokens for turn in trace.rounds)
                 row.update(_judged(own.judgement, own.accepted, own.tokens - row["tokens"]))
                 row["final"] = _answer(last.response, spent) | {"answers": len(trace.rounds)}
-                row["rounds"] = reasoner.config.rounds
         elif self.judges:
-            for row, said in zip(rows, reasoner.judge(problems, [turn.response for turn in first]), strict=True):
+            for row, said in zip(own_rows, reasoner.judge(problems, [turn.response for turn in first]), strict=True):
                 row.update(_judged(*said))
         return rows
 
@@ -170,6 +178,13 @@ def _answer(response: str | None, tokens: int) -> Row:
     return {
         "response": response, "extracted": None, "status": "no_answer", "reward": 0.0, "tokens": tokens, "grades": {},
     }  # fmt: skip
+
+
+def _given(completion: Completion) -> Row:
+    """What an engine gave, graded by nobody yet."""
+    if completion.finish == "refused":
+        return _answer(None, 0) | {"status": REFUSED, "error": completion.error}
+    return _answer(completion.text, completion.tokens)
 
 
 def _judged(judgement: str | None, accepted: bool | None, tokens: int) -> Row:

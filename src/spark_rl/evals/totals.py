@@ -27,7 +27,7 @@ from spark_rl.evals.exam import Exam
 from spark_rl.evals.grading import MISSING, grade_of
 from spark_rl.evals.judge_accuracy import calibration, judge_accuracy, judged
 from spark_rl.evals.positions import positions
-from spark_rl.evals.rowfile import SKIPPED, Row, item_of
+from spark_rl.evals.rowfile import REFUSED, SKIPPED, Row, item_of
 from spark_rl.problem import STATUSES
 from spark_rl.report.intervals import RESAMPLES, bootstrap, wilson
 
@@ -49,9 +49,9 @@ def results(exam: Exam, rows: Sequence[Row]) -> dict[str, Any]:
          "rule": {...}, "rule+tts": {...},                                 final answers, where they were asked for
          "judge": {"recall": {"score": ...}, ...},                         own verdicts, where they were asked for
          "positions": {"verdict/A": {"score": ...}, ...},                  of the reward benchmarks
-         "about": {"skipped": 0, "missing": 0, "statuses": {"correct": 25, ...}, "images": 60, "smallest": [84, 90],
-                   "largest": [1200, 800], "prompt_tokens": {"mean": 310.2, "max": 1544}, "tokens": 9120,
-                   "seconds": 84.1}}
+         "about": {"skipped": 0, "refused": 0, "missing": 0, "statuses": {"correct": 25, ...}, "images": 60,
+                   "smallest": [84, 90], "largest": [1200, 800], "prompt_tokens": {"mean": 310.2, "max": 1544},
+                   "tokens": 9120, "seconds": 84.1}}
 
     ``n`` counts items, of which the whole benchmark has ``of``; ``units``, where there is such a number, what they were
     drawn as for the interval. ``tts`` is the number of rounds. Scores are ``None`` where nothing was asked. A protocol
@@ -194,7 +194,8 @@ def _about(rows: Sequence[Row], asked: Sequence[Row]) -> dict[str, Any]:
     lengths = [row["prompt_tokens"] for row in rows if row["prompt_tokens"] is not None]
     return {
         "skipped": len(rows) - len(asked),
-        "missing": sum(row["response"] is None for row in asked),
+        "refused": statuses[REFUSED],
+        "missing": sum(row["response"] is None and row["status"] != REFUSED for row in asked),
         "statuses": {status: statuses[status] for status in STATUSES},
         "images": sum(row["images"] for row in rows),
         "smallest": sizes[0] if sizes else None,

@@ -30,9 +30,13 @@ FORMS: tuple[Form, ...] = ("answer", "cot")
 CONTROL_TOKEN = re.compile(
     # <|im_end|>, <|image_pad|>, <｜end▁of▁sentence｜>, but not the |x|<|y|>z of a proof
     r"<[|｜][A-Za-z0-9_ ▁:-]{2,}[|｜]>"
-    r"|<(?:image|video|audio|start_of_turn|end_of_turn|bos|eos|pad|unk)>|</?s>|<</?SYS>>|\[/?INST\]"
+    r"|<(?:bos|eos|pad|unk|mask)>|</?s>|<</?SYS>>"
+    r"|<(?:start|end)_of_[a-z]+>|</?(?:image|video|audio|img)(?:_[a-z]+)*>"
+    r"|</?(?:think|thinking|reasoning|tools|tool_calls?|tool_responses?|function_calls?)>"
+    r"|\[/?(?:INST|THINK|IMG(?:_[A-Z]+)*|TOOL_(?:CALLS|RESULTS|CONTENT)|AVAILABLE_TOOLS|SYSTEM_PROMPT|ARGS|CALL_ID"
+    r"|gMASK)\]"
 )
-"""The control tokens of the chat templates in use, as text."""
+"""The control tokens of the chat templates in use, as text, whether tokenizers flag them special or not."""
 
 MAX_PASSES = 16
 """Text in which tokens are nested deeper was made to slow us down: it loses every character that begins one."""

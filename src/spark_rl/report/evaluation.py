@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from spark_rl.evals.rowfile import REFUSED
 from spark_rl.report.console import Pace
 from spark_rl.report.notation import DASH, duration, plain
 
@@ -37,7 +38,7 @@ class EvaluationView:
         self, batches: int, problems: int, console: Console, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.batches, self.problems, self.console = batches, problems, console
-        self.asked = self.right = 0
+        self.asked = self.right = self.refused = 0
         self._clock, self._started = clock, clock()
         self._pace = Pace(clock)
         self._progress: Progress | None = None
@@ -65,11 +66,11 @@ class EvaluationView:
         self.batches -= 1
         self.asked += len(rows)
         self.right += sum(row["status"] == "correct" for row in rows)
+        self.refused += sum(row["status"] == REFUSED for row in rows)
         rate = f"{plain(self.asked / max(1e-9, self._clock() - self._started))} problems/s"
         if self._progress is None:
-            line = (
-                f"{short_name(name)} | {self.asked}/{self.problems} | {self.right} right | {rate} | {self.left()} left"
-            )
+            found = f"{self.right} right" + (f" | {self.refused} refused" if self.refused else "")
+            line = f"{short_name(name)} | {self.asked}/{self.problems} | {found} | {rate} | {self.left()} left"
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             self._progress.update(self._task, completed=self.asked, description=_plain(short_name(name)), rate=rate)
@@ -100,8 +101,9 @@ def evaluation_tables(found: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     measured = any(one["about"]["smallest"] for one in found.values())
     told = any(one["about"]["prompt_tokens"]["max"] for one in found.values())
     asked = _table("asked", "set", {name: one["about"] for name, one in found.items()}, (
-        ("rows", True, lambda about: f"{sum(about['statuses'].values()):,}"),
+        ("rows", True, lambda about: f"{sum(about['statuses'].values()) + about['refused']:,}"),
         ("skipped", any(one["about"]["skipped"] for one in found.values()), lambda about: f"{about['skipped']:,}"),
+        ("refused", any(one["about"]["refused"] for one in found.values()), lambda about: f"{about['refused']:,}"),
         ("no response", any(one["about"]["missing"] for one in found.values()), lambda about: f"{about['missing']:,}"),
         ("no answer", True, lambda about: f"{about['statuses']['no_answer'] - about['missing']:,}"),
         ("unreadable", True, lambda about: f"{about['statuses']['unparsable'] + about['statuses']['timeout']:,}"),
