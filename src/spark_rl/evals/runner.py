@@ -121,10 +121,10 @@ class Examiner:
         ]
         if reasoner.config.rounds:
             for row, trace in zip(rows, reasoner.solve(problems, first), strict=True):
-                own, last = trace.rounds[0], trace.rounds[-1]
+                own = trace.rounds[0]
                 spent = sum(turn.tokens for turn in trace.rounds)
                 row.update(_judged(own.judgement, own.accepted, own.tokens - row["tokens"]))
-                row["final"] = _answer(last.response, spent) | {"answers": len(trace.rounds)}
+                row["final"] = _answer(trace.response, spent) | {"answers": len(trace.rounds)}
                 row["rounds"] = reasoner.config.rounds
         elif self.judges:
             for row, said in zip(rows, reasoner.judge(problems, [turn.response for turn in first]), strict=True):
