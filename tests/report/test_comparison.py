@@ -9,7 +9,8 @@ from spark_rl.report.intervals import wilson
 
 BEFORE: dict[str, Any] = {
     "policy_accuracy": 0.25, "policy_accuracy_low": 0.19, "policy_accuracy_high": 0.31,
-    "tts_accuracy": 0.20, "judge_accuracy": 0.5, "judge_precision": 0.3, "judge_recall": 0.6, "judge_f1": 0.4, "pairwise_accuracy": 0.5, "reflection_fix": 0.1, "reflection_break": 0.4, "n": 200.0,
+    "tts_accuracy": 0.20, "judge_accuracy": 0.5, "judge_precision": 0.3, "judge_recall": 0.6,
+    "judge_f1": 0.4, "pairwise_accuracy": 0.5, "reflection_fix": 0.1, "reflection_break": 0.4, "n": 200.0,
 }  # fmt: skip
 AFTER: dict[str, Any] = {
     **BEFORE, "policy_accuracy": 0.4, "policy_accuracy_low": 0.333, "policy_accuracy_high": 0.467, "tts_accuracy": 0.46,
