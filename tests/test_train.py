@@ -613,6 +613,7 @@ def test_a_watcher_hears_the_run_in_order(tmp_path: Path) -> None:
     train(small(tmp_path, "data.heldout=procedural:missing", "recycle.preset=policy-only"), watcher=listener)
     assert listener.heard == [
         "loading the data and the model",
+        "drawing pairs of responses to compare",
         "evaluating 8 heldout problems before training",
         (2, 0),
         1,

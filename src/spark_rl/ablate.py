@@ -33,6 +33,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 MEASURES = {
     "policy_accuracy": "policy",
     "judge_accuracy": "judge",
+    "judge_balanced_accuracy": "judge balanced",
     "judge_f1": "judge F1",
     "pairwise_accuracy": "pairwise",
     "reflection_fix": "fix",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from spark_rl import checkpoint
@@ -19,7 +19,7 @@ from spark_rl.clock import Clock
 from spark_rl.config import Config, ConfigError
 from spark_rl.data import load_problems, remove_overlap
 from spark_rl.data.mixture import pass_order
-from spark_rl.evals.heldout import HeldOutEvaluation, Scores
+from spark_rl.evals.heldout import HeldOutEvaluation, Pair, Scores, draw_pairs
 from spark_rl.learner.base import Learner, Span
 from spark_rl.learner.local import LocalLearner
 from spark_rl.learner.model import check_run_lengths, load_model
@@ -144,12 +144,13 @@ def train(
     with Verifier(config.verify) as verifier:
         sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout)
         loop = Loop(config, problems, sampler, learner, pool, progress)
+        pairs = checkpoint.remembered(run_dir / "pairs.json", lambda: draw_all_pairs(actor, verifier, exams, watcher))
         before = checkpoint.remembered(
-            run_dir / "before.json", lambda: examine(actor, verifier, exams, "before training", watcher)
+            run_dir / "before.json", lambda: examine(actor, verifier, exams, pairs, "before training", watcher)
         )
         run_steps(loop, steps, run_dir, watcher)
         learner.save_pretrained(run_dir / "model")
-        after = examine(actor, verifier, exams, "after training", watcher)
+        after = examine(actor, verifier, exams, pairs, "after training", watcher)
     summary = checkpoint.summarise(config, before, after, progress)
     checkpoint.write_json(run_dir / "summary.json", summary)
     write_report(run_dir)
@@ -235,10 +236,22 @@ def _split_size(name: str, source: str, available: int) -> int:
     return int(text)
 
 
+def draw_all_pairs(
+    actor: Actor, verifier: Verifier, exams: Mapping[str, Sequence[Problem]], watcher: Watcher
+) -> dict[str, list[dict[str, str]]]:
+    """The pairs of responses that the model compares before and after training, by exam, as JSON values."""
+    if exams:
+        watcher.phase("drawing pairs of responses to compare")
+    return {
+        name: [asdict(pair) for pair in draw_pairs(actor.reasoner(), verifier, exam)] for name, exam in exams.items()
+    }
+
+
 def examine(
     actor: Actor,
     verifier: Verifier,
     exams: Mapping[str, Sequence[Problem]],
+    pairs: Mapping[str, Sequence[Mapping[str, str]]],
     when: str,
     watcher: Watcher,
 ) -> dict[str, Scores]:
@@ -246,7 +259,8 @@ def examine(
     scores = {}
     for name, problems in exams.items():
         watcher.phase(f"evaluating {len(problems)} {name} problems {when}")
-        scores[name] = HeldOutEvaluation(actor.reasoner(), verifier, problems).run()
+        compared = [Pair(**pair) for pair in pairs[name]]
+        scores[name] = HeldOutEvaluation(actor.reasoner(), verifier, problems, compared).run()
     return scores
 
 

@@ -191,6 +191,8 @@ def test_an_error_inside_the_view_passes_through_and_frees_the_terminal() -> Non
 def test_the_before_and_after_table() -> None:
     before = {"policy_accuracy": 0.25, "tts_accuracy": 0.2, "judge_f1": None, "n": 200}
     after = {"policy_accuracy": 0.40, "tts_accuracy": 0.46, "judge_f1": 0.5, "n": 200}
+    before |= {"policy_accuracy_low": 0.19, "policy_accuracy_high": 0.31}
+    after |= {"policy_accuracy_low": 0.333, "policy_accuracy_high": 0.467}
     target = console(terminal=False)
     target.print(before_after_table(before, after, {"before": {"policy_accuracy": 0.1}, "after": {}}))
     rows = [

@@ -91,8 +91,12 @@ def report(folder: Path) -> tuple[str, Page]:
 
 
 SUMMARY = {
-    "before": {"policy_accuracy": 0.25, "tts_accuracy": 0.2, "judge_accuracy": 0.5, "n": 200},
-    "after": {"policy_accuracy": 0.4, "tts_accuracy": 0.46, "judge_accuracy": 0.7, "n": 200},
+    "before": {
+        "policy_accuracy": 0.25, "policy_accuracy_low": 0.19, "policy_accuracy_high": 0.31, "tts_accuracy": 0.2,
+        "judge_accuracy": 0.5, "n": 200,
+    },
+    "after": {"policy_accuracy": 0.4, "policy_accuracy_low": 0.333, "policy_accuracy_high": 0.467, "tts_accuracy": 0.46,
+              "judge_accuracy": 0.7, "n": 200},
     "seconds": 1540.0, "tokens": 2_345_678, "config": {}, "versions": {"spark-rl": "0.1.0", "torch": "2.13.0"},
 }  # fmt: skip
 

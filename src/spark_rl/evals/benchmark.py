@@ -35,6 +35,15 @@ class Item:
     """A system message of the benchmark's own, in place of ``chat.system``; empty for none at all."""
 
 
+PICTURE = "picture"
+"""Key of ``Item.meta``: where several items show the same pictures, the id of the first of them."""
+
+
+def by_picture(item: Item) -> str:
+    """The picture that several questions are about, else the item alone."""
+    return str(item.meta.get(PICTURE) or item.problem.id)
+
+
 @dataclass(frozen=True, slots=True)
 class Graded:
     """What one protocol says of one response."""
@@ -66,10 +75,10 @@ class Protocol:
     score: Scorer
     add_up: Adder = mean_score
     headline_is_mean: bool = True
-    """Whether ``score`` is the mean over items, so that a Wilson interval holds for 0/1 grades; else the interval is
-    resampled."""
-    unit: Callable[[Item], str] = lambda item: item.problem.id
-    """What is drawn as a whole when the headline is resampled: the composite, the seed question, the row."""
+    """Whether ``score`` is the mean over items; else its interval is resampled."""
+    unit: Callable[[Item], str] = by_picture
+    """Items of one unit stand and fall together, and intervals count them so: the composite, the seed question, the
+    picture that several questions are about, the row."""
     ask_judge: Callable[[Item, str], str] | None = None
     """(item, response) -> the user turn for a judge, a language model. Where it is set, ``score`` reads the judge's
     replies in place of responses, and without a judge the protocol has no score."""

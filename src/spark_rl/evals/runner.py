@@ -130,10 +130,10 @@ class Examiner:
                     "answers": 0
                 }
             for row, trace in zip(own_rows, reasoner.solve(problems, first), strict=True):
-                own, last = trace.rounds[0], trace.rounds[-1]
+                own = trace.rounds[0]
                 spent = sum(turn.tokens for turn in trace.rounds)
                 row.update(_judged(own.judgement, own.accepted, own.tokens - row["tokens"]))
-                row["final"] = _answer(last.response, spent) | {"answers": len(trace.rounds)}
+                row["final"] = _answer(trace.response, spent) | {"answers": len(trace.rounds)}
         elif self.judges:
             for row, said in zip(own_rows, reasoner.judge(problems, [turn.response for turn in first]), strict=True):
                 row.update(_judged(*said))
