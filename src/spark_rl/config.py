@@ -406,8 +406,12 @@ class InferenceConfig(Section):
     """Temperature of answers and verdicts; 0 is greedy."""
     reflect_temperature: float = Field(0.0, ge=0)
     """Temperature of reflections. A greedy reflection that failed once fails again, so more rounds want sampling."""
+    repetition_penalty: float = Field(1.0, gt=0)
+    """Above 1, tokens that prompt or response already hold become less likely; 1 does nothing. The authors' evaluation
+    uses 1.05."""
     form: Literal["cot", "answer"] = "cot"
-    """What of the response the judge and the reflection prompt show."""
+    """What of the response the judge and the reflection prompt show. The judge of the authors' evaluation sees the
+    ``answer`` only."""
     judge_unparsed: Literal["reflect", "accept"] = "reflect"
     """What an unreadable verdict does: the paper's rule is that anything but Yes reflects."""
     max_new_tokens: int = Field(2048, ge=1)

@@ -184,7 +184,8 @@ class Reasoner:
             return []
         config = self.config
         temperature = config.reflect_temperature if purpose.startswith("reflect") else config.temperature
-        sampling = Sampling(1, temperature, config.max_new_tokens, stream_seed(self.seed, "inference", purpose))
+        seed = stream_seed(self.seed, "inference", purpose)
+        sampling = Sampling(1, temperature, config.max_new_tokens, seed, repetition_penalty=config.repetition_penalty)
         answers = self.complete(problems, sampling)
         warn_of_refusals([completions[0] for completions in answers], purpose)
         return [(completions[0].text, completions[0].tokens) for completions in answers]

@@ -415,3 +415,24 @@ def test_temperature_zero_takes_the_largest_and_needs_no_randomness() -> None:
     assert tokens.tolist() == [1, 0]
     assert torch.allclose(logprobs, logits.log_softmax(-1)[[0, 1], [1, 0]])
     assert torch.equal(generator.get_state(), state)
+
+
+@pytest.mark.parametrize("penalty", [1.05, 1.5, 0.8])
+def test_the_repetition_penalty_is_that_of_transformers(
+    loaded: LoadedModel, tiny_models: dict[str, Path], penalty: float
+) -> None:
+    """Prompts of one length: transformers counts padding as held."""
+    asked = [prompt for prompt in prompts(40) if len(prompt.token_ids) == 11]
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen3"]).eval()
+    ids = torch.tensor([prompt.token_ids for prompt in asked])
+    with torch.no_grad():
+        found = model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24, repetition_penalty=penalty,
+            eos_token_id=[VOCABULARY - 1], pad_token_id=0,
+        )  # fmt: skip
+    sampling = Sampling(temperature=0.0, max_new_tokens=24, repetition_penalty=penalty)
+    ours = engine_of(loaded, [VOCABULARY - 1]).generate(asked, sampling)
+    plain = engine_of(loaded, [VOCABULARY - 1]).generate(asked, GREEDY)
+    for row, (completion,) in zip(found[:, ids.shape[1] :].tolist(), ours, strict=True):
+        assert tuple(row[: len(completion.token_ids)]) == completion.token_ids
+    assert tokens_of(ours) != tokens_of(plain)

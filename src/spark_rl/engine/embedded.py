@@ -104,8 +104,14 @@ class EmbeddedEngine:
         logprobs_RT = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.float32, device=device)
         length_R = torch.zeros(rows, dtype=torch.long, device=device)
         stopped_R = torch.zeros(rows, dtype=torch.bool, device=device)
+        penalty = sampling.repetition_penalty
+        held_RV = None if penalty == 1 else _held(prompts, logits_RV.shape[-1]).to(device).repeat_interleave(n, dim=0)
         for step in range(sampling.max_new_tokens):
+            if held_RV is not None:
+                logits_RV = penalised(logits_RV, held_RV[row_R], penalty)
             token_R, logprob_R = sample(logits_RV, sampling.temperature, generator)
+            if held_RV is not None:
+                held_RV[row_R, token_R] = True
             tokens_RT[row_R, step] = token_R
             logprobs_RT[row_R, step] = logprob_R
             length_R[row_R[alive_R]] = step + 1
@@ -154,6 +160,20 @@ class EmbeddedEngine:
         cuts = [text.index(s) for s in stop if s in text]
         text = text[: min(cuts)] if cuts else text
         return Completion(text, tuple(tokens), tuple(logprobs), "stop" if stopped else "length")
+
+
+def _held(prompts: Sequence[Prompt], size: int) -> Tensor:
+    """(P, V) which tokens each prompt holds."""
+    held_PV = torch.zeros(len(prompts), size, dtype=torch.bool)
+    for row_V, prompt in zip(held_PV, prompts, strict=True):
+        row_V[list(prompt.token_ids)] = True
+    return held_PV
+
+
+def penalised(logits_RV: Tensor, held_RV: Tensor, penalty: float) -> Tensor:
+    """(R, V) logits, those of tokens that are held already made less likely by :attr:`Sampling.repetition_penalty`."""
+    less_RV = torch.where(logits_RV > 0, logits_RV / penalty, logits_RV * penalty)
+    return torch.where(held_RV, less_RV, logits_RV)
 
 
 def sample(logits_RV: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

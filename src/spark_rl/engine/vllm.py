@@ -187,6 +187,7 @@ def sampling_arguments(sampling: Sampling, facts: Facts, stop: Sequence[str] = (
     ends = end_tokens(facts.chat.tokenizer, strings)
     arguments: dict[str, Any] = {
         "n": sampling.n, "temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens,
+        "repetition_penalty": sampling.repetition_penalty,
         "seed": sampling.seed, "logprobs": 0,  # no others than that of the sampled token
         "stop": list(strings), "stop_token_ids": list(dict.fromkeys((*facts.ends, *ends))),
     }  # fmt: skip

@@ -78,7 +78,10 @@ class Examiner:
         reasoner = self.reasoner
         temperature = reasoner.config.temperature if self.temperature is None else self.temperature
         seed = stream_seed(reasoner.seed, "inference", "answer")
-        return Sampling(self.samples, temperature, reasoner.config.max_new_tokens, seed)
+        config = reasoner.config
+        return Sampling(
+            self.samples, temperature, config.max_new_tokens, seed, repetition_penalty=config.repetition_penalty
+        )
 
     def ask(self, exam: Exam, done: Collection[str] = ()) -> Iterator[list[Row]]:
         """The graded rows of the items whose ids are not ``done``, a batch at a time, in order."""
