@@ -387,6 +387,8 @@ def test_recycle_shows_as_many_as_asked_in_turn(
     assert printed.count("label ") == 2
     assert ask(place, monkeypatch, *sample, "--seed", "4", "--show", "0") == facts
     assert "label " not in capsys.readouterr().out
+    assert ask(place, monkeypatch, *sample, "rollout.max_prompt_tokens=1")["groups"] == 0
+    assert "left out 6 problems, longer than rollout.max_prompt_tokens (1)" in capsys.readouterr().out
 
 
 def test_config_prints_yaml_that_can_be_read_again(place: Path) -> None:

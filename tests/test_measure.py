@@ -67,6 +67,8 @@ def test_golden_balance_of_labels_and_verdicts() -> None:
             judge("A", "wrong", "wrong", task="pairwise"),  # says B, B
             judge("B", "correct", "wrong", task="pairwise"),  # says B, A
             judge("B", "correct", "correct", task="pairwise"),  # says B, B
+            judge("A", "correct", "correct"),  # of one response: no position, so it says nothing about position bias
+            judge("B", "wrong", "wrong"),
         ]
     )
     assert metrics["label/yes"] == pytest.approx(1 / 3)
@@ -75,6 +77,7 @@ def test_golden_balance_of_labels_and_verdicts() -> None:
     assert metrics["label/a"] == pytest.approx(1 / 3)
     assert metrics["verdict/a"] == pytest.approx(1 / 6)
     assert metrics["unreadable/a"] == 0
+    assert (metrics["label/letter"], metrics["verdict/letter"]) == (0.5, 1.0)
 
 
 def test_a_judge_that_says_yes_or_nothing_does_not_look_balanced() -> None:

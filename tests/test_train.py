@@ -33,7 +33,7 @@ from spark_rl.problem import TASKS, Task
 from spark_rl.recycle import Pool
 from spark_rl.report.watch import Silent
 from spark_rl.rollout import Sampler
-from spark_rl.train import Loop, batch_of, load_all_problems
+from spark_rl.train import Loop, batch_of, load_all_problems, second_period
 from spark_rl.verify import Verifier
 
 STEPS, SAVE_EVERY = 8, 3
@@ -389,6 +389,19 @@ def test_the_schedule_ends_with_the_run_when_the_second_period_is_not_always_run
         assert rates == sorted(rates, reverse=True)
         ends.append(records[-1]["lr"])
     assert ends == [pytest.approx(1e-6 / 5)] * 3
+
+
+@pytest.mark.parametrize(
+    ("override", "begins"),
+    [
+        ("recycle.preset=paper", 0.5),
+        ("recycle.preset=policy-only", 1.0),
+        ("train.periods=combined", 1.0),
+        ("train.policy_update=false", 0.0),
+    ],
+)
+def test_a_step_is_shared_by_the_updates_it_can_have(override: str, begins: float) -> None:
+    assert second_period(load_config(None, [override])) == begins
 
 
 def test_more_steps_change_the_schedule_and_the_run_says_so(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from spark_rl.actor import open_actor
 from spark_rl.chat import ChatError
 from spark_rl.checkpoint import checkpoints
 from spark_rl.config import Config, load_config
+from spark_rl.learner.base import Span
 from spark_rl.learner.local import LocalLearner
 from spark_rl.places import EMBEDDED
 from spark_rl.problem import Group
@@ -88,9 +89,9 @@ def test_no_pixels_outlive_their_update(
         kept.extend(groups)
         return metrics, groups
 
-    def counted(learner: LocalLearner, groups: Sequence[Group]) -> dict[str, float]:
+    def counted(learner: LocalLearner, groups: Sequence[Group], span: Span) -> dict[str, float]:
         trained.extend(groups)
-        return update(learner, groups)
+        return update(learner, groups, span)
 
     monkeypatch.setattr(Loop, "step", watched)
     monkeypatch.setattr(LocalLearner, "update", counted)

@@ -21,7 +21,8 @@ examples:
   spark-rl train --seed 1 train.steps=20                a shorter run with another seed
   spark-rl train --model Qwen/Qwen2.5-7B-Instruct --data gsm8k_train.jsonl --heldout gsm8k_test.jsonl
   spark-rl train recycle.preset=policy-only             the ablation without recycling
-  spark-rl train --run-dir runs/a --resume              continue after a kill, with the same numbers
+  spark-rl train --run-dir runs/a --resume              continue after a kill, with the same numbers if the
+                                                        machine and its threads are the same
 
 Every setting can be given as KEY=VALUE; `spark-rl config` lists them all.""",
     "solve": """\

@@ -79,8 +79,8 @@ class ModelConfig(Section):
     path: str = "embedded"
     """A local directory, a hub id, or ``embedded`` for the tiny base that ships with the package."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of weights and activations. In bfloat16 the optimiser keeps float32 copies of what it trains: small
-    updates would round away otherwise."""
+    """Number format of weights and activations. In bfloat16 the optimiser keeps float32 copies of what it trains and
+    sums its gradients in float32: small updates would round away otherwise."""
     device: str = "auto"
     """``auto`` (CUDA or MPS if present, else CPU), or any torch device string."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"

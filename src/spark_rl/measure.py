@@ -8,7 +8,7 @@ from typing import Any
 
 from spark_rl.chat import policy_prompt
 from spark_rl.config import ChatConfig
-from spark_rl.problem import STATUSES, TASKS, Group, Problem
+from spark_rl.problem import STATUSES, TASKS, Group, Problem, Task
 from spark_rl.report.thumbnails import thumbnails
 
 Metrics = dict[str, Any]
@@ -32,7 +32,8 @@ def batch_metrics(groups: Sequence[Group]) -> Metrics:
                 metrics[f"recycled/{task}"] = sum(group.problem.task == task for group in groups)
     statuses = Counter(rollout.verdict.status for rollout in rollouts)
     metrics |= {f"status/{status}": statuses[status] / len(rollouts) for status in STATUSES}
-    metrics |= _balance(groups, ("Yes", "No")) | _balance(groups, ("A", "B"))
+    metrics |= _balance(groups, "pointwise", ("Yes", "No"), "yes")
+    metrics |= _balance(groups, "pointwise", ("A", "B"), "letter") | _balance(groups, "pairwise", ("A", "B"), "a")
     lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
     tokens = sum(lengths)
     images = sum(len(group.problem.images) for group in groups)
@@ -58,11 +59,11 @@ def left_out_metrics(too_long: Sequence[Problem], dropped: int) -> Metrics:
     return {"skipped": len(too_long), **by_task, "dropped": dropped}
 
 
-def _balance(groups: Sequence[Group], labels: tuple[str, str]) -> Metrics:
-    """Share of the first label among the judge problems with these labels, and among the readable verdicts on them;
+def _balance(groups: Sequence[Group], task: Task, labels: tuple[str, str], name: str) -> Metrics:
+    """Share of the first label among the problems of a task with these labels, and among the readable verdicts on them;
     and the share of verdicts that can't be read.
     """
-    asked = [group for group in groups if group.problem.kind == "verdict" and group.problem.answer in labels]
+    asked = [group for group in groups if group.problem.task == task and group.problem.answer in labels]
     if not asked:
         return {}
     given: Counter[str] = Counter()
@@ -71,7 +72,7 @@ def _balance(groups: Sequence[Group], labels: tuple[str, str]) -> Metrics:
         other = labels[1 - labels.index(truth)]
         for rollout in group.rollouts:
             given[{"correct": truth, "wrong": other}.get(rollout.verdict.status, "unreadable")] += 1
-    name, readable = labels[0].lower(), given[labels[0]] + given[labels[1]]
+    readable = given[labels[0]] + given[labels[1]]
     return {
         f"label/{name}": sum(group.problem.answer == labels[0] for group in asked) / len(asked),
         **({f"verdict/{name}": given[labels[0]] / readable} if readable else {}),

@@ -48,20 +48,20 @@ class Loop:
     def step(self) -> tuple[Metrics, list[Group]]:
         """Sec. 3.1 and 3.2, once. Returns the step's metrics and all its groups, without the pixels of their images."""
         config, step, clock = self.config, self.progress.step, Clock()
-        combined = config.train.periods == "combined"
+        combined, middle = config.train.periods == "combined", second_period(config)
 
         batch = batch_of(self.problems, step, config.rollout.problems, config.seed, config.data.shares)
         groups, too_long = self.sampler.sample(batch, stream_seed(config.seed, "policy", step), clock)
         again, also_too_long = self._sample_recycled(step, clock) if combined else Sampled([], [])
         trained = [*(groups if config.train.policy_update else ()), *again]
-        updates = self._update(trained, 0.0, 1.0 if combined else 0.5, clock)
+        updates = self._update(trained, 0.0, middle, clock)
         groups, again = _without_pixels(groups), _without_pixels(again)
 
         rng, dropped = random.Random(stream_seed(config.seed, "recycle", step)), self.pool.dropped
         self.pool.add(clock.timed("recycle", recycle, groups, config.recycle, rng, config.verify.thinking))
         if not combined:
             again, also_too_long = self._sample_recycled(step, clock)
-            updates |= {f"{name}/recycled": value for name, value in self._update(again, 0.5, 1.0, clock).items()}
+            updates |= {f"{name}/recycled": value for name, value in self._update(again, middle, 1.0, clock).items()}
             again = _without_pixels(again)
 
         self.progress.step += 1
@@ -262,6 +262,14 @@ def examine(
         compared = [Pair(**pair) for pair in pairs[name]]
         scores[name] = HeldOutEvaluation(actor.reasoner(), verifier, problems, compared).run()
     return scores
+
+
+def second_period(config: Config) -> float:
+    """Where in a step, from 0 to 1, the update on recycled problems begins; 1 if it has no update of its own."""
+    recycling = config.recycle.pointwise or config.recycle.pairwise or config.recycle.reflection
+    if not recycling or config.train.periods == "combined":
+        return 1.0
+    return 0.5 if config.train.policy_update else 0.0
 
 
 def batch_of(

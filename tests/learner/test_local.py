@@ -446,6 +446,20 @@ def test_one_kind_does_not_come_first_in_a_combined_batch() -> None:
         assert Counter(half) == {"policy": 2, "pointwise": 1, "reflection": 1}
 
 
+def test_the_learner_mixes_what_it_is_given(tiny_models: dict[str, Path]) -> None:
+    """Two groups with signal and then two without: in order, the second of two minibatches would have no gradient."""
+    groups = random_groups(4, 4, flat=(2, 3))
+    tasks: tuple[Task, ...] = ("policy", "policy", "pointwise", "pointwise")
+    groups = [replace(g, problem=replace(g.problem, task=task)) for g, task in zip(groups, tasks, strict=True)]
+    learner = learner_of(tiny_models["llama"], learner={"minibatches": 2})
+    signal: list[bool] = []
+    learner.optimiser.register_step_pre_hook(
+        lambda optimiser, *_: signal.append(optimiser.param_groups[0]["params"][0].grad is not None)
+    )
+    learner.update(groups)
+    assert signal == [True, True]
+
+
 def test_fewer_groups_than_minibatches_are_fewer_updates(tiny_models: dict[str, Path]) -> None:
     learner = learner_of(tiny_models["llama"], learner={"minibatches": 5})
     learner.update(random_groups(2, 4))

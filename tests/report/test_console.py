@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from spark_rl.report.console import Pace, TrainView, before_after_table
+from spark_rl.report.watch import ConsoleWatcher
 
 RECORD: dict[str, Any] = {
     "step": 1, "seconds": 5.9, "tokens": 9000, "tokens_per_second": 1525.0,
@@ -114,6 +115,22 @@ def test_markup_in_a_metric_is_only_text() -> None:
     view = TrainView(2, console=target)
     view.step({"step": 1, "[bold]odd[/bold]": 1.0})
     assert "[bold]odd[/bold] 1" in rendered(view)
+
+
+def test_a_note_is_one_line_as_it_is() -> None:
+    target = console(terminal=False, width=40)
+    ConsoleWatcher(target).note("threads [2] -> 1, " + "long " * 20)
+    assert output(target).splitlines() == ["threads [2] -> 1, " + "long " * 20]
+
+
+def test_what_was_too_long_is_seen_live_and_in_a_plain_line() -> None:
+    view = TrainView(3, console=console(terminal=True))
+    view.step({"step": 1, "skipped": 3, "skipped/policy": 0, "skipped/reflection": 3})
+    assert "too long   policy 0" in rendered(view)
+    assert "reflection 3" in rendered(view)
+    assert "| too long 3 |" in view.line()
+    view.step({"step": 2, "skipped": 0, "skipped/policy": 0, "skipped/reflection": 0})
+    assert "too long" not in view.line()
 
 
 def test_a_dumb_terminal_gets_plain_lines() -> None:

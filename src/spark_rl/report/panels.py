@@ -73,8 +73,12 @@ SECTIONS = (
               note="The two curves should stay close. Readable verdicts near 0% or 100% mean a collapsed judge."),
         Panel("Saying A", "share (%)", (("verdict/a", "verdicts", "s0"), ("label/a", "labels", "s1")), "share",
               note="Labels are near 50% by construction; verdicts away from it show a position bias."),
+        Panel("Saying A of one response", "share (%)", (
+            ("verdict/letter", "verdicts", "s0"), ("label/letter", "labels", "s1"),
+        ), "share", note="Pointwise templates whose verdict is a letter: A means correct in some, wrong in others."),
         Panel("Unreadable verdicts", "share of verdicts (%)", (
-            ("unreadable/yes", "Yes or No", "s0"), ("unreadable/a", "A or B", "s1"),
+            ("unreadable/yes", "Yes or No", "s0"), ("unreadable/a", "pairwise", "s1"),
+            ("unreadable/letter", "letter", "s2"),
         ), "part", note="Verdicts without a box, or with both labels in it. They count as neither label."),
     )),
     Section("learner", "Learner", "Is the optimisation healthy?", (
