@@ -49,9 +49,9 @@ def find_model(name: str | Path) -> str:
         return str(EMBEDDED[text])
     path = _expanded(text)
     if path.is_dir():
-        return str(_model_in(path.absolute()))
+        return str(_model_in(path.resolve(), text))
     if path.exists():
-        raise ConfigError(f"{text!r} is a file; give the directory that it lies in: {path.absolute().parent}")
+        raise ConfigError(f"{text!r} is a file; give the directory that it lies in: {path.resolve().parent}")
     if cached_copy(text) is not None:
         return text
     near = nearest(path) or next(iter(difflib.get_close_matches(text, EMBEDDED, n=1, cutoff=0.8)), None)
@@ -151,7 +151,7 @@ def base_of(folder: Path) -> str:
         places = [path] if path.is_absolute() else [path, *(above / path for above in folder.parents)]
         there = next((place for place in places if place.is_dir()), None)
         if there is not None:
-            return str(_model_in(there.absolute()))
+            return str(_model_in(there.resolve(), name))
         for base in EMBEDDED.values():
             if path.parts[-2:] == base.parts[-2:]:  # of an installation that is elsewhere
                 return str(base)
@@ -212,15 +212,16 @@ def _hub_refusal(name: str) -> str | None:
         return f"the hub can't be reached ({' '.join(str(error).split())[:80] or type(error).__name__})"
 
 
-def _model_in(folder: Path) -> Path:
-    """The model that a directory stands for."""
+def _model_in(folder: Path, named: str) -> Path:
+    """The model that a directory stands for; ``named`` is what it was called by whoever asked."""
     if is_run(folder):
         return trained_weights(folder)
     if (folder / "config.json").is_file() or has_adapters(folder):
         return folder
     inside = sorted({file.parent for name in ("config.json", ADAPTERS) for file in folder.glob(f"*/{name}")}
                     | {file.parent for file in folder.glob("*/*/config.json")})  # fmt: skip
-    raise ConfigError(f"{folder} holds no model: it has no config.json{_meant(inside[0] if inside else None)}")
+    raise ConfigError(f"cannot load the model {named!r}: {folder} has no config.json"
+                      f"{_meant(inside[0] if inside else None)}")  # fmt: skip
 
 
 def _meant(path: Path | str | None) -> str:

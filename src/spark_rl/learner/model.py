@@ -37,10 +37,10 @@ from spark_rl.config import Config, ConfigError, LoraConfig, ModelConfig
 from spark_rl.learner.sizes import (
     VISION_TOKEN,
     check_end,
-    check_lengths,
     check_tokenizer,
     has_tokenizer,
     positions_of,
+    prompt_limit,
 )
 from spark_rl.learner.weights import check_architecture, check_finite, merged, read_weights, with_saved_adapters
 from spark_rl.places import find_model, has_adapters, layers_of, on_disk
@@ -164,16 +164,17 @@ def describe_model(config: Config, path: str | Path | None = None) -> Descriptio
     return Description(named, base, adapters, model_config, tokenizer, processor)
 
 
-def check_run_lengths(config: Config, path: str | Path | None = None) -> None:
-    """Before a training run reads any weight: whether prompts and responses fit the positions of its model.
+def fitted_to_model(config: Config, path: str | Path | None = None) -> Config:
+    """The configuration of a training run with prompts no longer than the model can hold, before any weight is read.
 
     Raises:
-        ConfigError: like :func:`describe_model`, or they don't.
+        ConfigError: like :func:`describe_model` and :func:`spark_rl.learner.sizes.prompt_limit`.
     """
     described = describe_model(config, path)
-    few_shot = {"chat.few_shot": len(described.tokenizer(config.chat.few_shot, add_special_tokens=False)["input_ids"])}
-    evaluates = config.data.heldout is not None or config.data.transfer is not None
-    check_lengths(config, described.positions, few_shot, evaluates=evaluates)
+    few_shot = described.tokenizer(config.chat.few_shot, add_special_tokens=False)["input_ids"]
+    limit = prompt_limit(config, described.positions, len(few_shot))
+    rollout = config.rollout.model_copy(update={"max_prompt_tokens": limit})
+    return config.model_copy(update={"rollout": rollout})
 
 
 def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
