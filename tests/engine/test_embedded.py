@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from spark_rl.chat import Prompt
+from spark_rl.config import ConfigError
 from spark_rl.embedded.build import build_tokenizer
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.embedded import sample
@@ -381,6 +382,27 @@ def test_layers_that_borrow_keys_and_values(tmp_path: Path) -> None:
     found = engine_of(learner.loaded, [EOS, *range(11, 16)]).generate(asked, Sampling(n=3, max_new_tokens=24, seed=5))
     assert parity_gap(learner, asked, found) < 1e-4
     assert stock_gap(learner.loaded, asked, found, 1.0) < 1e-4
+
+
+@pytest.mark.parametrize("rope", ["longrope", "dynamic"])
+def test_sequences_whose_tokens_would_all_turn_are_refused(tmp_path: Path, rope: str) -> None:
+    """Up to that length every number is right; beyond it, what is kept of the first tokens would not be."""
+    family, settings, parameters = {
+        "longrope": (
+            "phi3", {"original_max_position_embeddings": 40},
+            {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4},
+        ),
+        "dynamic": ("mistral", {"max_position_embeddings": 40}, {"factor": 2.0}),
+    }[rope]  # fmt: skip
+    parameters = {"rope_type": rope, "rope_theta": 100.0, **parameters}
+    path = make_windowed(family, tmp_path, rope_parameters=parameters, **settings)
+    learner, asked = learner_of(path), long_prompts()
+    engine = engine_of(learner.loaded, [])
+    found = engine.generate(asked, Sampling(n=2, max_new_tokens=10, seed=5))
+    assert parity_gap(learner, asked, found) < 1e-4
+    assert stock_gap(learner.loaded, asked, found, 1.0) < 1e-4
+    with pytest.raises(ConfigError, match=r"beyond 40 tokens .* prompt \(30 tokens\) and max_new_tokens \(11\)"):
+        engine.generate(asked, Sampling(n=2, max_new_tokens=11))
 
 
 # --- sample ---------------------------------------------------------------------------------------------------------

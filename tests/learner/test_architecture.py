@@ -14,7 +14,7 @@ from transformers.models.mistral.modeling_mistral import MistralModel
 
 from spark_rl.config import ConfigError
 from spark_rl.embedded.build import build_tokenizer
-from spark_rl.learner.architecture import check_architecture, prove_decoder
+from spark_rl.learner.architecture import check_architecture, prove_decoder, steady_positions
 from spark_rl.learner.model import LoadedModel, load_model
 from tiny import VOCABULARY, tiny_config
 from windowed import WINDOWED, make_windowed
@@ -82,6 +82,33 @@ def test_what_cannot_run_is_refused_before_any_weight_is_read(
 @pytest.mark.parametrize(("kind", "settings"), ACCEPTED)
 def test_what_can_run_is_not_refused(kind: str, settings: dict[str, Any]) -> None:
     check_architecture(config_of(kind, settings))
+
+
+LONG = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "rope_theta": 1e4}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "expected"),
+    [
+        ("llama", {}, None),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, None),
+        ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}, "max_position_embeddings": 900}, 900),
+        ("llama", {"rope_parameters": {**LONG, "original_max_position_embeddings": 64}}, 64),
+        ("phi3", {"rope_scaling": LONG, "original_max_position_embeddings": 70}, 70),
+        ("gemma3_text", {"rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            "full_attention": {**LONG, "original_max_position_embeddings": 80},
+        }}, 80),
+        ("qwen2_vl", {}, None),
+        ("gpt2", {}, None),
+    ],
+)  # fmt: skip
+def test_positions_up_to_which_rotations_are_steady(
+    tmp_path: Path, kind: str, settings: dict[str, Any], expected: int | None
+) -> None:
+    config = {"hidden_size": 32, "num_attention_heads": 4, **settings}
+    AutoConfig.for_model(kind, **config).save_pretrained(tmp_path)
+    assert steady_positions(AutoConfig.from_pretrained(tmp_path)) == expected
 
 
 # --- the proof ------------------------------------------------------------------------------------------------------

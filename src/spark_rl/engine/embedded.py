@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from spark_rl.chat import Prompt
+from spark_rl.config import ConfigError
 from spark_rl.engine import attention
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.cache import RolloutCache
+from spark_rl.learner.architecture import steady_positions
 from spark_rl.learner.model import LoadedModel
 from spark_rl.learner.prefill import batch_prompts, extend, prefill
 from spark_rl.problem import Completion
@@ -54,6 +56,7 @@ class EmbeddedEngine:
         self.max_rows = max_rows
         self.eos = torch.tensor(sorted(eos_ids), device=loaded.device)
         self.version = 0
+        self.steady = steady_positions(loaded.causal_lm.config)
         self.layers: int = loaded.causal_lm.config.get_text_config().num_hidden_layers
         if loaded.device.type == "cpu" and loaded.causal_lm.config._attn_implementation == "sdpa":
             loaded.causal_lm.set_attn_implementation(attention.NAME)
@@ -67,7 +70,18 @@ class EmbeddedEngine:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        """``sampling.n`` completions per prompt; prompts of similar length are decoded together."""
+        """``sampling.n`` completions per prompt; prompts of similar length are decoded together.
+
+        Raises:
+            ConfigError: a sequence may become so long that the model would place all its tokens anew.
+        """
+        longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
+        if self.steady is not None and longest + sampling.max_new_tokens > self.steady:
+            raise ConfigError(
+                f"beyond {self.steady} tokens this model turns all tokens of a sequence otherwise (its rope_type), "
+                f"which the embedded engine does not; keep the prompt ({longest} tokens) and max_new_tokens "
+                f"({sampling.max_new_tokens}) within {self.steady} together"
+            )
         generator = torch.Generator(device=self.loaded.device).manual_seed(sampling.seed)
         size = max(1, self.max_rows // sampling.n)
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].token_ids), i))
