@@ -135,7 +135,7 @@ def base_of(folder: Path) -> str:
     base of that name, and ``model.path`` of the adapters' run.
 
     Raises:
-        ConfigError: it is nowhere; the line says which setting tells where it is.
+        ConfigError: it is nowhere; the line says where to write down where it is.
     """
     named = _json_of(folder / ADAPTERS).get("base_model_name_or_path")
     run = run_of(folder)
@@ -155,13 +155,11 @@ def base_of(folder: Path) -> str:
         for base in EMBEDDED.values():
             if path.parts[-2:] == base.parts[-2:]:  # of an installation that is elsewhere
                 return str(base)
-    here = f"--model {run} model.path=BASE" if run is not None else f"base_model_name_or_path in {folder / ADAPTERS}"
     try:
         return find_model(wanted[0])
     except ConfigError as error:
-        raise ConfigError(
-            f"the base of the adapters in {folder} is gone: {error}. Say where it is now: {here}"
-        ) from None
+        raise ConfigError(f"the base of the adapters in {folder} is gone: {error}; say where it is now with "
+                          f"base_model_name_or_path in {folder / ADAPTERS}") from None  # fmt: skip
 
 
 def nearest(path: Path) -> Path | None:

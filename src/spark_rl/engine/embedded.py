@@ -9,6 +9,7 @@ Shape suffixes: _P prompts, _R live rows (prompts * n), _T positions, _V vocabul
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -20,9 +21,13 @@ from spark_rl.config import ConfigError
 from spark_rl.engine import attention
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.cache import RolloutCache
+from spark_rl.learner.architecture import steady_positions
 from spark_rl.learner.model import LoadedModel
-from spark_rl.learner.prefill import attention_mask, batch_prompts, prefill
+from spark_rl.learner.prefill import batch_prompts, extend, prefill
+from spark_rl.learner.sizes import positions_of
 from spark_rl.problem import Completion
+
+logger = logging.getLogger(__name__)
 
 ROOM = 64
 """Positions reserved behind a prompt at first; the cache doubles when they are used up."""
@@ -49,25 +54,15 @@ class EmbeddedEngine:
             eos_ids: tokens that end a completion.
             decode: token ids -> text, special tokens dropped.
             max_rows: rows decoded together at most, but never less than the n rows of one prompt.
-
-        Raises:
-            ConfigError: the model's attention keeps anything but full-length keys and values.
         """
         self.loaded = loaded
         self.decode = decode
         self.max_rows = max_rows
         self.eos = torch.tensor(sorted(eos_ids), device=loaded.device)
         self.version = 0
-        config = loaded.causal_lm.config.get_text_config()
-        sliding = getattr(config, "sliding_window", None) is not None
-        every = "sliding_attention" if sliding else "full_attention"  # in configurations that do not say it per layer
-        kinds = set(getattr(config, "layer_types", None) or [every])
-        if kinds != {"full_attention"}:
-            raise ConfigError(
-                f"the embedded engine decodes full attention only, and {type(loaded.causal_lm).__name__} has "
-                f"{', '.join(sorted(kinds - {'full_attention'}))} layers; choose another model"
-            )
-        self.layers: int = config.num_hidden_layers
+        self.positions = positions_of(loaded.causal_lm.config)
+        self.steady = steady_positions(loaded.causal_lm.config)
+        self.layers: int = loaded.causal_lm.config.get_text_config().num_hidden_layers
         if loaded.device.type == "cpu" and loaded.causal_lm.config._attn_implementation == "sdpa":
             loaded.causal_lm.set_attn_implementation(attention.NAME)
 
@@ -80,11 +75,31 @@ class EmbeddedEngine:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        """``sampling.n`` completions per prompt; prompts of similar length are decoded together."""
+        """``sampling.n`` completions per prompt; prompts of similar length are decoded together.
+
+        A completion is cut (``length``) where the model has no more positions; of a prompt that fills them all it is
+        empty, which is logged.
+
+        Raises:
+            ConfigError: a sequence may become so long that the model would place all its tokens anew.
+        """
+        longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
+        if self.steady is not None and longest + sampling.max_new_tokens > self.steady:
+            raise ConfigError(
+                f"beyond {self.steady} tokens this model turns all tokens of a sequence otherwise (its rope_type), "
+                f"which the embedded engine does not; keep the prompt ({longest} tokens) and max_new_tokens "
+                f"({sampling.max_new_tokens}) within {self.steady} together"
+            )
         generator = torch.Generator(device=self.loaded.device).manual_seed(sampling.seed)
         size = max(1, self.max_rows // sampling.n)
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].token_ids), i))
-        found: list[list[Completion]] = [[] for _ in prompts]
+        found = [[Completion("", (), (), "length")] * sampling.n for _ in prompts]
+        if self.positions is not None and longest >= self.positions:
+            order = [i for i in order if len(prompts[i].token_ids) < (self.positions or 0)]
+            logger.warning(
+                "%d of %d prompts are longer than the %d positions of the model, the longest has %d tokens; their "
+                "responses are empty", len(prompts) - len(order), len(prompts), self.positions, longest,
+            )  # fmt: skip
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             completions = self._generate_batch([prompts[i] for i in batch], sampling, generator)
@@ -125,6 +140,8 @@ class EmbeddedEngine:
                 ended_R = ended_R | self._stops(tokens_RT[row_R, : step + 1], sampling.stop)
             stopped_R[row_R[alive_R & ended_R]] = True
             alive_R = alive_R & ~ended_R
+            if self.positions is not None:
+                alive_R = alive_R & (next_R + step + 1 < self.positions)
             living = int(alive_R.sum())
             if living == 0 or step + 1 == sampling.max_new_tokens:
                 break
@@ -133,7 +150,7 @@ class EmbeddedEngine:
                 row_R, pad_R, next_R = row_R[kept_R], pad_R[kept_R], next_R[kept_R]
                 token_R, alive_R = token_R[kept_R], alive_R[kept_R]
             seen_RT = torch.arange(longest + step + 1, device=device) >= pad_R[:, None]
-            logits_RV = self._decode(token_R, next_R + step, seen_RT, cache)
+            logits_RV = self.loaded.head(extend(self.loaded, token_R, next_R + step, seen_RT, cache))
 
         # 3. Read the completions off.
         return [
@@ -142,15 +159,6 @@ class EmbeddedEngine:
                 tokens_RT.tolist(), logprobs_RT.tolist(), length_R.tolist(), stopped_R.tolist(), strict=True
             )
         ]
-
-    def _decode(self, token_R: Tensor, position_R: Tensor, seen_RT: Tensor, cache: RolloutCache) -> Tensor:
-        """(R, V) logits after one more token per row."""
-        hidden_R1H = self.loaded.decoder(
-            input_ids=token_R[:, None], position_ids=position_R[:, None],
-            attention_mask=attention_mask(self.loaded, seen_RT, seen_RT[:, None]), past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state  # fmt: skip
-        return self.loaded.head(hidden_R1H[:, -1])
 
     def _stops(self, tokens_RT: Tensor, stop: Sequence[str]) -> Tensor:
         """(R,) whether the text of a row's last tokens holds a stop string."""

@@ -4,7 +4,6 @@ image-text-to-text models with their processor.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -34,6 +33,7 @@ from transformers.utils import VIDEO_PROCESSOR_NAME
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from spark_rl.config import Config, ConfigError, LoraConfig, ModelConfig
+from spark_rl.learner.architecture import check_architecture, prove_decoder
 from spark_rl.learner.sizes import (
     VISION_TOKEN,
     check_end,
@@ -42,7 +42,7 @@ from spark_rl.learner.sizes import (
     positions_of,
     prompt_limit,
 )
-from spark_rl.learner.weights import check_architecture, check_finite, merged, read_weights, with_saved_adapters
+from spark_rl.learner.weights import check_finite, check_language_head, merged, read_weights, with_saved_adapters
 from spark_rl.places import find_model, has_adapters, layers_of, on_disk
 
 
@@ -147,7 +147,8 @@ def describe_model(config: Config, path: str | Path | None = None) -> Descriptio
     options = {"trust_remote_code": settings.trust_remote_code}
     try:
         model_config = AutoConfig.from_pretrained(base, **options)
-        check_architecture(model_config, named)
+        check_architecture(model_config)
+        check_language_head(model_config, named)
         sees = type(model_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(model_config, "vision_config")
         texts = next((str(folder) for folder in reversed(adapters) if has_tokenizer(folder)), base)
         if Path(texts).is_dir() and not has_tokenizer(texts):
@@ -193,8 +194,8 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
     finished = described.adapters[:-1] if continued else described.adapters
     try:
         model = read_weights(
-            kind, described.base, dtype=getattr(torch, settings.dtype), attn_implementation=settings.attention,
-            trust_remote_code=settings.trust_remote_code,
+            kind, described.base, dtype=getattr(torch, settings.dtype), trust_remote_code=settings.trust_remote_code,
+            attn_implementation=None if settings.attention == "sdpa" else settings.attention,
         )  # fmt: skip
         model.to(device)
         for folder in finished:
@@ -217,10 +218,7 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
         torch.tensor(banned, device=device) if banned else None,
     )  # fmt: skip
     check_head(loaded)
-    if processor and "token_type_ids" in inspect.signature(type(loaded.decoder).forward).parameters:
-        raise ConfigError(
-            f"{type(model).__name__} attends to images in both directions, which spark-rl does not do yet"
-        )
+    prove_decoder(loaded)
     return loaded
 
 

@@ -40,7 +40,7 @@ NAMED = 3
 """Weights that a message names; the others are counted."""
 
 
-def check_architecture(config: Any, source: str) -> None:
+def check_language_head(config: Any, source: str) -> None:
     """Refuse a reward model or classifier by its ``config.json``, before any weight is read.
 
     Raises:
