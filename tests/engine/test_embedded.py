@@ -12,7 +12,6 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from spark_rl.chat import Prompt
-from spark_rl.config import ConfigError
 from spark_rl.embedded.build import build_tokenizer
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.embedded import sample
@@ -385,8 +384,8 @@ def test_layers_that_borrow_keys_and_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rope", ["longrope", "dynamic"])
-def test_sequences_whose_tokens_would_all_turn_are_refused(tmp_path: Path, rope: str) -> None:
-    """Up to that length every number is right; beyond it, what is kept of the first tokens would not be."""
+def test_responses_end_before_all_their_tokens_would_turn(tmp_path: Path, rope: str) -> None:
+    """These rotations change for all tokens of a longer sequence, those whose keys are kept included."""
     family, settings, parameters = {
         "longrope": (
             "phi3", {"original_max_position_embeddings": 40},
@@ -398,11 +397,23 @@ def test_sequences_whose_tokens_would_all_turn_are_refused(tmp_path: Path, rope:
     path = make_windowed(family, tmp_path, rope_parameters=parameters, **settings)
     learner, asked = learner_of(path), long_prompts()
     engine = engine_of(learner.loaded, [])
-    found = engine.generate(asked, Sampling(n=2, max_new_tokens=10, seed=5))
+    found = engine.generate(asked, Sampling(n=2, max_new_tokens=30, seed=5))
+    expected = [[min(30, 40 - len(prompt.token_ids))] * 2 for prompt in asked]
+    assert [[len(c.token_ids) for c in completions] for completions in found] == expected
     assert parity_gap(learner, asked, found) < 1e-4
     assert stock_gap(learner.loaded, asked, found, 1.0) < 1e-4
-    with pytest.raises(ConfigError, match=r"beyond 40 tokens .* prompt \(30 tokens\) and max_new_tokens \(11\)"):
-        engine.generate(asked, Sampling(n=2, max_new_tokens=11))
+
+
+def test_learned_positions_are_used_to_the_last(tmp_path: Path) -> None:
+    """Rows that end, and padding behind a response, ask for no position that the table does not have."""
+    path = other_model(
+        "gpt2", tmp_path, n_embd=32, n_head=4, n_layer=2, n_positions=40, head_dim=None, num_key_value_heads=None,
+        intermediate_size=None, max_position_embeddings=None,
+    )  # fmt: skip
+    learner, asked = learner_of(path), long_prompts()
+    found = engine_of(learner.loaded, []).generate(asked, Sampling(n=2, max_new_tokens=40, seed=5))
+    assert [len(p.token_ids) + len(found[i][0].token_ids) for i, p in enumerate(asked)] == [40] * 6
+    assert parity_gap(learner, asked, found) < 1e-4
 
 
 # --- sample ---------------------------------------------------------------------------------------------------------

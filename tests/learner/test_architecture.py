@@ -14,8 +14,9 @@ from transformers.models.mistral.modeling_mistral import MistralModel
 
 from spark_rl.config import ConfigError
 from spark_rl.embedded.build import build_tokenizer
-from spark_rl.learner.architecture import check_architecture, prove_decoder, steady_positions
+from spark_rl.learner.architecture import check_architecture, prove_decoder
 from spark_rl.learner.model import LoadedModel, load_model
+from spark_rl.learner.sizes import positions_of
 from tiny import VOCABULARY, tiny_config
 from windowed import WINDOWED, make_windowed
 
@@ -90,25 +91,22 @@ LONG = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [3.0]
 @pytest.mark.parametrize(
     ("kind", "settings", "expected"),
     [
-        ("llama", {}, None),
-        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, None),
-        ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}, "max_position_embeddings": 900}, 900),
         ("llama", {"rope_parameters": {**LONG, "original_max_position_embeddings": 64}}, 64),
         ("phi3", {"rope_scaling": LONG, "original_max_position_embeddings": 70}, 70),
+        ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, 900),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, 1800),
         ("gemma3_text", {"rope_parameters": {
             "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
             "full_attention": {**LONG, "original_max_position_embeddings": 80},
         }}, 80),
-        ("qwen2_vl", {}, None),
-        ("gpt2", {}, None),
     ],
 )  # fmt: skip
-def test_positions_up_to_which_rotations_are_steady(
-    tmp_path: Path, kind: str, settings: dict[str, Any], expected: int | None
+def test_positions_end_where_rotations_would_change(
+    tmp_path: Path, kind: str, settings: dict[str, Any], expected: int
 ) -> None:
-    config = {"hidden_size": 32, "num_attention_heads": 4, **settings}
-    AutoConfig.for_model(kind, **config).save_pretrained(tmp_path)
-    assert steady_positions(AutoConfig.from_pretrained(tmp_path)) == expected
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 900}
+    AutoConfig.for_model(kind, **sizes, **settings).save_pretrained(tmp_path)
+    assert positions_of(AutoConfig.from_pretrained(tmp_path)) == expected
 
 
 # --- the proof ------------------------------------------------------------------------------------------------------

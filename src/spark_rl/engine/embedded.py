@@ -17,11 +17,9 @@ import torch
 from torch import Tensor
 
 from spark_rl.chat import Prompt
-from spark_rl.config import ConfigError
 from spark_rl.engine import attention
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.cache import RolloutCache
-from spark_rl.learner.architecture import steady_positions
 from spark_rl.learner.model import LoadedModel
 from spark_rl.learner.prefill import batch_prompts, extend, prefill
 from spark_rl.learner.sizes import positions_of
@@ -61,7 +59,6 @@ class EmbeddedEngine:
         self.eos = torch.tensor(sorted(eos_ids), device=loaded.device)
         self.version = 0
         self.positions = positions_of(loaded.causal_lm.config)
-        self.steady = steady_positions(loaded.causal_lm.config)
         self.layers: int = loaded.causal_lm.config.get_text_config().num_hidden_layers
         if loaded.device.type == "cpu" and loaded.causal_lm.config._attn_implementation == "sdpa":
             loaded.causal_lm.set_attn_implementation(attention.NAME)
@@ -79,17 +76,8 @@ class EmbeddedEngine:
 
         A completion is cut (``length``) where the model has no more positions; of a prompt that fills them all it is
         empty, which is logged.
-
-        Raises:
-            ConfigError: a sequence may become so long that the model would place all its tokens anew.
         """
         longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
-        if self.steady is not None and longest + sampling.max_new_tokens > self.steady:
-            raise ConfigError(
-                f"beyond {self.steady} tokens this model turns all tokens of a sequence otherwise (its rope_type), "
-                f"which the embedded engine does not; keep the prompt ({longest} tokens) and max_new_tokens "
-                f"({sampling.max_new_tokens}) within {self.steady} together"
-            )
         generator = torch.Generator(device=self.loaded.device).manual_seed(sampling.seed)
         size = max(1, self.max_rows // sampling.n)
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].token_ids), i))
@@ -150,7 +138,8 @@ class EmbeddedEngine:
                 row_R, pad_R, next_R = row_R[kept_R], pad_R[kept_R], next_R[kept_R]
                 token_R, alive_R = token_R[kept_R], alive_R[kept_R]
             seen_RT = torch.arange(longest + step + 1, device=device) >= pad_R[:, None]
-            logits_RV = self.loaded.head(extend(self.loaded, token_R, next_R + step, seen_RT, cache))
+            position_R = (next_R + step).masked_fill(~alive_R, 0)  # what has ended must not count as a longer sequence
+            logits_RV = self.loaded.head(extend(self.loaded, token_R, position_R, seen_RT, cache))
 
         # 3. Read the completions off.
         return [

@@ -11,7 +11,7 @@ Shape suffixes: _B rows, _S padded prompt positions, _T tokens of a row, _H hidd
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -82,20 +82,6 @@ def _coded_hindrance(decoder: Any, sees: bool) -> str | None:
     if sees and "token_type_ids" in accepted:
         return "they attend to images in both directions, which spark-rl does not do yet"
     return None
-
-
-def steady_positions(config: PreTrainedConfig) -> int | None:
-    """Tokens up to which what is kept of a token does not depend on how long its sequence becomes, if that is limited.
-
-    Rotations of the kinds ``longrope`` (Phi-3 and 4 with 128k tokens) and ``dynamic`` change for all tokens of a
-    batch once one of its sequences is longer: keys and values that are kept, or shared, would no longer be right.
-    """
-    text = config.get_text_config()
-    rope = getattr(text, "rope_parameters", None) or {}
-    kinds = [rope, *(part for part in rope.values() if isinstance(part, Mapping))]
-    limits = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
-    limits += [text.max_position_embeddings for kind in kinds if kind.get("rope_type") == "dynamic"]
-    return min(limits, default=None)
 
 
 def _says_alibi(config: Any) -> bool:

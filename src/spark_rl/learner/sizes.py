@@ -18,7 +18,7 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 """A directory with none of them has no tokenizer; transformers would make an empty one of some families."""
 
-EXTENDED = ("linear", "dynamic", "yarn")
+EXTENDED = ("linear", "yarn")
 """Kinds of rotary scaling whose ``factor`` multiplies the positions of the original model."""
 
 SAMPLE = "What is 1 + 1?"
@@ -31,16 +31,25 @@ def has_tokenizer(folder: str | Path) -> bool:
 
 
 def positions_of(model_config: Any) -> int | None:
-    """Tokens of prompt and response together that a model was made for; ``None`` if its configuration says none."""
+    """Tokens of prompt and response together that a model can hold here; ``None`` if its configuration says no limit.
+
+    Rotations of the kinds ``dynamic`` and ``longrope`` (Phi-3 and 4 with 128k tokens) change for all tokens of a batch
+    once one of its sequences is longer than the original model's: keys that are kept, or shared by the responses of a
+    prompt, would be turned otherwise than new ones. So these end where the original model did.
+    """
     text = model_config.get_text_config()
     positions = getattr(text, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions < 1:
         return None
     rope = getattr(text, "rope_parameters", None)
     for scaling in [rope, *rope.values()] if isinstance(rope, Mapping) else ():
-        if isinstance(scaling, Mapping) and scaling.get("rope_type") in EXTENDED:
-            original = scaling.get("original_max_position_embeddings") or positions
+        if not isinstance(scaling, Mapping):
+            continue
+        original = scaling.get("original_max_position_embeddings") or positions
+        if scaling.get("rope_type") in EXTENDED:
             positions = max(positions, int(original * (scaling.get("factor") or 1.0)))
+        elif scaling.get("rope_type") == "longrope":
+            positions = min(positions, original)
     return positions
 
 
