@@ -48,14 +48,14 @@ def find_model(name: str | Path) -> str:
     if text in EMBEDDED:
         return str(EMBEDDED[text])
     path = _expanded(text)
-    if path.is_dir():
+    if _is_dir(path):
         return str(_model_in(path.resolve(), text))
-    if path.exists():
+    if _is_dir(path.parent) and path.name in _names_in(path.parent):
         raise ConfigError(f"{text!r} is a file; give the directory that it lies in: {path.resolve().parent}")
     if cached_copy(text) is not None:
         return text
     near = nearest(path) or next(iter(difflib.get_close_matches(text, EMBEDDED, n=1, cutoff=0.8)), None)
-    if not HUB_ID.fullmatch(text) or ("/" in text and path.parent.is_dir()) or near is not None:
+    if not HUB_ID.fullmatch(text) or ("/" in text and _is_dir(path.parent)) or near is not None:
         raise ConfigError(
             f"there is no model at {text!r}{_meant(near)}; model.path is a directory, a hub id or an embedded base"
         )
@@ -75,7 +75,7 @@ def on_disk(found: str) -> str:
 
 def is_run(path: Path) -> bool:
     """Whether a directory is that of a run, begun or finished."""
-    return (path / "metrics.jsonl").exists() or "rollout" in _json_of(path / "config.json")
+    return _is_dir(path) and ((path / "metrics.jsonl").exists() or "rollout" in _json_of(path / "config.json"))
 
 
 def trained_weights(run: Path) -> Path:
@@ -149,7 +149,7 @@ def base_of(folder: Path) -> str:
             return str(EMBEDDED[name])
         path = _expanded(name)
         places = [path] if path.is_absolute() else [path, *(above / path for above in folder.parents)]
-        there = next((place for place in places if place.is_dir()), None)
+        there = next((place for place in places if _is_dir(place)), None)
         if there is not None:
             return str(_model_in(there.resolve(), name))
         for base in EMBEDDED.values():
@@ -166,7 +166,7 @@ def nearest(path: Path) -> Path | None:
     """The existing path that a mistyped one most likely means, component by component, or ``None``."""
     found = Path(path.anchor) if path.is_absolute() else Path()
     for part in path.parts[1:] if path.is_absolute() else path.parts:
-        if (found / part).exists():
+        if part == ".." or part in _names_in(found):
             found = found / part
             continue
         close = difflib.get_close_matches(part, _names_in(found), n=1, cutoff=0.6)
@@ -231,6 +231,13 @@ def _expanded(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:  # ~name, and nobody has that name
         return Path(text)
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long to be a path, or with a NUL in it
+        return False
 
 
 def _names_in(folder: Path) -> list[str]:

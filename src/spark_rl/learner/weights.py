@@ -139,7 +139,8 @@ def with_saved_adapters(model: nn.Module, folder: Path, *, trainable: bool) -> A
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Found missing adapter keys")  # which are refused below
         adapted: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
-    wanted = get_peft_model_state_dict(adapted)
+    embeddings = any(name.endswith(("embed_tokens.weight", "lm_head.weight")) for name in saved)
+    wanted = get_peft_model_state_dict(adapted, save_embedding_layers=embeddings)
     if missing := wanted.keys() - saved.keys():
         raise ConfigError(f"{str(folder)!r} lacks weights of its adapters: {_first(missing)}; they would be as good as "
                           "untrained, so save the adapters again")  # fmt: skip
