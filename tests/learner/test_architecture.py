@@ -148,6 +148,15 @@ class StepwiseModel(LlamaModel):
         return found
 
 
+class TupleModel(LlamaModel):
+    """Reads its cache as code of hub repositories did for years."""
+
+    def forward(self, position_ids: Any = None, past_key_values: Any = None, **options: Any) -> Any:
+        past = past_key_values[0][0].shape[-2] if past_key_values is not None else 0
+        assert past >= 0
+        return super().forward(position_ids=position_ids, past_key_values=past_key_values, **options)
+
+
 class PositionlessModel(LlamaModel):
     """Like an ALiBi model of a hub repository."""
 
@@ -184,6 +193,12 @@ def test_wrong_numbers_are_refused(whole: Any, kind: str, decoder: Any, settings
     loaded = loaded_of(whole, kind, decoder=decoder, **settings)
     with pytest.raises(ConfigError, match="other hidden states behind a shared prompt than alone"):
         prove_decoder(loaded)
+
+
+def test_code_that_takes_no_cache_of_today_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"does not get through a pass with a shared prompt \(TypeError") as caught:
+        prove_decoder(loaded_of(LlamaForCausalLM, "llama", decoder=TupleModel))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_decoder_of_a_hub_repository_is_asked_for_positions_too() -> None:
