@@ -16,7 +16,7 @@ ROWS = [{"question": f"What is {n} plus {n}?", "answer": f"It is {n}+{n}.\n#### 
 SETTINGS = (
     "model.threads=1", "data.layout=gsm8k", "data.heldout=split:3", "rollout.problems=3", "rollout.samples=2",
     "rollout.max_new_tokens=12", "inference.max_new_tokens=12", "inference.rounds=1", "recycle.ready=1",
-    "train.steps=2", "optimiser.lr=1e-3", "rollout.max_prompt_tokens=1024",
+    "train.steps=2", "optimiser.lr=1e-3", "rollout.max_prompt_tokens=500",
 )  # fmt: skip
 
 

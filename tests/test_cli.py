@@ -76,7 +76,7 @@ def test_the_json_of_a_run_has_the_promised_keys(run: Path, place: Path) -> None
     assert facts["seconds"] > 0
     assert facts["config"] == json.loads((run / "config.json").read_text())
     assert facts["config"]["data"] == Config().data.model_dump(mode="json") | {
-        "train": "puzzles.jsonl",
+        "train": str(place / "puzzles.jsonl"),
         "heldout": "split:2",
     }
 

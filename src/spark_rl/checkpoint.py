@@ -70,11 +70,15 @@ def check_run(run_dir: Path, config: Config, resume: bool) -> None:
             made with other settings, or needs a part that is not where it was.
     """
     saved = run_dir / "config.json"
+    if run_dir.is_file():
+        raise ConfigError(f"cannot write the run directory {run_dir}: it is a file")
     if not resume:
         if saved.exists():
             raise ConfigError(f"{run_dir} already holds a run; continue it with --resume or choose another --run-dir")
         return
     settings, current = saved_settings(run_dir), config.model_dump(mode="json")
+    if "max_prompt_tokens" not in config.rollout.model_fields_set:  # the model says then, the same as when it began
+        current["rollout"]["max_prompt_tokens"] = part(settings, "rollout.max_prompt_tokens")
     recorded = _recorded(run_dir)
     moved = {key for key in PARTS if is_the_same_part(part(settings, key), part(current, key), recorded)}
     before, now = ({key: value for key, value in flatten(tree).items() if not _is_one_of(key, moved)}

@@ -84,7 +84,8 @@ class ModelConfig(Section):
     device: str = "auto"
     """``auto`` (CUDA or MPS if present, else CPU), or any torch device string."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention implementation passed to transformers."""
+    """Attention implementation passed to transformers; ``sdpa`` becomes ``eager`` where a family's scores need it
+    (Gemma 2 caps them, gpt-oss adds sinks)."""
     trust_remote_code: bool = False
     """Allow a hub repository to run its own Python code. Off unless you trust the author."""
     gradient_checkpointing: bool = False

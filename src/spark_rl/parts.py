@@ -36,12 +36,12 @@ def with_resolved_paths(config: Config) -> Config:
     A model is followed to where its weights are: of a run to the run's model. Names (of an embedded base, a hub id, a
     family of puzzles, a set of templates) stay names, and so does a path where nothing is.
     """
-    tree = config.model_dump(mode="json")
+    tree = config.model_dump(mode="json", exclude_unset=True)  # what was not set names nothing on this disk
     for key in PARTS:
         *sections, leaf = key.split(".")
-        node = tree
-        for section in sections:
-            node = node[section]
+        node = part(tree, ".".join(sections))
+        if not isinstance(node, dict) or leaf not in node:
+            continue
         if key == "model.path":
             node[leaf] = _model(node[leaf])
         elif key not in NAMES_FIRST or str(node[leaf]).endswith(NAMES_FIRST[key]):
@@ -139,9 +139,9 @@ def _place(text: str) -> Path | None:
 
 def _absolute(text: str) -> Path:
     try:
-        return Path(text).expanduser().absolute()
+        return Path(text).expanduser().resolve()
     except RuntimeError:
-        return Path(text).absolute()
+        return Path(text).resolve()
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -48,14 +48,14 @@ def find_model(name: str | Path) -> str:
     if text in EMBEDDED:
         return str(EMBEDDED[text])
     path = _expanded(text)
-    if path.is_dir():
-        return str(_model_in(path.absolute()))
-    if path.exists():
-        raise ConfigError(f"{text!r} is a file; give the directory that it lies in: {path.absolute().parent}")
+    if _is_dir(path):
+        return str(_model_in(path.resolve(), text))
+    if _is_dir(path.parent) and path.name in _names_in(path.parent):
+        raise ConfigError(f"{text!r} is a file; give the directory that it lies in: {path.resolve().parent}")
     if cached_copy(text) is not None:
         return text
     near = nearest(path) or next(iter(difflib.get_close_matches(text, EMBEDDED, n=1, cutoff=0.8)), None)
-    if not HUB_ID.fullmatch(text) or ("/" in text and path.parent.is_dir()) or near is not None:
+    if not HUB_ID.fullmatch(text) or ("/" in text and _is_dir(path.parent)) or near is not None:
         raise ConfigError(
             f"there is no model at {text!r}{_meant(near)}; model.path is a directory, a hub id or an embedded base"
         )
@@ -75,7 +75,7 @@ def on_disk(found: str) -> str:
 
 def is_run(path: Path) -> bool:
     """Whether a directory is that of a run, begun or finished."""
-    return (path / "metrics.jsonl").exists() or "rollout" in _json_of(path / "config.json")
+    return _is_dir(path) and ((path / "metrics.jsonl").exists() or "rollout" in _json_of(path / "config.json"))
 
 
 def trained_weights(run: Path) -> Path:
@@ -135,7 +135,7 @@ def base_of(folder: Path) -> str:
     base of that name, and ``model.path`` of the adapters' run.
 
     Raises:
-        ConfigError: it is nowhere; the line says which setting tells where it is.
+        ConfigError: it is nowhere; the line says where to write down where it is.
     """
     named = _json_of(folder / ADAPTERS).get("base_model_name_or_path")
     run = run_of(folder)
@@ -149,26 +149,24 @@ def base_of(folder: Path) -> str:
             return str(EMBEDDED[name])
         path = _expanded(name)
         places = [path] if path.is_absolute() else [path, *(above / path for above in folder.parents)]
-        there = next((place for place in places if place.is_dir()), None)
+        there = next((place for place in places if _is_dir(place)), None)
         if there is not None:
-            return str(_model_in(there.absolute()))
+            return str(_model_in(there.resolve(), name))
         for base in EMBEDDED.values():
             if path.parts[-2:] == base.parts[-2:]:  # of an installation that is elsewhere
                 return str(base)
-    here = f"--model {run} model.path=BASE" if run is not None else f"base_model_name_or_path in {folder / ADAPTERS}"
     try:
         return find_model(wanted[0])
     except ConfigError as error:
-        raise ConfigError(
-            f"the base of the adapters in {folder} is gone: {error}. Say where it is now: {here}"
-        ) from None
+        raise ConfigError(f"the base of the adapters in {folder} is gone: {error}; say where it is now with "
+                          f"base_model_name_or_path in {folder / ADAPTERS}") from None  # fmt: skip
 
 
 def nearest(path: Path) -> Path | None:
     """The existing path that a mistyped one most likely means, component by component, or ``None``."""
     found = Path(path.anchor) if path.is_absolute() else Path()
     for part in path.parts[1:] if path.is_absolute() else path.parts:
-        if (found / part).exists():
+        if part == ".." or part in _names_in(found):
             found = found / part
             continue
         close = difflib.get_close_matches(part, _names_in(found), n=1, cutoff=0.6)
@@ -212,15 +210,16 @@ def _hub_refusal(name: str) -> str | None:
         return f"the hub can't be reached ({' '.join(str(error).split())[:80] or type(error).__name__})"
 
 
-def _model_in(folder: Path) -> Path:
-    """The model that a directory stands for."""
+def _model_in(folder: Path, named: str) -> Path:
+    """The model that a directory stands for; ``named`` is what it was called by whoever asked."""
     if is_run(folder):
         return trained_weights(folder)
     if (folder / "config.json").is_file() or has_adapters(folder):
         return folder
     inside = sorted({file.parent for name in ("config.json", ADAPTERS) for file in folder.glob(f"*/{name}")}
                     | {file.parent for file in folder.glob("*/*/config.json")})  # fmt: skip
-    raise ConfigError(f"{folder} holds no model: it has no config.json{_meant(inside[0] if inside else None)}")
+    raise ConfigError(f"cannot load the model {named!r}: {folder} has no config.json"
+                      f"{_meant(inside[0] if inside else None)}")  # fmt: skip
 
 
 def _meant(path: Path | str | None) -> str:
@@ -232,6 +231,13 @@ def _expanded(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:  # ~name, and nobody has that name
         return Path(text)
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long to be a path, or with a NUL in it
+        return False
 
 
 def _names_in(folder: Path) -> list[str]:

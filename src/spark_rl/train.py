@@ -22,7 +22,7 @@ from spark_rl.data.mixture import pass_order
 from spark_rl.evals.heldout import HeldOutEvaluation, Pair, Scores, draw_pairs
 from spark_rl.learner.base import Learner, Span
 from spark_rl.learner.local import LocalLearner
-from spark_rl.learner.model import check_run_lengths, load_model
+from spark_rl.learner.model import fitted_to_model, load_model
 from spark_rl.measure import Metrics, batch_metrics, left_out_metrics, rollout_records
 from spark_rl.parts import with_resolved_paths
 from spark_rl.problem import TASKS, Group, Problem
@@ -119,10 +119,12 @@ def train(
     assert config.run_dir is not None, "whoever starts a run says where it is written"
     run_dir, watcher, config = Path(config.run_dir), watcher or Silent(), with_resolved_paths(config)
     checkpoint.check_run(run_dir, config, resume)
-    watcher.phase("loading the data and the model")
     saved = checkpoint.checkpoints(run_dir)[-1:] if resume else []
     weights = saved[0] / "model" if saved else None
-    check_run_lengths(config, weights)
+    asked, config = config.rollout.max_prompt_tokens, fitted_to_model(config, weights)
+    if (limit := config.rollout.max_prompt_tokens) < asked:
+        watcher.phase(f"prompts have at most {limit} tokens: with a response, the model holds no more")
+    watcher.phase("loading the data and the model")
     problems, exams = load_all_problems(config)
     actor = open_actor(config, weights)
     steps = config.train.steps or -(-config.train.episodes * len(problems) // config.rollout.problems)

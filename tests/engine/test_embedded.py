@@ -383,6 +383,39 @@ def test_layers_that_borrow_keys_and_values(tmp_path: Path) -> None:
     assert stock_gap(learner.loaded, asked, found, 1.0) < 1e-4
 
 
+@pytest.mark.parametrize("rope", ["longrope", "dynamic"])
+def test_responses_end_before_all_their_tokens_would_turn(tmp_path: Path, rope: str) -> None:
+    """These rotations change for all tokens of a longer sequence, those whose keys are kept included."""
+    family, settings, parameters = {
+        "longrope": (
+            "phi3", {"original_max_position_embeddings": 40},
+            {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4},
+        ),
+        "dynamic": ("mistral", {"max_position_embeddings": 40}, {"factor": 2.0}),
+    }[rope]  # fmt: skip
+    parameters = {"rope_type": rope, "rope_theta": 100.0, **parameters}
+    path = make_windowed(family, tmp_path, rope_parameters=parameters, **settings)
+    learner, asked = learner_of(path), long_prompts()
+    engine = engine_of(learner.loaded, [])
+    found = engine.generate(asked, Sampling(n=2, max_new_tokens=30, seed=5))
+    expected = [[min(30, 40 - len(prompt.token_ids))] * 2 for prompt in asked]
+    assert [[len(c.token_ids) for c in completions] for completions in found] == expected
+    assert parity_gap(learner, asked, found) < 1e-4
+    assert stock_gap(learner.loaded, asked, found, 1.0) < 1e-4
+
+
+def test_learned_positions_are_used_to_the_last(tmp_path: Path) -> None:
+    """Rows that end, and padding behind a response, ask for no position that the table does not have."""
+    path = other_model(
+        "gpt2", tmp_path, n_embd=32, n_head=4, n_layer=2, n_positions=40, head_dim=None, num_key_value_heads=None,
+        intermediate_size=None, max_position_embeddings=None,
+    )  # fmt: skip
+    learner, asked = learner_of(path), long_prompts()
+    found = engine_of(learner.loaded, []).generate(asked, Sampling(n=2, max_new_tokens=40, seed=5))
+    assert [len(p.token_ids) + len(found[i][0].token_ids) for i, p in enumerate(asked)] == [40] * 6
+    assert parity_gap(learner, asked, found) < 1e-4
+
+
 # --- sample ---------------------------------------------------------------------------------------------------------
 
 

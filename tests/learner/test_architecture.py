@@ -16,6 +16,7 @@ from spark_rl.config import ConfigError
 from spark_rl.embedded.build import build_tokenizer
 from spark_rl.learner.architecture import check_architecture, prove_decoder
 from spark_rl.learner.model import LoadedModel, load_model
+from spark_rl.learner.sizes import positions_of
 from tiny import VOCABULARY, tiny_config
 from windowed import WINDOWED, make_windowed
 
@@ -84,6 +85,30 @@ def test_what_can_run_is_not_refused(kind: str, settings: dict[str, Any]) -> Non
     check_architecture(config_of(kind, settings))
 
 
+LONG = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "rope_theta": 1e4}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "expected"),
+    [
+        ("llama", {"rope_parameters": {**LONG, "original_max_position_embeddings": 64}}, 64),
+        ("phi3", {"rope_scaling": LONG, "original_max_position_embeddings": 70}, 70),
+        ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, 900),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, 1800),
+        ("gemma3_text", {"rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            "full_attention": {**LONG, "original_max_position_embeddings": 80},
+        }}, 80),
+    ],
+)  # fmt: skip
+def test_positions_end_where_rotations_would_change(
+    tmp_path: Path, kind: str, settings: dict[str, Any], expected: int
+) -> None:
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 900}
+    AutoConfig.for_model(kind, **sizes, **settings).save_pretrained(tmp_path)
+    assert positions_of(AutoConfig.from_pretrained(tmp_path)) == expected
+
+
 # --- the proof ------------------------------------------------------------------------------------------------------
 
 
@@ -123,6 +148,15 @@ class StepwiseModel(LlamaModel):
         return found
 
 
+class TupleModel(LlamaModel):
+    """Reads its cache as code of hub repositories did for years."""
+
+    def forward(self, position_ids: Any = None, past_key_values: Any = None, **options: Any) -> Any:
+        past = past_key_values[0][0].shape[-2] if past_key_values is not None else 0
+        assert past >= 0
+        return super().forward(position_ids=position_ids, past_key_values=past_key_values, **options)
+
+
 class PositionlessModel(LlamaModel):
     """Like an ALiBi model of a hub repository."""
 
@@ -159,6 +193,12 @@ def test_wrong_numbers_are_refused(whole: Any, kind: str, decoder: Any, settings
     loaded = loaded_of(whole, kind, decoder=decoder, **settings)
     with pytest.raises(ConfigError, match="other hidden states behind a shared prompt than alone"):
         prove_decoder(loaded)
+
+
+def test_code_that_takes_no_cache_of_today_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"does not get through a pass with a shared prompt \(TypeError") as caught:
+        prove_decoder(loaded_of(LlamaForCausalLM, "llama", decoder=TupleModel))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_decoder_of_a_hub_repository_is_asked_for_positions_too() -> None:

@@ -147,7 +147,7 @@ def settings_of_run(model: str) -> dict[str, Any] | None:
     if weights is None:
         return None
     settings = saved_settings(Path(model))
-    settings["model"] = {**settings.get("model", {}), "path": str(weights.absolute())}
+    settings["model"] = {**settings.get("model", {}), "path": str(weights.resolve())}
     return settings | {"run_dir": None}
 
 

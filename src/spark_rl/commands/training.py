@@ -10,7 +10,7 @@ from typing import Any
 
 from spark_rl.commands.models import recipe_of, settings_of_run
 from spark_rl.commands.terminal import console, quiet_libraries, say
-from spark_rl.config import Config, ConfigError, load_config, merge_settings, parse_config, saved_settings
+from spark_rl.config import Config, ConfigError, load_config, merge_settings, saved_settings
 from spark_rl.errors import UserError
 
 
@@ -19,7 +19,7 @@ def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
     config = resolve(arguments)
     if config.run_dir is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        config = parse_config({**config.model_dump(mode="json"), "run_dir": f"runs/{stamp}-seed{config.seed}"})
+        config = config.model_copy(update={"run_dir": f"runs/{stamp}-seed{config.seed}"})
     assert config.run_dir is not None, "set just above"
     quiet_libraries()
     from spark_rl.report.console import before_after_table

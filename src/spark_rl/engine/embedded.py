@@ -9,6 +9,7 @@ Shape suffixes: _P prompts, _R live rows (prompts * n), _T positions, _V vocabul
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -21,7 +22,10 @@ from spark_rl.engine.base import Sampling
 from spark_rl.engine.cache import RolloutCache
 from spark_rl.learner.model import LoadedModel
 from spark_rl.learner.prefill import batch_prompts, extend, prefill
+from spark_rl.learner.sizes import positions_of
 from spark_rl.problem import Completion
+
+logger = logging.getLogger(__name__)
 
 ROOM = 64
 """Positions reserved behind a prompt at first; the cache doubles when they are used up."""
@@ -54,6 +58,7 @@ class EmbeddedEngine:
         self.max_rows = max_rows
         self.eos = torch.tensor(sorted(eos_ids), device=loaded.device)
         self.version = 0
+        self.positions = positions_of(loaded.causal_lm.config)
         self.layers: int = loaded.causal_lm.config.get_text_config().num_hidden_layers
         if loaded.device.type == "cpu" and loaded.causal_lm.config._attn_implementation == "sdpa":
             loaded.causal_lm.set_attn_implementation(attention.NAME)
@@ -67,11 +72,22 @@ class EmbeddedEngine:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        """``sampling.n`` completions per prompt; prompts of similar length are decoded together."""
+        """``sampling.n`` completions per prompt; prompts of similar length are decoded together.
+
+        A completion is cut (``length``) where the model has no more positions; of a prompt that fills them all it is
+        empty, which is logged.
+        """
+        longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
         generator = torch.Generator(device=self.loaded.device).manual_seed(sampling.seed)
         size = max(1, self.max_rows // sampling.n)
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].token_ids), i))
-        found: list[list[Completion]] = [[] for _ in prompts]
+        found = [[Completion("", (), (), "length")] * sampling.n for _ in prompts]
+        if self.positions is not None and longest >= self.positions:
+            order = [i for i in order if len(prompts[i].token_ids) < (self.positions or 0)]
+            logger.warning(
+                "%d of %d prompts are longer than the %d positions of the model, the longest has %d tokens; their "
+                "responses are empty", len(prompts) - len(order), len(prompts), self.positions, longest,
+            )  # fmt: skip
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             completions = self._generate_batch([prompts[i] for i in batch], sampling, generator)
@@ -121,6 +137,8 @@ class EmbeddedEngine:
                 ended_R = ended_R | self._stops(tokens_RT[row_R, : step + 1], [stop_P[r // n] for r in row_R.tolist()])
             stopped_R[row_R[alive_R & ended_R]] = True
             alive_R = alive_R & ~ended_R
+            if self.positions is not None:
+                alive_R = alive_R & (next_R + step + 1 < self.positions)
             living = int(alive_R.sum())
             if living == 0 or step + 1 == sampling.max_new_tokens:
                 break
@@ -129,7 +147,8 @@ class EmbeddedEngine:
                 row_R, pad_R, next_R = row_R[kept_R], pad_R[kept_R], next_R[kept_R]
                 token_R, alive_R = token_R[kept_R], alive_R[kept_R]
             seen_RT = torch.arange(longest + step + 1, device=device) >= pad_R[:, None]
-            logits_RV = self.loaded.head(extend(self.loaded, token_R, next_R + step, seen_RT, cache))
+            position_R = (next_R + step).masked_fill(~alive_R, 0)  # what has ended must not count as a longer sequence
+            logits_RV = self.loaded.head(extend(self.loaded, token_R, position_R, seen_RT, cache))
 
         # 3. Read the completions off.
         return [

@@ -14,6 +14,7 @@ sum.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -230,7 +231,9 @@ class LocalLearner:
 
     def save_pretrained(self, path: Path) -> None:
         """Weights (or adapters) and tokenizer or processor, loadable with ``from_pretrained``."""
-        self.loaded.model.save_pretrained(path)  # type: ignore[operator]
+        with warnings.catch_warnings():  # of adapters whose base are adapters too: the vocabulary is never resized
+            warnings.filterwarnings("ignore", "Could not find a config file in")
+            self.loaded.model.save_pretrained(path)  # type: ignore[operator]
         (self.loaded.processor or self.loaded.tokenizer).save_pretrained(path)
 
     def _rows(self, samples: Sequence[Sample]) -> Rows:

@@ -37,12 +37,12 @@ from spark_rl.learner.architecture import check_architecture, prove_decoder
 from spark_rl.learner.sizes import (
     VISION_TOKEN,
     check_end,
-    check_lengths,
     check_tokenizer,
     has_tokenizer,
     positions_of,
+    prompt_limit,
 )
-from spark_rl.learner.weights import check_finite, check_writes_text, merged, read_weights, with_saved_adapters
+from spark_rl.learner.weights import check_finite, check_language_head, merged, read_weights, with_saved_adapters
 from spark_rl.places import find_model, has_adapters, layers_of, on_disk
 
 
@@ -147,8 +147,8 @@ def describe_model(config: Config, path: str | Path | None = None) -> Descriptio
     options = {"trust_remote_code": settings.trust_remote_code}
     try:
         model_config = AutoConfig.from_pretrained(base, **options)
-        check_writes_text(model_config, named)
         check_architecture(model_config)
+        check_language_head(model_config, named)
         sees = type(model_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(model_config, "vision_config")
         texts = next((str(folder) for folder in reversed(adapters) if has_tokenizer(folder)), base)
         if Path(texts).is_dir() and not has_tokenizer(texts):
@@ -165,16 +165,17 @@ def describe_model(config: Config, path: str | Path | None = None) -> Descriptio
     return Description(named, base, adapters, model_config, tokenizer, processor)
 
 
-def check_run_lengths(config: Config, path: str | Path | None = None) -> None:
-    """Before a training run reads any weight: whether prompts and responses fit the positions of its model.
+def fitted_to_model(config: Config, path: str | Path | None = None) -> Config:
+    """The configuration of a training run with prompts no longer than the model can hold, before any weight is read.
 
     Raises:
-        ConfigError: like :func:`describe_model`, or they don't.
+        ConfigError: like :func:`describe_model` and :func:`spark_rl.learner.sizes.prompt_limit`.
     """
     described = describe_model(config, path)
-    few_shot = {"chat.few_shot": len(described.tokenizer(config.chat.few_shot, add_special_tokens=False)["input_ids"])}
-    evaluates = config.data.heldout is not None or config.data.transfer is not None
-    check_lengths(config, described.positions, few_shot, evaluates=evaluates)
+    few_shot = described.tokenizer(config.chat.few_shot, add_special_tokens=False)["input_ids"]
+    limit = prompt_limit(config, described.positions, len(few_shot))
+    rollout = config.rollout.model_copy(update={"max_prompt_tokens": limit})
+    return config.model_copy(update={"rollout": rollout})
 
 
 def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
@@ -193,9 +194,8 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
     finished = described.adapters[:-1] if continued else described.adapters
     try:
         model = read_weights(
-            kind, described.base, dtype=getattr(torch, settings.dtype),
+            kind, described.base, dtype=getattr(torch, settings.dtype), trust_remote_code=settings.trust_remote_code,
             attn_implementation=None if settings.attention == "sdpa" else settings.attention,
-            trust_remote_code=settings.trust_remote_code,
         )  # fmt: skip
         model.to(device)
         for folder in finished:

@@ -102,6 +102,7 @@ def respond(
     length = tokens_BT.shape[1]
     reached_BT = torch.cat((batch.seen_PS[row_B], seen_BT), dim=-1)
     positions_BT = batch.next_P[row_B, None] + torch.arange(length, device=tokens_BT.device)
+    positions_BT = positions_BT.masked_fill(~seen_BT, 0)  # padding must not count as a longer sequence
     hidden_BTH: Tensor = loaded.decoder(
         input_ids=tokens_BT, position_ids=positions_BT, attention_mask=reached_BT.long(),
         past_key_values=ResponseCache(cache, row_B), use_cache=True,

@@ -18,7 +18,7 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 """A directory with none of them has no tokenizer; transformers would make an empty one of some families."""
 
-EXTENDED = ("linear", "dynamic", "yarn")
+EXTENDED = ("linear", "yarn")
 """Kinds of rotary scaling whose ``factor`` multiplies the positions of the original model."""
 
 SAMPLE = "What is 1 + 1?"
@@ -31,16 +31,25 @@ def has_tokenizer(folder: str | Path) -> bool:
 
 
 def positions_of(model_config: Any) -> int | None:
-    """Tokens of prompt and response together that a model was made for; ``None`` if its configuration says none."""
+    """Tokens of prompt and response together that a model can hold here; ``None`` if its configuration says no limit.
+
+    Rotations of the kinds ``dynamic`` and ``longrope`` (Phi-3 and 4 with 128k tokens) change for all tokens of a batch
+    once one of its sequences is longer than the original model's: keys that are kept, or shared by the responses of a
+    prompt, would be turned otherwise than new ones. So these end where the original model did.
+    """
     text = model_config.get_text_config()
     positions = getattr(text, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions < 1:
         return None
     rope = getattr(text, "rope_parameters", None)
     for scaling in [rope, *rope.values()] if isinstance(rope, Mapping) else ():
-        if isinstance(scaling, Mapping) and scaling.get("rope_type") in EXTENDED:
-            original = scaling.get("original_max_position_embeddings") or positions
+        if not isinstance(scaling, Mapping):
+            continue
+        original = scaling.get("original_max_position_embeddings") or positions
+        if scaling.get("rope_type") in EXTENDED:
             positions = max(positions, int(original * (scaling.get("factor") or 1.0)))
+        elif scaling.get("rope_type") == "longrope":
+            positions = min(positions, original)
     return positions
 
 
@@ -84,32 +93,35 @@ def check_end(tokenizer: Any, model_config: Any, source: str) -> None:
                       f"eos_token in its tokenizer_config.json{hint}")  # fmt: skip
 
 
-def check_lengths(config: Config, positions: int | None, few_shot: Mapping[str, int], *, evaluates: bool) -> None:
-    """Compare the lengths of a training run with the model's positions.
+def prompt_limit(config: Config, positions: int | None, few_shot: int) -> int:
+    """The longest prompt of a training run: ``rollout.max_prompt_tokens``, or what the model's positions leave room for
+    where that setting was not given.
 
     Args:
         config: of the run.
         positions: of the model, ``None`` if it has no limit.
-        few_shot: setting -> tokens of its text.
-        evaluates: whether the run answers problems before and after, by ``inference``.
+        few_shot: tokens of ``chat.few_shot``.
 
     Raises:
-        ConfigError: a prompt and its response may be longer than the model can hold, or no prompt could be short
-            enough.
+        ConfigError: a prompt as long as was asked for and its response are longer than the model can hold, or the
+            examples alone are longer than a prompt may be.
     """
-    longest = config.rollout.max_prompt_tokens
-    for name, tokens in few_shot.items():
-        if tokens >= longest:
-            raise ConfigError(f"{name} has {tokens:,} tokens and rollout.max_prompt_tokens is {longest:,}, so that no "
-                              "prompt is short enough; shorten the one or raise the other")  # fmt: skip
-    if positions is None:
-        return
+    limit = config.rollout.max_prompt_tokens
     lengths = {"rollout.max_new_tokens": config.rollout.max_new_tokens}
-    if evaluates:
+    if config.data.heldout is not None or config.data.transfer is not None:
         lengths["inference.max_new_tokens"] = config.inference.max_new_tokens
     for name, new in lengths.items():
-        if longest + new > positions:
-            room = positions - new
-            mend = f"set rollout.max_prompt_tokens={room} or less" if room > 0 else f"lower {name} first"
-            raise ConfigError(f"rollout.max_prompt_tokens ({longest}) and {name} ({new}) together are more than the "
-                              f"{positions} positions of the model; {mend}")  # fmt: skip
+        if positions is None or limit + new <= positions:
+            continue
+        if new >= positions:
+            raise ConfigError(f"{name} ({new}) leaves no room for a prompt in the {positions} positions of the model; "
+                              f"set {name} to less")  # fmt: skip
+        if "max_prompt_tokens" in config.rollout.model_fields_set:
+            raise ConfigError(f"rollout.max_prompt_tokens ({limit}) and {name} ({new}) together are more than the "
+                              f"{positions} positions of the model; set rollout.max_prompt_tokens={positions - new} or "
+                              "less")  # fmt: skip
+        limit = positions - new
+    if few_shot >= limit:
+        raise ConfigError(f"chat.few_shot has {few_shot} tokens, and a prompt may have {limit} at most "
+                          "(rollout.max_prompt_tokens, and the positions of the model); shorten it")  # fmt: skip
+    return limit

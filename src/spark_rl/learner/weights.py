@@ -40,7 +40,7 @@ NAMED = 3
 """Weights that a message names; the others are counted."""
 
 
-def check_writes_text(config: Any, source: str) -> None:
+def check_language_head(config: Any, source: str) -> None:
     """Refuse a reward model or classifier by its ``config.json``, before any weight is read.
 
     Raises:
@@ -139,7 +139,8 @@ def with_saved_adapters(model: nn.Module, folder: Path, *, trainable: bool) -> A
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Found missing adapter keys")  # which are refused below
         adapted: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
-    wanted = get_peft_model_state_dict(adapted)
+    embeddings = any(name.endswith(("embed_tokens.weight", "lm_head.weight")) for name in saved)
+    wanted = get_peft_model_state_dict(adapted, save_embedding_layers=embeddings)
     if missing := wanted.keys() - saved.keys():
         raise ConfigError(f"{str(folder)!r} lacks weights of its adapters: {_first(missing)}; they would be as good as "
                           "untrained, so save the adapters again")  # fmt: skip
