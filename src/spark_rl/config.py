@@ -174,8 +174,8 @@ class RolloutConfig(Section):
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature. There is no top-p or top-k while training: truncation biases the importance ratio."""
     max_prompt_tokens: int = Field(8192, ge=1)
-    """Longer prompts are skipped and counted. Where it isn't set, training lowers it to what the model's positions leave
-    room for; together with ``max_new_tokens`` it may not be more."""
+    """Longer prompts are skipped and counted. Where it isn't set, training lowers it to what the model's positions
+    leave room for; together with ``max_new_tokens`` it may not be more."""
     max_new_tokens: int = Field(768, ge=1)
     """Responses are cut here; a cut response without an answer earns nothing and is counted apart."""
     overlong_reward: Literal["keep", "zero"] = "keep"
