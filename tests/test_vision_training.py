@@ -25,7 +25,7 @@ from vision import VLM_FAMILIES, draw_image, make_vlm
 
 SETTINGS = (
     "model.threads=1", "model.device=cpu", "rollout.problems=3", "rollout.samples=4", "rollout.max_new_tokens=8",
-    "rollout.max_prompt_tokens=2048", "inference.max_new_tokens=8", "inference.rounds=1", "recycle.ready=1",
+    "inference.max_new_tokens=8", "inference.rounds=1", "recycle.ready=1",
     "train.steps=2", "train.save_every=1", "optimiser.lr=1e-3", "data.heldout=split:2", "chat.policy={question}",
 )  # fmt: skip
 

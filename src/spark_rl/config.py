@@ -77,7 +77,9 @@ class ModelConfig(Section):
     """Which model, in which number format, where."""
 
     path: str = "embedded"
-    """A local directory, a hub id, or ``embedded`` for the tiny base that ships with the package."""
+    """A local directory (of a model, of adapters, or of a run, whose trained model is meant), a hub id, or ``embedded``
+    for the tiny base that ships with the package. A run stores it as an absolute path; a run whose base has moved is
+    resumed with the place where it is now."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of weights and activations. In bfloat16 the optimiser keeps float32 copies of what it trains and
     sums its gradients in float32: small updates would round away otherwise."""
@@ -251,7 +253,8 @@ class RolloutConfig(Section):
     """Sampling temperature. There is no top-p or top-k while training: truncation biases the importance ratio."""
     max_prompt_tokens: int = Field(8192, ge=1)
     """Longer prompts are skipped and counted by task. Problems of the data come up again in the next pass; for recycled
-    ones the next of the pool take their places."""
+    ones the next of the pool take their places. Where it isn't set, training lowers it to what the model's positions
+    leave room for; together with ``max_new_tokens`` it may not be more."""
     max_new_tokens: int = Field(768, ge=1)
     """Responses are cut here; a cut response without an answer earns nothing and is counted apart."""
     overlong_reward: Literal["keep", "zero"] = "keep"

@@ -28,7 +28,7 @@ EMBEDDED = {"embedded": _BASES / "text", "embedded-vl": _BASES / "vision"}
 ADAPTERS = "adapter_config.json"
 """The file that makes a directory one of adapters (peft)."""
 
-HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?(?<![.-])", re.ASCII)
+HUB_ID = re.compile(r"(?=.{1,96}$)(?!.*(--|\.\.))[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?(?<![.-])", re.ASCII)
 """``name`` or ``owner/name``; nothing else is a name on the hub."""
 HUB_SECONDS = 5.0
 """How long the hub may take to say whether it has a model."""

@@ -191,10 +191,15 @@ def test_saved_adapters_are_loaded_and_trained_further(tiny_models: dict[str, Pa
 
 
 @peft_warning
-def test_new_adapters_on_saved_ones_are_refused(tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    learner_of(tiny_models["llama"], model=LORA).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="holds adapters; merge them"):
-        load_model(tiny_config(tmp_path, model=LORA))
+def test_new_adapters_on_saved_ones_start_from_the_merged_model(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    learner = learner_of(tiny_models["llama"], model=LORA, optimiser={"lr": 0.05})
+    learner.update(random_groups(2, 4))
+    learner.save_pretrained(tmp_path)
+    loaded = load_model(tiny_config(tmp_path, model=LORA))
+    wanted = learner.loaded.causal_lm(TOKENS).logits
+    assert torch.allclose(loaded.causal_lm(TOKENS).logits, wanted, atol=1e-5)
+    with loaded.model.disable_adapter():  # type: ignore[operator]
+        assert torch.allclose(loaded.causal_lm(TOKENS).logits, wanted, atol=1e-5), "the reference of its KL term"
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
