@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from spark_rl.chat import Chat, ChatFormat, Prompt
 from spark_rl.clock import Clock
-from spark_rl.config import RolloutConfig, Thinking
+from spark_rl.config import RewardConfig, RolloutConfig, Thinking
 from spark_rl.engine.base import Engine, Sampling
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
 from spark_rl.verify import Verifier
@@ -58,6 +58,7 @@ class Sampler:
     chat: ChatFormat
     verifier: Verifier
     config: RolloutConfig
+    reward: RewardConfig = field(default_factory=RewardConfig)
 
     def groups(self, problems: Sequence[Problem], seed: int, clock: Clock) -> list[Group]:
         """One group of ``config.samples`` verified rollouts a problem (Eq. 1 and 2).
@@ -82,7 +83,7 @@ class Sampler:
             for problem, completions in zip(problems, answers, strict=True)
             for completion in completions
         ]
-        verdicts = iter(self.verifier.verify_many(items))
+        verdicts = iter(self.verifier.verify_many(items, self.reward.form))
         return [
             Group(
                 problem,
