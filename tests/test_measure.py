@@ -24,7 +24,7 @@ def rollout(status: Status, logprobs: tuple[float, ...] = (-1.0,), *, cut: bool 
 
 
 def group(*rollouts: Rollout, task: Task = "policy", kind: Kind = "math", answer: str = "42", id: str = "p") -> Group:  # noqa: A002
-    return Group(Problem(id, "What?", answer, kind, task), rollouts, (1, 2))
+    return Group(Problem(id, "What?", answer, kind=kind, task=task), rollouts, (1, 2))
 
 
 def judge(answer: str, *statuses: Status, task: Task = "pointwise") -> Group:

@@ -24,7 +24,7 @@ from spark_rl.learner.local import LocalLearner
 from spark_rl.learner.model import load_model
 from spark_rl.measure import Metrics, batch_metrics, rollout_records
 from spark_rl.problem import Group, Problem
-from spark_rl.recycle import Pool, recycle
+from spark_rl.recycle import Pool, Recycler
 from spark_rl.report.html import write_report
 from spark_rl.report.metrics import MetricsLog
 from spark_rl.report.watch import Silent, Watcher
@@ -55,7 +55,7 @@ class Loop:
         groups, again = _without_pixels(groups), _without_pixels(again)
 
         rng = random.Random(stream_seed(config.seed, "recycle", step))
-        self.pool.add(clock.timed("recycle", recycle, groups, config.recycle, rng, config.verify.thinking))
+        self.pool.add(clock.timed("recycle", Recycler(config.recycle, rng, config.verify.thinking).problems, groups))
         if not combined:
             again = self._sample_recycled(step, clock)
             updates |= {f"{name}/recycled": value for name, value in self._update(again, clock).items()}

@@ -21,13 +21,13 @@ from spark_rl.problem import TASKS, Completion, Group, Problem, Rollout
 
 def recycle(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl recycle``."""
-    from spark_rl.recycle import recycle as recycled
+    from spark_rl.recycle import Recycler
 
     config = inference_config(arguments, needs_model=arguments.rollouts is None)
     if arguments.seed is not None:
         config = parse_config({**config.model_dump(mode="json"), "seed": arguments.seed})
     groups = _given_groups(arguments.rollouts, config) if arguments.rollouts else _sampled_groups(arguments, config)
-    problems = recycled(groups, config.recycle, random.Random(config.seed))
+    problems = Recycler(config.recycle, random.Random(config.seed), config.verify.thinking).problems(groups)
     if arguments.out is not None:
         from spark_rl.recycle.pool import problem_to_dict
 

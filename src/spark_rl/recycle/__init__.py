@@ -5,7 +5,7 @@ write the same prompts for test-time scaling. Nothing here needs torch or a mode
 """
 
 from spark_rl.recycle.candidate import FORMS, Form, shown
-from spark_rl.recycle.mixture import recycle
+from spark_rl.recycle.mixture import Recycler, recycle
 from spark_rl.recycle.pool import Pool, problem_from_dict, problem_to_dict
 from spark_rl.recycle.templates import (
     Labels,
@@ -23,6 +23,7 @@ __all__ = [
     "Form",
     "Labels",
     "Pool",
+    "Recycler",
     "TemplateError",
     "Templates",
     "load_templates",
