@@ -13,7 +13,8 @@ gold answer leaves. The rules, for a gold answer without variables:
   ``e^2``, ``5(\sqrt5-2)``. Not left are perfect powers under a radical, like terms in a sum, two rational factors, two
   radicals or two sums in a product, integer powers of radicals, of i and of short sums, denominators with i, logarithms
   that are rational (``\log_28``), and all trigonometric functions.
-- Where the gold answer is written without radicals, constants and functions, so is an evaluated answer.
+- Where the gold answer is written without radicals, constants and functions, so is an evaluated answer, unless the
+  gold answer is a decimal or in degrees: it may stand for ``\pi`` or ``\frac\pi2`` then.
 - ``\sum``, ``\int``, ``\gcd``, ``|-3|``, ``\lfloor2.5\rfloor`` and their like are never evaluated.
 - A list, a tuple, an interval or a matrix is evaluated if each of its members is. A chain is if its last member is, or
   another that is a number: ``6\times7=42``. Names, units and words say nothing.
@@ -101,7 +102,7 @@ def is_evaluated(gold: str, answer: str) -> bool:
     given = _read(answer)
     left = set(given.left)
     if not wanted.irrational:
-        left |= given.irrational
+        left |= set() if wanted.stands_for_more else given.irrational
         left |= given.long if not (wanted.long or wanted.long_numbers) else set()
     return left <= wanted.left
 
@@ -122,6 +123,8 @@ class _Found:
     long: set[str] = field(default_factory=set)
     """Operations that a person would leave because their value is long."""
     long_numbers: bool = False
+    stands_for_more: bool = False
+    """Whether there are decimals, which can be rounded, or degrees."""
     values: int = 0
     """Numbers and constants."""
     words: int = 0
@@ -134,6 +137,7 @@ class _Found:
         self.irrational |= other.irrational
         self.long |= other.long
         self.long_numbers |= other.long_numbers
+        self.stands_for_more |= other.stands_for_more
         self.values += other.values
         self.words += other.words
 
@@ -326,9 +330,9 @@ class _Reader:
             self._at += 1
             if mark == "^" and self._peek() in {r"\circ", r"\prime"}:
                 self._at += 1
-                self._apart = True
+                self._apart = self.found.stands_for_more = True
             elif mark == "^":
-                base = self._raised(base, self._argument())
+                base = self._raised(base, self._argument(whole=True))
             elif mark == "_":
                 self._skipped()
             elif mark == "!":
@@ -393,6 +397,7 @@ class _Reader:
         if kind not in {"word", "command"}:
             return None
         self._apart = name in _MARKS or bool(read_unit(name))
+        self.found.stands_for_more |= name in _MARKS
         self._word_before = name
         self.found.words += 1
         is_letter = name in _GREEK if kind == "command" else name.isascii() and (len(name) == 1 or not read_unit(name))
@@ -410,11 +415,13 @@ class _Reader:
         digits = re.sub(r"[,{} ()]|\\[a-z]+", "", token)
         mantissa, _, exponent = digits.lower().partition("e")
         self.found.long_numbers |= len(mantissa) > MOST_DIGITS
+        self.found.stands_for_more |= "." in mantissa
         value = Fraction(mantissa.rstrip(".") or 0) * (Fraction(10) ** int(exponent) if exponent else 1)
         return _Value(rational=value, written=True)
 
-    def _argument(self) -> _Value | None:
-        """What a command takes: a group, or one token, which of a number is its first digit."""
+    def _argument(self, *, whole: bool = False) -> _Value | None:
+        """What a command takes: a group, or one token, which of a number is its first digit unless ``whole`` (people
+        write ``2^10``)."""
         negative = False
         while self._peek() in _SIGNS:
             negative ^= self._peek() == "-"
@@ -422,7 +429,7 @@ class _Reader:
         if not self._more():
             return None
         kind, text = self._tokens[self._at]
-        if kind == "number" and len(text) > 1 and text.isdecimal():
+        if kind == "number" and len(text) > 1 and text.isdecimal() and not whole:
             self._tokens[self._at] = ("number", text[1:])
             value: _Value | None = self._number(text[0])
         else:
