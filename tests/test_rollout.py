@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from spark_rl.chat import ChatFormat, Prompt
 from spark_rl.clock import Clock
-from spark_rl.config import ChatConfig, InferenceConfig, RolloutConfig
+from spark_rl.config import ChatConfig, InferenceConfig, RewardConfig, RolloutConfig
 from spark_rl.engine.base import Engine, Sampling
 from spark_rl.inference import Reasoner
 from spark_rl.learner.model import load_model
 from spark_rl.problem import Completion, Problem
 from spark_rl.recycle import load_templates
+from spark_rl.recycle.candidate import answered
 from spark_rl.rollout import Sampler, stream_seed
 from spark_rl.verify import Verifier
 from tiny import engine_of, tiny_config
@@ -149,6 +150,32 @@ def test_any_of_several_gold_answers_earns_the_reward(chat: ChatFormat, verifier
     engine = RecordingEngine(f"\\boxed{{{GOLD}}}", "\\boxed{other}", "\\boxed{4}")
     (group,) = sampler(engine, chat, verifier, samples=3).groups([exact(alternatives=("more", "other"))], 0, Clock())
     assert group.rewards == (1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("form", "golds", "statuses"),
+    [
+        ("evaluated", ("55",), ("correct", "unparsable", "unparsable", "wrong", "correct")),
+        ("equivalent", ("55",), ("correct", "correct", "correct", "wrong", "correct")),
+        ("evaluated", ("41", "55"), ("correct", "unparsable", "unparsable", "wrong", "correct")),
+        ("evaluated", (r"11\cdot5", "55"), ("correct", "correct", "unparsable", "wrong", "correct")),
+    ],
+)
+def test_training_rewards_what_is_evaluated(
+    chat: ChatFormat, verifier: Verifier, form: str, golds: tuple[str, ...], statuses: tuple[str, ...]
+) -> None:
+    """What is refused is neither right nor wrong, so nothing is recycled from it."""
+    texts = [
+        rf"\boxed{{{answer}}}" for answer in ("55", r"5\times11", r"\sum_{k=1}^{10}k", r"6\times8", r"5\times11=55")
+    ]
+    one = sampler(RecordingEngine(*texts), chat, verifier, samples=len(texts))
+    one.reward = RewardConfig(form=form)
+    asked = Problem(id="p", question="?", answer=golds[0], alternatives=golds[1:])
+    (group,) = one.groups([asked], 0, Clock())
+    assert tuple(rollout.verdict.status for rollout in group.rollouts) == statuses
+    assert group.rewards == tuple(float(status == "correct") for status in statuses)
+    assert sum(map(len, answered(group))) == sum(status in {"correct", "wrong"} for status in statuses)
+    assert [verifier.verify(text, "55").status for text in texts] == ["correct"] * 3 + ["wrong", "correct"]
 
 
 CUT, ENDED = "so \\boxed{4}", "so \\boxed{3}</think> \\boxed{4}"

@@ -32,6 +32,9 @@ ANSWER_FORMAT = (
 Thinking = tuple[tuple[str, str], ...]
 """Pairs of tags, the opening and the closing one, between which a model thinks aloud before it answers."""
 
+AnswerForm = Literal["evaluated", "equivalent"]
+"""What of an answer that equals the gold one is right: what is evaluated, or all of it."""
+
 THINKING: Thinking = (
     ("<think>", "</think>"),  # DeepSeek, Qwen, GLM, MiniMax, Nemotron, Olmo, SmolLM and most others
     ("<thinking>", "</thinking>"),
@@ -285,6 +288,15 @@ class VerifyConfig(Section):
     """Comparisons before a worker is replaced by a fresh process."""
 
 
+class RewardConfig(Section):
+    """What earns the reward of Eq. 2 in training, beyond being right."""
+
+    form: AnswerForm = "evaluated"
+    """``evaluated`` refuses right answers that leave to the reader what the question asks for, such as ``6\\times7`` or
+    ``\\sum_{k=1}^{10}k`` for a number, unless the gold answer is written so; they count as ``unparsable`` and are not
+    recycled. ``equivalent`` takes every answer that equals the gold one, as evaluations and ``verify()`` always do."""
+
+
 class AdvantageConfig(Section):
     """Eq. 3."""
 
@@ -443,6 +455,7 @@ class Config(Section):
     rollout: RolloutConfig = RolloutConfig()
     engine: EngineConfig = EngineConfig()
     verify: VerifyConfig = VerifyConfig()
+    reward: RewardConfig = RewardConfig()
     advantage: AdvantageConfig = AdvantageConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     recycle: RecycleConfig = RecycleConfig()

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from spark_rl.chat import Chat, ChatFormat, Prompt
 from spark_rl.clock import Clock
-from spark_rl.config import RolloutConfig, Thinking
+from spark_rl.config import RewardConfig, RolloutConfig, Thinking
 from spark_rl.engine.base import Engine, Sampling
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
 from spark_rl.verify import Verifier
@@ -67,6 +67,7 @@ class Sampler:
     chat: ChatFormat
     verifier: Verifier
     config: RolloutConfig
+    reward: RewardConfig = field(default_factory=RewardConfig)
 
     def groups(self, problems: Sequence[Problem], seed: int, clock: Clock) -> list[Group]:
         """The groups of :meth:`sample`, fewer than ``problems`` where prompts are too long."""
@@ -102,7 +103,7 @@ class Sampler:
             for problem, completions in zip(problems, answers, strict=True)
             for completion in completions
         ]
-        verdicts = iter(self.verifier.verify_many(items))
+        verdicts = iter(self.verifier.verify_many(items, self.reward.form))
         return [
             Group(
                 problem,

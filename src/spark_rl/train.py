@@ -144,7 +144,7 @@ def train(
 
     checkpoint.open_run(run_dir, config, resume)  # not before data and model are known to load
     with Verifier(config.verify) as verifier:
-        sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout)
+        sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout, config.reward)
         loop = Loop(config, problems, sampler, learner, pool, progress)
         pairs = checkpoint.remembered(run_dir / "pairs.json", lambda: draw_all_pairs(actor, verifier, exams, watcher))
         before = checkpoint.remembered(

@@ -69,7 +69,7 @@ def test_cot_holds_one_box_at_its_very_end(before: str, answer: str, after: str)
 
 @given(st.text())
 def test_ordinary_text_is_left_alone(text: str) -> None:
-    plain = text.translate(dict.fromkeys(map(ord, "\\<[")))
+    plain = text.translate(dict.fromkeys(map(ord, "\\<[◁")))
     assert clean(plain) == plain
 
 

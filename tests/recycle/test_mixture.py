@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spark_rl.config import RecycleConfig
-from spark_rl.problem import Group, Problem
+from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
 from spark_rl.recycle import recycle, shown
 from spark_rl.recycle.candidate import answered
 
@@ -243,3 +243,15 @@ def test_an_order_that_mixes_the_tasks() -> None:
     problems = made(config, *(solved(2, 2, i) for i in range(32)))
     assert len(problems) == 64
     assert 4 <= sum(p.task == "reflection" for p in problems[:16]) <= 12
+
+
+def test_prompts_show_answers_from_outside_of_the_tags_that_are_set() -> None:
+    config = RecycleConfig(form="answer", templates="terse", pairwise=False, reflection=False)
+    said = Rollout(Completion("((\\boxed{3})) \\boxed{4}", (1,), (-0.5,), "stop"), Verdict(0.0, "wrong", "4"))
+    (problem,) = recycle([group(said)], config, random.Random(0), (("((", "))"),))
+    assert problem.prompt == "judge What is it?:4"
+    cut = replace(said, completion=replace(said.completion, text="\\boxed{4} ((\\boxed{3}"))
+    (problem,) = recycle([group(cut)], config, random.Random(0), (("((", "))"),))
+    assert problem.prompt == "judge What is it?:4"
+    (problem,) = recycle([group(cut)], config, random.Random(0))
+    assert problem.prompt == "judge What is it?:3", "these are no tags by default"

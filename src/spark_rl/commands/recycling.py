@@ -21,13 +21,13 @@ from spark_rl.problem import TASKS, Completion, Group, Problem, Rollout
 
 def recycle(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl recycle``."""
-    from spark_rl.recycle import recycle as recycled
+    from spark_rl.recycle import recycle
 
     config = inference_config(arguments, needs_model=arguments.rollouts is None)
     if arguments.seed is not None:
         config = parse_config({**config.model_dump(mode="json"), "seed": arguments.seed})
     groups = _given_groups(arguments.rollouts, config) if arguments.rollouts else _sampled_groups(arguments, config)
-    problems = recycled(groups, config.recycle, random.Random(config.seed))
+    problems = recycle(groups, config.recycle, random.Random(config.seed), config.verify.thinking)
     if arguments.out is not None:
         from spark_rl.recycle.pool import problem_to_dict
 
@@ -61,7 +61,9 @@ def _given_groups(path: Path, config: Config) -> list[Group]:
                 kind=row.get("kind", "math"), images=images,
             )  # fmt: skip
             try:
-                verdicts = verifier.verify_many([(r, problem.golds, problem.kind, ()) for r in responses])
+                verdicts = verifier.verify_many(
+                    [(r, problem.golds, problem.kind, ()) for r in responses], config.reward.form
+                )
             except ValueError as error:
                 raise UserError(f"{path} line {number}: {error}") from None
             rollouts = tuple(
@@ -83,8 +85,8 @@ def _sampled_groups(arguments: argparse.Namespace, config: Config) -> list[Group
     problems = load_problems(arguments.data or config.data.train, config.data)
     actor = open_model(arguments, config)
     with Verifier(config.verify) as verifier:
-        sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout)
-        batch = batch_of(problems, 0, config.rollout.problems, config.seed)
+        sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout, config.reward)
+        batch = batch_of(problems, 0, config.rollout.problems, config.seed, config.data.shares)
         groups, too_long = sampler.sample(batch, config.seed, Clock())
     if too_long:
         limit = config.rollout.max_prompt_tokens

@@ -43,28 +43,31 @@ def recycle(
     """Finished groups as new problems with free labels: pure, no model, and the groups stay as they are.
 
     Only groups of task ``policy`` are recycled. Ids are unique within one call; a parent that is sampled again in a
-    later step gives the same ids again. ``thinking`` is ``verify.thinking``. Raises ``ValueError`` if the template set
-    is missing or malformed.
+    later step gives the same ids again. ``thinking`` are the tags of ``verify.thinking``. Raises ``ValueError`` if the template set is missing or malformed.
     """
-    maker = _Maker(config, rng, thinking)
-    groups = [group for group in groups if group.problem.task == "policy"]
-    judged = [item for group in groups for item in maker.judge(group)]
-    kept = _balanced(judged, config.judge_cap, rng) if config.balance else _subset(judged, config.judge_cap, rng)
-    problems = [problem for problem, _ in kept]
-    if config.reflection:
-        problems += _subset(list(maker.reflect(groups)), config.reflection_cap, rng)
-    rng.shuffle(problems)
-    return problems
+    return _Recycler(config, rng, thinking).problems(groups)
 
 
-class _Maker:
-    """Draws the problems of one call, and remembers what each parent was already made into."""
+class _Recycler:
+    """What :func:`recycle` does, once; remembers what it made of each parent."""
 
-    def __init__(self, config: RecycleConfig, rng: random.Random, thinking: Thinking) -> None:
+    def __init__(self, config: RecycleConfig, rng: random.Random, thinking: Thinking = THINKING) -> None:
         self.config = config
         self.rng = rng
         self.templates = load_templates(config.templates, thinking)
         self.made: dict[tuple[str, Task], set[tuple[str, ...]]] = defaultdict(set)
+
+    def problems(self, groups: Sequence[Group]) -> list[Problem]:
+        """See :func:`recycle`."""
+        config, rng = self.config, self.rng
+        groups = [group for group in groups if group.problem.task == "policy"]
+        judged = [item for group in groups for item in self.judge(group)]
+        kept = _balanced(judged, config.judge_cap, rng) if config.balance else _subset(judged, config.judge_cap, rng)
+        problems = [problem for problem, _ in kept]
+        if config.reflection:
+            problems += _subset(list(self.reflect(groups)), config.reflection_cap, rng)
+        rng.shuffle(problems)
+        return problems
 
     def judge(self, group: Group) -> Iterator[Judged]:
         """Up to ``per_group`` pointwise or pairwise problems."""

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from spark_rl.config import THINKING, Thinking
+from spark_rl.config import THINKING, AnswerForm, Thinking
 from spark_rl.problem import Kind, Status, Verdict
 from spark_rl.verify.boxed import answer_part, extract_boxed
 from spark_rl.verify.choice import compare_choice
 from spark_rl.verify.equivalence import compare
+from spark_rl.verify.form import is_evaluated
 from spark_rl.verify.verdict import compare_verdict
 
 _BEST_FIRST: tuple[Status | None, ...] = ("correct", None, "timeout", "unparsable", "wrong")
@@ -30,6 +31,12 @@ def best_of(statuses: Iterable[Status | None]) -> Status | None:
     """What the comparisons with several gold answers come to; ``None`` while an undecided one can still be right."""
     found = set(statuses)
     return next((status for status in _BEST_FIRST if status in found), "no_answer")
+
+
+def in_form(status: Status, gold: str, answer: str, kind: Kind, form: AnswerForm) -> Status:
+    """``unparsable`` in place of ``correct`` for mathematics that is not evaluated where ``form`` says it must be."""
+    refused = status == "correct" and kind == "math" and form == "evaluated" and not is_evaluated(gold, answer)
+    return "unparsable" if refused else status
 
 
 def grade(

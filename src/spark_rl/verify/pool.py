@@ -26,9 +26,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from spark_rl.config import VerifyConfig
+from spark_rl.config import AnswerForm, VerifyConfig
 from spark_rl.problem import Kind, Status, Verdict
-from spark_rl.verify.grade import best_of, grade_each, verdict_of
+from spark_rl.verify.grade import best_of, grade_each, in_form, verdict_of
 from spark_rl.verify.worker import COMPARISONS, TIME_IS_UP, receive, send, wall_limit
 
 START_LIMIT = 600.0
@@ -227,25 +227,40 @@ class Verifier:
         """One verdict; see :func:`verify` for the arguments and errors."""
         return self.verify_many([(response, answer, kind, choices)])[0]
 
-    def verify_many(self, items: Sequence[Item]) -> list[Verdict]:
-        """Verdicts in the order of the items. Equal symbolic comparisons are made once."""
+    def verify_many(self, items: Sequence[Item], form: AnswerForm = "equivalent") -> list[Verdict]:
+        """Verdicts in the order of the items. Equal symbolic comparisons are made once.
+
+        With ``form`` ``evaluated``, right answers that are not evaluated (:mod:`spark_rl.verify.form`) are
+        ``unparsable``: the training reward's setting ``reward.form``.
+        """
         with self._asking() as ask:
-            found = []
-            for response, answer, kind, choices in items:
-                statuses, extracted = grade_each(response, answer, kind, choices, self.config.thinking)
-                asked: dict[str, Future[Status]] = {}
-                if best_of(statuses.values()) is None:
-                    assert extracted is not None, "only a comparison can be undecided"
-                    options = tuple(choices) if kind == "choice" else ()
-                    undecided = [gold for gold, status in statuses.items() if status is None]
-                    asked = {gold: ask(Comparison(kind, gold, extracted, options)) for gold in undecided}
-                found.append((statuses, asked, extracted))
-            verdicts = []
-            for statuses, asked, extracted in found:
-                status = best_of({**statuses, **{gold: future.result() for gold, future in asked.items()}}.values())
-                assert status is not None, "every undecided comparison was asked for"
-                verdicts.append(verdict_of(status, extracted))
-            return verdicts
+            asked = [self._begin(item, form, ask) for item in items]
+            return [finish() for finish in asked]
+
+    def _begin(
+        self, item: Item, form: AnswerForm, ask: Callable[[Comparison], Future[Status]]
+    ) -> Callable[[], Verdict]:
+        """Grade one item as far as this process can, have workers asked for the rest, and say how to wait for it."""
+        response, answer, kind, choices = item
+        found, extracted = grade_each(response, answer, kind, choices, self.config.thinking)
+        content = extracted or ""
+
+        def settled(gold: str, status: Status) -> Status:
+            return in_form(status, gold, content, kind, form)
+
+        known = {gold: status if status is None else settled(gold, status) for gold, status in found.items()}
+        options = tuple(choices) if kind == "choice" else ()
+        open_ = [gold for gold, status in known.items() if status is None] if best_of(known.values()) is None else []
+        pending = {gold: ask(Comparison(kind, gold, content, options)) for gold in open_}
+
+        def finish() -> Verdict:
+            status = best_of(
+                {**known, **{gold: settled(gold, told.result()) for gold, told in pending.items()}}.values()
+            )
+            assert status is not None, "every comparison that could still be right was made"
+            return verdict_of(status, extracted)
+
+        return finish
 
     def compare_many(self, comparisons: Sequence[Comparison | tuple[str, str, str]]) -> list[Status]:
         """What the named comparisons say, in order, each made in a worker and killed at the time limit. Equal ones are
