@@ -169,7 +169,7 @@ def read_choice(text: str, choices: Sequence[str], *, several: bool, leaf: Leaf 
         return letters
     if not choices:
         return frozenset(label.letter) if label is not None and label.firm and not _hedges(label.beside) else None
-    labelled = label is not None and (label.firm or label.beside.startswith("="))
+    labelled = label is not None and (label.firm or label.beside.startswith("=") or _hedges(label.beside))
     option = options_spelled(text, choices) if labelled else _option(text, choices, leaf)
     if option:
         return option
