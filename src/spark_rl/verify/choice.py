@@ -181,10 +181,12 @@ def read_choice(text: str, choices: Sequence[str], *, several: bool, leaf: Leaf 
 
 def _agrees(label: _Label, choices: Sequence[str], leaf: Leaf | None) -> bool:
     """Whether the text beside a letter is its option's, or at least no other's and no way out."""
-    option = _option(label.beside, choices, leaf)
+    hedged = _hedges(label.beside)
+    algebra = label.firm or not hedged  # ``B / C`` is no quotient
+    option = _option(label.beside, choices, leaf) if algebra else options_spelled(label.beside, choices)
     if option:
         return label.letter in option
-    if not label.firm or _hedges(label.beside):
+    if not label.firm or hedged:
         return False
     others = [options_spelled(piece, choices) for piece in _PIECES.split(label.beside)]
     return all(not other or label.letter in other for other in others)
