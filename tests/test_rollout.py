@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 
 from spark_rl.chat import ChatFormat, Prompt
 from spark_rl.clock import Clock
-from spark_rl.config import ChatConfig, RolloutConfig
+from spark_rl.config import ChatConfig, InferenceConfig, RewardConfig, RolloutConfig
 from spark_rl.engine.base import Engine, Sampling
+from spark_rl.inference import Reasoner
 from spark_rl.learner.model import load_model
 from spark_rl.problem import Completion, Problem
+from spark_rl.recycle import load_templates
+from spark_rl.recycle.candidate import answered
 from spark_rl.rollout import Sampler, stream_seed
 from spark_rl.verify import Verifier
 from tiny import engine_of, tiny_config
@@ -128,6 +131,79 @@ def test_nothing_to_ask_gives_no_groups(chat: ChatFormat, verifier: Verifier) ->
     assert one.groups([exact()], 0, Clock()) == []
 
 
+def test_any_of_several_gold_answers_earns_the_reward(chat: ChatFormat, verifier: Verifier) -> None:
+    engine = RecordingEngine(f"\\boxed{{{GOLD}}}", "\\boxed{other}", "\\boxed{4}")
+    (group,) = sampler(engine, chat, verifier, samples=3).groups([exact(alternatives=("more", "other"))], 0, Clock())
+    assert group.rewards == (1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("form", "golds", "statuses"),
+    [
+        ("evaluated", ("55",), ("correct", "unparsable", "unparsable", "wrong", "correct")),
+        ("equivalent", ("55",), ("correct", "correct", "correct", "wrong", "correct")),
+        ("evaluated", ("41", "55"), ("correct", "unparsable", "unparsable", "wrong", "correct")),
+        ("evaluated", (r"11\cdot5", "55"), ("correct", "correct", "unparsable", "wrong", "correct")),
+    ],
+)
+def test_training_rewards_what_is_evaluated(
+    chat: ChatFormat, verifier: Verifier, form: str, golds: tuple[str, ...], statuses: tuple[str, ...]
+) -> None:
+    """What is refused is neither right nor wrong, so nothing is recycled from it."""
+    texts = [
+        rf"\boxed{{{answer}}}" for answer in ("55", r"5\times11", r"\sum_{k=1}^{10}k", r"6\times8", r"5\times11=55")
+    ]
+    one = sampler(RecordingEngine(*texts), chat, verifier, samples=len(texts))
+    one.reward = RewardConfig(form=form)
+    asked = Problem(id="p", question="?", answer=golds[0], alternatives=golds[1:])
+    (group,) = one.groups([asked], 0, Clock())
+    assert tuple(rollout.verdict.status for rollout in group.rollouts) == statuses
+    assert group.rewards == tuple(float(status == "correct") for status in statuses)
+    assert sum(map(len, answered(group))) == sum(status in {"correct", "wrong"} for status in statuses)
+    assert [verifier.verify(text, "55").status for text in texts] == ["correct"] * 3 + ["wrong", "correct"]
+
+
+CUT, ENDED = "so \\boxed{4}", "so \\boxed{3}</think> \\boxed{4}"
+
+
+def thinking_chat(tiny_models: dict[str, Path], policy: str, *, special: bool = False) -> ChatFormat:
+    tokenizer = load_model(tiny_config(tiny_models["qwen2"])).tokenizer
+    if special:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    return ChatFormat(tokenizer, ChatConfig(policy=policy))
+
+
+@pytest.mark.parametrize(
+    ("policy", "special", "texts", "statuses"),
+    [
+        ("{question} <think>", False, ("<think>" + CUT, "<think>" + ENDED), ("no_answer", "correct")),
+        ("{question} <THINK>\n\n", False, ("<think>" + CUT, "<think>" + ENDED), ("no_answer", "correct")),
+        ("{question} <think></think>", False, (CUT, ENDED), ("correct", "correct")),
+        ("<think> {question}", False, (CUT, ENDED), ("correct", "correct")),
+        ("{question} <think>", True, (CUT, ENDED), ("correct", "correct")),
+    ],
+    ids=["opened", "in capitals", "closed again", "elsewhere", "tags that decoding drops"],
+)
+def test_a_response_goes_on_with_the_thought_that_its_prompt_opens(
+    tiny_models: dict[str, Path],
+    verifier: Verifier,
+    policy: str,
+    special: bool,
+    texts: tuple[str, ...],
+    statuses: tuple[str, ...],
+) -> None:
+    chat = thinking_chat(tiny_models, policy, special=special)
+    problem = Problem(id="p", question="2+2?", answer="4")
+    (group,) = sampler(RecordingEngine(CUT, ENDED), chat, verifier).groups([problem], 0, Clock())
+    assert tuple(rollout.text for rollout in group.rollouts) == texts
+    assert tuple(rollout.verdict.status for rollout in group.rollouts) == statuses
+    assert all(rollout.completion.token_ids == (7, 2) for rollout in group.rollouts), "what was sampled stays"
+
+    reasoner = Reasoner(RecordingEngine(CUT), chat, load_templates("terse"), InferenceConfig())
+    (said,) = reasoner.answer([problem])
+    assert (said.response, said.answer) == (texts[0], "4" if statuses[0] == "correct" else None)
+
+
 @pytest.mark.parametrize(
     ("finish", "setting", "reward"),
     [("length", "zero", 0.0), ("length", "keep", 1.0), ("stop", "zero", 1.0)],
@@ -146,6 +222,7 @@ def test_overlong_reward(chat: ChatFormat, verifier: Verifier, finish: str, sett
         {},
         {"task": "pointwise", "prompt": "Is 4 right? Answer Yes or No.", "parent": "p-0"},
         {"choices": (GOLD, "other"), "source": GOLD, "images": ()},
+        {"alternatives": (f"{GOLD} too", f"or {GOLD}")},
     ],
 )
 def test_no_label_reaches_the_engine(chat: ChatFormat, verifier: Verifier, fields: dict[str, Any]) -> None:

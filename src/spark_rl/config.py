@@ -29,6 +29,28 @@ ANSWER_FORMAT = (
 """The paper's policy prompt (A.2, Fig. 5): the question, then the answer-format suffix."""
 
 
+Thinking = tuple[tuple[str, str], ...]
+"""Pairs of tags, the opening and the closing one, between which a model thinks aloud before it answers."""
+
+AnswerForm = Literal["evaluated", "equivalent"]
+"""What of an answer that equals the gold one is right: what is evaluated, or all of it."""
+
+THINKING: Thinking = (
+    ("<think>", "</think>"),  # DeepSeek, Qwen, GLM, MiniMax, Nemotron, Olmo, SmolLM and most others
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<thoughts>", "</thoughts>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<reflection>", "</reflection>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),  # Sky-T1, OpenThinker
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
+    ("◁think▷", "◁/think▷"),  # Kimi
+)
+"""The tags of the families in use."""
+
 RECIPE_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parents[2] / "configs")
 """Where recipes lie: inside an installed package, or at the top of a checkout."""
 
@@ -193,9 +215,22 @@ class VerifyConfig(Section):
     workers: int = Field(2, ge=1)
     """Processes for answers that need symbolic comparison. They start when the first such answer arrives."""
     timeout: float = Field(5.0, gt=0)
-    """Seconds before a comparison is killed and counted as ``timeout``."""
+    """Seconds of processor time before a comparison is ended and counted as ``timeout``. On the clock it may take ten
+    times as long, and a minute at least: a busy machine makes verdicts late, not different."""
+    thinking: Thinking = THINKING
+    """Pairs of tags, in any case of letters, between which a model thinks: no box in there is an answer, nor one behind
+    a tag that is not closed. Special tokens of the tokenizer are not in the text, and can't be tags."""
     recycle_after: int = Field(2000, ge=1)
     """Comparisons before a worker is replaced by a fresh process."""
+
+
+class RewardConfig(Section):
+    """What earns the reward of Eq. 2 in training, beyond being right."""
+
+    form: AnswerForm = "evaluated"
+    """``evaluated`` refuses right answers that leave to the reader what the question asks for, such as ``6\\times7`` or
+    ``\\sum_{k=1}^{10}k`` for a number, unless the gold answer is written so; they count as ``unparsable`` and are not
+    recycled. ``equivalent`` takes every answer that equals the gold one, as evaluations and ``verify()`` always do."""
 
 
 class AdvantageConfig(Section):
@@ -349,6 +384,7 @@ class Config(Section):
     rollout: RolloutConfig = RolloutConfig()
     engine: EngineConfig = EngineConfig()
     verify: VerifyConfig = VerifyConfig()
+    reward: RewardConfig = RewardConfig()
     advantage: AdvantageConfig = AdvantageConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     recycle: RecycleConfig = RecycleConfig()
@@ -377,6 +413,8 @@ class Config(Section):
             raise ValueError(f"chat.min_pixels ({low}) is larger than chat.max_pixels ({high}); swap or change them")
         if "{question}" not in self.chat.policy:
             raise ValueError("chat.policy must contain {question}, or the model never sees the problem")
+        if any("" in pair or pair[0].lower() == pair[1].lower() for pair in self.verify.thinking):
+            raise ValueError("verify.thinking holds pairs of an opening and another closing tag, none of them empty")
         if "" in self.chat.stop:
             raise ValueError("chat.stop has an empty string, which would end every response at once; remove it")
         if not all(0 <= beta < 1 for beta in self.optimiser.betas):

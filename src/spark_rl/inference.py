@@ -19,8 +19,8 @@ from spark_rl.config import InferenceConfig
 from spark_rl.engine.base import Engine, Sampling
 from spark_rl.problem import Completion, Problem
 from spark_rl.recycle import Templates, render_judge, render_pairwise, render_reflection
-from spark_rl.rollout import stream_seed
-from spark_rl.verify import extract_boxed, read_verdict
+from spark_rl.rollout import as_read, stream_seed
+from spark_rl.verify import answer_part, extract_boxed, read_verdict
 
 IMAGE_BATCH = 64
 """Problems with images asked together: a picture of a million pixels is 25 MB when it is ready for the model."""
@@ -75,7 +75,11 @@ class Reasoner:
 
     def answer(self, problems: Sequence[Problem]) -> list[Round]:
         """Eq. 9: one answer a problem."""
-        return [Round(text, extract_boxed(text), tokens=n) for text, n in self._ask(problems, "answer")]
+        return [self.round(text, n) for text, n in self._ask(problems, "answer")]
+
+    def round(self, response: str, tokens: int) -> Round:
+        """A response with the answer that it gives outside of the model's thinking."""
+        return Round(response, extract_boxed(answer_part(response, self.templates.thinking)), tokens=tokens)
 
     def judge(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[tuple[str, bool | None, int]]:
         """Eq. 10: (judgement, whether it accepts, tokens) for each response; ``None`` is an unreadable verdict."""
@@ -89,7 +93,7 @@ class Reasoner:
         ]
         judged = []
         for (text, tokens), (_, labels) in zip(self._ask(asked, "judge"), rendered, strict=True):
-            said = read_verdict(text, labels)
+            said = read_verdict(text, labels, self.templates.thinking)
             judged.append((text, None if said is None else said == labels[0], tokens))
         return judged
 
@@ -104,7 +108,10 @@ class Reasoner:
             )
             for p, (a, b) in zip(problems, pairs, strict=True)
         ]  # fmt: skip
-        return [(text, read_verdict(text, ("A", "B")), tokens) for text, tokens in self._ask(asked, "compare")]
+        return [
+            (text, read_verdict(text, ("A", "B"), self.templates.thinking), tokens)
+            for text, tokens in self._ask(asked, "compare")
+        ]
 
     def reflect(self, problems: Sequence[Problem], responses: Sequence[str], turn: int = 0) -> list[Round]:
         """Eq. 11, lower branch: a new answer with the old one in view."""
@@ -115,7 +122,7 @@ class Reasoner:
             )
             for p, response in zip(problems, responses, strict=True)
         ]  # fmt: skip
-        return [Round(text, extract_boxed(text), tokens=n) for text, n in self._ask(asked, f"reflect-{turn}")]
+        return [self.round(text, n) for text, n in self._ask(asked, f"reflect-{turn}")]
 
     def solve(self, problems: Sequence[Problem], first: Sequence[Round] | None = None) -> list[Trace]:
         """Answer, then judge and reflect for at most ``config.rounds`` rounds. ``first`` gives answers already made."""
@@ -158,7 +165,8 @@ class Reasoner:
         for start in range(0, len(problems), size):
             seed = stream_seed(sampling.seed, start) if start else sampling.seed
             prompts = [self.chat.encode(p) for p in problems[start : start + size]]
-            found += self.engine.generate(prompts, replace(sampling, seed=seed))
+            drawn = self.engine.generate(prompts, replace(sampling, seed=seed))
+            found += as_read(drawn, prompts, self.chat, self.templates.thinking)
         return found
 
 

@@ -55,7 +55,7 @@ class Loop:
         groups, again = _without_pixels(groups), _without_pixels(again)
 
         rng = random.Random(stream_seed(config.seed, "recycle", step))
-        self.pool.add(clock.timed("recycle", recycle, groups, config.recycle, rng))
+        self.pool.add(clock.timed("recycle", recycle, groups, config.recycle, rng, config.verify.thinking))
         if not combined:
             again = self._sample_recycled(step, clock)
             updates |= {f"{name}/recycled": value for name, value in self._update(again, clock).items()}
@@ -125,7 +125,7 @@ def train(
 
     checkpoint.open_run(run_dir, config, resume)  # not before data and model are known to load
     with Verifier(config.verify) as verifier:
-        sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout)
+        sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout, config.reward)
         loop = Loop(config, problems, sampler, learner, pool, progress)
         before = checkpoint.remembered(
             run_dir / "before.json", lambda: examine(actor, verifier, exams, "before training", watcher)

@@ -96,7 +96,7 @@ def _verify_finals(config: Config, traces: Sequence[Any]) -> list[str | None]:
 
     known = [t for t in traces if t.problem.answer]
     with Verifier(config.verify) as verifier:
-        found = verifier.verify_many([(t.response, t.problem.answer, t.problem.kind, t.problem.choices) for t in known])
+        found = verifier.verify_many([(t.response, t.problem.golds, t.problem.kind, t.problem.choices) for t in known])
     statuses = iter(found)
     return [next(statuses).status if t.problem.answer else None for t in traces]
 

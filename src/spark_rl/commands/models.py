@@ -80,7 +80,7 @@ def open_reasoner(arguments: argparse.Namespace, config: Config) -> Reasoner:
     from spark_rl.inference import Reasoner
     from spark_rl.recycle import load_templates
 
-    templates = load_templates(config.recycle.templates)
+    templates = load_templates(config.recycle.templates, config.verify.thinking)
     if is_server(arguments.model):
         engine, chat = open_server(arguments.model, arguments.served_model, config)
         return Reasoner(engine, chat, templates, config.inference, config.seed)

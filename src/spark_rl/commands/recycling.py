@@ -61,7 +61,9 @@ def _given_groups(path: Path, config: Config) -> list[Group]:
                 kind=row.get("kind", "math"), images=images,
             )  # fmt: skip
             try:
-                verdicts = verifier.verify_many([(r, problem.answer, problem.kind, ()) for r in responses])
+                verdicts = verifier.verify_many(
+                    [(r, problem.golds, problem.kind, ()) for r in responses], config.reward.form
+                )
             except ValueError as error:
                 raise UserError(f"{path} line {number}: {error}") from None
             rollouts = tuple(
@@ -83,7 +85,7 @@ def _sampled_groups(arguments: argparse.Namespace, config: Config) -> list[Group
     problems = load_problems(arguments.data or config.data.train, config.data)
     actor = open_model(arguments, config)
     with Verifier(config.verify) as verifier:
-        sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout)
+        sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout, config.reward)
         return sampler.groups(batch_of(problems, 0, config.rollout.problems, config.seed), config.seed, Clock())
 
 

@@ -7,12 +7,12 @@ their list. Nothing here knows a model: the runner asks, the scorers see texts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from spark_rl.problem import Problem, Status
-from spark_rl.verify import Verifier
+from spark_rl.verify import Verifier, answer_part
 
 GroupName = Literal["math-llm", "math-vlm", "reward", "general"]
 
@@ -100,3 +100,17 @@ class Benchmark:
     r"""Whether ``rule`` takes a letter, an option's text or a Yes/No for the answer where a response has no box: so
     where the benchmark's own prompt, which models elsewhere were asked by, wants no ``\boxed{}``. What reads them is
     :func:`spark_rl.evals.scoring.unboxed` around the scorer."""
+
+    def __post_init__(self) -> None:
+        """``rule`` never sees what a model thinks; the other protocols read what their authors' scripts read."""
+        if "rule" in self.protocols:
+            ours = self.protocols["rule"]
+            outside = replace(ours, score=_outside_thinking(ours.score))
+            object.__setattr__(self, "protocols", {**self.protocols, "rule": outside})
+
+
+def _outside_thinking(scorer: Scorer) -> Scorer:
+    def score(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -> list[Graded]:
+        return scorer(items, [answer_part(text, verifier.config.thinking) for text in responses], verifier)
+
+    return score

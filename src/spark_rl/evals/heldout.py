@@ -55,7 +55,7 @@ class HeldOutEvaluation:
         return scores
 
     def _verdicts(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
-        items = [(text, p.answer, p.kind, p.choices) for p, text in zip(problems, responses, strict=True)]
+        items = [(text, p.golds, p.kind, p.choices) for p, text in zip(problems, responses, strict=True)]
         return self.verifier.verify_many(items)
 
     def _right(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[bool]:

@@ -32,10 +32,9 @@ from spark_rl.evals.benchmark import Item
 from spark_rl.evals.exam import Exam
 from spark_rl.evals.grading import Judge, grade
 from spark_rl.evals.rowfile import SKIPPED, Row
-from spark_rl.inference import Reasoner, Round
-from spark_rl.problem import Completion
-from spark_rl.rollout import stream_seed
-from spark_rl.verify import Verifier, extract_boxed
+from spark_rl.inference import Reasoner
+from spark_rl.rollout import as_read, stream_seed
+from spark_rl.verify import Verifier
 
 BATCH = 32
 """Items asked together."""
@@ -113,7 +112,8 @@ class Examiner:
         """What the model said to each item and of its own answer."""
         reasoner, problems = self.reasoner, [item.problem for item in items]
         drawn = reasoner.engine.generate(prompts, self._sampling) if prompts else []
-        first = [_round(completions[0]) for completions in drawn]
+        drawn = as_read(drawn, prompts, reasoner.chat, reasoner.templates.thinking)
+        first = [reasoner.round(completions[0].text, completions[0].tokens) for completions in drawn]
         rows = [
             _answer(completions[0].text, completions[0].tokens)
             | {"samples": [_answer(other.text, other.tokens) for other in completions[1:]]}
@@ -174,7 +174,3 @@ def _answer(response: str | None, tokens: int) -> Row:
 
 def _judged(judgement: str | None, accepted: bool | None, tokens: int) -> Row:
     return {"judgement": judgement, "accepted": accepted, "judge_tokens": tokens}
-
-
-def _round(completion: Completion) -> Round:
-    return Round(completion.text, extract_boxed(completion.text), tokens=completion.tokens)

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from spark_rl.evals.benchmark import Adder, Graded, Item, Scorer, mean_score
 from spark_rl.evals.reference import first_box, same_text
 from spark_rl.problem import Problem, Status, Verdict
-from spark_rl.verify import Verifier, extract_boxed
+from spark_rl.verify import Verifier, answer_part, extract_boxed
 from spark_rl.verify.choice import options_spelled, read_letters, stated_choice
 from spark_rl.verify.notation import MAX_LENGTH
 from spark_rl.verify.verdict import YES_NO, labels_of
@@ -71,7 +71,7 @@ _PUNCTUATION = re.compile(r"[^\w\s]|_")
 def reference(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -> list[Graded]:
     """The authors' scoring: the first box against the gold, or against one of ``meta["also_accept"]``."""
     read = [first_box(response) for response in responses]
-    accepted = [(item.problem.answer, *item.meta.get(ALSO_ACCEPT, ())) for item in items]
+    accepted = [(*item.problem.golds, *item.meta.get(ALSO_ACCEPT, ())) for item in items]
     pairs = dict.fromkeys(
         (gold, found) for found, golds in zip(read, accepted, strict=True) if found is not None for gold in golds
     )
@@ -86,9 +86,13 @@ def reference(items: Sequence[Item], responses: Sequence[str], verifier: Verifie
 
 
 def rule(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -> list[Graded]:
-    """Our scoring: the last balanced box by the problem's kind. Without a gold answer whatever is said is ``wrong``."""
+    """Our scoring: the last balanced box by the problem's kind, outside what the model thinks.
+
+    Without a gold answer whatever is said is ``wrong``.
+    """
+    responses = [answer_part(response, verifier.config.thinking) for response in responses]
     asked = [(item, text) for item, text in zip(items, responses, strict=True) if item.problem.answer.strip()]
-    verdicts = iter(verifier.verify_many([(t, i.problem.answer, i.problem.kind, i.problem.choices) for i, t in asked]))
+    verdicts = iter(verifier.verify_many([(t, i.problem.golds, i.problem.kind, i.problem.choices) for i, t in asked]))
     return [
         _graded_by(next(verdicts)) if item.problem.answer.strip() else Graded(0.0, extract_boxed(text), "wrong")
         for item, text in zip(items, responses, strict=True)
@@ -102,7 +106,8 @@ def unboxed(scorer: Scorer) -> Scorer:
     """
 
     def score(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -> list[Graded]:
-        return scorer(items, [_boxed(*pair) for pair in zip(items, responses, strict=True)], verifier)
+        said = [answer_part(response, verifier.config.thinking) for response in responses]
+        return scorer(items, [_boxed(*pair) for pair in zip(items, said, strict=True)], verifier)
 
     return score
 
@@ -178,7 +183,7 @@ def letters_of(problem: Problem, meta: Mapping[str, object]) -> Sequence[str] | 
     return string.ascii_uppercase[: string.ascii_uppercase.index(last) + 1]
 
 
-def _graded(told: Sequence[Status], found: str) -> Graded:
+def _graded(told: Sequence[Status | None], found: str) -> Graded:
     """One grade of the comparisons with every accepted gold: the best of them."""
     status: Status = next((status for status in _BEST_FIRST if status in told), "wrong")
     return Graded(float(status == "correct"), found, status)
