@@ -10,6 +10,8 @@ import pytest
 
 from spark_rl.config import VerifyConfig
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
+from spark_rl.evals.benchmarks import find
+from spark_rl.evals.catalogue import all_benchmarks
 from spark_rl.evals.scoring import (
     ALSO_ACCEPT,
     LETTERS,
@@ -19,6 +21,7 @@ from spark_rl.evals.scoring import (
     read_yes_no,
     reference,
     rule,
+    unboxed,
 )
 from spark_rl.evals.units import units
 from spark_rl.problem import Kind, Problem
@@ -53,6 +56,36 @@ def item(answer: str, kind: Kind = "math", choices: Sequence[str] = (), name: st
         ("<answer>(B)</answer>", "B", "a tag in place of a box"),
         ("I think of <answer>A</answer>, then <answer>D</answer>", "D", "the last tag"),
         ("</answer> <answer> C", "C", "a tag that never closes is none"),
+        ("<answer>A or B</answer> The answer is B", None, "what a tag holds is the answer, be it readable or not"),
+        (r"\boxed{A or B} The answer is B", None, "and so is what a box holds"),
+        (r"\boxed{} The answer is B", "B", "an empty box is none"),
+        ("The answer is A or B", None, "a hedge"),
+        ("The answer is (A) and (B).", None, "two letters"),
+        ("The answer is B, or maybe C", None, "one that is taken back"),
+        ("the answer is B, not A", None, "and one beside another"),
+        ("The answer is not B", None, "one that is denied"),
+        ("So the answer isn't B", None, "in short"),
+        ("The answer is B?", None, "a question"),
+        ("Option B is incorrect", None, "one that is called wrong"),
+        ("I live in (street B)", None, "a name"),
+        ("(street B)", None, "alone"),
+        ("We walk along line B", None, "of a line"),
+        ("The answer is A dog", None, "an article behind the words that name an answer"),
+        ("it is not the pear", None, "a text that is denied"),
+        ("A: a red apple\nB: pear", None, "a list of the options"),
+        ("Answer: A. pear", None, "a letter beside the text of another option"),
+        ("Answer: B. pear", "B", "and beside its own"),
+        ("The answer is C. Wait, the answer is D.", "D", "the last statement"),
+        ("The answer is B. A is wrong.", "B", "what is said of another one"),
+        ("pears are green\n\n**B. pear**", "B", "a last line with its text"),
+        ("**Answer:** B", "B", "in Markdown"),
+        ("Answer:\nB\n\nPears are green, and that is all there is to it", "B", "on a line of its own"),
+        (r"Final answer: \text{(B)}", "B", "in LaTeX"),
+        ("I choose B.", "B", "a choice"),
+        ("Therefore, option D.", "D", "an option"),
+        ("(B) is correct.", "B", "called correct"),
+        ("答案是B", "B", "in Chinese"),
+        ("故选：C。", "C", "as Chinese solutions end"),
         ("We weigh the options. The answer is D.", "D", "alone among the last words"),
         ("The correct answer is **B** because pears are green and nothing else here is", "B", "stated further up"),
         ("Answer: (C) since only plums come by the dozen in this picture of mine", "C", "stated with a colon"),
@@ -122,25 +155,74 @@ def test_rule_is_strict_where_the_reference_is_not_and_the_other_way_round(verif
     assert [grade.score for grade in reference(items, responses, verifier)] == [1.0, 0.0]
 
 
-def test_rule_reads_letters_and_verdicts_that_no_box_holds(verifier: Verifier) -> None:
+def test_letters_and_verdicts_without_a_box_count_where_none_was_asked_for(verifier: Verifier) -> None:
     rows = [
         (item("B", "choice", FRUIT), "The answer is B.", Graded(1.0, "B", "correct")),
         (item("B", "choice", FRUIT), "The answer is C.", Graded(0.0, "C", "wrong")),
         (item("pear", "choice", FRUIT), "The answer is B.", Graded(1.0, "B", "correct")),
-        (item("B", "choice", FRUIT), r"\boxed{B}", Graded(1.0, "B", "correct")),
-        (item("B", "choice", FRUIT), "no idea", Graded(0.0, None, "no_answer")),
-        (item("B", "choice", FRUIT), r"\boxed{grapes}", Graded(0.0, "grapes", "unparsable")),
+        (item("B", "choice", FRUIT), "it must be the pear", Graded(1.0, "B", "correct")),
+        (item("B, D", "choice", FRUIT), "The answers are D and B.", Graded(1.0, "B, D", "correct")),
         (item("F", "choice"), "The answer is F.", Graded(1.0, "F", "correct")),
-        (item("B", "choice"), "The answer is F.", Graded(0.0, None, "no_answer")),
         (item("B", "choice", **{LETTERS: "ABCDEF"}), "The answer is F.", Graded(0.0, "F", "wrong")),
         (item("Yes", "verdict"), "Yes, it is.", Graded(1.0, "Yes", "correct")),
         (item("no", "verdict"), "No.", Graded(1.0, "No", "correct")),
         (item("A", "verdict"), "I prefer answer A", Graded(1.0, "A", "correct")),
+    ]
+    items, responses = [row[0] for row in rows], [row[1] for row in rows]
+
+    assert unboxed(rule)(items, responses, verifier) == [row[2] for row in rows]
+    assert rule(items, responses, verifier) == [Graded(0.0, None, "no_answer")] * len(rows)
+
+
+def test_what_a_box_says_is_the_answer_readable_or_not(verifier: Verifier) -> None:
+    rows = [
+        (item("B", "choice", FRUIT), r"\boxed{B}", Graded(1.0, "B", "correct")),
+        (item("B", "choice", FRUIT), r"\boxed{\text{(B)}}", Graded(1.0, r"\text{(B)}", "correct")),
+        (item("B", "choice", FRUIT), "no idea", Graded(0.0, None, "no_answer")),
+        (item("B", "choice", FRUIT), r"\boxed{grapes}", Graded(0.0, "grapes", "unparsable")),
+        (item("B", "choice", FRUIT), r"The answer is B. \boxed{grapes}", Graded(0.0, "grapes", "unparsable")),
+        (item("A", "choice", FRUIT), r"\boxed{Not A}", Graded(0.0, "Not A", "unparsable")),
+        (item("B", "choice"), "The answer is F.", Graded(0.0, None, "no_answer")),
         (item("5"), "the answer is 5", Graded(0.0, None, "no_answer")),
         (item(""), r"\boxed{5}", Graded(0.0, "5", "wrong")),
     ]
 
-    assert rule([row[0] for row in rows], [row[1] for row in rows], verifier) == [row[2] for row in rows]
+    for scorer in (rule, unboxed(rule)):
+        assert scorer([row[0] for row in rows], [row[1] for row in rows], verifier) == [row[2] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        "(A),(B),(C),(D),(E)", "A B", "A) B) C) D)", "B / C", "Not A", "B > A", "A. 7, B. 8", "A. B. C. D.",
+        "A: 7 or 8", "(A) and (B)", "B is incorrect", "A: B", "A or not", "A?", "neither A nor B",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("scorer", [rule, unboxed(rule)])
+def test_hedges_are_unparsable_in_evaluations_too(scorer: Any, box: str, verifier: Verifier) -> None:
+    items = [item(gold, "choice", choices) for gold in "AB" for choices in ((), ("7", "8", "9", "10"))]
+    responses = [rf"so \boxed{{{box}}}"] * len(items)
+
+    assert scorer(items, responses, verifier) == [Graded(0.0, box, "unparsable")] * len(items)
+
+
+LETTERED = Item(
+    Problem(id="1", question="q", answer="B", kind="choice"),
+    {"golds": ["B"], LETTERS: "ABCD", "answer_type": "multiple choice"},
+)
+SEEN = Item(Problem(id="1", question="q", answer="Yes", kind="verdict"), {"golds": ["Yes"]})
+
+
+@pytest.mark.parametrize("name", [one.name for one in all_benchmarks() if "rule" in one.protocols])
+def test_every_benchmark_does_what_it_states_about_letters_without_a_box(name: str, verifier: Verifier) -> None:
+    benchmark = find(name)
+    if name.startswith("vl_rewardbench"):  # its verdicts are no letters, and its rule reads them anywhere
+        assert benchmark.unboxed
+        return
+    asked, said = (SEEN, "Yes.") if name == "pope" else (LETTERED, "The answer is B.")
+    grades = benchmark.protocols["rule"].score([asked, asked], [said, rf"\boxed{{{asked.problem.answer}}}"], verifier)
+
+    assert [grade.score for grade in grades] == [float(benchmark.unboxed), 1.0]
 
 
 def test_reference_accepts_further_golds_and_says_why_not(verifier: Verifier) -> None:
@@ -225,7 +307,7 @@ def test_rule_does_not_read_thoughts(
     kind: Kind, answer: str, options: tuple[str, ...], right: str, wrong: str, verifier: Verifier
 ) -> None:
     asked = item(answer, kind, options)
-    assert [grade.score for grade in rule([asked] * 2, [right, wrong], verifier)] == [1.0, 0.0]
+    assert [grade.score for grade in unboxed(rule)([asked] * 2, [right, wrong], verifier)] == [1.0, 0.0]
 
 
 def test_every_rule_protocol_is_given_what_is_outside_of_thoughts(verifier: Verifier) -> None:

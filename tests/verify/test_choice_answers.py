@@ -110,6 +110,11 @@ CONTRADICTIONS = (
 )
 
 
+@pytest.mark.parametrize("answer", ["(A) 0 (B) 1", "A: 0 or 1", "A. 0; B. 1", "0 (B)", "0 or 1", "A (0), B (1)"])
+def test_a_product_with_zero_hides_no_hedge(answer: str) -> None:
+    assert decided("A", answer, ("0", "1", "2", "10")) == "unparsable"
+
+
 def decided(gold: str, answer: str, choices: tuple[str, ...]) -> str | None:
     """The status that a worker finds."""
     return compare_choice(gold, answer, choices, symbolically_equal)
@@ -207,6 +212,12 @@ MATHEMATICS = (
     ("A", "not a function", ("a function", "not a function"), "wrong", "a text with not"),
     ("B", "B: not a function", ("a function", "not a function"), "correct", "and beside its letter"),
     ("A", "A. No", ("Yes", "No"), "unparsable", "yes and no"),
+    ("B", "c", ("2c", "c", "0.8c"), "correct", "a small letter that is an option's text as it stands"),
+    ("C", "C", ("2c", "c", "0.8c"), "correct", "a capital is a label"),
+    ("A", "(c)", ("(c)", "(a)", "(b)"), "correct", "in brackets as the option has it"),
+    ("B", r"\text{I, II; and III}", ("I only", "I, II; and III"), "correct", "an option's text in LaTeX"),
+    ("B", "B (f (x) and g)", ("f", "f (x) and g"), "correct", "a text with brackets in brackets"),
+    ("B", "B. It costs $9,830.", ("It costs $983", "It costs $9,830."), "correct", "a lone dollar sign"),
     ("B, D", r"\{B, D\}", NUMBERS, "correct", "a set of letters"),
     ("B, D", "(B), (D)", NUMBERS, "correct", "in brackets"),
     ("B, D", "B、D", NUMBERS, "correct", "an ideographic comma"),

@@ -21,6 +21,9 @@ MAX_DEPTH = 64
 
 _TOKEN = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+|\\(?:frac|sqrt|pi|times|cdot)(?![A-Za-z])|[-+*/^(){}\[\]])")
 _UNIT = re.compile(r"(?:\^\\circ ?|\\text\{[^{}]*\}(?:\^[0-9])?|%)$")
+_PLAIN = {"left": "", "right": "", "dfrac": r"\frac", "tfrac": r"\frac"}
+_COMMAND = re.compile(rf"\\({'|'.join(_PLAIN)})(?![A-Za-z])")
+_GROUPED = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _CLOSING = {"(": ")", "{": "}", "[": "]"}
 
 
@@ -41,6 +44,20 @@ def value_of(text: str) -> float | None:
         else:
             value = _Reader(_UNIT.sub("", plain)).whole()
     except (UnreadableError, _NoValueError, OverflowError, ZeroDivisionError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def plain_value(text: str) -> float | None:
+    r"""The finite value of an expression as latex2sympy reads it, unit, percent sign and degrees being no part of one.
+
+    ``1,000`` is 1000, ``1:2`` and ``1\div2`` are quotients, dollars are left out, ``2\frac12`` has no value and
+    ``2\frac{1}{2}`` is a product. Reading ends before a bracket that closes nothing.
+    """
+    plain = _GROUPED.sub("", text.replace("$", "")).replace(":", "/").replace(r"\div", "/")
+    try:
+        value = _Reader(_COMMAND.sub(lambda command: _PLAIN[command[1]], _opened(plain))).whole()
+    except (_NoValueError, OverflowError, ZeroDivisionError):
         return None
     return value if math.isfinite(value) else None
 
@@ -167,6 +184,16 @@ class _Reader:
     def _close(self, opening: str) -> None:
         if self._take() != _CLOSING[opening]:
             raise _NoValueError
+
+
+def _opened(text: str) -> str:
+    """The text before the first bracket that closes nothing."""
+    depth = 0
+    for place, char in enumerate(text):
+        depth += (char in "({[") - (char in ")}]")
+        if depth < 0:
+            return text[:place]
+    return text
 
 
 def _tokens(text: str) -> list[str]:

@@ -105,6 +105,10 @@ class Benchmark:
     ``official`` is the benchmark's own where it differs from both and needs no model."""
     published: int | None = None
     """How many items the full benchmark has, to tell a part from the whole."""
+    unboxed: bool = False
+    r"""Whether ``rule`` takes a letter, an option's text or a Yes/No for the answer where a response has no box: so
+    where the benchmark's own prompt, which models elsewhere were asked by, wants no ``\boxed{}``. What reads them is
+    :func:`spark_rl.evals.scoring.unboxed` around the scorer."""
 
     def __post_init__(self) -> None:
         """``rule`` never sees what a model thinks; the other protocols read what their authors' scripts read."""

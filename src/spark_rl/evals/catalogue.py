@@ -31,11 +31,15 @@ def benchmarks_markdown(benchmarks: Iterable[Benchmark]) -> str:
     for one in benchmarks:
         cells = (
             f"`{one.name}`", one.title, one.group, DASH if one.published is None else f"{one.published:,}",
-            ", ".join(f"`{name}`" for name in one.protocols), ", ".join(f"`{file}`" for file in one.files),
+            ", ".join(_protocol(one, name) for name in one.protocols), ", ".join(f"`{file}`" for file in one.files),
             one.source, one.licence,
         )  # fmt: skip
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _protocol(benchmark: Benchmark, name: str) -> str:
+    return f"`{name}` (unboxed)" if name == "rule" and benchmark.unboxed else f"`{name}`"
 
 
 def filled(page: str, table: str) -> str:

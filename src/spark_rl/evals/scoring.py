@@ -4,12 +4,16 @@ Two protocols, never mixed in a table:
 
 ========= =============================================================================================================
 reference what the authors' scripts compute: the *first* box, :mod:`spark_rl.evals.reference`; no box is wrong
-rule      ours, right and strict: the *last* balanced box, :meth:`spark_rl.verify.Verifier.verify_many`; letters and
-          Yes/No are also read from a response without a readable box
+rule      ours, right and strict: the *last* balanced box, :meth:`spark_rl.verify.Verifier.verify_many`. Where a
+          benchmark's own prompt asks for no box, :func:`unboxed` reads letters and Yes/No from a response without one
 ========= =============================================================================================================
 
-Departure from VLMEvalKit, whose order of reading letters :func:`read_letter` follows: an answer that can't be read is
-wrong; none is drawn at random, and no model is asked.
+Letters in boxes and without are read by :mod:`spark_rl.verify.choice`. A box that can't be read is ``unparsable``,
+whatever else the response says.
+
+Departures from VLMEvalKit, whose order of reading letters :func:`read_letter` follows: an answer that can't be read is
+wrong; none is drawn at random, and no model is asked. A letter near the end counts only where it is said to be the
+answer, or fills its line: ``(street B)`` is no letter.
 """
 
 from __future__ import annotations
@@ -18,13 +22,13 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 
-from spark_rl.evals.benchmark import Adder, Graded, Item, mean_score
+from spark_rl.evals.benchmark import Adder, Graded, Item, Scorer, mean_score
 from spark_rl.evals.reference import first_box, same_text
 from spark_rl.problem import Problem, Status, Verdict
 from spark_rl.verify import Verifier, answer_part, extract_boxed
-from spark_rl.verify.choice import compare_choice, read_letters
+from spark_rl.verify.choice import options_spelled, read_letters, stated_choice
 from spark_rl.verify.notation import MAX_LENGTH
-from spark_rl.verify.verdict import YES_NO, compare_verdict, labels_of
+from spark_rl.verify.verdict import YES_NO, labels_of
 
 ALSO_ACCEPT = "also_accept"
 """Key of ``Item.meta``: a list of further golds that ``reference`` takes for right, such as an option's text."""
@@ -33,24 +37,35 @@ LETTERS = "letters"
 
 _BEST_FIRST: tuple[Status, ...] = ("correct", "timeout", "unparsable", "wrong")
 USUAL_LETTERS = "ABCDE"
-ALSO_WORDS = "AI"
-"""Letters that are words as well."""
-LAST_WORDS = 5
-"""A letter without a box counts only this near to the end of the response."""
 
-_FORMATTING = re.compile(r"\\(?:text|textbf|mathrm|mathbf|rm|bf)(?![A-Za-z])|[{}$*]")
-_LEADING = re.compile(r"[(\[]?([A-Z])([.):\] ]+)(.+)", re.DOTALL)
-_SEPARATORS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
-_STATED = re.compile(r"(?i:\banswer(?: is|:)[:\s*$(\[]{0,8}(?:option |choice )?[$(\[]{0,3})([A-Z])(?![A-Za-z])")
+_TAGS = ("<answer>", "</answer>")
+_ONE = r"(?:\\[a-z]+\{|[(\[*_$`\"'])*[A-Z](?![A-Za-z0-9])[)\]}*_$`\"']*"
+_STATED = re.compile(
+    rf"""(?:(?i:\b(?:answers?|options?|choices?|letters?)\b(?:\**:|\ (?:is|are|would\ be|must\ be|should\ be)\b|=)
+            |\b(?:it(?:'s|\ is)|must\ be|should\ be|answer|option|choice|choose|chose|pick|select|selected)\b
+            |\bis\b(?=[^\n]{{0,12}}\Z))
+        |答案(?:是|为)?|故?选择?|选项)
+        [:\s*_>]{{0,8}}(?i:(?:most\ likely\ |the\ )?(?:options?|choices?|letters?|answer)\ (?:is\ )?)?
+        ({_ONE}(?:(?:\s*[,、/&]\s*|\s+(?:and|or)\s+|\s*,\ (?:and|or)\s+){_ONE})*+)""",
+    re.VERBOSE,
+)
+"""What is said to be the answer: ``the answer is (B)``, ``option B``, ``it is B``, ``is B.`` at the very end."""
+_GOES_ON = re.compile(
+    r"[.,;:!。，；）)\]*\s]*(?:\Z|[.,;:!。，；)\]]|\s*(?:because|since|as|for|"
+    r"is (?:the )?(?:correct|right|best|true|answer)|with|which|where|from|matches|and|项)(?![A-Za-z]))"
+)
+"""Behind a letter that stands for an option; before a noun or a verb it may be a word or a name."""
+_TAKEN_BACK = re.compile(
+    r"[\s.,;:)\]}*$]*(?:(?:or|not|nor|but|maybe|perhaps|and not)\b|(?:is|are|was|isn't|seems|looks)\b[^.\n]*"
+    r"\b(?:not|n't|wrong|incorrect|false)\b|\?)",
+    re.IGNORECASE,
+)
+_NEGATION = re.compile(r"(?:\b(?:not|never|nor|neither|cannot|isn't|can't|no)\b|n't\b)[^.\n]*\Z", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\b(?:sorry|unable to|(?:can't|can ?not) (?:answer|determine|help|choose|process))\b", re.IGNORECASE
 )
 """In the last line: the letters named there are no choice."""
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
-
-
-class _ContradictionError(ValueError):
-    """A letter beside the text of another option."""
 
 
 def reference(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -> list[Graded]:
@@ -71,44 +86,60 @@ def reference(items: Sequence[Item], responses: Sequence[str], verifier: Verifie
 
 
 def rule(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -> list[Graded]:
-    """Our scoring: the last balanced box by the problem's kind.
+    """Our scoring: the last balanced box by the problem's kind, outside what the model thinks.
 
-    Letters (kind ``choice``) and Yes/No (kind ``verdict``) that no box states are read by :func:`read_letter` and
-    :func:`read_yes_no`. A problem without a gold answer is ``wrong`` whatever is said. What the
-    model thinks is not read.
+    Without a gold answer whatever is said is ``wrong``.
     """
     responses = [answer_part(response, verifier.config.thinking) for response in responses]
     asked = [(item, text) for item, text in zip(items, responses, strict=True) if item.problem.answer.strip()]
     verdicts = iter(verifier.verify_many([(t, i.problem.golds, i.problem.kind, i.problem.choices) for i, t in asked]))
     return [
-        _by_rule(item, text, next(verdicts))
-        if item.problem.answer.strip()
-        else Graded(0.0, extract_boxed(text), "wrong")
+        _graded_by(next(verdicts)) if item.problem.answer.strip() else Graded(0.0, extract_boxed(text), "wrong")
         for item, text in zip(items, responses, strict=True)
     ]
 
 
+def unboxed(scorer: Scorer) -> Scorer:
+    """The scorer, for models that were not asked for a box: what a response without one states is taken for its box.
+
+    Letters (kind ``choice``) are read by :func:`read_letter`, Yes/No (kind ``verdict``) by :func:`read_yes_no`.
+    """
+
+    def score(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -> list[Graded]:
+        said = [answer_part(response, verifier.config.thinking) for response in responses]
+        return scorer(items, [_boxed(*pair) for pair in zip(items, said, strict=True)], verifier)
+
+    return score
+
+
 def read_letter(response: str, options: Sequence[str] | str) -> str | None:
-    r"""The option letter that a response states, or ``None``: first by its box, then by its last words.
+    r"""The option letter that a response states, or ``None``: by its box, else by what it says.
 
-    1. The last ``\boxed{}``, else the last ``<answer>``: a letter, an option's text, or a letter that begins it, as in
-       ``B. 12``. Beside the text of another option a letter contradicts itself, and nothing is read.
-    2. The one option letter that stands alone in the response, if it is among the last five words; else the letter
-       behind the last "answer is".
+    1. The last ``\boxed{}``, else the last ``<answer>``, read as :func:`spark_rl.verify.choice.compare_choice` does.
+       What they hold is the answer, be it readable or not.
+    2. The last letter that is said to be the answer, as in "the answer is (B)", or that fills the last line, alone or
+       with its text. One that is taken back, or one of several, is none.
     3. The one option whose text the response holds, if the response is at most twice as long as all options.
-
-    ``A`` inside a sentence is taken for the article, unless "option", "choice" or "answer" stands before it.
 
     Args:
         options: the option texts in order A, B, C, ..., or the letters themselves, ``"ABCD"``, where texts are unknown.
     """
+    stated = read_stated(response, options)
+    return next(iter(stated)) if stated is not None and len(stated) == 1 else None
+
+
+def read_stated(response: str, options: Sequence[str] | str, *, several: bool = False) -> frozenset[str] | None:
+    """The same for questions with several right letters, if ``several``."""
     texts: Sequence[str] = () if isinstance(options, str) else options
     letters = options if isinstance(options, str) else string.ascii_uppercase[: len(options)]
-    try:
-        stated = _from_content(_stated_content(response), letters, texts)
-    except _ContradictionError:
-        return None
-    return stated or _from_words(response, letters) or _from_text(response, letters, texts)
+    content = _stated_content(response)
+    if content is not None:
+        found = stated_choice(content, texts, several=several)
+    else:
+        found = _from_words(response, texts, several=several)
+        if found is None:
+            found = _from_text(response, letters, texts)
+    return found if found and found <= set(letters) else None
 
 
 def read_yes_no(text: str) -> str | None:
@@ -158,69 +189,75 @@ def _graded(told: Sequence[Status | None], found: str) -> Graded:
     return Graded(float(status == "correct"), found, status)
 
 
-def _by_rule(item: Item, response: str, verdict: Verdict) -> Graded:
-    problem = item.problem
-    if verdict.status in {"no_answer", "unparsable"}:
-        if problem.kind == "choice":
-            found = read_letter(response, letters_of(problem, item.meta))
-            if found is not None:
-                return _graded([compare_choice(gold, found, problem.choices) for gold in problem.golds], found)
-        elif problem.kind == "verdict":
-            found = read_yes_no(response) if labels_of(problem.answer) == YES_NO else read_letter(response, "AB")
-            if found is not None:
-                return _graded([compare_verdict(gold, found) for gold in problem.golds], found)
+def _graded_by(verdict: Verdict) -> Graded:
     return Graded(verdict.reward, verdict.extracted, verdict.status)
 
 
-def _stated_content(response: str) -> str:
+def _boxed(item: Item, response: str) -> str:
+    """The response, with a box around what it states if it has none."""
     boxed = extract_boxed(response)
-    if boxed is not None:
+    if boxed is not None and boxed.strip(" \t\r\n$"):
+        return response
+    problem = item.problem
+    stated: str | None = None
+    if problem.kind == "choice":
+        letters = read_stated(response, letters_of(problem, item.meta), several=_several(problem))
+        stated = ", ".join(sorted(letters)) if letters else None
+    elif problem.kind == "verdict":
+        yes_no = labels_of(problem.answer) == YES_NO
+        stated = read_yes_no(response) if yes_no else read_letter(response, "AB")
+    return response if stated is None else rf"\boxed{{{stated}}}"
+
+
+def _several(problem: Problem) -> bool:
+    """Whether the gold is a list of letters."""
+    letters = read_letters(problem.answer)
+    return letters is not None and len(letters) > 1
+
+
+def _stated_content(response: str) -> str | None:
+    boxed = extract_boxed(response)
+    if boxed is not None and boxed.strip(" \t\r\n$"):
         return boxed
-    end = response.rfind("</answer>")
-    start = response.rfind("<answer>", 0, max(end, 0))
-    return response[start + len("<answer>") : end] if start >= 0 else ""
+    before, closed, _ = response.rpartition(_TAGS[1])
+    _, opened, content = before.rpartition(_TAGS[0])
+    return content if closed and opened and content.strip() else None
 
 
-def _from_content(content: str, letters: str, texts: Sequence[str]) -> str | None:
-    """The letter of a box: as the verifier reads it, else the capital that begins it."""
-    if not content.strip(" \t\r\n$"):
+def _from_words(response: str, texts: Sequence[str], *, several: bool) -> frozenset[str] | None:
+    """The last statement of an answer, or a last line that is one; empty if it says no one thing, ``None`` without."""
+    text = response.strip()
+    before, _, last = text.rpartition("\n")
+    if _REFUSAL.search(last):
         return None
-    for letter in letters:
-        if compare_choice(letter, content, texts) == "correct":
-            return letter
-    leading = _LEADING.fullmatch(" ".join(_FORMATTING.sub("", content).split()))
-    if leading is None or leading[1] not in letters:
+    if read_letters(last, several=several) is not None:
+        listed = read_letters(before.rstrip().rpartition("\n")[2], several=several)
+        filled = stated_choice(last, texts, several=several)
+        return filled if filled is not None and listed in (None, filled) else frozenset()
+    found = None
+    for found in _STATED.finditer(text):  # noqa: B007  # the last one
+        pass
+    if found is None:
         return None
-    letter, separator, rest = leading.groups()
-    others = (other for other in letters if other != letter)
-    if texts and any(compare_choice(other, rest, texts) == "correct" for other in others):
-        raise _ContradictionError
-    is_word = letter in ALSO_WORDS and separator == " " and rest[0].islower()
-    return None if is_word else str(letter)
+    letters = read_letters(found[1], several=several)
+    rest = text[found.end(1) :].partition("\n")[0]
+    if (
+        letters is None
+        or _NEGATION.search(text, max(0, found.start() - 60), found.start())
+        or _TAKEN_BACK.match(rest)
+        or not _GOES_ON.match(rest)
+    ):
+        return frozenset()
+    other = options_spelled(rest.strip(" .:,;()*$"), texts)
+    return letters if not other or letters <= other else frozenset()
 
 
-def _from_words(response: str, letters: str) -> str | None:
-    if _REFUSAL.search(response.rstrip().rpartition("\n")[2]):
-        return None
-    words = response.translate(_SEPARATORS).split()
-    alone = {word for word in words if len(word) == 1 and word in letters}
-    if len(alone) == 1:
-        letter = alone.pop()
-        place = len(words) - 1 - words[::-1].index(letter)
-        last = place == len(words) - 1 or len(words) <= 3
-        named = place > 0 and words[place - 1].lower() in {"option", "choice", "answer"}
-        if place >= len(words) - LAST_WORDS and (letter not in ALSO_WORDS or last or named):
-            return letter
-    stated = _STATED.findall(response)
-    return str(stated[-1]) if stated and stated[-1] in letters else None
-
-
-def _from_text(response: str, letters: str, texts: Sequence[str]) -> str | None:
+def _from_text(response: str, letters: str, texts: Sequence[str]) -> frozenset[str] | None:
     plain = response.lower()
-    if len(plain) > 2 * sum(map(len, texts)):
+    if len(plain) > 2 * sum(map(len, texts)) or _NEGATION.search(plain):
         return None
     held = [letter for letter, text in zip(letters, texts, strict=False) if _holds(plain, text.strip().lower())]
-    return held[0] if len(held) == 1 else None
+    return frozenset(held) if len(held) == 1 else None
 
 
 def _holds(text: str, part: str) -> bool:

@@ -2,7 +2,8 @@ r"""Multiple choice: the boxed letter or option text against the gold one (Eq. 2
 
 Read as a letter: ``B``, ``b``, ``(B)``, ``[B]``, ``B.``, ``Ｂ``, ``Ⓑ``, ``\text{(B)}``, ``\boldsymbol{B}``,
 ``Option B``, ``The answer is B``; with its text beside it ``B: text``, ``B (8)``, ``\textbf{(B)}\ 8``, ``8 (B)``; and
-``B, D`` when the gold has several. A lone letter is always a label, even if it is also some option's text.
+``B, D`` when the gold has several. A lone capital is always a label, even if it is also some option's text; a small
+letter that is an option's text as it stands is that text.
 
 Read as an option's text: the same words, the same but for case, the same as mathematics; without its unit if no other
 option is the same without one. An answer that is the same as two options that are spelled differently names neither.
@@ -77,6 +78,7 @@ _ANOTHER = re.compile(
 _PIECES = re.compile(r"[,;/|&]|\b(?:or|and)\b", re.IGNORECASE)
 _NEGATED = re.compile(r"\b(?:not|no|never|neither|nor|isn't|cannot|can't|incorrect|wrong)\b|不|非", re.IGNORECASE)
 
+_WRAPPED = re.compile(rf"\\(?:{'|'.join(_WRAPPERS)}) *\{{")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _WORDS = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
 _MATHEMATICAL = re.compile(r"[0-9\\^=+*/<>|-]")
@@ -163,28 +165,35 @@ def read_choice(text: str, choices: Sequence[str], *, several: bool, leaf: Leaf 
     if label is not None and label.letter not in known:
         label = None
     if label is not None and not label.beside:
-        return frozenset(label.letter)
+        small = label.letter.lower() in text and any(_plain(text) == _plain(choice) for choice in choices)
+        return options_spelled(text, choices) if small else frozenset(label.letter)
     letters = _list(text) if several else None
     if letters is not None and letters <= set(known):
         return letters
     if not choices:
         return frozenset(label.letter) if label is not None and label.firm and not _hedges(label.beside) else None
-    labelled = label is not None and (label.firm or label.beside.startswith("="))
+    behind = _label_behind(text)
+    if behind is not None and behind.letter not in known:
+        behind = None
+    labelled = label is not None and (label.firm or label.beside.startswith("=") or _hedges(label.beside))
+    labelled = labelled or behind is not None
     option = options_spelled(text, choices) if labelled else _option(text, choices, leaf)
     if option:
         return option
-    for one in (label, _label_behind(text)):
-        if one is not None and one.letter in known and _agrees(one, choices, leaf):
+    for one in (label, behind):
+        if one is not None and _agrees(one, choices, leaf):
             return frozenset(one.letter)
     return None
 
 
 def _agrees(label: _Label, choices: Sequence[str], leaf: Leaf | None) -> bool:
     """Whether the text beside a letter is its option's, or at least no other's and no way out."""
-    option = _option(label.beside, choices, leaf)
+    hedged = _hedges(label.beside)
+    # ``B / C`` is no quotient, ``(A) 0 (B) 1`` no product
+    option = options_spelled(label.beside, choices) if hedged else _option(label.beside, choices, leaf)
     if option:
         return label.letter in option
-    if not label.firm or _hedges(label.beside):
+    if not label.firm or hedged:
         return False
     others = [options_spelled(piece, choices) for piece in _PIECES.split(label.beside)]
     return all(not other or label.letter in other for other in others)
@@ -243,6 +252,7 @@ def _equal(text: str, choices: Sequence[str], leaf: Leaf | None) -> frozenset[st
 
     if _NEGATED.search(text):
         return frozenset()
+    text = _bare(text)
     value, unit = _without_unit(text)
     split = [_without_unit(choice) for choice in choices]
     pairs = [
@@ -317,6 +327,8 @@ def _label(text: str) -> _Label | None:
         return _Label(letter[1].upper())
     marks = re.sub(r"\\.", "", closing[0])
     firm = _FIRM.search(marks) is not None or (marks.isspace() and _BRACKETED.fullmatch(beside.strip()) is not None)
+    if text[: closing.end()].count("$") % 2:  # the formula began before the letter
+        beside = beside.replace("$", "", 1)
     if not firm and letter[1].islower():  # ``a quarter``, ``d = 8``
         return None
     return _Label(letter[1].upper(), _balanced(beside), firm)
@@ -325,7 +337,7 @@ def _label(text: str) -> _Label | None:
 def _label_behind(text: str) -> _Label | None:
     """The bracketed letter that ends a text: ``8 (B)``."""
     found = _LABEL_BEHIND.fullmatch(_in_ascii(text))
-    return None if found is None else _Label(found[2].upper(), _balanced(found[1]), firm=False)
+    return None if found is None or found[2].islower() else _Label(found[2], _balanced(found[1]), firm=False)
 
 
 def _list(text: str) -> frozenset[str] | None:
@@ -357,14 +369,33 @@ def _balanced(text: str) -> str:
     while text.endswith("}") and not text.endswith(r"\}") and text.count("{") < text.count("}"):
         text = text[:-1].rstrip()
     text = text.rstrip("*`").rstrip()
-    if text.count("$") % 2:
-        text = text.rstrip().removesuffix("$") if text.endswith("$") else text.replace("$", "", 1)
-    if text.startswith("(") and text.endswith(")") and text.count("(") == 1:
+    if text.startswith("(") and text.endswith(")") and _closes(text, 0) == len(text) - 1:
         text = text[1:-1]
     return text.strip()
 
 
+def _closes(text: str, start: int) -> int:
+    """Where the bracket or brace that stands at ``start`` closes; -1 if it does not."""
+    opening = text[start]
+    closing = ")" if opening == "(" else "}"
+    depth = 0
+    for place in range(start, len(text)):
+        depth += (text[place] == opening) - (text[place] == closing)
+        if not depth:
+            return place
+    return -1
+
+
+def _bare(text: str) -> str:
+    r"""Without ``\text{}`` or another wrapper around the whole of it."""
+    text = text.strip()
+    while (wrapper := _WRAPPED.match(text)) is not None and _closes(text, wrapper.end() - 1) == len(text) - 1:
+        text = text[wrapper.end() : -1].strip()
+    return text
+
+
 def _plain(text: str) -> str:
+    text = _bare(text)
     try:
         text = canonical(text)
     except UnreadableError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -82,15 +83,35 @@ def test_letters(tmp_path: Path) -> None:
     found = item(tmp_path, answer="B", answer_type="multiple choice", question="Which? choice: (A) yes (B) no")
     said = (r"\boxed{B}", r"\boxed{(B) no}", "The answer is B.", r"\boxed{A}", "")
     assert [grade.score for grade in graded(BENCHMARK, [found] * 5, said)] == [1, 1, 1, 0, 0]
-    said = ('{"solution": "...", "short answer": "B"}', r"\boxed{(B)}", r"\boxed{b}", r"\boxed{C}", "")
-    assert [grade.score for grade in graded(BENCHMARK, [found] * 5, said, "official")] == [1, 1, 1, 0, 0]
+    said = (
+        '{"solution": "...", "short answer": "B"}', '{"short answer": "b"}', '{"short answer": "(B) no"}',
+        '{"short answer": "It is B"}', '{"short answer": "A or B"}', r"\boxed{(B)}", r"\boxed{C}", "", "so\nB.",
+        "so\nB",
+    )  # fmt: skip
+    # one letter must be the gold, case and all; of more the first three characters count
+    expected = [1, 0, 1, 0, 0, 1, 0, 0, 1, 0]
+    assert [grade.score for grade in graded(BENCHMARK, [found] * 10, said, "official")] == expected
 
 
 def test_official_short_answers(tmp_path: Path) -> None:
-    assert extract('```json\n{"solution": "a \\"b\\"", "short answer": 2.5}\n```') == "2.5"
+    assert extract('```json\n{"solution": "a b", "short answer": 2.5}\n```') == "2.5"
     assert extract('{"short answer": "3π"}') == "3π"
-    assert extract('{"short answer": "1"} and {"short answer": "2 cm"}') == "2 cm"
-    assert extract("so\n7") == "7"
+    assert extract('{"solution": "new\nline", "short answer": "B"}') == "B", "raw line breaks are taken"
+    assert extract('{"solution": "$\\\\frac{1}{2}$", "short answer": "B"}') == "B", "backslashes are removed first"
+    assert extract('{"solution": "a \\"b\\"", "short answer": 2.5}').endswith('"short answer": 2.5'), "quotes too, then"
+    assert extract('{"short answer": "1"} and {"short answer": "2 cm"}').endswith('"2 cm"'), "two objects are none"
+    assert extract('{"answer": "B"}') == "None"
+    assert extract("so\n7.") == "7", "without JSON the last line, but for its last character"
+    assert extract("so\n7") == ""
+    assert extract("7") == extract('"B"') == "", "JSON that is no object"
+    assert extract(r"so \boxed{7}") == "7"
+    assert extract("") == ""
+    rows = (("1.5π", "4.712", 1), ("π", "3.1416", 0), ("2.5 cm", "2.5", 1), ("2.5cm", "2.5", 0), ("2.501", "2.5", 1),
+            ("2.5011", "2.5", 0), ("1,000", "1000", 0), ("007", "7", 1), ("1e1", "10", 1), (r"\frac{1}{2}", "0.5", 0),
+            ("nan", "1", 0))  # fmt: skip
+    for said, gold, expected in rows:
+        held = json.dumps({"short answer": said}, ensure_ascii=False)
+        assert score(BENCHMARK, item(tmp_path, answer=gold), held, "official") == expected, said
     assert score(BENCHMARK, item(tmp_path, answer="9.4248"), '{"short answer": "3π"}', "official") == 1.0
     month = item(tmp_path, answer="May", answer_type="text")
     assert score(BENCHMARK, month, '{"short answer": "It is May"}', "official") == 1.0

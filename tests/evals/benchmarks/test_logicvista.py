@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from spark_rl.evals.benchmark import Item
-from spark_rl.evals.benchmarks.logicvista import BENCHMARK, read_answer
+from spark_rl.evals.benchmarks.logicvista import BENCHMARK
 from vision_sets import added, draw, fails, gold_boxed, graded, real_items, real_rows, score, write
 
 
@@ -40,17 +40,24 @@ def test_a_row_without_an_image_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("response", "letters"),
+    ("response", "gold"),
     [
-        (r"\boxed{B}", ("B",)), (r"\boxed{C, A}", ("A", "C")), (r"\boxed{AC}", ("A", "C")),
-        (r"\boxed{A and C}", ("A", "C")),
-        (r"\boxed{\text{B. Set B}}", ("B",)), ("The answer is B because A is wrong.", ("B",)), (r"\boxed{3}", ("3",)),
-        ("The correct answers are (B) and (D).", ("B", "D")), ("<answer>D</answer>", ("D",)), ("It must be C.", ("C",)),
-        ("nothing", None), ("", None), (r"\boxed{}", None), ("The answer is **E**.", ("E",)), (r"\boxed{I}", ("I",)),
+        (r"\boxed{B}", "B"), (r"\boxed{C, A}", "A, C"), (r"\boxed{AC}", "A, C"), (r"\boxed{A and C}", "A, C"),
+        (r"\boxed{\text{B. Set B}}", "B"), ("The answer is B because A is wrong.", "B"), (r"\boxed{3}", "3"),
+        ("The correct answers are (B) and (D).", "B, D"), ("<answer>D</answer>", "D"), ("It must be C.", "C"),
+        ("The answer is **E**.", "E"), (r"\boxed{I}", "I"), ("The answers are B, D", "B, D"), ("(B) and (D)", "B, D"),
     ],
 )  # fmt: skip
-def test_letters_of_a_response(response: str, letters: tuple[str, ...] | None) -> None:
-    assert read_answer(response) == letters
+def test_letters_of_a_response(response: str, gold: str, tmp_path: Path) -> None:
+    assert score(BENCHMARK, item(tmp_path, answer=gold), response) == 1.0
+    assert score(BENCHMARK, item(tmp_path, answer="F"), response) == 0.0
+
+
+@pytest.mark.parametrize(
+    "response", ["nothing", "", r"\boxed{}", "B or D", r"\boxed{B or C}", "(B) and (D)", "Not B", "It lies on line B"]
+)
+def test_what_states_no_letter(response: str, tmp_path: Path) -> None:
+    assert score(BENCHMARK, item(tmp_path), response) == 0.0
 
 
 def test_all_letters_must_match(tmp_path: Path) -> None:

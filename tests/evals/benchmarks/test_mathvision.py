@@ -78,7 +78,9 @@ def test_options_that_are_permuted_letters_are_read_as_labels(tmp_path: Path) ->
     ("response", "expected"),
     [
         ("I think so. The answer is B.", 1.0), ("So it is (B).", 1.0), ("B\nbecause", 1.0), (r"\boxed{(B)}", 1.0),
-        (r"\boxed{A} no \boxed{B}", 1.0), (r"so $\boxed{\frac12}$", 1.0), ("Therefore the final answer is 0.5", 1.0),
+        (r"\boxed{A} no \boxed{B}", 1.0), (r"so $\boxed{\frac{1}{2}}$", 1.0),
+        ("Therefore the final answer is 0.5", 1.0), (r"\boxed{\text{(B)}}", 1.0), (r"\boxed{\textbf{B}}", 0.0),
+        ("The answer is (street B)", 0.0), ("I live in (street B).", 0.0), ("I live in street B.", 1.0),
         ("the answer is 1/2\nmore words", 1.0), (r"\boxed{0.499}", 1.0), (r"\boxed{A}", 0.0), ("", 0.0),
         (r"\boxed{0.48}", 0.0), (r"\boxed{x = \frac{2}{4}}", 1.0),
     ],
@@ -91,7 +93,12 @@ def test_official_letter_or_value(response: str, expected: float, tmp_path: Path
 @pytest.mark.parametrize(
     ("one", "other", "equal"),
     [
-        ("5", "5.0", True), ("5.004", "5", True), ("5.006", "5", False), ("(1,2.001)", "(1,2)", True), ("", "", False),
+        ("5", "5.0", True), ("5.004", "5", True), ("5.006", "5", False), ("(1,2.001)", "(1,2)", False), ("", "", False),
+        ("(1.0,2)", "(1,2)", True), (r"(\frac{4}{2},1)", "(2,1)", False), ("(2.001,1)", "(2.004,1)", True),
+        (r"(a,\infty)", r"(A,\infty)", True), ("[1,2]", "(1,2)", False), ("1,2", "2,1", False), ("1,000", "1000", True),
+        ("$\\frac{1}{2}$", "0.5", True), (r"\frac12", "0.5", False), (r"2\frac{1}{2}", "1", True), ("3cm", "3", False),
+        (r"120^{\circ}", "120", False), ("1:2", "0.5", True), (r"\dfrac{3}{4}", "0.75", True), ("C", "c", True),
+        ("2.675", "2.68", False), ("0.125", "0.12", True), (r"\frac{1}{2}}and{x", "0.5", True),
         ("(1,2)", "(2,1)", False), ("(1,2)", "[1,2]", False), (r"\frac{\sqrt{3}}{2}", "0.866", True), ("a", "b", False),
         (r"2\pi", "6.28", True), ("__import__('os')", "0", False), ("9^{9^{9^9}}", "1", False), ("1/0", "1", False),
     ],
@@ -103,12 +110,28 @@ def test_official_equality(one: str, other: str, equal: bool) -> None:
 
 def test_official_extraction_and_normalisation() -> None:
     assert extract(r"first \boxed{1}, then \boxed{2}") == "2"
-    assert extract("The correct answer is 4 apples. Or not.") == "4 apples"
+    assert extract("The correct answer is 4 apples. Or not.") == "4apples"
     assert extract("It is 12.") == "12"
+    assert extract("the answer is 3\nThe answer is 5. But the final answer is 4") == "4"
+    assert extract(r"\boxed{\text{(E)}}") == extract(r"\boxed{(E)}") == extract(r"\boxed{{E}}") == "e"
+    assert extract(r"\boxed{\textbf{B}}") == "bfb", "only the name text goes, wherever it stands"
+    assert extract(r"\boxed{5} and {x}") == "5", "to the last brace, cut at one that closes nothing"
+    assert extract(r"$\boxed{\frac{1}{2}}$ and {x}") == r"\frac{1}{2}}and{x"
+    assert extract("I prefer (street B).") == "i prefer (street b)".replace(" ", ""), (
+        "brackets hold more than the letter"
+    )
+    assert extract("We go to street B.") == "b", "a letter before the last stop"
+    assert extract("B\nbecause") == extract("(B)\nbecause") == extract("(B) B\nbecause") == "b"
+    assert extract("so it is nan") == "nan"
     assert normalised(r"AB = 3\,\text{cm}") == "3{cm}"
     assert normalised(r"50^{\circ}") == "50"
+    assert normalised(r"\frac34") == r"\frac34", "fractions are mended beside a root only"
+    assert normalised(r"\frac{\sqrt3}2") == r"\frac{\sqrt{3}}2"
+    assert normalised(r"\frac\sqrt{3}2") == r"\frac{\}{s}qrt{3}2", "as blindly as the script does"
+    assert normalised("x=y=3") == "3"
+    assert normalised(r"\begin{bmatrix}1\end{bmatrix}") == r"\begin{pmatrix}1\end{pmatrix}"
     assert normalised("3/4") == r"\frac{3}{4}"
-    assert normalised("x" * 5000) == ""
+    assert extract("x" * 5000) == "x" * 5000
 
 
 def test_breakdowns(tmp_path: Path) -> None:

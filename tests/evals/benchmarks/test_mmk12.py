@@ -54,7 +54,7 @@ def test_letters_and_option_texts(tmp_path: Path) -> None:
         "",
         r"\boxed{90}",
     )
-    assert [grade.score for grade in graded(BENCHMARK, [found] * 7, said)] == [1, 1, 1, 1, 0, 0, 0]
+    assert [grade.score for grade in graded(BENCHMARK, [found] * 7, said)] == [1, 1, 1, 0, 0, 0, 0]
     assert [g.score for g in graded(BENCHMARK, [found] * 7, said, "reference")] == [1, 0, 0, 0, 0, 0, 0]
 
 

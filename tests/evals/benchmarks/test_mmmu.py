@@ -97,7 +97,9 @@ def test_unusable_rows_are_named(tmp_path: Path, bad: dict[str, Any]) -> None:
         ("I think B", "B"),
         ("B.", "B"),
         ("Not A but C .", "C"),
-        ("A. because of its height", "A"),
+        ("A. because of its height", None),  # nor "A." inside
+        ("(A), (B) or B C", "B"),  # brackets first, the last of them
+        ("a B b C.", "C"),  # the stop at the end is cut off
         ("It must be, I am sure, the river here", "B"),
         ("the river", None),  # option texts only in more than five words
         ("The river? No, surely it is a bridge", "C"),

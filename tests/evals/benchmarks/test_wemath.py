@@ -96,6 +96,9 @@ def test_nothing_mastered_and_nothing_remembered_is_no_division_by_zero(tmp_path
         ("<Thought process>: <<so>> <Answer>: <<B>>", "B"), ("Answer: B. 2", "B"), (r"\boxed{B}", "B"),
         ("Answer: 2", None),
         (r"The Answer is \boxed{\text{B. } 2}", "B"), ("B", "B"), ("", None), (r"\boxed{2}", None), ("Answer: I", None),
+        ("Because of it", "B"), ("Answer: Both", "B"), ("<Answer>: <<b>>", None), ("Answer: (B)", None),
+        ("answer: B", None), ("Answer: A. No, Answer: C", "C"), (r"Because \boxed{C}", "C"), ("Answer: <<::.D", "D"),
+        (r"\boxed{C} <Answer>: <<D>>", "D"), (r"\boxed{B or C}", None),
     ],
 )  # fmt: skip
 def test_official_extraction(response: str, letter: str | None) -> None:

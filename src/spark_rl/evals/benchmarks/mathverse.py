@@ -12,6 +12,8 @@ reference the authors' comparison with the gold as it is written
 rule      the letter; else the shared rule, with golds and answers cleaned of a garbled degree sign, the T of bearings,
           a name before ``=``, the word units and line breaks between values. Not comparable with the official score,
           for which GPT extracts and compares
+
+Its own prompts ask for the letter "at the end", not for a box, so one without a box counts under ``rule``.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol, mean_score
 from spark_rl.evals.rows import Row
-from spark_rl.evals.scoring import by, reference, rule
+from spark_rl.evals.scoring import by, reference, rule, unboxed
 from spark_rl.evals.vision_rows import RAW_GOLD, as_written, inline_choices, metadata, read_items, vision_item
 from spark_rl.verify import Verifier, extract_boxed
 from spark_rl.verify.choice import read_letters
@@ -129,7 +131,8 @@ BENCHMARK = Benchmark(
     load=load,
     protocols={
         "reference": Protocol(as_written(reference), _ADD_UP, headline_is_mean=False, unit=_problem),
-        "rule": Protocol(cleaned_rule, _ADD_UP, headline_is_mean=False, unit=_problem),
+        "rule": Protocol(unboxed(cleaned_rule), _ADD_UP, headline_is_mean=False, unit=_problem),
     },
     published=3940,
+    unboxed=True,
 )

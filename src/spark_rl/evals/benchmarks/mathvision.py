@@ -8,8 +8,11 @@ parts of its one picture; options follow as ``(A) text``. The authors' own instr
 reference the authors' comparison
 rule      letter or option; numbers that agree when rounded to two decimals are equal
 official  ``evaluate.py`` and ``utils.py``: extraction by phrases, then equality with the gold letter or the gold
-          option's value, as strings or after rounding to two decimals. Departures: expressions are read by
-          :func:`spark_rl.evals.arithmetic.value_of`, not by ``eval``; the gold is normalised as the answer is.
+          option's value, both as published, as strings or after rounding to two decimals. Departure: expressions are
+          read by :func:`spark_rl.evals.arithmetic.plain_value`, not by latex2sympy and ``eval``; what it can't read
+          (functions, factorials) is equal to nothing but the same string
+
+Its own prompt asks for a box, so a letter without one does not count under ``rule``.
 """
 
 from __future__ import annotations
@@ -19,28 +22,25 @@ import string
 from pathlib import Path
 
 from spark_rl.data.rows import RowError, text_of
-from spark_rl.evals.arithmetic import value_of, within
+from spark_rl.evals.arithmetic import plain_value, value_of, within
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.rows import Row
 from spark_rl.evals.scoring import by, reference
 from spark_rl.evals.units import each
 from spark_rl.evals.vision_rows import read_items, vision_item
-from spark_rl.verify import extract_boxed
 
 MAX_ANSWER = 2000
 """Longer extractions are no answer."""
-PHRASES = ("final answer is", "answer is", "correct answer is", "answer should be")
+PHRASES = ("the final answer is", "the answer is", "the correct answer is", "the answer should be")
 
-_PHRASE = re.compile("|".join(f"[Tt]he {phrase}" for phrase in PHRASES))
-_LETTER_START = re.compile(r"\(?([A-E])\)?\n")
-_LETTER_END = re.compile(r" \(?([A-E])\)?\.$")
-_DROPPED = re.compile(
-    r"\\(?:text|mbox|left|right)(?![A-Za-z])|\^\{?\\circ\}?|\\[,!; ]|[$%\s]|\\%|\{?units\}?|\{km\}|km"
-)
-_SHORT_FRACTION = re.compile(r"\\[dt]?frac([0-9a-z])([0-9a-z])")
-_SHORT_ROOT = re.compile(r"\\sqrt([0-9a-z])")
-_SLASH = re.compile(r"([0-9]+)/([0-9]+)")
-_LABEL = re.compile(r"[({]([a-e])[)}]")
+_BOX = re.compile(r"oxed\{(.*)\}", re.DOTALL)
+_DROPPED = (
+    " ", r"\,", "\\\\", "\n", r"\text", r"\mbox", r"\left", r"\right", r"^{\circ}", r"^\circ", "{m}^3", "m^3",
+    "{units}", "units", "{km}", "km",
+)  # fmt: skip
+_STRIPPED = (r"\!", r"\$", "$")
+_NOT_WHOLE = ("/", ":", r"\frac", r"\sqrt", r"\pi", r"\div")
+"""In an expression: its value is a float in Python, whole or not."""
 
 
 def load(path: Path) -> list[Item]:
@@ -70,62 +70,141 @@ def rounds_alike(item: Item, answer: str) -> bool:
 
 def official(item: Item, response: str) -> Graded:
     """The set's own rules: the gold letter or the gold option's value."""
-    answer = normalised(extract(response))
-    if not answer:
+    answer = extract(response)
+    if not answer or len(answer) > MAX_ANSWER:
         return Graded(0.0, None, "no_answer")
     gold, choices = item.problem.answer, item.problem.choices
     golds = [gold]
     if choices and gold in string.ascii_uppercase[: len(choices)]:
         golds.append(choices[string.ascii_uppercase.index(gold)])
-    right = any(is_equal(answer, normalised(one)) for one in golds)
+    right = any(is_equal(one, answer) for one in golds)
     return Graded(float(right), answer, "correct" if right else "wrong")
 
 
 def extract(response: str) -> str:
-    """The answer by the phrases of the set's script; the whole response if it has none."""
+    """The answer by the phrases of the set's script, normalised; the whole response if it has none of them."""
     text = response.strip()
-    lettered = _LETTER_START.match(text) or _LETTER_END.search(text)
-    if lettered:
-        return lettered[1]
+    for letter in "ABCDE":
+        if text.endswith((f" {letter}.", f" ({letter}).")) or text.startswith(
+            (f"{letter}\n", f"({letter})\n", f"({letter}) {letter}\n")
+        ):
+            text = letter
     last = text.split("is ")[-1].rstrip(".")
-    if re.fullmatch(r"-?[0-9]+(?:\.[0-9]+)?", last.replace(",", "")):
-        return last
-    if "oxed{" in text:
-        return extract_boxed(text) or ""
-    phrases = list(_PHRASE.finditer(text))
-    if phrases:
-        text = text[phrases[-1].end() :].strip().split("\n")[0].split(". ")[0]
-    return text
+    if _is_number(last):
+        text = last
+    if "oxed{" not in text:
+        for phrase in PHRASES:
+            for spelling in (phrase, phrase.replace("the", "The")):
+                _, found, behind = text.rpartition(spelling)
+                text = behind.strip().split("\n")[0].split(". ")[0] if found else text.strip()
+    elif text.count("oxed{") > 1:
+        text = r"\boxed{" + text.rpartition("oxed{")[2]
+    text = normalised(text)
+    for opening, closing in ("()", "{}"):
+        for letter in "abcde":
+            text = text.replace(f"{opening}{letter}{closing}", letter)
+    return text.rstrip(".").lstrip(":").strip()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def normalised(text: str) -> str:
-    """In lower case, behind the last ``=``, without spaces, units and formatting, fractions in one spelling."""
-    if len(text) > MAX_ANSWER:
-        return ""
-    inner = extract_boxed(text)
-    text = (text if inner is None else inner).lower()
-    text = re.split(r"=|\\approx", text)[-1]
-    text = _DROPPED.sub("", text.replace("\\\\", "\\").replace("bmatrix", "pmatrix").replace("∞", r"\infty"))
-    text = text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
-    text = _SHORT_ROOT.sub(r"\\sqrt{\1}", _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", text))
-    text = _LABEL.sub(r"\1", text) if _LABEL.fullmatch(text) else text
-    text = text.rstrip(".").lstrip(":")
+    r"""``find_math_answer``: in lower case, from ``oxed{`` to the last brace, behind the last ``=``, unformatted.
+
+    ``\text`` goes wherever it stands: of ``\textbf{B}`` is left ``bf{b}``.
+    """
+    text = text.lower().replace("{}", "")
+    boxed = _BOX.findall(text)
+    if boxed:
+        text = boxed[-1]
+    closing, opening = text.find("}"), text.find("{")
+    if closing >= 0 and (opening < 0 or closing < opening):
+        text = text.partition("}")[0]
+    text = text.split("=")[-1].split(r"\approx")[-1]
+    for dropped in _DROPPED:
+        if dropped == "\\\\":
+            text = text.replace("∞", r"\infty").replace(r"+\infty", r"\infty").replace("\\\\", "\\")
+        elif dropped == r"\left":
+            text = text.replace("bmatrix", "pmatrix").replace(dropped, "")
+        else:
+            text = text.replace(dropped, "")
+    return _stripped(text)
+
+
+def _stripped(text: str) -> str:
+    """``_strip_string`` of what is left: dollars, percent signs, one spelling of fractions and roots."""
+    text = text.replace(r"\!", "").replace("\\\\", "\\").replace("tfrac", "frac").replace("dfrac", "frac")
+    for dropped in _STRIPPED:
+        text = text.replace(dropped, "")
+    text = text.replace(r"\%", "").replace("{.", "{0.")
+    if text.startswith("."):
+        text = f"0{text}"
+    if "sqrt" in text:  # fractions are mended beside a root only
+        text = _braced_fractions(_braced_roots(text))
     if text == "0.5":
         return r"\frac{1}{2}"
-    slash = _SLASH.fullmatch(text)
-    return rf"\frac{{{slash[1]}}}{{{slash[2]}}}" if slash else text
+    above, slash, below = text.partition("/")
+    try:
+        whole = f"{int(above)}/{int(below)}" if slash else ""
+    except ValueError:
+        whole = ""
+    return rf"\frac{{{int(above)}}}{{{int(below)}}}" if whole and whole == text else text
 
 
-def is_equal(one: str, other: str) -> bool:
-    """The same string, or the same values to two decimals; tuples and lists element by element."""
-    if not one or not other:
+def _braced_roots(text: str) -> str:
+    head, *rests = text.split(r"\sqrt")
+    return head + "".join(
+        rf"\sqrt{{{rest[0]}}}{rest[1:]}" if rest and rest[0] != "{" else rf"\sqrt{rest}" for rest in rests
+    )
+
+
+def _braced_fractions(text: str) -> str:
+    head, *rests = text.split(r"\frac")
+    pieces = [head]
+    for rest in rests:
+        if rest.startswith("{"):
+            pieces.append(rest)
+        elif len(rest) < 2:
+            return text
+        else:
+            pieces.append(f"{{{rest[0]}}}" + (rest[1:] if rest[1] == "{" else f"{{{rest[1]}}}{rest[2:]}"))
+    return r"\frac".join(pieces)
+
+
+def is_equal(gold: str, answer: str) -> bool:
+    """The same string but for case, or the same values to two decimals; tuples and lists element by element."""
+    gold, answer = gold.lower(), answer.lower()
+    if not gold.replace(" ", "") or not answer.replace(" ", ""):
         return False
-    if one == other:
+    if gold.strip() == answer.strip() or _with_values(gold) == _with_values(answer):
         return True
-    pieces = [text[1:-1].split(",") for text in (one, other) if text[:1] in "([" and text[-1:] in ")]"]
-    if len(pieces) == 2 and (one[0], one[-1]) == (other[0], other[-1]) and len(pieces[0]) == len(pieces[1]) > 1:
-        return all(left == right or _equal_values(left, right) for left, right in zip(*pieces, strict=True))
-    return _equal_values(one, other)
+    left, right = plain_value(gold), plain_value(answer)
+    return left is not None and right is not None and round(left, 2) == round(right, 2)
+
+
+def _with_values(text: str) -> str:
+    """A tuple or list with its elements as Python writes their values: ``1``, but ``1.0`` for a quotient."""
+    elements = text[1:-1].split(",")
+    if len(elements) < 2 or (text[0], text[-1]) not in {("(", ")"), ("[", "]")}:
+        return text
+    found = []
+    for element in elements:
+        value = plain_value(element)
+        if "infty" in element or element in {"a", "-a"}:
+            found.append(element)
+        elif value is None:
+            return text
+        elif value.is_integer() and not any(sign in element for sign in _NOT_WHOLE):
+            found.append(str(int(value)))
+        else:
+            found.append(str(round(value, 2)))
+    return f"{text[0]}{','.join(found)}{text[-1]}"
 
 
 def _equal_values(one: str, other: str) -> bool:

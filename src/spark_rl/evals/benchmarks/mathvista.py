@@ -9,7 +9,9 @@ reference the authors' comparison with the letter; the option's text counts too,
 rule      letter or option; a decimal gold is met by what rounds to it at the row's ``precision``
 official  ``calculate_score.py`` with rules where GPT extracted: the last box, else what follows the last "answer is",
           else the last line. Departure: an empty extraction is wrong instead of the nearest option; brackets, units and
-          thousands separators are left out of numbers; LaTeX numbers are read.
+          thousands separators are left out of numbers; LaTeX numbers are read
+
+The query asks for the letter "at the end", not for a box, so one without a box counts under ``rule``.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from spark_rl.data.published import PUBLISHED
 from spark_rl.evals.arithmetic import value_of, within
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.rows import Row
-from spark_rl.evals.scoring import ALSO_ACCEPT, by, reference
+from spark_rl.evals.scoring import ALSO_ACCEPT, by, reference, unboxed
 from spark_rl.evals.units import each
 from spark_rl.evals.vision_rows import metadata, read_items, vision_item
 from spark_rl.verify import extract_boxed
@@ -147,8 +149,9 @@ BENCHMARK = Benchmark(
     load=load,
     protocols={
         "reference": Protocol(reference, _ADD_UP),
-        "rule": Protocol(within(rounds_to_gold), _ADD_UP),
+        "rule": Protocol(unboxed(within(rounds_to_gold)), _ADD_UP),
         "official": Protocol(each(official), _ADD_UP),
     },
     published=1000,
+    unboxed=True,
 )

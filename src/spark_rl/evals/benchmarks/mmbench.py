@@ -10,7 +10,8 @@ of the first passes, the others are made here, one option further round each.
 The headline is the share of questions that are right in every pass; ``category/...`` and ``l2_category/...`` are the
 same for their questions, ``vanilla`` is the share right in the first pass.
 
-Departure: the question is followed by the answer format of ``chat.policy``, not by one of the harnesses' own.
+Departure: the question is followed by the answer format of ``chat.policy``, not by one of the harnesses' own, which
+ask for the option's letter: one without a box counts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.rows import LETTERS, Row, listed, read_rows
-from spark_rl.evals.scoring import by, rule
+from spark_rl.evals.scoring import by, rule, unboxed
 from spark_rl.evals.units import mean, units
 from spark_rl.problem import Problem
 
@@ -89,6 +90,7 @@ BENCHMARK = Benchmark(
     licence="Apache-2.0",
     files=("general/mmbench/dev.parquet", "general/mmbench/dev.jsonl"),
     load=load,
-    protocols={"rule": Protocol(rule, circular, headline_is_mean=False, unit=_question)},
+    protocols={"rule": Protocol(unboxed(rule), circular, headline_is_mean=False, unit=_question)},
     published=4329,
+    unboxed=True,
 )

@@ -10,11 +10,12 @@ Data, the first that is there:
 
 Pictures stand where the question or an option first mentions them (``<image 1>``), the others before the text.
 
-``official`` follows the published parsers. Options: the last ``(B)``; without any, the last `` B ``, then ``B.``, then
-the last option text in a response of more than five words. Open questions: candidates are what follows the last "is",
-"so", "answer" and so on of each line, and the numbers in it, rounded to two decimals; right if a gold text is in a
-candidate, or a number is equal. ``rule`` reads the last box. The headline is the mean over all; ``discipline/...``,
-``subject/...`` and ``type/...`` break it down.
+``official`` follows the published parsers. Options: the last ``(B)``; without any, the last `` B ``, then the last
+option text in a response of more than five words. Open questions: candidates are what follows the last "is", "so",
+"answer" and so on of each line, and the numbers in it, rounded to two decimals; right if a gold text is in a candidate,
+or a number is equal. ``rule`` reads the last box; letters and short answers count without one, because MMMU's own
+prompt asks for none. The headline is the mean over all; ``discipline/...``, ``subject/...`` and ``type/...`` break it
+down.
 
 Departures: where nothing can be read, the official parser draws an option at random; here it is wrong. Of responses
 of more than 100,000 characters ``official`` reads the end. The question is followed by the answer format of
@@ -33,7 +34,7 @@ from typing import Any
 from spark_rl.data.rows import MARKER
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.rows import LETTERS, Row, listed, read_rows
-from spark_rl.evals.scoring import by, rule
+from spark_rl.evals.scoring import by, rule, unboxed
 from spark_rl.evals.short_answer import grade_short
 from spark_rl.evals.units import each, grade_as
 from spark_rl.problem import Kind, Problem
@@ -88,7 +89,7 @@ def read_option(response: str, options: Sequence[str] | str) -> str | None:
     for mark in ",.!?;:'":
         response = response.strip(mark)
     text = f" {response} "
-    for form in ("({})", " {} ", "{}."):
+    for form in ("({})", " {} "):
         found = _last(text, {letter: form.format(letter) for letter in letters})
         if found is not None:
             return found
@@ -258,6 +259,7 @@ BENCHMARK = Benchmark(
         "vlm/mmmu/answer_dict_val.json",
     ),
     load=load,
-    protocols={"official": Protocol(each(_official), _add_up), "rule": Protocol(score_by_rule, _add_up)},
+    protocols={"official": Protocol(each(_official), _add_up), "rule": Protocol(unboxed(score_by_rule), _add_up)},
     published=900,
+    unboxed=True,
 )

@@ -7,7 +7,7 @@ The headline is the plain mean, as in VLMEvalKit; ``category/...`` are the six c
 axes and ``axes`` their mean, which lmms-eval calls the average.
 
 Departure: the question is followed by the answer format of ``chat.policy``. Options are not taken out of the question:
-letters count as answers, option texts don't.
+letters count as answers, option texts don't. Harnesses ask for the option's letter, so one without a box counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.rows import Row, read_rows
-from spark_rl.evals.scoring import by, mean_of_means, rule
+from spark_rl.evals.scoring import by, mean_of_means, rule, unboxed
 from spark_rl.problem import Problem
 
 _LETTERS = "ABCD"
@@ -51,6 +51,7 @@ BENCHMARK = Benchmark(
     licence="not stated",
     files=("general/mmstar/val.parquet", "general/mmstar/val.jsonl"),
     load=load,
-    protocols={"rule": Protocol(rule, add_up)},
+    protocols={"rule": Protocol(unboxed(rule), add_up)},
     published=1500,
+    unboxed=True,
 )

@@ -14,7 +14,8 @@ pooled and for each split (``random/f1``), and ``mean_f1`` over the splits.
 ``official`` repeats the published script: of the first sentence, "No", "no" or "not" among the words mean no, anything
 else yes. ``rule`` reads the box, else yes or no among the words; what says neither is wrong, and no "yes".
 
-Departure: the question is followed by the answer format of ``chat.policy``, not by one of the harnesses' own.
+Departure: the question is followed by the answer format of ``chat.policy``, not by one of the harnesses' own, which
+ask for the word: one without a box counts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.rows import Row, read_rows
-from spark_rl.evals.scoring import rule
+from spark_rl.evals.scoring import rule, unboxed
 from spark_rl.evals.units import each, grade_as
 from spark_rl.problem import Problem
 
@@ -116,7 +117,8 @@ BENCHMARK = Benchmark(
     load=load,
     protocols={
         "official": Protocol(each(_official), add_up, headline_is_mean=False),
-        "rule": Protocol(rule, add_up, headline_is_mean=False),
+        "rule": Protocol(unboxed(rule), add_up, headline_is_mean=False),
     },
     published=9000,
+    unboxed=True,
 )

@@ -5,7 +5,8 @@ Data: ``xai-org/RealworldQA`` (or ``lmms-lab/RealWorldQA``), split ``test``, as 
 instruction on how to answer, which is taken off, because ``chat.policy`` brings one.
 
 Gold letters are scored as multiple choice, with the option texts where the question lists them on lines of their own;
-words and numbers are compared in lower case, without a period, number words as digits.
+words and numbers are compared in lower case, without a period, number words as digits. As its own
+instruction asks for no box, answers without one count.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.rows import LETTERS, Row, read_rows
-from spark_rl.evals.scoring import by, rule
+from spark_rl.evals.scoring import by, rule, unboxed
 from spark_rl.evals.short_answer import grade_short
 from spark_rl.problem import Problem
 from spark_rl.verify import Verifier
@@ -72,6 +73,7 @@ BENCHMARK = Benchmark(
     licence="CC BY-ND 4.0",
     files=("general/realworldqa/test.parquet", "general/realworldqa/test.jsonl"),
     load=load,
-    protocols={"rule": Protocol(score, by("type"))},
+    protocols={"rule": Protocol(unboxed(score), by("type"))},
     published=765,
+    unboxed=True,
 )

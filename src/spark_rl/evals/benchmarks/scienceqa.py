@@ -8,7 +8,8 @@ number is of these is a guess.
 The turn is ``Context:`` and the hint if there is one, the question and the options. Lecture and solution are never
 shown. Breakdowns by ``subject`` and ``grade`` where the file has them.
 
-Departure: the question is followed by the answer format of ``chat.policy``, not by one of the harnesses' own.
+Departure: the question is followed by the answer format of ``chat.policy``, not by one of the harnesses' own, which
+ask for the option's letter: one without a box counts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from spark_rl.data.layouts import DataError
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
 from spark_rl.evals.rows import LETTERS, Row, listed, read_rows
-from spark_rl.evals.scoring import by, rule
+from spark_rl.evals.scoring import by, rule, unboxed
 from spark_rl.problem import Problem
 
 
@@ -52,6 +53,7 @@ BENCHMARK = Benchmark(
     licence="CC BY-NC-SA 4.0",
     files=("general/scienceqa/test.parquet", "general/scienceqa/test.jsonl"),
     load=load,
-    protocols={"rule": Protocol(rule, by("subject", "grade"))},
+    protocols={"rule": Protocol(unboxed(rule), by("subject", "grade"))},
     published=2017,
+    unboxed=True,
 )

@@ -8,7 +8,8 @@ we could read, so a part can't be told from the whole.
 The headline is the share right; ``question_type_id/...`` are its kinds. The paper cites another set of a similar name,
 about seeds of plants; its numbers fit this one.
 
-Departure: the question is followed by the answer format of ``chat.policy``, not by one of the harnesses' own.
+Departure: the question is followed by the answer format of ``chat.policy``, not by one of the harnesses' own, which
+ask for the option's letter: one without a box counts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from spark_rl.data.layouts import DataError
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
 from spark_rl.evals.rows import Row, listed, read_rows
-from spark_rl.evals.scoring import by, rule
+from spark_rl.evals.scoring import by, rule, unboxed
 from spark_rl.problem import Problem
 
 
@@ -49,5 +50,6 @@ BENCHMARK = Benchmark(
     licence="CC BY-NC 4.0",
     files=("general/seedbench/test.parquet", "general/seedbench/test.jsonl"),
     load=load,
-    protocols={"rule": Protocol(rule, by("question_type_id"))},
+    protocols={"rule": Protocol(unboxed(rule), by("question_type_id"))},
+    unboxed=True,
 )

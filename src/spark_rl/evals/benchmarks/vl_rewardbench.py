@@ -243,10 +243,10 @@ _LICENCE = "MIT, research use only"
 
 SHUFFLED = Benchmark(
     name="vl_rewardbench-k10", title="VL-RB (10 calls)", group="reward", source=_SOURCE, licence=_LICENCE,
-    files=_FILES, load=load_shuffled, protocols=_protocols(voted),
+    files=_FILES, load=load_shuffled, protocols=_protocols(voted), unboxed=True,
 )  # fmt: skip
 
 BENCHMARK = Benchmark(
     name="vl_rewardbench", title="VL-RB", group="reward", source=_SOURCE, licence=_LICENCE, files=_FILES, load=load,
-    protocols=_protocols(single),
+    protocols=_protocols(single), unboxed=True,
 )  # fmt: skip

@@ -6,12 +6,16 @@ Columns: ``ID`` (the composite), ``key`` (``2steps_1``, ``2steps_2``, ``2steps_m
 
 reference the authors' comparison. Headline: accuracy over questions, as in the paper
 rule      the letter. Headline: accuracy over questions
-official  the letter as We-Math extracts it, or in a box. Headline: We-Math's own *strict* score over composites
+official  the letter as We-Math's own script extracts it: the first character behind the last ``Answer``, of the whole
+          response without one. Headline: We-Math's own *strict* score over composites. Departure: a box, for which its
+          prompt does not ask and ours does, is read where no letter stands behind an ``Answer``
 
 All of them come with ``step/S1`` (the parts), ``step/S2`` and ``step/S3`` (the whole of two and three steps) and the
 four classes of composites, strict and loose: insufficient knowledge (IK), inadequate generalisation (IG), complete
 mastery (CM) and rote memorisation (RM). Score = (CM + IG / 2) / composites; ``RM`` is RM / (CM + RM). Composites that
 ``--limit`` cut are left out of these. Accuracies per domain need the authors' knowledge tree and are not computed.
+
+We-Math's own prompt wants a template without a box, so letters without one count under ``rule``.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from typing import Literal
 from spark_rl.data.rows import RowError
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.rows import Row
-from spark_rl.evals.scoring import LETTERS, by, read_letter, reference, rule
+from spark_rl.evals.scoring import LETTERS, by, read_letter, reference, rule, unboxed
 from spark_rl.evals.units import each, units
 from spark_rl.evals.vision_rows import read_items, vision_item
 from spark_rl.verify import extract_boxed
@@ -66,21 +70,22 @@ def _item(row: Row) -> Item:
 
 
 def official(item: Item, response: str) -> Graded:
-    """The letter of the box if there is one, else the first character behind the last ``Answer``."""
-    found = extract(response, item.meta[LETTERS])
+    """The first character behind the last ``Answer``, else the letter of the box."""
+    found = extract(response)
     if found is None:
         return Graded(0.0, None, "no_answer")
     right = found == item.problem.answer
     return Graded(float(right), found, "correct" if right else "wrong")
 
 
-def extract(response: str, letters: str = _USUAL) -> str | None:
-    """``<Answer>: <<B>>`` is ``B``, ``\\boxed{B. 12}`` too; ``None`` without a letter."""
-    boxed = extract_boxed(response)
-    if boxed is not None:
-        return read_letter(rf"\boxed{{{boxed}}}", letters)
-    behind = re.sub("[<>:.]", "", response.rpartition("Answer")[2]).strip()
-    return behind[0] if behind[:1] and behind[0] in _USUAL else None
+def extract(response: str) -> str | None:
+    """``<Answer>: <<B>>`` is ``B``, and ``Answer: Both`` too; ``None`` without one of the letters A to H."""
+    _, named, behind = response.rpartition("Answer")
+    behind = re.sub("[<>:.]", "", behind.strip()).strip()
+    letter = behind[0] if behind[:1] and behind[0] in _USUAL else None
+    if extract_boxed(response) is None or (named and letter is not None):
+        return letter
+    return read_letter(response, _USUAL)
 
 
 def four_classes(items: Sequence[Item], grades: Sequence[Graded], mode: Mode) -> dict[str, float]:
@@ -135,8 +140,9 @@ BENCHMARK = Benchmark(
     load=load,
     protocols={
         "reference": Protocol(reference, _accuracy, unit=_composite),
-        "rule": Protocol(rule, _accuracy, unit=_composite),
+        "rule": Protocol(unboxed(rule), _accuracy, unit=_composite),
         "official": Protocol(each(official), _strict, headline_is_mean=False, unit=_composite),
     },
     published=1740,
+    unboxed=True,
 )
