@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import re
 
+from spark_rl.data.rows import MARKER
+
 _ANSWER = re.compile(
-    r"answer|solution|result|response|output|respuesta|réponse|antwort|risposta|resposta|ответ|答|结果|結果",
+    r"answer|solution|result|response|output|reasoning|thought|respuesta|réponse|antwort|risposta|resposta|ответ|答|结果|結果",
     re.IGNORECASE,
 )
 _BOX = re.compile(
@@ -48,6 +50,8 @@ _CUE = re.compile(
            |the\ (?:following|given|below)?\ ?[a-z\ ]{0,40}?(?:problem|question|exercise)s?))?
         (?:\ (?:out|through|efficiently\ and\ clearly|carefully))?
         (?:,?\ ?(?:step[\ -]by[\ -]step|carefully))?[.:!]?
+        |(?:you|the\ assistant)\ (?:(?:should|must|will)\ )?(?:first\ )?thinks?\ about\ [a-z\ ]{1,80}
+        \ and\ then\ provides?\ (?:the\ user\ with\ )?(?:the|your)\ (?:final\ )?answer\.?
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -56,7 +60,7 @@ _LABELS = re.compile(
     r"(?:question|problem|the question|the problem|here is the (?:question|problem))\s?[:：]\s*", re.IGNORECASE
 )
 _CALL = re.compile(r"\s*\n\s*(?:final )?(?:answer|solution|response)\s?[:：]\s*\Z", re.IGNORECASE)
-_SENTENCE = re.compile(r"[^\n]*?(?:[.!?:]['\"”’)*]*(?=\s+[A-Z\\<(\"'“]|\s*$|\s*\n)|[。！？]|\n|\Z)\s*", re.DOTALL)
+_SENTENCE = re.compile(r"[^\n]*?(?:[.!?]['\"”’)*]*(?=\s+[A-Z\\<(\"'“]|\s*$|\s*\n)|[。！？]|\n|\Z)\s*", re.DOTALL)
 _MOST = 8
 """Sentences looked at from either end."""
 _LONGEST = 600
@@ -80,7 +84,7 @@ def without_format(question: str) -> tuple[str, str]:
 def asks_format(sentence: str) -> bool:
     """Whether a sentence tells what to put the answer into."""
     text = sentence.strip()
-    if len(text) > _LONGEST or text.endswith(("?", "？")) or _ANSWER.search(text) is None:
+    if len(text) > _LONGEST or text.endswith(("?", "？")) or MARKER in text or _ANSWER.search(text) is None:
         return False
     return _BOX.search(text) is not None or (_ASKS.search(text) is not None and _HOLDERS.search(text) is not None)
 

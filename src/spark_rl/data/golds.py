@@ -60,6 +60,8 @@ def gold_texts(value: Any) -> tuple[str, ...]:
         RowError: the value is no answer: a mapping, a list of lists, a sentinel, a box that never closes.
     """
     members = _members(value)
+    if any(isinstance(member, list | tuple) for member in members):
+        raise RowError("the answer is a list of lists, not text or a number")
     texts = [_unwrap(text_of(member, "answer")) for member in members]
     golds = list(dict.fromkeys(text for text in texts if text))
     for gold in golds:

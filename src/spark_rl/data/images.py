@@ -104,9 +104,9 @@ def stored_image(value: object, root: Path, confined: bool = False) -> str | byt
             held = images_of(value)
         except RowError as error:
             raise ImageError(str(error)) from None
-        if len(held) != 1:
+        if len(held) > 1:
             raise ImageError(f"a mapping of {len(held)} images, not of one")
-        value = held[0]
+        value = held[0] if held else None
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     with _named(value):

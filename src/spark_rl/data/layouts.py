@@ -148,10 +148,10 @@ def read_row(
         raise RowError("not an object with named columns")
     published = PUBLISHED.get(layout)
     fields = _READERS[layout](row, columns, numbers) if published is None else published.read(row)
-    question, taken = strip_suffix(fields.question), ""
+    question, taken = place_images(strip_suffix(fields.question), fields.images), ""
     if published is None:
         question, taken = without_format(question)
-    question = place_images(question, fields.images)
+        question = place_images(question, fields.images)
     if not question:
         raise RowError("no question")
     if not fields.answer:

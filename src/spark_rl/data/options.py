@@ -85,7 +85,7 @@ def read_options(value: Any) -> Options:
     if isinstance(value, Mapping):
         return _from_mapping(value)
     if not isinstance(value, list | tuple):
-        raise UnreadableError(f"the options are a {type(value).__name__}, not a list or a mapping")
+        raise UnreadableError(f"the options are of type {type(value).__name__}, not a list or a mapping")
     if all(isinstance(option, Mapping) for option in value) and value:
         labels, texts = [], []
         for option in value:
@@ -298,13 +298,12 @@ def _by_text(text: str, options: Options, otherwise: str) -> str:
         # a letter beside the text of another option contradicts itself
         if len(found) > 1 or named != tuple(shown) or _is(found[0], text, texts):
             return ", ".join(found)
-    if texts.count(text) == 1:
-        return shown[texts.index(text)]
-    same = [letter for letter in shown if _is(letter, text, texts)]
-    if len(same) == 1:
-        return same[0]
-    why = f"answer {text[:40]!r} is {otherwise} nor one of the {len(texts)} options"
-    raise RowError(why if not same else f"answer {text[:40]!r} is the text of options {', '.join(same)}")
+    if text in texts:
+        return shown[texts.index(text)]  # equal options are the same answer
+    same = next((letter for letter in shown if letters is None and _is(letter, text, texts)), None)
+    if same is None:
+        raise RowError(f"answer {text[:40]!r} is {otherwise} nor one of the {len(texts)} options")
+    return same
 
 
 def _is(letter: str, text: str, texts: Sequence[str]) -> bool:
@@ -316,7 +315,7 @@ def _is(letter: str, text: str, texts: Sequence[str]) -> bool:
 
 def _trimmed(text: str) -> str:
     r"""Without the spaces and the ``\qquad`` around it, and without a ``$`` that opened before or closes after it."""
-    text = _edged(text)
+    text = re.sub(r"\$\s{0,3}\$\Z", "", _edged(text))  # one closes, the next one opens
     if text.count("$") % 2:
         text = text.removesuffix("$") if text.endswith("$") else text.removeprefix("$")
     return _edged(text)
