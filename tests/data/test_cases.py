@@ -120,6 +120,8 @@ ANIMALS = ["whale", "trout", "gecko"]
         ("{'text': ['whale', 'trout'], 'label': ['2', '1']}", "2", ["trout", "whale"], "B"),
         ("A. whale\nB. trout", "B", ["whale", "trout"], "B"),
         ("(A) whale (B) trout (C) gecko", "C", ANIMALS, "C"),
+        ("a ) whale , b ) trout , c ) gecko", "b", ANIMALS, "B"),
+        ("A) whale B) trout C) gecko", "B", ANIMALS, "B"),
         # what the gold may look like
         (ANIMALS, "\\boxed{B}", ANIMALS, "B"),
         (ANIMALS, ["C"], ANIMALS, "C"),
@@ -284,7 +286,11 @@ def test_golds_that_are_none_are_counted_with_an_example(tmp_path: Path, row: di
     assert why in str(caught.value)
 
 
-@pytest.mark.parametrize("gold", ["none", "Na", "x", "0", "undefined", "\\text{no solution}", "-1", "E. coli", "i"])
+@pytest.mark.parametrize(
+    "gold",
+    ["none", "Na", "x", "0", "undefined", "\\text{no solution}", "No solution", "above", "none of the above", "-1",
+     "E. coli", "i", "unknown"],
+)  # fmt: skip
 def test_golds_that_only_look_like_none_stay(tmp_path: Path, gold: str) -> None:
     assert loaded(tmp_path, {"question": "How much is it?", "answer": gold}).golds == (gold,)
 
@@ -336,6 +342,18 @@ FOREIGN = [
     "{}\nEscribe la respuesta final en \\boxed{{}}.",
     "{}\nWrite your final answer inside <answer></answer>.",
     "{}\nYour final answer should be in the form **Answer:** X.",
+    '{}\nPlease end your response with "Final Answer: <answer>".',
+    "{}\nPlease provide your answer in the format: Answer: [your answer]",
+    "{}\nShow your work in <think> </think> tags. And return the final answer in <answer> </answer> tags, for example "
+    "<answer> (1 + 2) / 3 </answer>.",
+    "Think step by step. Then give the final answer after 'Answer:'.\n\n{}",
+    "{}\nGive your final answer as \\boxed{{...}}.",
+    "{}\nBox your final answer.",
+    "{}\nThe final line of your reply should be the answer alone.",
+    "Question: {}\nLet's think step by step. Put the answer in \\boxed{{}}.\nAnswer:",
+    "{}\nPresent the answer in LaTex format: \\boxed{{Your answer}}",
+    "{}\nAnswer:",
+    "Here is a question. Give the answer in double brackets, such as [[5]].\n{}",
 ]
 
 
@@ -419,7 +437,7 @@ def test_an_image_is_read_whatever_holds_it(tmp_path: Path, image: Any) -> None:
         ({}, "an image is a mapping of nothing"),
         ([{"url": "a.png"}, {"caption": "x"}], "an image is a mapping of caption"),
         ({"base64": "!!!"}, "an image's base64 is not valid"),
-        ({"base64": TEXT[:96]}, "damaged"),
+        ({"base64": TEXT[:80]}, "damaged"),
         ({"bytes": [1, 2, 999]}, "an image's bytes are a list of something else"),
         ({"url": "https://example.org/a.png"}, "https://example.org/a.png: addresses are not fetched; download it"),
         ({"image_url": {"url": "http://x/a.png"}}, "addresses are not fetched"),

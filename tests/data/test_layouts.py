@@ -580,8 +580,8 @@ def test_layouts_are_detected(rows: list[dict[str, Any]], columns: ColumnsConfig
             AUTO,
             "columns",
             "for the answer (answer, gold, label, target, final_answer, gt_answer, answerkey, answer_key, "
-            "correct_answer, gold_answer, reference_answer, expected_answer, ground_truth, answers, solution); there "
-            "are: question, no; name it with data.columns.answer",
+            "correct_answer, correct, correct_option, gold_answer, reference_answer, expected_answer, ground_truth, "
+            "answers, final_ans, solution); there are: question, no; name it with data.columns.answer",
         ),
         (
             AUTO,
@@ -600,7 +600,9 @@ def test_missing_columns_are_one_clear_line(columns: ColumnsConfig, layout: Layo
 KEYS = st.sampled_from(
     ["question", "prompt", "message", "answer", "solution", "choices", "image", "role", "content", "type", "text",
      "user", "reward_model", "extra_info", "ground_truth", "gt_answer", "text", "label", "option", "imagename",
-     "question_type", "answer_type", "precision", "unit", "query", "query_cot", "bytes", "path", "decoded_image"]
+     "question_type", "answer_type", "precision", "unit", "query", "query_cot", "bytes", "path", "decoded_image",
+     "conversations", "from", "value", "base64", "url", "Body", "A", "B", "options", "answerKey", "stem", "A. x\nB. y",
+     "['x', 'y']", "Put the answer in \\boxed{}.", "\\textbf{(B)}\\ 3", "option1", "option2"]
 )  # fmt: skip
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | KEYS
 VALUES = st.recursive(LEAVES, lambda v: st.lists(v, max_size=3) | st.dictionaries(KEYS, v, max_size=6), max_leaves=20)

@@ -4,8 +4,8 @@ Columns as published on the hub (https://huggingface.co/datasets/...): BytedTsin
 open-r1/DAPO-Math-17k-Processed, agentica-org/DeepScaleR-Preview-Dataset, open-r1/OpenR1-Math-220k,
 Skywork/Skywork-OR1-RL-Data, AI-MO/NuminaMath-CoT, AI-MO/NuminaMath-1.5, SynthLabsAI/Big-Math-RL-Verified,
 EleutherAI/hendrycks_math, openai/gsm8k, TIGER-Lab/ViRL39K, FanqingM/MM-Eureka-Dataset, FanqingM/MMK12,
-hiyouga/geometry3k, ChilleD/SVAMP, EleutherAI/asdiv, allenai/ai2_arc, cais/mmlu, GBaker/MedQA-USMLE-4-options. The texts
-are made up.
+hiyouga/geometry3k, ChilleD/SVAMP, EleutherAI/asdiv, allenai/ai2_arc, cais/mmlu, GBaker/MedQA-USMLE-4-options,
+deepmind/aqua_rat, allenai/math_qa, Hothan/OlympiadBench. The texts are made up.
 """
 
 from __future__ import annotations
@@ -133,6 +133,39 @@ ROWS: list[tuple[str, dict[str, Any], str, tuple[str, ...]]] = [
         {"id": "M_1", "question": "Which is alive?", "answerKey": "2",
          "choices": {"text": ["rock", "moss"], "label": ["1", "2"]}},
         "Which is alive?\n(A) rock\n(B) moss", ("B",),
+    ),
+    (
+        "ARC's own files",
+        {"id": "M_1", "answerKey": "B",
+         "question": {"stem": "Which is alive?", "choices": [{"text": "rock", "label": "A"},
+                                                             {"text": "moss", "label": "B"}]}},
+        "Which is alive?\n(A) rock\n(B) moss", ("B",),
+    ),
+    (
+        "AQuA-RAT",
+        {"question": "How much?", "options": ["A)21", "B)21.5", "C)22"], "rationale": "r", "correct": "C"},
+        "How much?\n(A) 21\n(B) 21.5\n(C) 22", ("C",),
+    ),
+    (
+        "MathQA",
+        {"Problem": "How much?", "Rationale": "r", "options": "a ) 38 , b ) 27.5 , c ) none of these", "correct": "b"},
+        "How much?\n(A) 38\n(B) 27.5\n(C) none of these", ("B",),
+    ),
+    (
+        "options in numbered columns",
+        {"question": "Who?", "option1": "Ann", "option2": "Bob", "answer": "2"},
+        "Who?\n(A) Ann\n(B) Bob", ("B",),
+    ),
+    (
+        "COPA",
+        {"premise": "It is wet.", "choice1": "Rain.", "choice2": "Sun.", "question": "cause", "label": 0, "idx": 0},
+        "It is wet.\ncause\n(A) Rain.\n(B) Sun.", ("A",),
+    ),
+    (
+        "OlympiadBench",
+        {"question": "Find all $n$.", "solution": ["So."], "final_answer": ["2,3"], "context": None,
+         "image_1": None, "modality": "Text-only", "is_multiple_answer": True, "unit": None},
+        "Find all $n$.", ("2,3",),
     ),
     (
         "MMLU",

@@ -81,10 +81,11 @@ def _sampled_groups(arguments: argparse.Namespace, config: Config) -> list[Group
     from spark_rl.verify import Verifier
 
     problems = load_problems(arguments.data or config.data.train, config.data)
+    shares = None if arguments.data else config.data.shares
     actor = open_model(arguments, config)
     with Verifier(config.verify) as verifier:
         sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout)
-        return sampler.groups(batch_of(problems, 0, config.rollout.problems, config.seed), config.seed, Clock())
+        return sampler.groups(batch_of(problems, 0, config.rollout.problems, config.seed, shares), config.seed, Clock())
 
 
 def _of_each_task(problems: Sequence[Problem], count: int) -> list[Problem]:

@@ -18,7 +18,7 @@ import re
 from spark_rl.data.rows import MARKER
 
 _ANSWER = re.compile(
-    r"answer|solution|result|response|output|reasoning|thought|respuesta|réponse|antwort|risposta|resposta|ответ|答|结果|結果",
+    r"answer|solution|result|response|output|reasoning|thought|work|respuesta|réponse|antwort|risposta|resposta|ответ|答|结果|結果",
     re.IGNORECASE,
 )
 _BOX = re.compile(
@@ -33,13 +33,14 @@ _BOX = re.compile(
 _ASKS = re.compile(
     r"""\b(?:put|writ(?:e|ten)|giv(?:e|en)|output|provided?|enclosed?|wrap(?:ped)?|end|finish|placed?|present(?:ed)?
         |return|stated?|report|format(?:ted)?|remember|respond|reply|conclude|repeat|include|should|must|box|display
-        |print|express(?:ed)?|use|using|submit|answer\ with)\b
+        |print|express(?:ed)?|use|using|submit|show|answer\ with)\b
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 _HOLDERS = re.compile(
     r"""\banswer\s?:|\#\#\#\#|</?(?:answer|think|thinking|reasoning|solution)>|\bjson\b|\banswer\ is\b['"\s:]
-        |\blast\ line\b|\bown\ line\b|\[\[|\*\*\s?(?:final\ )?answer|\boptions?['’]s?\ letter\b
+        |\b(?:last|final)\ line\b|\bown\ line\b|\[\[|\*\*\s?(?:final\ )?answer|\boptions?['’]s?\ letter\b
+        |\bbox\ (?:your|the)\ (?:final\ )?answer\b|\bin\ (?:a|the)\ box\b
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -50,6 +51,7 @@ _CUE = re.compile(
            |the\ (?:following|given|below)?\ ?[a-z\ ]{0,40}?(?:problem|question|exercise)s?))?
         (?:\ (?:out|through|efficiently\ and\ clearly|carefully))?
         (?:,?\ ?(?:step[\ -]by[\ -]step|carefully))?[.:!]?
+        |(?:here|below)\ is\ (?:a|the|your)\ (?:[a-z]+\ )?(?:question|problem)[.:]?
         |(?:you|the\ assistant)\ (?:(?:should|must|will)\ )?(?:first\ )?thinks?\ about\ [a-z\ ]{1,80}
         \ and\ then\ provides?\ (?:the\ user\ with\ )?(?:the|your)\ (?:final\ )?answer\.?
     """,
@@ -75,6 +77,9 @@ def without_format(question: str) -> tuple[str, str]:
     rest = _tail(_head(_lines(question, taken), taken), taken)
     if taken and not rest.strip():
         return question, ""
+    call = _CALL.search(rest)
+    if call is not None and not taken:
+        taken.append(call[0].strip())
     if taken:
         rest = _LABELS.sub("", rest, count=1) if _LABELS.match(rest.lstrip()) else rest
         rest = _CALL.sub("", rest)
