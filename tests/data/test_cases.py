@@ -382,6 +382,9 @@ def test_a_question_that_brings_its_own_format_is_asked_for_one(
         "Anna wrote 'The answer is 5' on the board. What is twice that?",
         "What does the tag <answer> mean in HTML?",
         "Answer: 5 or 6, which is even?",
+        "Malcolm works where they pack 40 apples in a box. How many boxes are there as a result of 80 apples?",
+        "A chemist must put the solution in a box. How heavy is it?",
+        "They work out the result and write it on the last line of the page. What is it?",
         "Does Bob give the solution $\\boxed{4}$ to $x=2+2$? Write Yes or No.",
     ],
 )

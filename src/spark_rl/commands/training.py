@@ -46,7 +46,7 @@ def resolve(arguments: argparse.Namespace) -> Config:
     if arguments.model is not None:
         settings["model"] = {"path": arguments.model}
     if arguments.data is not None:
-        settings["data"] = {"train": arguments.data}
+        settings["data"] = {"train": arguments.data if len(arguments.data) > 1 else arguments.data[0]}
         if arguments.config is None:  # what the default recipe evaluates on says nothing about other data
             settings["data"] |= {"heldout": None, "transfer": None}
     if arguments.heldout is not None:

@@ -18,7 +18,7 @@ import re
 from spark_rl.data.rows import MARKER
 
 _ANSWER = re.compile(
-    r"answer|solution|result|response|output|reasoning|thought|work|respuesta|réponse|antwort|risposta|resposta|ответ|答|结果|結果",
+    r"answer|solution|result|response|output|respuesta|réponse|antwort|risposta|resposta|ответ|答|结果|結果",
     re.IGNORECASE,
 )
 _BOX = re.compile(
@@ -30,20 +30,24 @@ _BOX = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_VERBS = (
+    r"(?:put|write|give|output|provide|enclose|wrap|end|finish|place|present|return|state|report|format|remember|respond"
+    r"|reply|conclude|repeat|include|box|display|print|express|use|submit|show|answer with|make sure)\b"
+)
 _ASKS = re.compile(
-    r"""\b(?:put|writ(?:e|ten)|giv(?:e|en)|output|provided?|enclosed?|wrap(?:ped)?|end|finish|placed?|present(?:ed)?
-        |return|stated?|report|format(?:ted)?|remember|respond|reply|conclude|repeat|include|should|must|box|display
-        |print|express(?:ed)?|use|using|submit|show|answer\ with)\b
-    """,
-    re.IGNORECASE | re.VERBOSE,
+    rf"(?:(?:then|finally|also|and|lastly|afterwards|at the end|in the end|after that),? )*{_VERBS}"
+    r"|.*?\b(?:please|you|your|let['’]?s|let us|should|must|(?:is|are) (?:to be )?(?:enclosed|formatted|wrapped|written))\b",
+    re.IGNORECASE | re.DOTALL,
 )
+"""Speaks to the reader, by an imperative or by name: a story in which somebody writes an answer is a question."""
 _HOLDERS = re.compile(
-    r"""\banswer\s?:|\#\#\#\#|</?(?:answer|think|thinking|reasoning|solution)>|\bjson\b|\banswer\ is\b['"\s:]
+    r"""\banswer\s?:|\#\#\#\#|\bjson\b|\banswer\ is\b['"\s:]
         |\b(?:last|final)\ line\b|\bown\ line\b|\[\[|\*\*\s?(?:final\ )?answer|\boptions?['’]s?\ letter\b
-        |\bbox\ (?:your|the)\ (?:final\ )?answer\b|\bin\ (?:a|the)\ box\b
+        |\bbox\ (?:your|the)\ (?:final\ )?answer\b|\b(?:answer|result)\ (?:with)?in\ (?:a|the)\ box\b
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_TAGS = re.compile(r"</(?:answer|think|thinking|reasoning|solution)>", re.IGNORECASE)
 _CUE = re.compile(
     r"""(?:(?:please|first|now|then|you\ should|you\ must|let['’]?s|let\ us|kindly|carefully)\s)*
         (?:solve|answer|think|reason|work|consider)
@@ -89,9 +93,13 @@ def without_format(question: str) -> tuple[str, str]:
 def asks_format(sentence: str) -> bool:
     """Whether a sentence tells what to put the answer into."""
     text = sentence.strip()
-    if len(text) > _LONGEST or text.endswith(("?", "？")) or MARKER in text or _ANSWER.search(text) is None:
+    if len(text) > _LONGEST or text.endswith(("?", "？")) or MARKER in text:
         return False
-    return _BOX.search(text) is not None or (_ASKS.search(text) is not None and _HOLDERS.search(text) is not None)
+    if _TAGS.search(text) is not None:  # tags hold reasoning too
+        return _ASKS.match(text) is not None
+    if _ANSWER.search(text) is None:
+        return False
+    return _BOX.search(text) is not None or (_ASKS.match(text) is not None and _HOLDERS.search(text) is not None)
 
 
 def sentences(text: str) -> list[str]:
