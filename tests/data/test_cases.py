@@ -6,16 +6,20 @@ import base64
 import io
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from spark_rl.chat import policy_prompt
 from spark_rl.config import ChatConfig, load_config
 from spark_rl.data import DataError, load_problems
 from spark_rl.data.images import open_image
+from spark_rl.data.literal import MAX_DEPTH, read_literal
 from spark_rl.problem import Problem
 from spark_rl.verify import verify
 
@@ -116,6 +120,7 @@ ANIMALS = ["whale", "trout", "gecko"]
         ("['whale', 'trout']", "whale", ["whale", "trout"], "A"),
         ("['cat\\'s', \"dog's\"]", "dog's", ["cat's", "dog's"], "B"),
         ("['\\frac12', '\\\\pi']", "A", ["\\frac12", "\\pi"], "A"),
+        ('["\\beta", "\\\\pi"]', "A", ["\\beta", "\\pi"], "A"),
         ("{'A': 'whale', 'B': 'trout'}", "A", ["whale", "trout"], "A"),
         ("{'text': ['whale', 'trout'], 'label': ['2', '1']}", "2", ["trout", "whale"], "B"),
         ("A. whale\nB. trout", "B", ["whale", "trout"], "B"),
@@ -441,6 +446,7 @@ def test_an_image_is_read_whatever_holds_it(tmp_path: Path, image: Any) -> None:
         ([{"url": "a.png"}, {"caption": "x"}], "an image is a mapping of caption"),
         ({"base64": "!!!"}, "an image's base64 is not valid"),
         ({"base64": TEXT[:80]}, "damaged"),
+        (TEXT[:65], "not valid base64"),
         ({"bytes": [1, 2, 999]}, "an image's bytes are a list of something else"),
         ({"url": "https://example.org/a.png"}, "https://example.org/a.png: addresses are not fetched; download it"),
         ({"image_url": {"url": "http://x/a.png"}}, "addresses are not fetched"),
@@ -468,3 +474,30 @@ def test_an_empty_column_of_images_does_not_hide_a_full_one(tmp_path: Path) -> N
     numbered = {"question": "<image> or <image>?", "answer": "x", "image_2": "a.png", "image_1": {"path": "a.png"}}
     assert len(loaded(tmp_path, numbered).images) == 2
     assert loaded(tmp_path, {"question": "1+1?", "answer": "2", "image": {"bytes": None, "path": None}}).images == ()
+
+
+WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), max_size=6).filter(lambda word: "\\" not in word)
+LITERALS = st.recursive(
+    WORDS | st.integers(-999, 999) | st.none() | st.booleans(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(LITERALS, max_size=3) | st.dictionaries(WORDS, LITERALS, max_size=3))
+def test_what_python_and_json_write_is_read_back(value: Any) -> None:
+    deep = str(value).count("[") + str(value).count("{") > MAX_DEPTH
+    assert read_literal(json.dumps(value)) == value
+    assert read_literal(repr(value)) == value or deep
+
+
+@given(st.text("[]{}(),:'\"\\ abN1.-", max_size=30) | st.text(max_size=30))
+def test_no_text_crashes_the_reader_of_literals(text: str) -> None:
+    assert isinstance(read_literal(text), list | dict | None)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "['" + "a" * 200_000, "[" + "1," * 100_000, "{'a':" * 50_000])
+def test_long_literals_take_linear_time(text: str) -> None:
+    started = time.process_time()
+    read_literal(text)
+    assert time.process_time() - started < 2

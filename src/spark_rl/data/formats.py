@@ -36,7 +36,8 @@ _VERBS = (
 )
 _ASKS = re.compile(
     rf"(?:(?:then|finally|also|and|lastly|afterwards|at the end|in the end|after that),? )*{_VERBS}"
-    r"|.*?\b(?:please|you|your|let['’]?s|let us|should|must|(?:is|are) (?:to be )?(?:enclosed|formatted|wrapped|written))\b",
+    r"|.*?\b(?:please|you|your|let['’]?s|let us|should|must"
+    r"|(?:is|are) (?:to be )?(?:enclosed|formatted|wrapped|written))\b",
     re.IGNORECASE | re.DOTALL,
 )
 """Speaks to the reader, by an imperative or by name: a story in which somebody writes an answer is a question."""
