@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_rl.data import DataError
+from running import json_lines, small, write_lines
+from spark_rl.config import load_config
+from spark_rl.data import DataError, check_disjoint
 from spark_rl.data.mixture import draws, pass_order
 from spark_rl.problem import Problem
-from spark_rl.train import batch_of
+from spark_rl.train import batch_of, load_all_problems, train
 
 
 def problems(**counts: int) -> list[Problem]:
@@ -77,3 +80,36 @@ def test_without_weights_every_problem_comes_once_a_pass() -> None:
 def test_a_source_that_is_all_held_out_is_an_error() -> None:
     with pytest.raises(DataError, match=r"no problem of gone is left to train on; take it out of data\.train"):
         pass_order(problems(a=3), 0, 0, {"a": 0.5, "gone": 0.5})
+
+
+def test_what_is_held_out_is_taken_out_of_every_source(tmp_path: Path) -> None:
+    files = [
+        write_lines(tmp_path / f"{name}.jsonl", *({"question": f"{name} {n}", "answer": "1"} for n in range(20)))
+        for name in ("a", "b")
+    ]
+    held = write_lines(tmp_path / "h.jsonl", *({"question": f"{name}  3", "answer": "1"} for name in ("a", "b")))
+    sources = f"data.train=[{{source: {files[0]}, weight: 1}}, {{path: {files[1]}, weight: 1}}]"
+    problems, exams = load_all_problems(load_config(None, [sources, f"data.heldout={held}"]))
+    assert Counter(problem.source for problem in problems) == {str(file): 19 for file in files}
+    assert check_disjoint(problems, exams["heldout"]) == 0
+    problems, exams = load_all_problems(load_config(None, [sources, "data.heldout=split:15"]))
+    assert (len(problems), len(exams["heldout"]), len({p.source for p in exams["heldout"]})) == (25, 15, 2)
+
+
+def test_a_run_on_two_sources_by_weight_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """The rare source is a third of the data and half of what is asked; the halves of the run are the whole."""
+    many = write_lines(tmp_path / "many.jsonl", *({"question": f"7*_-{n}={49 - n}", "answer": "7"} for n in range(8)))
+    few = write_lines(tmp_path / "few.jsonl", *({"question": f"6*_-{n}={36 - n}", "answer": "6"} for n in range(4)))
+    sources = f"data.train=[{{source: {many}, weight: 1}}, {{source: {few}, weight: 1}}]"
+    settings = (sources, "data.heldout=null", "data.transfer=null", "rollout.problems=6", "train.sample_rollouts=100")
+
+    def asked(name: str) -> list[str]:
+        rows = json_lines(tmp_path / name / "rollouts.jsonl")
+        return [row["prompt"] for row in rows if row["task"] == "policy"]
+
+    train(small(tmp_path / "whole", *settings, "train.steps=4"))
+    train(small(tmp_path / "halves", *settings, "train.steps=2"))
+    train(small(tmp_path / "halves", *settings, "train.steps=4"), resume=True)
+    whole = asked("whole")
+    assert whole == asked("halves")
+    assert sum("6*" in prompt for prompt in whole) * 2 == len(whole) > 0
