@@ -237,6 +237,8 @@ def test_options_of_train_become_settings() -> None:
     config = resolve(parse(["train", *given]))
     assert (config.model.path, config.run_dir, config.seed) == ("some/model", "r", 2)
     assert (config.data.train, config.data.heldout, config.data.transfer) == ("d.jsonl", "split:5", None)
+    several = resolve(parse(["train", "--data", "d.jsonl", "--data", "e.jsonl", *given[:2]]))
+    assert several.data.train == ("d.jsonl", "e.jsonl")
     assert config.rollout == Config().rollout  # a model of one's own gets the defaults, not the tiny recipe
 
 

@@ -136,7 +136,10 @@ def _parser() -> _Parser:
         "--config", help="a YAML file, or a recipe's name (default: the embedded base's, tiny or tiny-vl)"
     )
     train.add_argument("--model", help="a directory, a run, a hub id, 'embedded', or 'embedded-vl', which sees")
-    train.add_argument("--data", help="a JSON, JSONL or Parquet file, a hub data set, or procedural:FAMILY")
+    train.add_argument(
+        "--data", action="append",
+        help="a JSON, JSONL, CSV, TSV or Parquet file, a hub data set, or procedural:FAMILY; again for more of them",
+    )  # fmt: skip
     train.add_argument("--heldout", help="problems to evaluate on before and after, never trained on; or split:N")
     train.add_argument("--run-dir", help="where to write the run (default: runs/<time>-seed<seed>)")
     train.add_argument("--seed", type=int, help="the run's one seed")

@@ -108,8 +108,8 @@ class ColumnsConfig(Section):
     question: str | None = None
     """Column of the question text."""
     context: str | None = None
-    """Column of text that stands before the question. Null: ``Body``, ``context``, ``passage``, ``article``, ``story``
-    or ``instruction``, unless ``question`` is named."""
+    """Column of text that stands before the question. Null: ``Body``, ``context``, ``passage``, ``paragraph``,
+    ``article``, ``story``, ``scenario``, ``table``, ``premise`` or ``instruction``, unless ``question`` is named."""
     answer: str | None = None
     """Column of the gold answer. A list in it means several accepted answers, any of which is right."""
     choices: str | None = None

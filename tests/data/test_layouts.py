@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spark_rl.config import ANSWER_FORMAT, ColumnsConfig, DataConfig
-from spark_rl.data.layouts import DataError, Layout, check_columns, detect_layout, read_row, strip_suffix
+from spark_rl.data.layouts import DataError, Layout, check_columns, detect_layout, number_rule, read_row, strip_suffix
 from spark_rl.data.published import PUBLISHED
 from spark_rl.data.rows import RowError, within_ranges
 from spark_rl.problem import Problem
@@ -24,7 +24,9 @@ TRAINING_SUFFIX = EVALUATION_SUFFIX.replace("'\\boxed{}'.", "'\\boxed{}.'")
 def read(
     row: dict[str, Any], layout: Layout | None = None, columns: ColumnsConfig = AUTO, kind: Any = "auto"
 ) -> Problem:
-    return read_row(row, layout or detect_layout([row], columns), columns, kind, "test")
+    layout = layout or detect_layout([row], columns)
+    numbers = number_rule([row] if isinstance(row, dict) else [], layout, columns)
+    return read_row(row, layout, columns, kind, "test", numbers)
 
 
 def chat(text: str, *images: str, **extra: Any) -> str:
@@ -56,7 +58,7 @@ def chat(text: str, *images: str, **extra: Any) -> str:
         ({"problem": "huge", "answer": 1e300}, "huge", "1e+300"),
         ({"problem": "AIME", "answer": "025"}, "AIME", "025"),
         ({"problem": "zero", "answer": 0}, "zero", "0"),
-        ({"problem": "set", "final_answer": ["1", 2]}, "set", "1, 2"),
+        ({"problem": "set", "final_answer": "1, 2"}, "set", "1, 2"),
         ({"problem": "emoji \ud83d\ude00 lone \ud83d", "answer": "2"}, "emoji \U0001f600 lone \ufffd", "2"),
     ],
 )
@@ -206,7 +208,6 @@ OPTIONS = ["3", "2", "two", "B"]
     [
         (1, "B"),
         (0, "A"),
-        (3, "D"),
         ("C", "C"),
         ("c", "C"),
         ("(C)", "C"),
@@ -217,7 +218,7 @@ OPTIONS = ["3", "2", "two", "B"]
     ],
 )
 def test_option_golds_become_letters(gold: Any, letter: str) -> None:
-    problem = read({"question": "1+1?", "choices": OPTIONS, "answer": gold, "subject": "x"})
+    problem = read({"question": "1+1?", "choices": OPTIONS, "answer": gold})
     assert problem.question == "1+1?\n(A) 3\n(B) 2\n(C) two\n(D) B"
     assert (problem.answer, problem.kind, problem.choices) == (letter, "choice", tuple(OPTIONS))
 
@@ -236,15 +237,15 @@ def test_options_under_other_names_and_shapes() -> None:
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        ({"choices": OPTIONS, "answer": 4}, r"answer 4 is not an index 0\.\.3"),
-        ({"choices": OPTIONS, "answer": -1}, "answer -1 is not an index"),
+        ({"choices": OPTIONS, "answer": 5}, r"answer '5' is not an index 0\.\.3"),
+        ({"choices": OPTIONS, "answer": -1}, "answer '-1' is not an index"),
         ({"choices": OPTIONS, "answer": True}, "answer 'True' is neither a letter nor"),
         ({"choices": OPTIONS, "answer": "E"}, "neither a letter nor one of the 4 options"),
         ({"choices": OPTIONS, "answer": "²"}, "neither a letter nor one of the 4 options"),
         ({"choices": OPTIONS, "answer": None}, "empty answer"),
-        ({"choices": "A. 3; B. 2", "answer": "A"}, "the options are not a list"),
+        ({"choices": "3 or 2", "answer": "A"}, "the options are not a list but the text '3 or 2'"),
         ({"choices": ["x"] * 27, "answer": 0}, "27 options are more than there are letters"),
-        ({"choices": [{"a": 1}], "answer": 0}, "the option is a dict"),
+        ({"choices": [{"a": 1}], "answer": 0}, "an option is a mapping of a, none of which is its text"),
     ],
 )
 def test_unusable_options_say_why(row: dict[str, Any], why: str) -> None:
@@ -578,13 +579,15 @@ def test_layouts_are_detected(rows: list[dict[str, Any]], columns: ColumnsConfig
         (
             AUTO,
             "columns",
-            "for the answer (answer, gold, label, target, final_answer, gt_answer, solution); there are: question, no; "
-            "name it with data.columns.answer",
+            "for the answer (answer, gold, label, target, final_answer, gt_answer, answerkey, answer_key, "
+            "correct_answer, correct, correct_option, gold_answer, reference_answer, expected_answer, ground_truth, "
+            "answers, final_ans, solution); there are: question, no; name it with data.columns.answer",
         ),
         (
             AUTO,
             "message",
-            "for the question (message); there are: question, no; name it with data.columns.question",
+            "for the question (message, conversations, messages); there are: question, no; name it with "
+            "data.columns.question",
         ),
     ],
 )
@@ -597,7 +600,9 @@ def test_missing_columns_are_one_clear_line(columns: ColumnsConfig, layout: Layo
 KEYS = st.sampled_from(
     ["question", "prompt", "message", "answer", "solution", "choices", "image", "role", "content", "type", "text",
      "user", "reward_model", "extra_info", "ground_truth", "gt_answer", "text", "label", "option", "imagename",
-     "question_type", "answer_type", "precision", "unit", "query", "query_cot", "bytes", "path", "decoded_image"]
+     "question_type", "answer_type", "precision", "unit", "query", "query_cot", "bytes", "path", "decoded_image",
+     "conversations", "from", "value", "base64", "url", "Body", "A", "B", "options", "answerKey", "stem", "A. x\nB. y",
+     "['x', 'y']", "Put the answer in \\boxed{}.", "\\textbf{(B)}\\ 3", "option1", "option2"]
 )  # fmt: skip
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | KEYS
 VALUES = st.recursive(LEAVES, lambda v: st.lists(v, max_size=3) | st.dictionaries(KEYS, v, max_size=6), max_leaves=20)

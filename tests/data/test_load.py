@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spark_rl.config import ColumnsConfig, ConfigError, DataConfig, ImagesConfig, load_config
-from spark_rl.data import DataError, check_disjoint, load_problems, remove_overlap
+from spark_rl.data import DataError, check_disjoint, load_problems, parquet, remove_overlap
 from spark_rl.data.images import open_image
 from spark_rl.problem import Problem
 
@@ -192,8 +192,10 @@ def test_broken_images_are_skipped_counted_apart_and_reported_once(
     assert [p.id for p in problems] == [f"n{i}" for i in range(600) if i % 5 != 2]
     assert caplog.messages == [
         f"skipped 1 of 601 rows of {spec}: first is row 601, no question",
-        f"skipped 120 of 601 rows of {spec} for their images: first is row 3, {tmp_path}/gone.png: there is no such "
-        "file",
+        f"skipped 120 of 601 rows of {spec} for their images: 30 like row 3, {tmp_path}/gone.png: there is no such "
+        f"file; 30 like row 8, {tmp_path}/empty.png: empty, no bytes at all; 30 like row 13, {tmp_path}/cut.png: "
+        "truncated or damaged (image file is truncated); 30 like row 18, http://x/a.png: addresses are not fetched; "
+        "download it and give a path",
     ]
 
 
@@ -338,7 +340,10 @@ def test_bad_rows_are_skipped_counted_and_reported_once(tmp_path: Path, caplog: 
     spec = write(tmp_path / "set.json", rows)
     with caplog.at_level(logging.WARNING):
         assert len(load_problems(spec, DataConfig())) == 5
-    assert caplog.messages == [f"skipped 4 of 9 rows of {spec}: first is row 6, empty answer"]
+    assert caplog.messages == [
+        f"skipped 4 of 9 rows of {spec}: 1 like row 6, empty answer; 1 like row 7, no question; 1 like row 8, not an "
+        "object with named columns; 1 like row 9, the answer is a dict, not text or a number"
+    ]
 
 
 def test_good_files_are_read_in_silence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -449,6 +454,84 @@ def test_hub_specifications_name_set_configuration_and_split(
     assert problems[0].source == spec
 
 
+def test_several_sources_are_put_together_with_unique_ids(tmp_path: Path) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+    first = write(tmp_path / "a" / "set.jsonl", ROWS)
+    second = write(tmp_path / "b" / "set.jsonl", [{"problem": "7+7?", "solution": "\\boxed{14}"}])
+    config = load_config(data={"train": [first, {"path": second}]}).data
+    problems = load_problems(config.train, config)
+    assert [p.id for p in problems] == [*(f"set-{n}" for n in range(1, 6)), "set-1-2"]
+    assert [p.source for p in problems] == [first] * 5 + [second]
+    assert problems[-1].answer == "14"
+    limited = load_problems([first, second], DataConfig(limit=2))
+    assert [p.source for p in limited] == [first, first, second], "limit counts in each source"
+    mixed = load_problems([first, "procedural:operators"], DataConfig(limit=3))
+    assert [p.source for p in mixed] == [first] * 3 + ["procedural:operators"] * 3
+    kept, removed = remove_overlap(problems, load_problems(second, config, "heldout"))
+    assert (len(kept), removed) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ("[]", "data: train is an empty list; name at least one source"),
+        ("[a.jsonl, a.jsonl]", "train names 'a.jsonl' twice"),
+        ("[a.jsonl, {source: b.jsonl, weight: 2}]", "train gives 'a.jsonl' no weight and others one; give all or none"),
+        ("[{source: a.jsonl, weight: 0}]", "data.train"),
+        ("[{source: a.jsonl, wieght: 1}]", "data.train"),
+        ("[{weight: 1}]", "data.train"),
+    ],
+)
+def test_lists_of_sources_that_say_nothing_are_refused(train: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        load_config(None, [f"data.train={train}"])
+    assert "\n" not in str(caught.value)
+
+
+def test_sources_can_be_written_as_overrides_and_one_stays_a_text() -> None:
+    config = load_config(None, ["data.train=[a.jsonl, {source: b.jsonl}]"])
+    assert [getattr(entry, "source", entry) for entry in config.data.train] == ["a.jsonl", "b.jsonl"]
+    assert config.data.shares is None
+    weighted = load_config(None, ["data.train=[{source: a, weight: 1}, {path: b, weight: 3}]"])
+    assert weighted.data.shares == {"a": 0.25, "b": 0.75}
+    assert load_config(None, [], **json.loads(json.dumps(weighted.model_dump(mode="json")))) == weighted
+    assert load_config(None, ["data.train=2024"]).data.train == "2024"
+    assert load_config(None, ["data.train=a.jsonl"]).data.shares is None
+
+
+def test_names_that_are_too_long_are_no_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no file"):
+        load_problems(f"{tmp_path}/{'x' * 5000}.jsonl", DataConfig())
+    (tmp_path / "good.png").write_bytes(picture())
+    spec = write(tmp_path / "set.jsonl", [seen("good.png"), seen("y" * 5000 + ".png"), seen("good.png")])
+    with pytest.raises(DataError, match=r"row 2: image \.\.\.y+\.png: can't be read \(File name too long\)"):
+        load_problems(spec, DataConfig())
+    assert len(load_problems(spec, DataConfig(images=ImagesConfig(broken="skip")))) == 2
+
+
+def test_images_can_be_confined_to_a_root(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "in.png").write_bytes(picture())
+    (tmp_path / "out.png").write_bytes(picture("blue"))
+    (tmp_path / "set" / "link.png").symlink_to(tmp_path / "out.png")
+    (tmp_path / "set" / "door").symlink_to(tmp_path)
+    (tmp_path / "set" / "alias.png").symlink_to(tmp_path / "set" / "in.png")
+    confined = DataConfig(images=ImagesConfig(confined=True))
+    inside = ["in.png", str(tmp_path / "set" / "in.png"), "../set/in.png", "alias.png", picture_text()]
+    for image in inside:
+        assert len(load_problems(write(tmp_path / "set" / "a.jsonl", [seen(image)]), confined)[0].images) == 1
+    outside = ["../out.png", str(tmp_path / "out.png"), "link.png", "door/out.png", "/etc/passwd", "../nothing.png",
+               f"file://{tmp_path}/out.png"]  # fmt: skip
+    for image in outside:
+        spec = write(tmp_path / "set" / "a.jsonl", [seen(image)])
+        with pytest.raises(DataError, match=r"row 1: image .*outside of .*/set, which data\.images\.confined refuses"):
+            load_problems(spec, confined)
+    wider = DataConfig(images=ImagesConfig(confined=True, root=str(tmp_path)))
+    assert len(load_problems(write(tmp_path / "set" / "a.jsonl", [seen("out.png")]), wider)) == 1
+    assert len(load_problems(write(tmp_path / "set" / "a.jsonl", [seen("../out.png")]), DataConfig())) == 1
+
+
 def problems_of(*questions: str) -> tuple[Problem, ...]:
     return tuple(
         Problem(id=f"p-{i}", question=question, answer="1", source="s") for i, question in enumerate(questions)
@@ -526,6 +609,70 @@ def test_the_same_problem_in_another_layout_is_still_found(tmp_path: Path) -> No
     assert check_disjoint(train, heldout) == 1
 
 
+def test_cells_may_hold_line_breaks_other_separators_and_a_book(tmp_path: Path) -> None:
+    long = "x" * 300_000
+    rows = [{"question": f"a\r\nb\u2028c\x0bd\x85e {long}", "answer": "1"}, {"question": "f\x0bg", "answer": "2"}]
+    limit = csv.field_size_limit()
+    problems = load_problems(write(tmp_path / "set.csv", rows), DataConfig())
+    assert [p.question for p in problems] == [row["question"] for row in rows]
+    assert csv.field_size_limit() == limit
+    bare = tmp_path / "bare.csv"
+    bare.write_text("question,answer\nf\x0bg,2\nh\u2028i,3\n", encoding="utf-8")
+    assert [p.question for p in load_problems(str(bare), DataConfig())] == ["f\x0bg", "h\u2028i"]
+
+
+def test_a_table_with_tabs(tmp_path: Path) -> None:
+    path = tmp_path / "set.tsv"
+    path.write_text('question\tanswer\n1,5 + 1?\t"2,5"\n', encoding="utf-8")
+    assert [(p.question, p.answer) for p in load_problems(str(path), DataConfig())] == [("1,5 + 1?", "2,5")]
+    path.write_text('question\tanswer\n"a\t2\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"set\.tsv: not valid TSV"):
+        load_problems(str(path), DataConfig())
+
+
+def again(value: Any, times: int) -> pa.Array:
+    """One value many times over, stored once."""
+    return pa.array([value]).dictionary_encode().take(pa.array([0] * times))
+
+
+LARGE = "x" * 2**20
+
+
+@pytest.mark.parametrize(
+    ("most", "columns"),
+    [
+        (None, {"question": again(LARGE, 6000), "answer": again("1", 6000)}),
+        (10**8, {"question": again("q", 200), "answer": again("1", 200),
+                 "image": pa.array([[{"bytes": LARGE.encode(), "path": None}]] * 200)}),
+        (10**8, {"question": pa.array([LARGE + str(n) for n in range(100)]), "answer": again("1", 100)}),
+        (10**8, {"question": ["q"], "answer": ["1"],
+                 "numbers": pa.ListArray.from_arrays([0, 10**7], pa.nulls(10**7, pa.int8()))}),
+    ],
+    ids=["a text again and again", "a picture again and again", "long texts", "nothing, often"],
+)  # fmt: skip
+def test_a_small_parquet_file_that_expands_to_gigabytes_is_refused_with_its_size(
+    tmp_path: Path, most: int | None, columns: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "set.parquet"
+    pq.write_table(pa.table(columns), path, compression="zstd")
+    if most is not None:
+        monkeypatch.setattr(parquet, "MOST_BYTES", most)
+    assert path.stat().st_size < 2e6
+    with pytest.raises(DataError, match=r"set\.parquet: \d+\.\d MB that expand to [\d.]+ GB or more, over") as caught:
+        load_problems(str(path), DataConfig())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parquet_file_that_repeats_itself_within_bounds_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "MOST_BYTES", 10**8)
+    path = tmp_path / "set.parquet"
+    columns = {"question": [f"{n}?" for n in range(3000)], "answer": again("1", 3000), "s": again("y" * 20_000, 3000)}
+    pq.write_table(pa.table(columns), path)
+    assert [p.question for p in load_problems(str(path), DataConfig())] == columns["question"]
+
+
 def shared(name: str, role: Any = "train") -> tuple[Problem, ...]:
     path = SHARED / "llm" / f"{name}.jsonl"
     if not path.is_file():
@@ -550,7 +697,9 @@ def test_mathematics_benchmarks_load_whole() -> None:
     assert math[0].answer == "\\left( 3, \\frac{\\pi}{2} \\right)"
     assert all(p.answer.isdecimal() and int(p.answer) <= 999 for p in aime)
     assert all(re.fullmatch(r"-?\d+", p.answer) for p in amc)
-    assert {p.kind for p in (*math, *aime, *amc)} == {"math"}
+    assert {p.kind for p in (*aime, *amc)} == {"math"}
+    chosen = [p for p in math if p.kind == "choice"]
+    assert [(p.answer, len(p.choices)) for p in chosen] == [("C", 6), ("E", 5), ("B", 5)], "their options are inside"
 
 
 @pytest.mark.shared

@@ -83,10 +83,11 @@ def _sampled_groups(arguments: argparse.Namespace, config: Config) -> list[Group
     from spark_rl.verify import Verifier
 
     problems = load_problems(arguments.data or config.data.train, config.data)
+    shares = None if arguments.data else config.data.shares
     actor = open_model(arguments, config)
     with Verifier(config.verify) as verifier:
         sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout, config.reward)
-        batch = batch_of(problems, 0, config.rollout.problems, config.seed, config.data.shares)
+        batch = batch_of(problems, 0, config.rollout.problems, config.seed, shares)
         groups, too_long = sampler.sample(batch, config.seed, Clock())
     if too_long:
         limit = config.rollout.max_prompt_tokens

@@ -50,7 +50,8 @@ def resolve(arguments: argparse.Namespace) -> Config:
             settings = further if arguments.config is None else {"model": {"path": further["model"]["path"]}}
             say(f"trains {settings['model']['path']} further")
     if arguments.data is not None:
-        settings["data"] = {**settings.get("data", {}), "train": arguments.data}
+        sources = arguments.data if len(arguments.data) > 1 else arguments.data[0]
+        settings["data"] = {**settings.get("data", {}), "train": sources}
         if arguments.config is None:  # what the default recipe evaluates on says nothing about other data
             settings["data"] |= {"heldout": None, "transfer": None}
     if arguments.heldout is not None:

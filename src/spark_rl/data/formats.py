@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import re
 
+from spark_rl.data.rows import MARKER
+
 _ANSWER = re.compile(
     r"answer|solution|result|response|output|respuesta|réponse|antwort|risposta|resposta|ответ|答|结果|結果",
     re.IGNORECASE,
@@ -28,19 +30,25 @@ _BOX = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_VERBS = (
+    r"(?:put|write|give|output|provide|enclose|wrap|end|finish|place|present|return|state|report|format|remember|respond"
+    r"|reply|conclude|repeat|include|box|display|print|express|use|submit|show|answer with|make sure)\b"
+)
 _ASKS = re.compile(
-    r"""\b(?:put|writ(?:e|ten)|giv(?:e|en)|output|provided?|enclosed?|wrap(?:ped)?|end|finish|placed?|present(?:ed)?
-        |return|stated?|report|format(?:ted)?|remember|respond|reply|conclude|repeat|include|should|must|box|display
-        |print|express(?:ed)?|use|using|submit|answer\ with)\b
-    """,
-    re.IGNORECASE | re.VERBOSE,
+    rf"(?:(?:then|finally|also|and|lastly|afterwards|at the end|in the end|after that),? )*{_VERBS}"
+    r"|.*?\b(?:please|you|your|let['’]?s|let us|should|must"
+    r"|(?:is|are) (?:to be )?(?:enclosed|formatted|wrapped|written))\b",
+    re.IGNORECASE | re.DOTALL,
 )
+"""Speaks to the reader, by an imperative or by name: a story in which somebody writes an answer is a question."""
 _HOLDERS = re.compile(
-    r"""\banswer\s?:|\#\#\#\#|</?(?:answer|think|thinking|reasoning|solution)>|\bjson\b|\banswer\ is\b['"\s:]
-        |\blast\ line\b|\bown\ line\b|\[\[|\*\*\s?(?:final\ )?answer|\boptions?['’]s?\ letter\b
+    r"""\banswer\s?:|\#\#\#\#|\bjson\b|\banswer\ is\b['"\s:]
+        |\b(?:last|final)\ line\b|\bown\ line\b|\[\[|\*\*\s?(?:final\ )?answer|\boptions?['’]s?\ letter\b
+        |\bbox\ (?:your|the)\ (?:final\ )?answer\b|\b(?:answer|result)\ (?:with)?in\ (?:a|the)\ box\b
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_TAGS = re.compile(r"</(?:answer|think|thinking|reasoning|solution)>", re.IGNORECASE)
 _CUE = re.compile(
     r"""(?:(?:please|first|now|then|you\ should|you\ must|let['’]?s|let\ us|kindly|carefully)\s)*
         (?:solve|answer|think|reason|work|consider)
@@ -48,6 +56,9 @@ _CUE = re.compile(
            |the\ (?:following|given|below)?\ ?[a-z\ ]{0,40}?(?:problem|question|exercise)s?))?
         (?:\ (?:out|through|efficiently\ and\ clearly|carefully))?
         (?:,?\ ?(?:step[\ -]by[\ -]step|carefully))?[.:!]?
+        |(?:here|below)\ is\ (?:a|the|your)\ (?:[a-z]+\ )?(?:question|problem)[.:]?
+        |(?:you|the\ assistant)\ (?:(?:should|must|will)\ )?(?:first\ )?thinks?\ about\ [a-z\ ]{1,80}
+        \ and\ then\ provides?\ (?:the\ user\ with\ )?(?:the|your)\ (?:final\ )?answer\.?
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -56,7 +67,7 @@ _LABELS = re.compile(
     r"(?:question|problem|the question|the problem|here is the (?:question|problem))\s?[:：]\s*", re.IGNORECASE
 )
 _CALL = re.compile(r"\s*\n\s*(?:final )?(?:answer|solution|response)\s?[:：]\s*\Z", re.IGNORECASE)
-_SENTENCE = re.compile(r"[^\n]*?(?:[.!?:]['\"”’)*]*(?=\s+[A-Z\\<(\"'“]|\s*$|\s*\n)|[。！？]|\n|\Z)\s*", re.DOTALL)
+_SENTENCE = re.compile(r"[^\n]*?(?:[.!?]['\"”’)*]*(?=\s+[A-Z\\<(\"'“]|\s*$|\s*\n)|[。！？]|\n|\Z)\s*", re.DOTALL)
 _MOST = 8
 """Sentences looked at from either end."""
 _LONGEST = 600
@@ -71,6 +82,9 @@ def without_format(question: str) -> tuple[str, str]:
     rest = _tail(_head(_lines(question, taken), taken), taken)
     if taken and not rest.strip():
         return question, ""
+    call = _CALL.search(rest)
+    if call is not None and not taken:
+        taken.append(call[0].strip())
     if taken:
         rest = _LABELS.sub("", rest, count=1) if _LABELS.match(rest.lstrip()) else rest
         rest = _CALL.sub("", rest)
@@ -80,9 +94,13 @@ def without_format(question: str) -> tuple[str, str]:
 def asks_format(sentence: str) -> bool:
     """Whether a sentence tells what to put the answer into."""
     text = sentence.strip()
-    if len(text) > _LONGEST or text.endswith(("?", "？")) or _ANSWER.search(text) is None:
+    if len(text) > _LONGEST or text.endswith(("?", "？")) or MARKER in text:
         return False
-    return _BOX.search(text) is not None or (_ASKS.search(text) is not None and _HOLDERS.search(text) is not None)
+    if _TAGS.search(text) is not None:  # tags hold reasoning too
+        return _ASKS.match(text) is not None
+    if _ANSWER.search(text) is None:
+        return False
+    return _BOX.search(text) is not None or (_ASKS.match(text) is not None and _HOLDERS.search(text) is not None)
 
 
 def sentences(text: str) -> list[str]:

@@ -26,8 +26,9 @@ from spark_rl.data.rows import RowError, text_of
 from spark_rl.verify.boxed import extract_boxed, last_box_span
 
 _SENTINEL = re.compile(
-    r"(?:the |a |see |no |not )*+(?:proof|proofs|proved|proven|solution|explanation|above|below|attached|omitted)"
-    r"(?: (?:above|below|omitted|attached|required|needed|only))?"
+    r"(?:the |a )?(?:proof|proofs)(?: (?:above|below|omitted|attached|required|needed|only))?|proved|proven|q\.?e\.?d"
+    r"|see (?:the )?(?:proof|solutions?|explanation|above|below|attached|figure)(?: (?:above|below))?"
+    r"|(?:the )?(?:solution|explanation) (?:above|below|omitted|attached)"
     r"|not ?found|not ?available|not ?applicable|not ?provided|not ?given|no ?answer|no ?final ?answer|unanswered"
     r"|n/a|null|nan|tbd|todo|unavailable|[-\u2013\u2014?.\s]+|\[\]|\{\}|\"\"|''",
     re.IGNORECASE,
@@ -60,6 +61,8 @@ def gold_texts(value: Any) -> tuple[str, ...]:
         RowError: the value is no answer: a mapping, a list of lists, a sentinel, a box that never closes.
     """
     members = _members(value)
+    if any(isinstance(member, list | tuple) for member in members):
+        raise RowError("the answer is a list of lists, not text or a number")
     texts = [_unwrap(text_of(member, "answer")) for member in members]
     golds = list(dict.fromkeys(text for text in texts if text))
     for gold in golds:

@@ -104,9 +104,9 @@ def stored_image(value: object, root: Path, confined: bool = False) -> str | byt
             held = images_of(value)
         except RowError as error:
             raise ImageError(str(error)) from None
-        if len(held) != 1:
+        if len(held) > 1:
             raise ImageError(f"a mapping of {len(held)} images, not of one")
-        value = held[0]
+        value = held[0] if held else None
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     with _named(value):
@@ -118,12 +118,20 @@ def stored_image(value: object, root: Path, confined: bool = False) -> str | byt
         if _is_data(text):
             return text
         if _BASE64_PICTURE.match(text) and len(text) >= _LEAST_BASE64:
-            return base64.b64decode("".join(text.split()) + "=" * (-len("".join(text.split())) % 4))
+            return _unpadded("".join(text.split()))
         path = _path(text)
         # the path may not exist, and resolve() would follow links; an over-long one exists nowhere
         candidates = [os.path.abspath(root / folder / path) for folder in SUBFOLDERS]  # noqa: PTH100
         found = next((candidate for candidate in candidates if os.path.exists(candidate)), candidates[0])  # noqa: PTH110
         return _inside(found, root) if confined else found
+
+
+def _unpadded(text: str) -> bytes:
+    """The bytes of base64 that may lack its padding."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        raise ImageError("not valid base64") from None
 
 
 def _inside(path: str, root: Path) -> str:

@@ -80,7 +80,8 @@ Layout = Literal[
 QUESTION = ("question", "problem", "prompt", "query", "input", "instruction")
 ANSWER = (
     "answer", "gold", "label", "target", "final_answer", "gt_answer", "answerkey", "answer_key", "correct_answer",
-    "gold_answer", "reference_answer", "expected_answer", "ground_truth", "answers", "solution",
+    "correct", "correct_option", "gold_answer", "reference_answer", "expected_answer", "ground_truth", "answers",
+    "final_ans", "solution",
 )  # fmt: skip
 """``solution`` comes last: in MATH it holds the whole worked solution, of which only the last box is the gold."""
 
@@ -148,10 +149,10 @@ def read_row(
         raise RowError("not an object with named columns")
     published = PUBLISHED.get(layout)
     fields = _READERS[layout](row, columns, numbers) if published is None else published.read(row)
-    question, taken = strip_suffix(fields.question), ""
+    question, taken = place_images(strip_suffix(fields.question), fields.images), ""
     if published is None:
         question, taken = without_format(question)
-    question = place_images(question, fields.images)
+        question = place_images(question, fields.images)
     if not question:
         raise RowError("no question")
     if not fields.answer:
@@ -180,7 +181,7 @@ def number_rule(rows: Iterable[Row], layout: Layout, columns: ColumnsConfig) -> 
         if row.keys() >= INDEXED:
             return 0, True
         try:
-            told.append((row_options(row, columns.choices), pick(row, columns.answer, ANSWER)))
+            told.append((row_options(_flat(row, columns), columns.choices), pick(row, columns.answer, ANSWER)))
         except RowError:
             continue
     return first_number(told)
@@ -242,6 +243,7 @@ def strip_suffix(question: str) -> str:
 
 def _columns(row: Row, columns: ColumnsConfig, numbers: Numbers) -> Fields:
     _check_valid(row)
+    row = _flat(row, columns)
     question, images = _asked(row, columns)
     options = row_options(row, columns.choices)
     gold = pick(row, columns.answer, ANSWER)
@@ -305,6 +307,17 @@ def _asked(row: Row, columns: ColumnsConfig) -> tuple[str, tuple[Any, ...]]:
     if columns.context is not None or columns.question is None:
         question = whole_question(row, question, columns.context)
     return question, images or row_images(row, columns.images)
+
+
+def _flat(row: Row, columns: ColumnsConfig) -> Row:
+    """A row whose question holds its options, ``{"stem": ..., "choices": [...]}`` as in ARC's own files, as columns."""
+    usual = usual_name(row, QUESTION)
+    name = columns.question or next((key for key in row if str(key).lower() == usual), "")
+    asked = row.get(name)
+    if not isinstance(asked, Mapping) or not isinstance(asked.get("stem"), str):
+        return row
+    held = asked.get("choices")
+    return {**row, name: asked["stem"], **({} if held is None else {columns.choices or "choices": held})}
 
 
 def _chosen(question: str, gold: Any, images: tuple[Any, ...], options: Options, numbers: Numbers) -> Fields:

@@ -19,6 +19,8 @@ _TOKEN = re.compile(
     r"|(?P<number>-?\d++(?:\.\d++)?)|(?P<word>None|null|True|true|False|false))",
     re.DOTALL,
 )
+_TEX = re.compile(r"(?<!\\)(?:\\\\)*+\\[bf][a-z]")
+"""``\\frac`` or ``\\beta`` with one backslash: to JSON they are a form feed and a backspace, to nobody else."""
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|([nt\\'\"]))")
 _ESCAPED = {"n": "\n", "t": "\t"}
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
@@ -31,9 +33,10 @@ def read_literal(text: str) -> Any:
     if text[:1] not in _CLOSING:
         return None
     try:
-        value = json.loads(text)
+        value = None if _TEX.search(text) else json.loads(text)
     except (ValueError, RecursionError):
-        value = _Reader(text).whole()
+        value = None
+    value = _Reader(text).whole() if value is None else value
     return value if isinstance(value, list | dict) else None
 
 

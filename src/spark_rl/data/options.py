@@ -7,7 +7,7 @@ options                                  labels
 ``{"text": [...], "label": [...]}``      its labels, as ARC and its kin have them
 ``{"A": "x", "B": "y"}``                 the keys
 ``[{"label": "A", "text": "x"}, ...]``   its labels; also ``key``, ``id``, ``letter``, ``content``, ``value``, ...
-columns ``A``, ``B``, ...; ``option_a``  the letters or numbers in the names of the columns
+columns ``A``, ``B``, ...; ``option_a``  the letters in the names of the columns; ``option1``, ... have none
 any of the first four as text            JSON or Python's spelling of it, never evaluated (:mod:`.literal`)
 lines ``A. x`` in one text               the letters
 ======================================== ==============================================================================
@@ -45,7 +45,11 @@ _LABEL = re.compile(r"[(\[]?\s*([A-Za-z]|\d{1,2})\s*[)\].:]?")
 _OWN_LABEL = re.compile(r"(?:\(([A-Z])\)|([A-Z])[.):：．、])\s*(\S.*)", re.DOTALL)
 _LINE_LABEL = re.compile(r"(?:^|(?<=[;\n]))[ \t]*(?:\(([A-Z])\)|([A-Z])[.):：．、])", re.MULTILINE)
 _TEX_LABEL = re.compile(r"\\(?:textbf|text|textrm|mathrm|mathbf|bf|rm)\s?\{\s?\(?([A-Z])\)?[.:]?\s?(?:\\ )?\}")
+_LISTED = re.compile(r"(?:\A|[,;\n])\s*\(?([a-jA-J])\s?[).:]\s*")
+_LOOSE_LABEL = re.compile(r"(?<![A-Za-z0-9(\\.])([A-J])[).:]\s")
 _BRACKET_LABEL = re.compile(r"(?<![A-Za-z0-9])\(\s?([A-Z])\s?\)")
+_LABELLED = ((_TEX_LABEL, 3), (_BRACKET_LABEL, 3), (_LINE_LABEL, 2), (_LOOSE_LABEL, 3))
+"""How options are marked inside a question, and how many at least make them options."""
 _SPACE = r"\s|\\[ ,;:!]|~|\\q?quad(?![A-Za-z])|\\hspace\*?\{[^{}]{0,20}\}"
 _BEFORE = re.compile(rf"(?:{_SPACE})++")
 _AFTER = re.compile(rf"(?:{_SPACE}|\\\\|;)++\Z")
@@ -85,7 +89,7 @@ def read_options(value: Any) -> Options:
     if isinstance(value, Mapping):
         return _from_mapping(value)
     if not isinstance(value, list | tuple):
-        raise UnreadableError(f"the options are a {type(value).__name__}, not a list or a mapping")
+        raise UnreadableError(f"the options are of type {type(value).__name__}, not a list or a mapping")
     if all(isinstance(option, Mapping) for option in value) and value:
         labels, texts = [], []
         for option in value:
@@ -178,7 +182,7 @@ def inline_options(question: str) -> Options:
 
     Their letters must be A, B, C, ... in order, at least three of them, or two on lines of their own.
     """
-    for pattern, least in ((_TEX_LABEL, 3), (_BRACKET_LABEL, 3), (_LINE_LABEL, 2)):
+    for pattern, least in _LABELLED:
         found = list(pattern.finditer(question))
         letters = [next(group for group in label.groups() if group) for label in found]
         if len(found) < least or letters != list(LETTERS[: len(found)]):
@@ -195,7 +199,7 @@ def inline_options(question: str) -> Options:
 def names_letters(question: str) -> bool:
     """Whether options with letters stand in the question, be it that their texts can't be told apart."""
     return any({"A", "B"} <= {"".join(filter(None, label.groups())) for label in pattern.finditer(question)}
-               for pattern in (_TEX_LABEL, _BRACKET_LABEL, _LINE_LABEL))  # fmt: skip
+               for pattern, _ in _LABELLED)  # fmt: skip
 
 
 def _absent(value: Any) -> bool:
@@ -209,8 +213,20 @@ def _written(text: str) -> Options:
         return read_options(value)
     found = inline_options(text)
     if not found.texts:
+        found = _lettered(text)
+    if not found.texts:
         raise UnreadableError(f"the options are not a list but the text {text.strip()[:40]!r}")
     return found
+
+
+def _lettered(text: str) -> Options:
+    """``a ) 38 , b ) 27.5`` as MathQA has them: every letter in order, commas between."""
+    found = list(_LISTED.finditer(text))
+    labels = [one[1].upper() for one in found]
+    if len(found) < 2 or found[0].start() or labels != list(LETTERS[: len(found)]):
+        return NO_OPTIONS
+    ends = [*(one.start() for one in found[1:]), len(text)]
+    return _checked(labels, [text[one.end() : end].strip(" ,;\n") for one, end in zip(found, ends, strict=True)])
 
 
 def _from_mapping(value: Mapping[Any, Any]) -> Options:
@@ -243,7 +259,9 @@ def _column_options(row: Row) -> Options:
         return NO_OPTIONS
     if held != list(names[: len(held)]):
         raise UnreadableError(f"the options in columns {', '.join(held)} leave one out")
-    return _labelled(held, [columns[name] for name in held])
+    texts = [columns[name] for name in held]
+    # whether choice1 is 0 or 1 is for the file to tell: Winogrande counts from 1, COPA from 0
+    return _labelled(held, texts) if names[0] == "A" else _checked((), texts)
 
 
 def _labelled(labels: Sequence[Any], texts: Sequence[Any]) -> Options:
@@ -298,13 +316,12 @@ def _by_text(text: str, options: Options, otherwise: str) -> str:
         # a letter beside the text of another option contradicts itself
         if len(found) > 1 or named != tuple(shown) or _is(found[0], text, texts):
             return ", ".join(found)
-    if texts.count(text) == 1:
-        return shown[texts.index(text)]
-    same = [letter for letter in shown if _is(letter, text, texts)]
-    if len(same) == 1:
-        return same[0]
-    why = f"answer {text[:40]!r} is {otherwise} nor one of the {len(texts)} options"
-    raise RowError(why if not same else f"answer {text[:40]!r} is the text of options {', '.join(same)}")
+    if text in texts:
+        return shown[texts.index(text)]  # equal options are the same answer
+    same = next((letter for letter in shown if letters is None and _is(letter, text, texts)), None)
+    if same is None:
+        raise RowError(f"answer {text[:40]!r} is {otherwise} nor one of the {len(texts)} options")
+    return same
 
 
 def _is(letter: str, text: str, texts: Sequence[str]) -> bool:
@@ -316,7 +333,7 @@ def _is(letter: str, text: str, texts: Sequence[str]) -> bool:
 
 def _trimmed(text: str) -> str:
     r"""Without the spaces and the ``\qquad`` around it, and without a ``$`` that opened before or closes after it."""
-    text = _edged(text)
+    text = re.sub(r"\$\s{0,3}\$\Z", "", _edged(text))  # one closes, the next one opens
     if text.count("$") % 2:
         text = text.removesuffix("$") if text.endswith("$") else text.removeprefix("$")
     return _edged(text)

@@ -37,8 +37,9 @@ def remove_overlap(train: Sequence[Problem], heldout: Iterable[Problem]) -> tupl
     kept = tuple(problem for problem in train if problem not in held)
     removed = len(train) - len(kept)
     if train and not kept:
+        sources = dict.fromkeys(problem.source for problem in train)
         raise DataError(
-            f"all {removed} training problems of {train[0].source} are held out, {train[0].id} for one; "
+            f"all {removed} training problems of {', '.join(sources)} are held out, {train[0].id} for one; "
             "give data.heldout another source or split, or null"
         )
     if removed:

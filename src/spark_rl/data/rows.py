@@ -48,7 +48,18 @@ hub's copies of sets name files that nobody has."""
 PROMPT_CHATS = ("message", "conversations", "messages")
 """The usual names of columns that hold a whole chat."""
 
-_CONTEXT = ("body", "context", "passage", "article", "story", "instruction")
+_CONTEXT = (
+    "body",
+    "context",
+    "passage",
+    "paragraph",
+    "article",
+    "story",
+    "scenario",
+    "table",
+    "premise",
+    "instruction",
+)
 _NUMBERED = re.compile(r"(?:image|img)[_ ]?(\d{1,2})", re.IGNORECASE)
 _USERS = ("user", "human")
 _LEADING = re.compile(r"^(?:<image>\s*)+")
