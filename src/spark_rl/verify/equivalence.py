@@ -14,7 +14,7 @@ from spark_rl.problem import Status
 from spark_rl.verify.choice import read_letters
 from spark_rl.verify.notation import UnreadableError, canonical, tight
 from spark_rl.verify.number import THOUSANDS, Number, agrees, equal_bases, equal_numbers, read_number
-from spark_rl.verify.structure import Relation, Shape, is_relational, relation, shape, split
+from spark_rl.verify.structure import Relation, Shape, comparisons, is_relational, relation, shape, split
 from spark_rl.verify.words import is_text, read_words, same_text, without_label
 
 Leaf = Callable[[str, str], bool | None]
@@ -26,6 +26,7 @@ MAX_UNORDERED = 32
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _LETTERED_GOLD = re.compile(r"[A-Z](?:, ?[A-Z])*")
 _LETTER_AND_VALUE = re.compile(r"\\text\{\(([A-J])\)[.:]?\} ?(?=.)")
+_SET_SYMBOL = re.compile(r"\\(?:mathbb|R|Reals|cap|setminus|backslash|emptyset)(?![a-z])")
 _CYCLE_OR_PRODUCT = re.compile(r"(-?[0-9]*\.[0-9]+)\(([0-9]+)\)")
 _CLOCK = re.compile(r"[0-9]{1,2}:[0-5][0-9]")
 
@@ -288,6 +289,8 @@ def _shapes(gold: str, answer: str, leaf: Leaf) -> bool | None:
     if "union" in kinds:
         matched = _unordered(first.items, second.items, leaf) if kinds <= {"union", "list"} else None
         return True if matched else leaf(gold, answer)
+    if "list" in kinds and any(_is_condition(item) for side in (first, second) for item in side.items):
+        return True if _lists(first.items, second.items, undecided) else leaf(gold, answer)
     if kinds <= {"list", "set"}:
         return _lists(first.items, second.items, leaf)
     if kinds == {"list", "()"} or len(kinds) == 1:
@@ -297,6 +300,10 @@ def _shapes(gold: str, answer: str, leaf: Leaf) -> bool | None:
             return _ordered(first.items, second.items, leaf)
         return _tuples(first.items, second.items, leaf)
     return False
+
+
+def _is_condition(text: str) -> bool:
+    return any(sense != "=" for _, sense, _ in comparisons(text))
 
 
 def _as_list(one: Shape, other: Shape) -> Shape:
@@ -314,7 +321,10 @@ def _against_leaf(first: Shape, second: Shape, gold: str, answer: str, leaf: Lea
     structured, single = (second, first) if first.kind == "leaf" else (first, second)
     if structured.kind == "set" and len(structured.items) == 1:
         return _equal(first.items[0], second.items[0], leaf)
-    if read_number(single.items[0]) is not None or (structured.kind == "matrix" and len(structured.items) < 2):
+    text = single.items[0]
+    if read_number(text) is not None or (structured.kind == "matrix" and len(structured.items) < 2):
+        return False
+    if not is_relational(text) and r"\begin" not in text and not _SET_SYMBOL.search(text):
         return False
     return leaf(gold, answer)
 

@@ -54,7 +54,9 @@ _RENAMED = (
 )
 _SPACED_THOUSANDS = re.compile(r",\s*\\!\s*(?=[0-9])")
 _SPACED = frozenset(name for name in _RENAMED.values() if name.startswith("\\") and name[-1].isalpha())
-_TYPED_RELATIONS = ((">=", r"\geq "), ("<=", r"\leq "), ("!=", r"\neq "), ("==", "="))
+_TYPED_RELATIONS = ((">=", r"\geq "), ("<=", r"\leq "), ("==", "="))
+_UNEQUAL = re.compile(r"(?<![0-9n)}])!=|<>")
+"""``x!=2``; but ``5!=120`` is a factorial."""
 _WRAPPERS = ("**", "__", "`", '"', "'", "$$", "$")
 _STARS = re.compile(r" ?\*\* ?")
 _LONG_SCRIPT = re.compile(r"([\^_]) ?(-?[0-9]{2,}|-[0-9])")
@@ -97,6 +99,8 @@ def canonical(text: str) -> str:
     text = _typed(text)
     for typed, command in _TYPED_RELATIONS:
         text = text.replace(typed, command)
+    if "!=" in text or "<>" in text:
+        text = _UNEQUAL.sub(r"\\neq ", text)
     text = text.replace("{,}", ",").replace("~", " ")
     if "{" in text or "}" in text or "\\" in text:
         text = _SINGLE.sub(r"\1\2", _groups(text))

@@ -73,7 +73,6 @@ _LINK = re.compile(r"\\(?:leq|geq|neq|in|approx|sim|equiv|to|subset|subseteq|par
 _MEMBERSHIP = re.compile(rf"(?:{_SYMBOL.pattern}) ?\\in(?![A-Za-z]) ?(?P<set>(?:(?!\\in(?![A-Za-z])).)+)")
 _BUILDER = re.compile(r"[A-Za-z](?:\\in ?\\mathbb(?:\{R\}|R))?(?:[:|]|\\mid(?![A-Za-z])) ?(.+)")
 _EITHER_SIGN = re.compile(r"\\(pm|mp)(?![A-Za-z]) ?")
-_RELATIONAL = re.compile(r"[<>=]|\\(?:leq|geq|neq|in|approx|sim|equiv|perp|parallel|cong|subseteq|subset)(?![A-Za-z])")
 
 
 def shape(text: str) -> Shape:
@@ -160,7 +159,7 @@ def relation(text: str) -> Relation | None:
     if not cuts:
         return None
     parts, senses = _between(text, cuts), [sense for _, sense in cuts]
-    if not all(parts) or any(is_relational(part) and _outer_links(part) for part in parts):
+    if not all(parts) or any(is_relational(part) for part in parts):
         return Relation(None, tuple(parts), tuple(senses))
     name = None
     while len(parts) > 1 and is_name(parts[0]):
@@ -250,8 +249,11 @@ def _between(text: str, cuts: list[tuple[int, str]]) -> list[str]:
 
 
 def is_relational(text: str) -> bool:
-    """Whether ``text`` states a relation (an equation, an inequality, a membership) and not a value."""
-    return _RELATIONAL.search(text) is not None
+    """Whether ``text`` states a relation (an equation, an inequality, a membership) and not a value.
+
+    ``P(X=2)`` and ``\\sum_{k=1}^{5}k`` do not: their signs are inside brackets.
+    """
+    return bool(_outer_links(text))
 
 
 def _cut(text: str, cuts: list[int], width: int) -> tuple[str, ...]:

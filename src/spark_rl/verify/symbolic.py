@@ -211,9 +211,10 @@ def _sampled(
     first: Node, second: Node, names: Sequence[str], wanted: int, *, degrees: bool, whole: bool, complex_: bool
 ) -> bool:
     rng = random.Random(repr((first, second, whole)))
+    bits = _bits(first, second)
     real = other = 0
     for attempt in range(ATTEMPTS):
-        point = _point(rng, names, _literals(first, second), attempt, whole=whole)
+        point = _point(rng, names, _literals(first, second), attempt, bits=0 if whole else bits)
         try:
             equal, is_real = precise(lambda: _equal_at(first, second, point, degrees=degrees))  # noqa: B023  # called at once
         except NoValueError:
@@ -260,15 +261,21 @@ def _literals(*nodes: Node) -> list[Fraction]:
 
 
 def _point(
-    rng: random.Random, names: Sequence[str], literals: Sequence[Fraction], attempt: int, *, whole: bool
+    rng: random.Random, names: Sequence[str], literals: Sequence[Fraction], attempt: int, *, bits: int
 ) -> dict[str, Value]:
-    return {name: rational(_coordinate(rng, literals, attempt, whole=whole)) for name in names}
+    return {name: rational(_coordinate(rng, literals, attempt, bits=bits)) for name in names}
 
 
-def _coordinate(rng: random.Random, literals: Sequence[Fraction], attempt: int, *, whole: bool) -> Fraction:
-    if whole:
+def _bits(first: Node, second: Node) -> int:
+    """Bits of a coordinate: many where values are exact and cheap, and a polynomial could vanish by chance."""
+    return 12 if uses(first, _BRANCHING) or uses(second, _BRANCHING) else 31
+
+
+def _coordinate(rng: random.Random, literals: Sequence[Fraction], attempt: int, *, bits: int) -> Fraction:
+    """A rational number with that many bits after the point; without any, a whole number."""
+    if not bits:
         return Fraction(rng.randint(0, 6 + 3 * attempt))
-    fine = Fraction(rng.randint(1, 2**31), 2**31)
+    fine = Fraction(rng.randint(1, 2**bits), 2**bits)
     if attempt % 6 == 0:
         return 1 + 9 * fine
     if attempt % 6 == 1:
@@ -335,10 +342,11 @@ def _proportional(first: Node, second: Node, wanted_sign: int) -> bool:
     if not names:
         return False
     rng = random.Random(repr((first, second)))
+    bits = _bits(first, second)
     previous: dict[str, Value] | None = None
     agreed = 0
     for attempt in range(ATTEMPTS):
-        point = _point(rng, names, _literals(first, second), attempt, whole=False)
+        point = _point(rng, names, _literals(first, second), attempt, bits=bits)
         before = previous
 
         def related() -> bool | None:

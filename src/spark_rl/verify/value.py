@@ -42,7 +42,7 @@ START_BITS = 192
 _mp = mpmath.mp.clone()
 Exact = tuple[Fraction, Fraction]
 Mark = tuple[Any, int, bool]
-"""(what it is, factor of the degree, whether it is transcendental)."""
+"""(what it is, factor of the degree, whether it is transcendental). The factor of the latter is not used."""
 
 
 class NoValueError(UnreadableError):
@@ -125,9 +125,10 @@ def separation(value: Value) -> int:
     """Bits b so that the value is zero or at least 2^-b in size."""
     degree = math.prod(factor for _, factor, _ in value.marks)
     sizes = value.u + value.l
-    needed = min(value.l + (degree - 1) * value.u, CAP_BITS + 8 * sizes)
     if any(transcendental for *_, transcendental in value.marks):
-        needed = max(needed, RULE_BITS + 2 * sizes)
+        needed = RULE_BITS + 2 * sizes
+    else:
+        needed = min(value.l + (degree - 1) * value.u, CAP_BITS + 8 * sizes)
     return math.ceil(needed) + 4
 
 
@@ -337,8 +338,7 @@ def _whole_root(number: int, degree: int) -> int | None:
 def _transcendental(name: str, mid: Any, radius: Any, *arguments: Value) -> Value:
     """A function's value with the sizes of the rule at the top of this module."""
     balls = [_ball(argument) for argument in arguments]
-    size = abs(mid)
-    u = (float(_mp.log(size, 2)) if size > 1 else 0.0) + 1 + sum(4 * (ball.u + ball.l) for ball in balls)
+    u = max(float(_mp.mag(mid)), 0.0) + 1 + sum(4 * (ball.u + ball.l) for ball in balls)
     if u > MAX_BITS:
         raise UnreadableError(f"a value of more than {MAX_BITS} bits")
     marks: frozenset[Mark] = frozenset().union(*(ball.marks for ball in balls))
@@ -589,6 +589,9 @@ def evaluate(node: Node, point: Mapping[str, Value], *, degrees: bool = True) ->
     return _single(node, point, degrees=degrees)
 
 
+_EULER = Node("constant", name="e")
+
+
 def _scalar(value: Value | Matrix) -> Value:
     if isinstance(value, Matrix):
         raise UnreadableError("a matrix where a number is wanted")
@@ -606,6 +609,8 @@ def _combined(node: Node, parts: list[Value]) -> Value:
     if node.kind == "quotient":
         return _divide(parts[0], parts[1])
     if node.kind == "power":
+        if node.parts[0] == _EULER:
+            return _exp(parts[1])
         return _power(parts[0], parts[1], node)
     return _function(node.name, parts, node)
 
