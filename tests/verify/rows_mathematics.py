@@ -37,6 +37,7 @@ PRODUCTS: tuple[Row, ...] = (
     ("-12", "(-3)(4)", True, "and inside"),
     ("1", "(-3)(4)", False, "which is no addition"),
     ("7,12", "(3)(4),7", True, "in a list"),
+    ("7, 5", "(3)(4), 5", False, "in a list, as a sum"),
     ("(12,5)", "(3(4),5)", True, "in a tuple"),
     ("9", "3^2(1)", True, "after a power"),
     ("10", "3^2(1)", False, "after a power, as a sum"),
@@ -230,6 +231,7 @@ FUNCTIONS: tuple[Row, ...] = (
     ("3", r"\lfloor \pi \rfloor", True, "a floor"),
     ("4", r"\lceil \pi \rceil", True, "a ceiling"),
     (r"\frac{1}{3}", "0.(3)", True, "a cycle in brackets"),
+    (r"\frac13", "0.(3)", True, "against a fraction without braces"),
     (r"\frac{1}{6}", "0.1(6)", True, "after a fixed part"),
     (r"\frac{1}{3}", "0.(4)", False, "another cycle"),
     (r"\frac{1}{3}", r"0.\overline{3}", True, "a cycle with a bar"),
@@ -258,9 +260,19 @@ COMPLEX: tuple[Row, ...] = (
 )
 
 MATRICES: tuple[Row, ...] = (
-    (r"\begin{pmatrix}1 & 2\\3 & 4\end{pmatrix}", r"\left[\begin{array}{cc}1 & 2\\3 & 4\end{array}\right]", True, "array"),
+    (
+        r"\begin{pmatrix}1 & 2\\3 & 4\end{pmatrix}",
+        r"\left[\begin{array}{cc}1 & 2\\3 & 4\end{array}\right]",
+        True,
+        "array",
+    ),
     (r"\begin{pmatrix}1 & 2\\3 & 4\end{pmatrix}", r"\left(\begin{array}{rr}1&2\\3&4\end{array}\right)", True, "round"),
-    (r"\begin{pmatrix}1 & 2\\3 & 4\end{pmatrix}", r"\left[\begin{array}{cc}1 & 2\\3 & 5\end{array}\right]", False, "a cell"),
+    (
+        r"\begin{pmatrix}1 & 2\\3 & 4\end{pmatrix}",
+        r"\left[\begin{array}{cc}1 & 2\\3 & 5\end{array}\right]",
+        False,
+        "a cell",
+    ),
     (
         r"\begin{pmatrix}6 & 8 \\ 10 & 12\end{pmatrix}",
         r"\begin{pmatrix}1 & 2 \\ 3 & 4\end{pmatrix} + \begin{pmatrix}5 & 6 \\ 7 & 8\end{pmatrix}",
@@ -335,7 +347,7 @@ UNITS: tuple[Row, ...] = (
     ("200000", "20万", True, "multiplies"),
     ("20", "20以上", False, "words that change the number in another script"),
     ("5", "5'", False, "a prime"),
-    ("5", 'x', False, "a variable"),
+    ("5", "x", False, "a variable"),
     ("42", "42M", False, "millions"),
     ("42", r"42\text{M}", False, "in text"),
     ("42", "42k", False, "thousands"),
@@ -427,6 +439,4 @@ LISTS: tuple[Row, ...] = (
     (r"1,000\pi", r"1000\pi", True, "thousands before pi"),
 )
 
-MATHEMATICS = (
-    PRODUCTS + CHAINS + NAMES + PRECISION + FUNCTIONS + COMPLEX + MATRICES + UNITS + WORDS + LISTS
-)
+MATHEMATICS = PRODUCTS + CHAINS + NAMES + PRECISION + FUNCTIONS + COMPLEX + MATRICES + UNITS + WORDS + LISTS

@@ -22,9 +22,11 @@ class UnreadableError(ValueError):
 _DASHES = dict.fromkeys("−–—‐‑‒―﹣－", "-")
 _SYMBOLS = {
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "π": r"\pi ",
-    "∞": r"\infty ", "°": r"^\circ ", "√": "sqrt ", "℃": r"^\circ C", "Ω": r"\Omega ", "Ω": r"\Omega ", "∠": r"\angle ",
-    "△": r"\triangle ", "ℝ": r"\mathbb{R}", "∖": r"\setminus ", "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "≈": r"\approx ",
-    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "∓": r"\mp ", "α": r"\alpha ",
+    "∞": r"\infty ", "°": r"^\circ ", "√": "sqrt ", "℃": r"^\circ C", "\u03a9": r"\Omega ", "\u2126": r"\Omega ",
+    "∠": r"\angle ", "△": r"\triangle ", "ℝ": r"\mathbb{R}", "∖": r"\setminus ", "≤": r"\leq ", "≥": r"\geq ",
+    "≠": r"\neq ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
+    "∅": r"\emptyset ", "±": r"\pm ", "∓": r"\mp ",
+    "α": r"\alpha ",
     "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "φ": r"\phi ", "ω": r"\omega ",
     "：": ":", "，": ", ", "；": ";", "、": ", ", "。": ".", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"',
 }  # fmt: skip
@@ -63,7 +65,9 @@ _LONG_SCRIPT = re.compile(r"([\^_]) ?(-?[0-9]{2,}|-[0-9])")
 _TYPED_ROOT = re.compile(r"(?<![A-Za-z\\])sqrt ?(?:([0-9]+(?:\.[0-9]+)?)|\{)")
 _LISTED = re.compile(r"\\(begin|end)\{(?:cases|aligned|align\*?|gathered|split|array)\}(?:\[[a-z]\])?(?:\{[lcr| ]*\})?")
 _LINE_BREAK = re.compile(r",?\s*\\\\(?:\[[^\]]*\])?,?")
-_ASIDE = re.compile(r"(.+)\((\\approx|=|\\text\{(?:about|approximately|approx\.?|or about|or approximately)\})([^()]+)\)")
+_ASIDE = re.compile(
+    r"(.+)\((\\approx|=|\\text\{(?:about|approximately|approx\.?|or about|or approximately)\})([^()]+)\)"
+)
 _GROUP_BREAK = re.compile(r";|(?<![A-Za-z\\])or(?![A-Za-z])|\\text ?\{[, ]*or[, ]*\}")
 _NAMED = re.compile(r"(?<![A-Za-z\\])(?:pi|infinity|infty|inf)(?![A-Za-z])")
 _ARGUMENTS = re.compile(r"\\(frac|binom|sqrt)(?![A-Za-z])")

@@ -55,7 +55,9 @@ _SYMBOL = re.compile(
     r"|\([A-Za-z](?:, ?[A-Za-z])*\)"
 )
 _POINTS = r"(?:[A-Z](?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*)"
-_MARKED = r"\\(?:vec|overline|overrightarrow|overleftrightarrow|hat|bar|widehat|tilde|widetilde|mathcal|mathbb)\{[^{}]*\}"
+_MARKED = (
+    r"\\(?:vec|overline|overrightarrow|overleftrightarrow|hat|bar|widehat|tilde|widetilde|mathcal|mathbb)\{[^{}]*\}"
+)
 _PLAIN_NAME = re.compile(
     rf"{_SYMBOL.pattern}|{_POINTS}{{1,5}}|{_MARKED}(?:_(?:[A-Za-z0-9]|\{{[^{{}}]*\}}))?"
     rf"|m?\\(?:angle|triangle|odot|measuredangle) ?(?:{_POINTS}{{1,4}}|[0-9]|\\?[a-z]+)|\[{_POINTS}{{3,6}}\]|d[a-z]"
@@ -64,9 +66,11 @@ _OF_A_NAME = re.compile(
     r"\\(?:sin|cos|tan|cot|sec|csc|arg|det|deg|dim|max|min|gcd|Re|Im|rank|tr)(?:\^2|\^\{2\})?(?![A-Za-z])"
     r"|\\text\{[A-Za-z ]+\}|sin|cos|tan|cot"
 )
-_CALLED = re.compile(rf"(?P<head>{_MARKED}|\\?[A-Za-z]+(?:_(?:[A-Za-z0-9]|\{{[^{{}}]*\}}))?|\\text\{{[^{{}}]*\}}|\([a-z]\\circ [a-z]\))"
-                     r"(?:\^\{-1\}|\^\{\([0-9n]\)\}|'+)?\((?P<inside>.*)\)")  # fmt: skip
-_FUNCTION_LETTERS = frozenset("f g h F G H P E V D R Q p q E Var Cov Pr".split())
+_CALLED = re.compile(rf"(?P<head>{_MARKED}|\\?[A-Za-z]+(?:_(?:[A-Za-z0-9]|\{{[^{{}}]*\}}))?|\\text\{{[^{{}}]*\}}"
+                     r"|\([a-z]\\circ [a-z]\))(?:\^\{-1\}|\^\{\([0-9n]\)\}|'+)?\((?P<inside>.*)\)")  # fmt: skip
+_FUNCTION_LETTERS = frozenset((*"fghFGHPEVDRQpq", "Var", "Cov", "Pr"))
+_OPERAND_NAME = re.compile(rf"{_POINTS}{{2,3}}|\|{_POINTS}{{2}}\||{_MARKED}|m?\\angle ?[A-Z0-9]+")
+"""What a name may be added to and multiplied with: segments, vectors, angles."""
 _SIMPLE_ARGUMENT = re.compile(r"[-0-9A-Za-z., ]*|\\[a-z]+")
 _NAMED_FRACTION = re.compile(r"\\frac\{(?P<top>(?:[^{}]|\{[^{}]*\})*)\}\{(?P<bottom>(?:[^{}]|\{[^{}]*\})*)\}")
 _LINK = re.compile(r"\\(?:leq|geq|neq|in|approx|sim|equiv|to|subset|subseteq|parallel|perp|cong)(?![A-Za-z])|[<>=]")
@@ -114,9 +118,7 @@ def split(text: str, separator: str = ",") -> tuple[str, ...]:
 
     Commas that only separate thousands do not cut: ``1,000`` is one item, ``1,000, 2,000`` two, ``1,2`` two.
     """
-    if separator not in text or (
-        separator == "," and (THOUSANDS.fullmatch(text) or _LONG_NUMBER.fullmatch(text))
-    ):
+    if separator not in text or (separator == "," and (THOUSANDS.fullmatch(text) or _LONG_NUMBER.fullmatch(text))):
         return (text,)
     cuts = [-len(separator)]
     depth = 0
@@ -171,7 +173,7 @@ def relation(text: str) -> Relation | None:
 
 
 def is_name(text: str, depth: int = 3) -> bool:
-    r"""Whether ``text`` only names a quantity: ``x``, ``AB``, ``|z|``, ``f(-1)``, ``P(A|B)``, ``\frac{NO}{BO}``, ``S:S'``.
+    r"""Whether ``text`` only names a quantity: ``x``, ``AB``, ``|z|``, ``f(-1)``, ``P(A|B)``, ``\frac{NO}{BO}``.
 
     A sum or product of variables is no name: ``x+y=5`` is an equation.
     """
@@ -181,7 +183,10 @@ def is_name(text: str, depth: int = 3) -> bool:
     if _PLAIN_NAME.fullmatch(text):
         return True
     if len(text) > 2 and text[0] == text[-1] == "|" and text.count("|") == 2:
-        return is_name(text[1:-1], depth - 1) or re.fullmatch(rf"{_POINTS}+(?:\\c[ua]p ?{_POINTS})*", text[1:-1]) is not None
+        return (
+            is_name(text[1:-1], depth - 1)
+            or re.fullmatch(rf"{_POINTS}+(?:\\c[ua]p ?{_POINTS})*", text[1:-1]) is not None
+        )
     fraction = _NAMED_FRACTION.fullmatch(text)
     if fraction:
         return is_name(fraction["top"], depth - 1) and is_name(fraction["bottom"], depth - 1)
@@ -198,8 +203,7 @@ def is_name(text: str, depth: int = 3) -> bool:
     for separator in (r"\cdot", r"\times", "+", "-"):
         parts = split(text, separator)
         if len(parts) > 1:
-            return all(len(part) > 1 and re.fullmatch(rf"{_POINTS}{{2,3}}|\|{_POINTS}{{2}}\||{_MARKED}|m?\\angle ?[A-Z0-9]+", part)
-                       for part in parts)  # fmt: skip
+            return all(_OPERAND_NAME.fullmatch(part) for part in parts)
     return False
 
 

@@ -105,14 +105,19 @@ _SPACED_LETTERS = frozenset(("m", "g", "s", "h", "L", "N", "J", "W"))
 """Symbols of one letter that may stand without ``\\text``, set apart from the number."""
 _BESIDE_LETTERS = frozenset(("m", "g", "s", "h", "L"))
 """Those that may follow a number without a space, where no expression is expected."""
-_LOWERED = frozenset(("MM", "CM", "KM", "KG", "Kg", "Km", "Cm", "ML", "Ml", "FT", "Ft", "In", "IN", "LB", "Lb", "OZ", "Oz"))
-NOT_UNITS = frozenset(
-    "and or not no than least most more less over under above below to of the pi x times plus minus by is are was were be "
-    "equals equal wrong false incorrect right correct true answer answers maybe perhaps probably guess sure unsure hopefully "
-    "check error approx about around if but because since then when for with without except instead otherwise unless i you we "
-    "it this that these those my so also either neither nor never none nothing only just please ignore mod modulo half third "
-    "squared cubed factorial percent k mil bn mn".split()
-) | frozenset("不 非 错 無 无 没 或 以上 以下 以内 左右 不是 错误 не или нет или больше меньше".split())
+_LOWERED = frozenset(
+    ("MM", "CM", "KM", "KG", "Kg", "Km", "Cm", "ML", "Ml", "FT", "Ft", "In", "IN", "LB", "Lb", "OZ", "Oz")
+)
+_COMMENTS = """
+and or not no than least most more less over under above below to of the pi x times plus minus by is are was
+were be equals equal wrong false incorrect right correct true answer answers maybe perhaps probably guess sure
+unsure hopefully check error approx about around if but because since then when for with without except
+instead otherwise unless i you we it this that these those my so also either neither nor never none nothing
+only just please ignore mod modulo half third squared cubed factorial percent k mil bn mn
+不 非 错 無 无 没 或 以上 以下 以内 左右 不是 错误 не или нет больше меньше
+"""
+NOT_UNITS = frozenset(_COMMENTS.split())
+"""Words that change a number or comment on it."""
 _OTHERWISE_NOT_UNITS = ("不", "非", "错", "没", "以上", "以下", "以内", "左右")
 _LARGE = frozenset(("M", "B", "k", "T"))
 """Letters that people write for millions, billions and thousands."""
@@ -139,7 +144,9 @@ def read_unit(text: str, *, bare_letters: bool = False) -> str | None:
         scale = degrees[1] or degrees[2]
         return f"degree{scale}" if scale else "degree"
     if r"\Omega" in text:
-        text = _OHM.sub(r"\\text{ohm}", text.replace(r"k\Omega", r"\text{kohm}").replace(r"\text{k}\Omega", r"\text{kohm}"))
+        text = _OHM.sub(
+            r"\\text{ohm}", text.replace(r"k\Omega", r"\text{kohm}").replace(r"\text{k}\Omega", r"\text{kohm}")
+        )
     bracketed = _BRACKETED.fullmatch(text)
     if bracketed and all(_known(word) or len(word) >= 4 or not word.isascii() for word in bracketed[1].split()):
         text = rf"\text{{{bracketed[1]}}}"

@@ -41,6 +41,9 @@ START_BITS = 192
 
 _mp = mpmath.mp.clone()
 Exact = tuple[Fraction, Fraction]
+"""Real and imaginary part."""
+ZERO: Exact = (Fraction(0), Fraction(0))
+ONE: Exact = (Fraction(1), Fraction(0))
 Mark = tuple[Any, int, bool]
 """(what it is, factor of the degree, whether it is transcendental). The factor of the latter is not used."""
 
@@ -88,7 +91,7 @@ class Matrix:
 
 
 def precise(compute: Callable[[], Any]) -> Any:
-    """What ``compute`` returns at the first precision that decides. Raises :class:`UnreadableError` beyond the bound."""
+    """What ``compute`` returns at the first precision that decides; :class:`UnreadableError` beyond the bound."""
     bits = START_BITS
     while True:
         _mp.prec = bits
@@ -105,13 +108,13 @@ def rational(real: Fraction | int, imaginary: Fraction | int = 0) -> Value:
     for part in exact:
         if part.numerator.bit_length() + part.denominator.bit_length() > MAX_BITS:
             raise UnreadableError(f"a number of more than {MAX_BITS} bits")
-    return Value(exact, turn=Fraction(0) if exact == (0, 0) else None)
+    return Value(exact, turn=Fraction(0) if exact == ZERO else None)
 
 
 def is_zero(value: Value) -> bool:
     """Whether the value is zero; raises :class:`ImpreciseError` if this precision cannot tell."""
     if value.exact is not None:
-        return value.exact == (0, 0)
+        return value.exact == ZERO
     size = abs(value.mid)
     if size > value.radius:
         return False
@@ -170,8 +173,8 @@ def _ball(value: Value) -> Value:
         mid = _mp.mpc(mid, _mp.mpf(imaginary.numerator) / imaginary.denominator)
     marks: frozenset[Mark] = frozenset((("i", 2, False),)) if imaginary else frozenset()
     common = math.lcm(real.denominator, imaginary.denominator)
-    top = max(abs(real * common), abs(imaginary * common), 1)
-    u = math.log2(int(top)) + (1 if imaginary else 0)
+    top = max(abs(int(real * common)), abs(int(imaginary * common)), 1)
+    u = math.log2(top) + (1 if imaginary else 0)
     return Value(value.exact, mid, _rounding(mid), u, math.log2(common), marks, value.turn)
 
 
@@ -182,9 +185,9 @@ def _rounding(mid: Any) -> Any:
 def _add(first: Value, second: Value) -> Value:
     if first.exact is not None and second.exact is not None:
         return rational(first.exact[0] + second.exact[0], first.exact[1] + second.exact[1])
-    if first.exact == (0, 0):
+    if first.exact == ZERO:
         return second
-    if second.exact == (0, 0):
+    if second.exact == ZERO:
         return first
     a, b = _ball(first), _ball(second)
     turn = first.turn + second.turn if first.turn is not None and second.turn is not None else None
@@ -207,13 +210,19 @@ def multiply(first: Value, second: Value) -> Value:
     if first.exact is not None and second.exact is not None:
         (a, b), (c, d) = first.exact, second.exact
         return rational(a * c - b * d, a * d + b * c)
-    if (0, 0) in (first.exact, second.exact):
+    if ZERO in (first.exact, second.exact):
         return rational(0)
     a_, b_ = _ball(first), _ball(second)
     mid = a_.mid * b_.mid
     radius = abs(a_.mid) * b_.radius + abs(b_.mid) * a_.radius + a_.radius * b_.radius + _rounding(mid)
     return Value(
-        None, mid, radius, a_.u + b_.u, a_.l + b_.l, a_.marks | b_.marks, _scaled(first, second) or _scaled(second, first)
+        None,
+        mid,
+        radius,
+        a_.u + b_.u,
+        a_.l + b_.l,
+        a_.marks | b_.marks,
+        _scaled(first, second) or _scaled(second, first),
     )
 
 
@@ -231,7 +240,7 @@ def _divide(first: Value, second: Value) -> Value:
         c, d = second.exact
         square = c * c + d * d
         return multiply(first, rational(c / square, -d / square))
-    if first.exact == (0, 0):
+    if first.exact == ZERO:
         return first
     if first.turn is not None and second.turn is not None:
         return rational(first.turn / second.turn)
@@ -262,9 +271,9 @@ def _power(base: Value, exponent: Value, key: Node) -> Value:
             return _whole_power(base, int(power))
         if power.denominator <= 64:
             return _whole_power(_root(power.denominator, base, key), power.numerator)
-    if base.exact == (0, 0):
+    if base.exact == ZERO:
         raise NoValueError("a power of zero")
-    if base.exact == (1, 0):
+    if base.exact == ONE:
         return base
     return _exp(multiply(exponent, _log(base)))
 
@@ -272,7 +281,7 @@ def _power(base: Value, exponent: Value, key: Node) -> Value:
 def _whole_power(base: Value, exponent: int) -> Value:
     if exponent == 0:
         return rational(1)
-    if base.exact in ((0, 0), (1, 0)):
+    if base.exact in (ZERO, ONE):
         if exponent < 0:
             return _divide(rational(1), base)
         return base
@@ -313,7 +322,12 @@ def _root(degree: int, value: Value, key: Node) -> Value:
         raise ImpreciseError
     mark: Mark = (("root", degree, value.exact or key), degree, False)
     return Value(
-        None, mid, abs(mid) * relative + _rounding(mid), (ball.u + (degree - 1) * ball.l) / degree, ball.l, ball.marks | {mark}
+        None,
+        mid,
+        abs(mid) * relative + _rounding(mid),
+        (ball.u + (degree - 1) * ball.l) / degree,
+        ball.l,
+        ball.marks | {mark},
     )
 
 
@@ -348,7 +362,7 @@ def _transcendental(name: str, mid: Any, radius: Any, *arguments: Value) -> Valu
 
 def _exp(value: Value) -> Value:
     value = _settled(value)
-    if value.exact == (0, 0):
+    if value.exact == ZERO:
         return rational(1)
     ball = _ball(value)
     if abs(ball.mid) > MAX_BITS / 2:
@@ -363,7 +377,7 @@ def _log(value: Value) -> Value:
     value = _settled(value)
     if is_zero(value):
         raise NoValueError("a logarithm of zero")
-    if value.exact == (1, 0):
+    if value.exact == ONE:
         return rational(0)
     ball = _ball(value)
     if 2 * ball.radius > abs(ball.mid):
