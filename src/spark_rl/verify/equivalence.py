@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 from spark_rl.problem import Status
 from spark_rl.verify.choice import read_letters
 from spark_rl.verify.notation import UnreadableError, canonical, tight
 from spark_rl.verify.number import THOUSANDS, Number, agrees, equal_bases, equal_numbers, read_number
-from spark_rl.verify.structure import Relation, Shape, is_relational, relation, shape, split
+from spark_rl.verify.structure import Relation, Shape, comparisons, is_relational, relation, shape, split
 from spark_rl.verify.words import is_text, read_words, same_text, without_label
 
 Leaf = Callable[[str, str], bool | None]
@@ -26,6 +27,7 @@ MAX_UNORDERED = 32
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _LETTERED_GOLD = re.compile(r"[A-Z](?:, ?[A-Z])*")
 _LETTER_AND_VALUE = re.compile(r"\\text\{\(([A-J])\)[.:]?\} ?(?=.)")
+_SET_SYMBOL = re.compile(r"\\(?:mathbb|R|Reals|cap|setminus|backslash|emptyset)(?![a-z])")
 _CYCLE_OR_PRODUCT = re.compile(r"(-?[0-9]*\.[0-9]+)\(([0-9]+)\)")
 _CLOCK = re.compile(r"[0-9]{1,2}:[0-5][0-9]")
 
@@ -69,7 +71,7 @@ def _lettered(gold: str, answer: str) -> bool | None:
     A gold that is a letter and its value (``\\text{(B)}3``) is stated by either.
     """
     with_value = _LETTER_AND_VALUE.match(gold)
-    if with_value and read_letters(answer, several=False) == {with_value[1]}:
+    if with_value and read_letters(answer, several=False) == frozenset((with_value[1],)):
         return True
     bare = _TEXT.sub(r"\1", gold).strip("() ")
     if not _LETTERED_GOLD.fullmatch(bare):
@@ -103,7 +105,7 @@ def _equal(gold: str, answer: str, leaf: Leaf) -> bool | None:
     if ":" in gold or ":" in answer:
         return _ratios(gold, answer, leaf)
     equal = _shapes(gold, answer, leaf)
-    return equal if equal else _as_cycles(gold, answer, equal, leaf)
+    return equal or _as_cycles(gold, answer, equal, leaf)
 
 
 def _without_label(text: str, number: Number | None) -> str:
@@ -149,7 +151,7 @@ def _two_relations(first: Relation, second: Relation, gold: str, answer: str, le
         both_numbers = read_number(first.values[-1]) is not None and read_number(second.values[-1]) is not None
         return False if both_numbers else leaf(gold, answer)
     by_value = _both_chains(first, second, leaf)
-    return by_value if by_value else leaf(gold, answer)
+    return by_value or leaf(gold, answer)
 
 
 def _both_chains(first: Relation, second: Relation, leaf: Leaf) -> bool | None:
@@ -208,7 +210,7 @@ def _exact_members(stated: Relation, other: str) -> tuple[str, ...]:
 def _is_true(stated: Relation, leaf: Leaf) -> bool | None:
     """Whether neighbours in a chain agree: exactly, or to the precision of the one that is a decimal."""
     certain: bool | None = True
-    for one, other, sense in zip(stated.values, stated.values[1:], stated.senses, strict=False):
+    for one, other, sense in zip(stated.values[:-1], stated.values[1:], stated.senses, strict=True):
         agreed = _agree(one, other, sense, leaf)
         if agreed is False:
             return False
@@ -249,15 +251,16 @@ def _ratios(gold: str, answer: str, leaf: Leaf) -> bool | None:
         same = _ordered(first, second, leaf)
         if same or (_CLOCK.fullmatch(gold) and _CLOCK.fullmatch(answer)):
             return same
-        pairs = [
-            (rf"\frac{{{a}}}{{{b}}}", rf"\frac{{{c}}}{{{d}}}")
-            for a, b, c, d in zip(first, first[1:], second, second[1:])
-        ]
-        return _ordered([one for one, _ in pairs], [two for _, two in pairs], leaf)
+        return _ordered(_quotients(first), _quotients(second), leaf)
     if {len(first), len(second)} != {1, 2}:
         return False
-    quotients = [rf"\frac{{{parts[0]}}}{{{parts[1]}}}" if len(parts) == 2 else parts[0] for parts in (first, second)]
-    return _equal(quotients[0], quotients[1], leaf)
+    one, two = (_quotients(parts)[0] if len(parts) == 2 else parts[0] for parts in (first, second))
+    return _equal(one, two, leaf)
+
+
+def _quotients(parts: Sequence[str]) -> list[str]:
+    """Each part over the next."""
+    return [rf"\frac{{{one}}}{{{other}}}" for one, other in pairwise(parts)]
 
 
 def _words(gold: str, answer: str, gold_number: Number | None, answer_number: Number | None) -> bool | None:
@@ -291,6 +294,8 @@ def _shapes(gold: str, answer: str, leaf: Leaf) -> bool | None:
     if "union" in kinds:
         matched = _unordered(first.items, second.items, leaf) if kinds <= {"union", "list"} else None
         return True if matched else leaf(gold, answer)
+    if "list" in kinds and any(_is_condition(item) for side in (first, second) for item in side.items):
+        return True if _lists(first.items, second.items, undecided) else leaf(gold, answer)
     if kinds <= {"list", "set"}:
         return _lists(first.items, second.items, leaf)
     if kinds == {"list", "()"} or len(kinds) == 1:
@@ -300,6 +305,10 @@ def _shapes(gold: str, answer: str, leaf: Leaf) -> bool | None:
             return _ordered(first.items, second.items, leaf)
         return _tuples(first.items, second.items, leaf)
     return False
+
+
+def _is_condition(text: str) -> bool:
+    return any(sense != "=" for _, sense, _ in comparisons(text))
 
 
 def _as_list(one: Shape, other: Shape) -> Shape:
@@ -317,7 +326,10 @@ def _against_leaf(first: Shape, second: Shape, gold: str, answer: str, leaf: Lea
     structured, single = (second, first) if first.kind == "leaf" else (first, second)
     if structured.kind == "set" and len(structured.items) == 1:
         return _equal(first.items[0], second.items[0], leaf)
-    if read_number(single.items[0]) is not None or (structured.kind == "matrix" and len(structured.items) < 2):
+    text = single.items[0]
+    if read_number(text) is not None or (structured.kind == "matrix" and len(structured.items) < 2):
+        return False
+    if not is_relational(text) and r"\begin" not in text and not _SET_SYMBOL.search(text):
         return False
     return leaf(gold, answer)
 

@@ -1,4 +1,4 @@
-r"""A bounded reader of expressions as answers write them, in LaTeX or plain text: canonical text to a tree, nothing else.
+r"""A bounded reader of expressions as answers write them, in LaTeX or plain text: from canonical text to a tree.
 
 ``read_expression(r"2\sin^2x")`` is the tree of 2 (sin x)^2. Nothing is simplified or evaluated here
 (:mod:`spark_rl.verify.value` does that), so a power tower costs as much as its text. What is not listed is refused:
@@ -43,22 +43,26 @@ class Node:
     """Width of a matrix, whose parts are its cells row by row."""
 
 
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot asin acos atan ln log lg exp abs sgn max min "
-    "gcd lcm Re Im arg det".split()
-)
+_FUNCTION_NAMES = """
+sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot asin acos atan ln log lg exp abs sgn
+max min gcd lcm Re Im arg det
+"""
+FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 _INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot", "asin": "arcsin", "acos": "arccos",
              "atan": "arctan"}  # fmt: skip
 _WORDS = tuple(sorted((FUNCTIONS - {"arg", "det", "Re", "Im", "sgn"}) | {"sqrt", "tg", "ctg"}, key=len, reverse=True))
 _ALIASES = {"tg": "tan", "ctg": "cot", "cosec": "csc", "arctg": "arctan", "lb": "log"}
 _CALLED_ONLY = frozenset(("abs", "max", "min", "gcd", "lcm", "exp", "sec"))
 """Plain words that are functions only before a bracket: ``5 min`` and ``5 sec`` are units."""
-_MARKS = frozenset(r"\vec \hat \bar \overline \overrightarrow \widehat \tilde \dot \underline \mathcal".split())
-_GREEK = frozenset(
-    "\\" + name
-    for name in "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma "
-    "tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell".split()
-)
+_MARK_NAMES = r"""
+\vec \hat \bar \overline \overrightarrow \widehat \tilde \dot \underline \mathcal
+"""
+_MARKS = frozenset(_MARK_NAMES.split())
+_GREEK_NAMES = """
+alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau
+upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell
+"""
+_GREEK = frozenset("\\" + name for name in _GREEK_NAMES.split())
 _APPLIED = frozenset("fgh")
 _FENCES = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", "|": "|", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil",
            r"\|": r"\|"}  # fmt: skip
@@ -113,20 +117,20 @@ class _Reader:
         return UnreadableError(f"no expression at {self._text[self._at : self._at + 20]!r}")
 
     def _peek(self) -> str:
-        """The next token, without spaces before it; "" at the end. Letters come one run at a time."""
+        """The next word, without spaces before it; "" at the end. Letters come one run at a time."""
         while self._text[self._at : self._at + 1] == " ":
             self._at += 1
         match = _TOKEN.match(self._text, self._at)
         return match[0] if match else ""
 
-    def _take(self, token: str) -> bool:
-        if self._peek() != token:
+    def _take(self, word: str) -> bool:
+        if self._peek() != word:
             return False
-        self._at += len(token)
+        self._at += len(word)
         return True
 
-    def _expect(self, token: str) -> None:
-        if not self._take(token):
+    def _expect(self, word: str) -> None:
+        if not self._take(word):
             raise self._refusal()
 
     def _sum(self) -> Node:
@@ -145,45 +149,45 @@ class _Reader:
     def _signs(self, *, first: bool) -> int:
         """1 or -1 for the signs at the position; 0 where a further term does not begin."""
         sign = 1 if first else 0
-        while (token := self._peek()) in ("+", "-"):
+        while (word := self._peek()) in ("+", "-"):
             self._at += 1
-            sign = (sign or 1) * (-1 if token == "-" else 1)
+            sign = (sign or 1) * (-1 if word == "-" else 1)
         return sign
 
     def _product(self) -> Node:
         node = self._signed_power()
         while True:
-            token = self._peek()
-            if token in (r"\times", r"\cdot", "*", r"\bullet"):
-                self._at += len(token)
+            word = self._peek()
+            if word in (r"\times", r"\cdot", "*", r"\bullet"):
+                self._at += len(word)
                 node = _times(node, self._signed_power())
-            elif token == "/":
+            elif word == "/":
                 self._at += 1
                 node = Node("quotient", (node, self._signed_power()))
-            elif self._begins_factor(token, node):
+            elif self._begins_factor(word, node):
                 node = _times(node, self._power())
             else:
                 return node
 
-    def _begins_factor(self, token: str, before: Node) -> bool:
+    def _begins_factor(self, word: str, before: Node) -> bool:
         """Whether a product goes on without a sign. Digits may follow a bracket, never another number or a letter."""
-        if not token or (self._fences and token == self._fences[-1]):
+        if not word or (self._fences and word == self._fences[-1]):
             return False
-        if token[0].isdigit() or token[0] == ".":
+        if word[0].isdigit() or word[0] == ".":
             return self._text[: self._at].rstrip()[-1:] in (")", "]", "}", "|", "!") and before.kind != "number"
-        if token[0].isalpha() and token.isascii():
+        if word[0].isalpha() and word.isascii():
             return True
-        if token in ("(", "[", "{", "|"):
+        if word in ("(", "[", "{", "|"):
             return True
-        return token.startswith("\\") and self._is_operand(token)
+        return word.startswith("\\") and self._is_operand(word)
 
-    def _is_operand(self, token: str) -> bool:
+    def _is_operand(self, word: str) -> bool:
         return (
-            token in _GREEK
-            or token in _MARKS
-            or token[1:] in FUNCTIONS
-            or token[1:] in _ALIASES
-            or token
+            word in _GREEK
+            or word in _MARKS
+            or word[1:] in FUNCTIONS
+            or word[1:] in _ALIASES
+            or word
             in (r"\pi", r"\frac", r"\sqrt", r"\binom", r"\lfloor", r"\lceil", r"\text", r"\begin", r"\sum", r"\prod")
         )
 
@@ -196,18 +200,18 @@ class _Reader:
         """An operand with everything that is written after it: powers, factorials, degrees, percent."""
         node = self._operand()
         while True:
-            token = self._peek()
-            if token == "^":
+            word = self._peek()
+            if word == "^":
                 self._at += 1
                 node = self._raised(node)
-            elif token == "!":
+            elif word == "!":
                 self._at += 1
                 double = self._take("!")
                 node = Node("double factorial" if double else "factorial", (node,))
-            elif token == "%":
+            elif word == "%":
                 self._at += 1
                 node = Node("quotient", (node, Node("number", value=Fraction(100))))
-            elif token == "'":
+            elif word == "'":
                 raise WordsError("a number with a prime")
             else:
                 return node
@@ -260,33 +264,33 @@ class _Reader:
         return node
 
     def _operand(self) -> Node:
-        token = self._peek()
-        if not token:
+        word = self._peek()
+        if not word:
             raise UnreadableError("an unfinished expression")
-        if token[0].isdigit() or token[0] == ".":
-            return self._number(token)
-        if token[0].isalpha() and token.isascii():
-            return self._letters(token)
-        if token == "[" and (matrix := self._matrix(self._at + 1)) is not None:
+        if word[0].isdigit() or word[0] == ".":
+            return self._number(word)
+        if word[0].isalpha() and word.isascii():
+            return self._letters(word)
+        if word == "[" and (matrix := self._matrix(self._at + 1)) is not None:
             self._expect("]")
             return matrix
-        if token in ("(", "{"):
+        if word in ("(", "{"):
             self._at += 1
-            return self._inside(_FENCES[token])
-        if token == "[":
+            return self._inside(_FENCES[word])
+        if word == "[":
             self._at += 1
             return self._inside("]")
-        if token in ("|", r"\|"):
-            self._at += len(token)
-            inner = self._inside(token)
+        if word in ("|", r"\|"):
+            self._at += len(word)
+            inner = self._inside(word)
             return Node("function", (inner,), name="det" if inner.kind == "matrix" else "abs")
-        if token.startswith("\\"):
-            return self._command(token)
+        if word.startswith("\\"):
+            return self._command(word)
         raise self._refusal()
 
-    def _number(self, token: str) -> Node:
-        self._at += len(token)
-        text = token.replace(",", "").replace(" ", "")
+    def _number(self, word: str) -> Node:
+        self._at += len(word)
+        text = word.replace(",", "").replace(" ", "")
         if match := _SCIENTIFIC.match(self._text, self._at):
             if abs(int(match[1][:8])) > MAX_EXPONENT:
                 raise UnreadableError(f"a power of ten beyond 10^{MAX_EXPONENT}")
@@ -375,36 +379,36 @@ class _Reader:
                 return inner.replace(" ", "")
         raise self._refusal()
 
-    def _command(self, token: str) -> Node:
-        name = token[1:]
-        if token == r"\begin":
+    def _command(self, word: str) -> Node:
+        name = word[1:]
+        if word == r"\begin":
             return self._environment()
-        self._at += len(token)
-        if token in _GREEK:
-            return self._named(token)
+        self._at += len(word)
+        if word in _GREEK:
+            return self._named(word)
         if name in FUNCTIONS or name in _ALIASES:
             return self._function(_ALIASES.get(name, name))
-        if token == r"\pi":
+        if word == r"\pi":
             return Node("constant", name="pi")
-        if token == r"\frac":
+        if word == r"\frac":
             top, bottom = self._group(), self._group()
             return Node("quotient", (top, bottom))
-        if token == r"\binom":
+        if word == r"\binom":
             top, bottom = self._group(), self._group()
             return Node("binomial", (top, bottom))
-        if token == r"\sqrt":
+        if word == r"\sqrt":
             return self._root()
-        if token in (r"\lfloor", r"\lceil"):
-            inner = self._inside(_FENCES[token])
-            return Node("function", (inner,), name="floor" if token == r"\lfloor" else "ceil")
-        if token in _MARKS:
+        if word in (r"\lfloor", r"\lceil"):
+            inner = self._inside(_FENCES[word])
+            return Node("function", (inner,), name="floor" if word == r"\lfloor" else "ceil")
+        if word in _MARKS:
             self._peek()
-            return self._named(f"{token}{{{self._script()}}}")
-        if token == r"\text":
+            return self._named(f"{word}{{{self._script()}}}")
+        if word == r"\text":
             return self._text_word()
-        if token in (r"\sum", r"\prod"):
-            return self._series("summation" if token == r"\sum" else "multiplication")
-        raise UnreadableError(f"no expression knows {token}")
+        if word in (r"\sum", r"\prod"):
+            return self._series("summation" if word == r"\sum" else "multiplication")
+        raise UnreadableError(f"no expression knows {word}")
 
     def _text_word(self) -> Node:
         self._peek()
@@ -457,10 +461,10 @@ class _Reader:
             return (Node("function", (self._inside("|"),), name="abs"),)
         factors = [self._signed_power()]
         while True:
-            token = self._peek()
-            if not self._begins_factor(token, factors[-1]) or self._is_function(token):
+            word = self._peek()
+            if not self._begins_factor(word, factors[-1]) or self._is_function(word):
                 break
-            if token in ("(", "[", "|") and any(factor.kind != "number" for factor in factors):
+            if word in ("(", "[", "|") and any(factor.kind != "number" for factor in factors):
                 break
             factors.append(self._power())
         node = factors[0]
@@ -470,8 +474,8 @@ class _Reader:
             raise UnreadableError("a slash that may belong to a function's argument or not")
         return (node,)
 
-    def _is_function(self, token: str) -> bool:
-        return token[1:] in FUNCTIONS if token.startswith("\\") else token.startswith(_WORDS)
+    def _is_function(self, word: str) -> bool:
+        return word[1:] in FUNCTIONS if word.startswith("\\") else word.startswith(_WORDS)
 
     def _arguments(self, closing: str) -> tuple[Node, ...]:
         self._fences.append(closing)
@@ -485,10 +489,10 @@ class _Reader:
     def _series(self, kind: str) -> Node:
         """``\\sum_{k=1}^{5}k``: parts (first index, last index, body)."""
         lower = upper = ""
-        while (token := self._peek()) in ("_", "^"):
+        while (word := self._peek()) in ("_", "^"):
             self._at += 1
             script = self._script()
-            lower, upper = (script, upper) if token == "_" else (lower, script)
+            lower, upper = (script, upper) if word == "_" else (lower, script)
         name, equals, start = lower.partition("=")
         if not equals or not upper or not re.fullmatch("[A-Za-z]", name):
             raise UnreadableError("a sum or product without finite bounds")

@@ -22,9 +22,11 @@ class UnreadableError(ValueError):
 _DASHES = dict.fromkeys("−–—‐‑‒―﹣－", "-")
 _SYMBOLS = {
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "π": r"\pi ",
-    "∞": r"\infty ", "°": r"^\circ ", "√": "sqrt ", "℃": r"^\circ C", "Ω": r"\Omega ", "Ω": r"\Omega ", "∠": r"\angle ",
-    "△": r"\triangle ", "ℝ": r"\mathbb{R}", "∖": r"\setminus ", "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "≈": r"\approx ",
-    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "∓": r"\mp ", "α": r"\alpha ",
+    "∞": r"\infty ", "°": r"^\circ ", "√": "sqrt ", "℃": r"^\circ C", "\u03a9": r"\Omega ", "\u2126": r"\Omega ",
+    "∠": r"\angle ", "△": r"\triangle ", "ℝ": r"\mathbb{R}", "∖": r"\setminus ", "≤": r"\leq ", "≥": r"\geq ",
+    "≠": r"\neq ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
+    "∅": r"\emptyset ", "±": r"\pm ", "∓": r"\mp ",
+    "α": r"\alpha ",
     "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "φ": r"\phi ", "ω": r"\omega ",
     "：": ":", "，": ", ", "；": ";", "、": ", ", "。": ".", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"',
 }  # fmt: skip
@@ -54,7 +56,9 @@ _RENAMED = (
 )
 _SPACED_THOUSANDS = re.compile(r",\s*\\!\s*(?=[0-9])")
 _SPACED = frozenset(name for name in _RENAMED.values() if name.startswith("\\") and name[-1].isalpha())
-_TYPED_RELATIONS = ((">=", r"\geq "), ("<=", r"\leq "), ("!=", r"\neq "), ("==", "="))
+_TYPED_RELATIONS = ((">=", r"\geq "), ("<=", r"\leq "), ("==", "="))
+_UNEQUAL = re.compile(r"(?<![0-9n)}])!=|<>")
+"""``x!=2``; but ``5!=120`` is a factorial."""
 _WRAPPERS = ("**", "__", "`", '"', "'", "$$", "$")
 _STARS = re.compile(r" ?\*\* ?")
 _LONG_SCRIPT = re.compile(r"([\^_]) ?(-?[0-9]{2,}|-[0-9])")
@@ -99,6 +103,8 @@ def canonical(text: str) -> str:
     text = _typed(text)
     for typed, command in _TYPED_RELATIONS:
         text = text.replace(typed, command)
+    if "!=" in text or "<>" in text:
+        text = _UNEQUAL.sub(r"\\neq ", text)
     text = text.replace("{,}", ",").replace("~", " ")
     if "{" in text or "}" in text or "\\" in text:
         text = _SINGLE.sub(r"\1\2", _groups(text))

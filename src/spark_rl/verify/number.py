@@ -8,7 +8,9 @@ Decisions, where graders disagree:
 - An exact gold (an integer, a fraction) wants the exact value. Only a decimal of six places or more that is the correct
   rounding is accepted for it: ``0.333333`` for 1/3, never ``0.333``.
 - A gold with decimals may itself be a rounding: the answer must round to it at its precision and lie within a relative
-  1e-4. So ``\frac{1}{3}`` is right for ``0.3333``, and ``3.14`` is wrong for ``3.1416``.
+  1e-4. That holds for irrational answers (``\pi`` for ``3.1416``), for decimals with more places if the gold has four
+  (``3.14159``), and for fractions that are best approximations of the gold, at most 1/(2 q^2) from it (1/3 for
+  ``0.3333``, but no long fraction near ``6.625``). ``3.14`` is wrong for ``3.1416``.
 - ``50\%`` is 0.5. It is also right for 50, and 50 for it: a percent sign on one side only counts as a unit.
 - Units are optional. Known units convert (5 km, 5000 m); those that contradict each other (5 cm, 5 m; 5 cm, 5 s) make
   unequal numbers; unknown ones are ignored.
@@ -31,6 +33,8 @@ MAX_EXPONENT = 1000
 RELATIVE_TOLERANCE = Fraction(1, 10_000)
 APPROXIMATE_PLACES = 6
 """Decimal places from which a decimal counts as a rounding of an exact gold."""
+ROUNDED_PLACES = 4
+"""Decimal places from which a gold may be a rounding of a longer decimal."""
 
 _WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]{1,3}(?:[ ][0-9]{3})++(?![0-9])|[0-9]++)"
 _DECIMAL = rf"(?:{_WHOLE}(?:\.[0-9]*+)?|\.[0-9]++)"
@@ -116,9 +120,9 @@ def equal_numbers(gold: Number, answer: Number) -> bool:
     return _close(gold_value, gold_places, answer_value, answer_places)
 
 
-def close_to(gold: Number, value: Fraction) -> bool:
+def close_to(gold: Number, value: Fraction, *, irrational: bool) -> bool:
     """Whether ``value``, exact or known to many digits, is what a gold with decimals approximates."""
-    return _close(gold.value, gold.places, value, 0)
+    return _close(gold.value, gold.places, value, 0, irrational=irrational)
 
 
 def rounding_of(answer: Number, value: Fraction) -> bool:
@@ -129,7 +133,7 @@ def rounding_of(answer: Number, value: Fraction) -> bool:
 def agrees(rounded: Number, value: Fraction) -> bool:
     """Whether ``rounded`` is ``value`` rounded, or cut off, at the decimal places it is written with."""
     scaled, digits = value * 10**rounded.places, rounded.value * 10**rounded.places
-    return 2 * abs(scaled - digits) <= 1 or digits == int(scaled)
+    return bool(2 * abs(scaled - digits) <= 1 or digits == int(scaled))
 
 
 def equal_bases(gold: str, answer: str) -> bool | None:
@@ -142,15 +146,21 @@ def equal_bases(gold: str, answer: str) -> bool | None:
     return digits[0].upper() == digits[1].upper() and len(bases) == 1
 
 
-def _close(gold: Fraction, gold_places: int, answer: Fraction, answer_places: int) -> bool:
+def _close(gold: Fraction, gold_places: int, answer: Fraction, answer_places: int, *, irrational: bool = False) -> bool:
     if gold == answer:
         return True
     if gold.denominator == 1:
         return False
     gap = abs(gold - answer)
-    if gold_places > 0:
-        return 2 * gap * 10**gold_places <= 1 and gap <= RELATIVE_TOLERANCE * max(abs(gold), abs(answer))
-    return answer_places >= APPROXIMATE_PLACES and 2 * gap * 10**answer_places <= 1
+    if gold_places == 0:
+        return answer_places >= APPROXIMATE_PLACES and 2 * gap * 10**answer_places <= 1
+    if 2 * gap * 10**gold_places > 1 or gap > RELATIVE_TOLERANCE * max(abs(gold), abs(answer)):
+        return False
+    if irrational:
+        return True
+    if answer_places > 0:
+        return gold_places >= ROUNDED_PLACES
+    return 2 * answer.denominator**2 * gap <= 1
 
 
 def _without_percent(number: Number) -> tuple[Fraction, int]:

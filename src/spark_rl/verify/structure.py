@@ -66,16 +66,17 @@ _OF_A_NAME = re.compile(
     r"\\(?:sin|cos|tan|cot|sec|csc|arg|det|deg|dim|max|min|gcd|Re|Im|rank|tr)(?:\^2|\^\{2\})?(?![A-Za-z])"
     r"|\\text\{[A-Za-z ]+\}|sin|cos|tan|cot"
 )
-_CALLED = re.compile(rf"(?P<head>{_MARKED}|\\?[A-Za-z]+(?:_(?:[A-Za-z0-9]|\{{[^{{}}]*\}}))?|\\text\{{[^{{}}]*\}}|\([a-z]\\circ [a-z]\))"
-                     r"(?:\^\{-1\}|\^\{\([0-9n]\)\}|'+)?\((?P<inside>.*)\)")  # fmt: skip
-_FUNCTION_LETTERS = frozenset("f g h F G H P E V D R Q p q E Var Cov Pr".split())
+_CALLED = re.compile(rf"(?P<head>{_MARKED}|\\?[A-Za-z]+(?:_(?:[A-Za-z0-9]|\{{[^{{}}]*\}}))?|\\text\{{[^{{}}]*\}}"
+                     r"|\([a-z]\\circ [a-z]\))(?:\^\{-1\}|\^\{\([0-9n]\)\}|'+)?\((?P<inside>.*)\)")  # fmt: skip
+_FUNCTION_LETTERS = frozenset((*"fghFGHPEVDRQpq", "Var", "Cov", "Pr"))
+_OPERAND_NAME = re.compile(rf"{_POINTS}{{2,3}}|\|{_POINTS}{{2}}\||{_MARKED}|m?\\angle ?[A-Z0-9]+")
+"""What a name may be added to and multiplied with: segments, vectors, angles."""
 _SIMPLE_ARGUMENT = re.compile(r"[-0-9A-Za-z., ]*|\\[a-z]+")
 _NAMED_FRACTION = re.compile(r"\\frac\{(?P<top>(?:[^{}]|\{[^{}]*\})*)\}\{(?P<bottom>(?:[^{}]|\{[^{}]*\})*)\}")
 _LINK = re.compile(r"\\(?:leq|geq|neq|in|approx|sim|equiv|to|subset|subseteq|parallel|perp|cong)(?![A-Za-z])|[<>=]")
 _MEMBERSHIP = re.compile(rf"(?:{_SYMBOL.pattern}) ?\\in(?![A-Za-z]) ?(?P<set>(?:(?!\\in(?![A-Za-z])).)+)")
 _BUILDER = re.compile(r"[A-Za-z](?:\\in ?\\mathbb(?:\{R\}|R))?(?:[:|]|\\mid(?![A-Za-z])) ?(.+)")
 _EITHER_SIGN = re.compile(r"\\(pm|mp)(?![A-Za-z]) ?")
-_RELATIONAL = re.compile(r"[<>=]|\\(?:leq|geq|neq|in|approx|sim|equiv|perp|parallel|cong|subseteq|subset)(?![A-Za-z])")
 
 
 def shape(text: str) -> Shape:
@@ -160,7 +161,7 @@ def relation(text: str) -> Relation | None:
     if not cuts:
         return None
     parts, senses = _between(text, cuts), [sense for _, sense in cuts]
-    if not all(parts) or any(is_relational(part) and _outer_links(part) for part in parts):
+    if not all(parts) or any(is_relational(part) for part in parts):
         return Relation(None, tuple(parts), tuple(senses))
     name = None
     while len(parts) > 1 and is_name(parts[0]):
@@ -172,7 +173,7 @@ def relation(text: str) -> Relation | None:
 
 
 def is_name(text: str, depth: int = 3) -> bool:
-    r"""Whether ``text`` only names a quantity: ``x``, ``AB``, ``|z|``, ``f(-1)``, ``P(A|B)``, ``\frac{NO}{BO}``, ``S:S'``.
+    r"""Whether ``text`` only names a quantity: ``x``, ``AB``, ``|z|``, ``f(-1)``, ``P(A|B)``, ``\frac{NO}{BO}``.
 
     A sum or product of variables is no name: ``x+y=5`` is an equation.
     """
@@ -202,8 +203,7 @@ def is_name(text: str, depth: int = 3) -> bool:
     for separator in (r"\cdot", r"\times", "+", "-"):
         parts = split(text, separator)
         if len(parts) > 1:
-            return all(len(part) > 1 and re.fullmatch(rf"{_POINTS}{{2,3}}|\|{_POINTS}{{2}}\||{_MARKED}|m?\\angle ?[A-Z0-9]+", part)
-                       for part in parts)  # fmt: skip
+            return all(_OPERAND_NAME.fullmatch(part) for part in parts)
     return False
 
 
@@ -253,8 +253,11 @@ def _between(text: str, cuts: list[tuple[int, str]]) -> list[str]:
 
 
 def is_relational(text: str) -> bool:
-    """Whether ``text`` states a relation (an equation, an inequality, a membership) and not a value."""
-    return _RELATIONAL.search(text) is not None
+    """Whether ``text`` states a relation (an equation, an inequality, a membership) and not a value.
+
+    ``P(X=2)`` and ``\\sum_{k=1}^{5}k`` do not: their signs are inside brackets.
+    """
+    return bool(_outer_links(text))
 
 
 def _cut(text: str, cuts: list[int], width: int) -> tuple[str, ...]:

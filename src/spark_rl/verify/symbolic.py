@@ -1,11 +1,12 @@
 r"""Whether two expressions, equations or sets of real numbers are equal, decided exactly (Eq. 2).
 
-Only a worker calls this: everything is bounded, but not cheap. No computer algebra is involved. Constants are decided by
-:mod:`spark_rl.verify.value`. With variables, two expressions are compared at points:
+Only a worker calls this: everything is bounded, but not cheap. No computer algebra is involved. Constants are decided
+by :mod:`spark_rl.verify.value`. With variables, two expressions are compared at points:
 
-- Rational points, drawn from a generator seeded by the two texts: of both signs, small and large, and around every number
-  that occurs, so that ``|x-9|`` is told from ``x-9``. At each point the comparison is that of constants, so a rational
-  function is decided by the Schwartz-Zippel lemma: two that differ agree at a point with a chance of about 2^-30.
+- Rational points, drawn from a generator seeded by the two texts: of both signs, small and large, and around every
+  number that occurs, so that ``|x-9|`` is told from ``x-9``. At each point the comparison is that of constants, so a
+  rational function is decided by the Schwartz-Zippel lemma: two that differ agree at a point with a chance of at most
+  their degree times 2^-31, and five points are asked.
 - One point where they differ proves them unequal. Points where one of them has no value or is not real (while neither
   mentions ``i``) are passed over: ``\frac{x^2}{x}`` equals ``x``, and ``\sqrt{x}\sqrt{y}`` equals ``\sqrt{xy}``.
 - Where no number of the kind can be drawn (factorials, ``(-1)^n``), variables called n, m, k are whole numbers.
@@ -43,11 +44,12 @@ from spark_rl.verify.value import (
 ATTEMPTS = 30
 """Points that are tried."""
 WANTED = 5
-"""Points at which both sides have values, for rational functions."""
+"""Points at which both sides have values."""
 WANTED_BRANCHED = 14
-"""The same where absolute values, roots or other functions may branch."""
+"""The same where absolute values, roots, logarithms and the like may branch."""
 APPROXIMATELY = r"\approx"
-_BRANCHING = frozenset(("root", "function", "power", "degrees"))
+_IRRATIONAL = frozenset(("root", "function", "degrees", "applied", "constant"))
+_ANALYTIC = frozenset(["sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "exp"])
 _DISCRETE = frozenset(("factorial", "double factorial", "binomial", "summation", "multiplication"))
 _WHOLE_NAMES = frozenset("nmk")
 _INFINITE = re.compile(r"([+-]?)\\infty")
@@ -139,10 +141,10 @@ def _decimal_against_constant(gold: str, answer: str, first: Node, second: Node)
     try:
         if gold_number is not None and gold_number.places > 0:
             value = _constant(second)
-            return None if value is None else close_to(gold_number, value)
+            return None if value is None else close_to(gold_number, value[0], irrational=value[1])
         if answer_number is not None and answer_number.places >= APPROXIMATE_PLACES:
             value = _constant(first)
-            return None if value is None else rounding_of(answer_number, value) or value == answer_number.value
+            return None if value is None else rounding_of(answer_number, value[0])
     except NoValueError:
         return False
     return None
@@ -155,14 +157,17 @@ def _number(text: str) -> Number | None:
         return None
 
 
-def _constant(node: Node) -> Fraction | None:
-    """A real constant to forty digits."""
+def _constant(node: Node) -> tuple[Fraction, bool] | None:
+    """(a real constant to forty digits, whether it is irrational as far as can be told)."""
 
-    def value() -> Fraction | None:
+    def value() -> tuple[Fraction, bool] | None:
         found = evaluate(node, {})
-        return None if isinstance(found, Matrix) else as_fraction(found)
+        if isinstance(found, Matrix):
+            return None
+        number = as_fraction(found)
+        return None if number is None else (number, found.exact is None)
 
-    result: Fraction | None = precise(value)
+    result: tuple[Fraction, bool] | None = precise(value)
     return result
 
 
@@ -177,7 +182,7 @@ def _approximates(rounded: str, exact: str) -> bool:
         value = _constant(node)
     except NoValueError:
         return False
-    return value is not None and agrees(number, value)
+    return value is not None and agrees(number, value[0])
 
 
 def same_trees(first: Node, second: Node, *, degrees: bool = True) -> bool:
@@ -188,9 +193,8 @@ def same_trees(first: Node, second: Node, *, degrees: bool = True) -> bool:
             return bool(precise(lambda: _equal_at(first, second, {}, degrees=degrees)[0]))
         except NoValueError:
             return False
-    complex_ = uses(first, _CONSTANTS) and _mentions_i(first) or _mentions_i(second)
-    branching = uses(first, _BRANCHING) or uses(second, _BRANCHING) or uses(first, _DISCRETE) or uses(second, _DISCRETE)
-    wanted = WANTED_BRANCHED if branching else WANTED
+    complex_ = _mentions_i(first) or _mentions_i(second)
+    wanted = WANTED_BRANCHED if _branches(first) or _branches(second) else WANTED
     only_whole = _WHOLE_NAMES.issuperset(names)
     discrete = uses(first, _DISCRETE) or uses(second, _DISCRETE)
     for whole in (True,) if discrete else (False, True) if only_whole else (False,):
@@ -200,7 +204,22 @@ def same_trees(first: Node, second: Node, *, degrees: bool = True) -> bool:
     return False
 
 
-_CONSTANTS = frozenset(("constant",))
+def _branches(node: Node) -> bool:
+    """Whether a formula may hold on one side of some number and fail on the other."""
+    if node.kind == "root" or node.kind in _DISCRETE or (node.kind == "function" and node.name not in _ANALYTIC):
+        return True
+    if node.kind == "power" and not (node.parts[1].kind == "number" and node.parts[1].value.denominator == 1):
+        return node.parts[0].kind != "constant" or any(_branches(part) for part in node.parts)
+    return any(_branches(part) for part in node.parts)
+
+
+def _is_rational(node: Node) -> bool:
+    """Whether a tree is a rational function of its variables with rational coefficients."""
+    if node.kind == "power":
+        return node.parts[1].kind == "number" and node.parts[1].value.denominator == 1 and _is_rational(node.parts[0])
+    return (
+        node.kind not in _IRRATIONAL and node.kind not in _DISCRETE and all(_is_rational(part) for part in node.parts)
+    )
 
 
 def _mentions_i(node: Node) -> bool:
@@ -211,9 +230,10 @@ def _sampled(
     first: Node, second: Node, names: Sequence[str], wanted: int, *, degrees: bool, whole: bool, complex_: bool
 ) -> bool:
     rng = random.Random(repr((first, second, whole)))
+    bits = _bits(first, second)
     real = other = 0
     for attempt in range(ATTEMPTS):
-        point = _point(rng, names, _literals(first, second), attempt, whole=whole)
+        point = _point(rng, names, _literals(first, second), attempt, bits=0 if whole else bits)
         try:
             equal, is_real = precise(lambda: _equal_at(first, second, point, degrees=degrees))  # noqa: B023  # called at once
         except NoValueError:
@@ -258,15 +278,21 @@ def _literals(*nodes: Node) -> list[Fraction]:
 
 
 def _point(
-    rng: random.Random, names: Sequence[str], literals: Sequence[Fraction], attempt: int, *, whole: bool
+    rng: random.Random, names: Sequence[str], literals: Sequence[Fraction], attempt: int, *, bits: int
 ) -> dict[str, Value]:
-    return {name: rational(_coordinate(rng, literals, attempt, whole=whole)) for name in names}
+    return {name: rational(_coordinate(rng, literals, attempt, bits=bits)) for name in names}
 
 
-def _coordinate(rng: random.Random, literals: Sequence[Fraction], attempt: int, *, whole: bool) -> Fraction:
-    if whole:
+def _bits(first: Node, second: Node) -> int:
+    """Bits of a coordinate: many where values are exact and cheap, and a polynomial could vanish by chance."""
+    return 31 if _is_rational(first) and _is_rational(second) else 12
+
+
+def _coordinate(rng: random.Random, literals: Sequence[Fraction], attempt: int, *, bits: int) -> Fraction:
+    """A rational number with that many bits after the point; without any, a whole number."""
+    if not bits:
         return Fraction(rng.randint(0, 6 + 3 * attempt))
-    fine = Fraction(rng.randint(1, 2**31), 2**31)
+    fine = Fraction(rng.randint(1, 2**bits), 2**bits)
     if attempt % 6 == 0:
         return 1 + 9 * fine
     if attempt % 6 == 1:
@@ -278,7 +304,7 @@ def _coordinate(rng: random.Random, literals: Sequence[Fraction], attempt: int, 
         return -1 - 9 * fine
     if attempt % 6 == 4 and literals:
         return signed * (rng.choice(literals) + rng.choice((-1, 1)) * fine)
-    return signed * fine * 10 ** rng.randint(0, 4)
+    return signed * fine * rng.choice((1, 10, 100, 1000, 10_000))
 
 
 def _same_regions(gold: str, answer: str) -> bool | None:
@@ -333,10 +359,11 @@ def _proportional(first: Node, second: Node, wanted_sign: int) -> bool:
     if not names:
         return False
     rng = random.Random(repr((first, second)))
+    bits = _bits(first, second)
     previous: dict[str, Value] | None = None
     agreed = 0
     for attempt in range(ATTEMPTS):
-        point = _point(rng, names, _literals(first, second), attempt, whole=False)
+        point = _point(rng, names, _literals(first, second), attempt, bits=bits)
         before = previous
 
         def related() -> bool | None:

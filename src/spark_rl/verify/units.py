@@ -108,13 +108,16 @@ _BESIDE_LETTERS = frozenset(("m", "g", "s", "h", "L"))
 _LOWERED = frozenset(
     ("MM", "CM", "KM", "KG", "Kg", "Km", "Cm", "ML", "Ml", "FT", "Ft", "In", "IN", "LB", "Lb", "OZ", "Oz")
 )
-NOT_UNITS = frozenset(
-    "and or not no than least most more less over under above below to of the pi x times plus minus by is are was were be "
-    "equals equal wrong false incorrect right correct true answer answers maybe perhaps probably guess sure unsure hopefully "
-    "check error approx about around if but because since then when for with without except instead otherwise unless i you we "
-    "it this that these those my so also either neither nor never none nothing only just please ignore mod modulo half third "
-    "squared cubed factorial percent k mil bn mn".split()
-) | frozenset("不 非 错 無 无 没 或 以上 以下 以内 左右 不是 错误 не или нет или больше меньше".split())
+_COMMENTS = """
+and or not no than least most more less over under above below to of the pi x times plus minus by is are was
+were be equals equal wrong false incorrect right correct true answer answers maybe perhaps probably guess sure
+unsure hopefully check error approx about around if but because since then when for with without except
+instead otherwise unless i you we it this that these those my so also either neither nor never none nothing
+only just please ignore mod modulo half third squared cubed factorial percent k mil bn mn
+不 非 错 無 无 没 或 以上 以下 以内 左右 不是 错误 не или нет больше меньше
+"""
+NOT_UNITS = frozenset(_COMMENTS.split())
+"""Words that change a number or comment on it."""
 _OTHERWISE_NOT_UNITS = ("不", "非", "错", "没", "以上", "以下", "以内", "左右")
 _LARGE = frozenset(("M", "B", "k", "T"))
 """Letters that people write for millions, billions and thousands."""

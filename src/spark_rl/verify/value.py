@@ -41,8 +41,11 @@ START_BITS = 192
 
 _mp = mpmath.mp.clone()
 Exact = tuple[Fraction, Fraction]
+"""Real and imaginary part."""
+ZERO: Exact = (Fraction(0), Fraction(0))
+ONE: Exact = (Fraction(1), Fraction(0))
 Mark = tuple[Any, int, bool]
-"""(what it is, factor of the degree, whether it is transcendental)."""
+"""(what it is, factor of the degree, whether it is transcendental). The factor of the latter is not used."""
 
 
 class NoValueError(UnreadableError):
@@ -88,7 +91,7 @@ class Matrix:
 
 
 def precise(compute: Callable[[], Any]) -> Any:
-    """What ``compute`` returns at the first precision that decides. Raises :class:`UnreadableError` beyond the bound."""
+    """What ``compute`` returns at the first precision that decides; :class:`UnreadableError` beyond the bound."""
     bits = START_BITS
     while True:
         _mp.prec = bits
@@ -105,13 +108,13 @@ def rational(real: Fraction | int, imaginary: Fraction | int = 0) -> Value:
     for part in exact:
         if part.numerator.bit_length() + part.denominator.bit_length() > MAX_BITS:
             raise UnreadableError(f"a number of more than {MAX_BITS} bits")
-    return Value(exact, turn=Fraction(0) if exact == (0, 0) else None)
+    return Value(exact, turn=Fraction(0) if exact == ZERO else None)
 
 
 def is_zero(value: Value) -> bool:
     """Whether the value is zero; raises :class:`ImpreciseError` if this precision cannot tell."""
     if value.exact is not None:
-        return value.exact == (0, 0)
+        return value.exact == ZERO
     size = abs(value.mid)
     if size > value.radius:
         return False
@@ -125,9 +128,10 @@ def separation(value: Value) -> int:
     """Bits b so that the value is zero or at least 2^-b in size."""
     degree = math.prod(factor for _, factor, _ in value.marks)
     sizes = value.u + value.l
-    needed = min(value.l + (degree - 1) * value.u, CAP_BITS + 8 * sizes)
     if any(transcendental for *_, transcendental in value.marks):
-        needed = max(needed, RULE_BITS + 2 * sizes)
+        needed = RULE_BITS + 2 * sizes
+    else:
+        needed = min(value.l + (degree - 1) * value.u, CAP_BITS + 8 * sizes)
     return math.ceil(needed) + 4
 
 
@@ -169,8 +173,8 @@ def _ball(value: Value) -> Value:
         mid = _mp.mpc(mid, _mp.mpf(imaginary.numerator) / imaginary.denominator)
     marks: frozenset[Mark] = frozenset((("i", 2, False),)) if imaginary else frozenset()
     common = math.lcm(real.denominator, imaginary.denominator)
-    top = max(abs(real * common), abs(imaginary * common), 1)
-    u = math.log2(int(top)) + (1 if imaginary else 0)
+    top = max(abs(int(real * common)), abs(int(imaginary * common)), 1)
+    u = math.log2(top) + (1 if imaginary else 0)
     return Value(value.exact, mid, _rounding(mid), u, math.log2(common), marks, value.turn)
 
 
@@ -181,9 +185,9 @@ def _rounding(mid: Any) -> Any:
 def _add(first: Value, second: Value) -> Value:
     if first.exact is not None and second.exact is not None:
         return rational(first.exact[0] + second.exact[0], first.exact[1] + second.exact[1])
-    if first.exact == (0, 0):
+    if first.exact == ZERO:
         return second
-    if second.exact == (0, 0):
+    if second.exact == ZERO:
         return first
     a, b = _ball(first), _ball(second)
     turn = first.turn + second.turn if first.turn is not None and second.turn is not None else None
@@ -206,7 +210,7 @@ def multiply(first: Value, second: Value) -> Value:
     if first.exact is not None and second.exact is not None:
         (a, b), (c, d) = first.exact, second.exact
         return rational(a * c - b * d, a * d + b * c)
-    if (0, 0) in (first.exact, second.exact):
+    if ZERO in (first.exact, second.exact):
         return rational(0)
     a_, b_ = _ball(first), _ball(second)
     mid = a_.mid * b_.mid
@@ -236,7 +240,7 @@ def _divide(first: Value, second: Value) -> Value:
         c, d = second.exact
         square = c * c + d * d
         return multiply(first, rational(c / square, -d / square))
-    if first.exact == (0, 0):
+    if first.exact == ZERO:
         return first
     if first.turn is not None and second.turn is not None:
         return rational(first.turn / second.turn)
@@ -267,9 +271,9 @@ def _power(base: Value, exponent: Value, key: Node) -> Value:
             return _whole_power(base, int(power))
         if power.denominator <= 64:
             return _whole_power(_root(power.denominator, base, key), power.numerator)
-    if base.exact == (0, 0):
+    if base.exact == ZERO:
         raise NoValueError("a power of zero")
-    if base.exact == (1, 0):
+    if base.exact == ONE:
         return base
     return _exp(multiply(exponent, _log(base)))
 
@@ -277,7 +281,7 @@ def _power(base: Value, exponent: Value, key: Node) -> Value:
 def _whole_power(base: Value, exponent: int) -> Value:
     if exponent == 0:
         return rational(1)
-    if base.exact in ((0, 0), (1, 0)):
+    if base.exact in (ZERO, ONE):
         if exponent < 0:
             return _divide(rational(1), base)
         return base
@@ -348,8 +352,7 @@ def _whole_root(number: int, degree: int) -> int | None:
 def _transcendental(name: str, mid: Any, radius: Any, *arguments: Value) -> Value:
     """A function's value with the sizes of the rule at the top of this module."""
     balls = [_ball(argument) for argument in arguments]
-    size = abs(mid)
-    u = (float(_mp.log(size, 2)) if size > 1 else 0.0) + 1 + sum(4 * (ball.u + ball.l) for ball in balls)
+    u = max(float(_mp.mag(mid)), 0.0) + 1 + sum(4 * (ball.u + ball.l) for ball in balls)
     if u > MAX_BITS:
         raise UnreadableError(f"a value of more than {MAX_BITS} bits")
     marks: frozenset[Mark] = frozenset().union(*(ball.marks for ball in balls))
@@ -359,7 +362,7 @@ def _transcendental(name: str, mid: Any, radius: Any, *arguments: Value) -> Valu
 
 def _exp(value: Value) -> Value:
     value = _settled(value)
-    if value.exact == (0, 0):
+    if value.exact == ZERO:
         return rational(1)
     ball = _ball(value)
     if abs(ball.mid) > MAX_BITS / 2:
@@ -374,7 +377,7 @@ def _log(value: Value) -> Value:
     value = _settled(value)
     if is_zero(value):
         raise NoValueError("a logarithm of zero")
-    if value.exact == (1, 0):
+    if value.exact == ONE:
         return rational(0)
     ball = _ball(value)
     if 2 * ball.radius > abs(ball.mid):
@@ -600,6 +603,9 @@ def evaluate(node: Node, point: Mapping[str, Value], *, degrees: bool = True) ->
     return _single(node, point, degrees=degrees)
 
 
+_EULER = Node("constant", name="e")
+
+
 def _scalar(value: Value | Matrix) -> Value:
     if isinstance(value, Matrix):
         raise UnreadableError("a matrix where a number is wanted")
@@ -617,6 +623,8 @@ def _combined(node: Node, parts: list[Value]) -> Value:
     if node.kind == "quotient":
         return _divide(parts[0], parts[1])
     if node.kind == "power":
+        if node.parts[0] == _EULER:
+            return _exp(parts[1])
         return _power(parts[0], parts[1], node)
     return _function(node.name, parts, node)
 

@@ -19,8 +19,14 @@ _WRAPPED_LABEL = re.compile(rf"\\text\{{([^{{}}]*)\}} ?{_VALUE}")
 _BARE_LABEL = re.compile(
     rf"((?:{_LETTER}{{2,}}(?: {_LETTER}+)*)[:.]|[A-Z]{{2,3}}(?= ?[0-9])|[^\x00-\x7f]+:?) ?(?=[-+]?[0-9.\\(\[])"
 )
-_CURRENCIES = frozenset("rs inr usd eur gbp rm php hk us sgd cad aud nt r rmb cny krw jpy chf pkr ngn kes zar".split())
-_INTRODUCTIONS = frozenset("answer ans answers about approximately approx exactly is total value result equals".split())
+_CURRENCY_NAMES = """
+rs inr usd eur gbp rm php hk us sgd cad aud nt r rmb cny krw jpy chf pkr ngn kes zar
+"""
+_CURRENCIES = frozenset(_CURRENCY_NAMES.split())
+_INTRODUCTION_WORDS = """
+answer ans answers about approximately approx exactly is total value result equals
+"""
+_INTRODUCTIONS = frozenset(_INTRODUCTION_WORDS.split())
 _LETTERED = re.compile(r"\\text\{\(([A-J])\)[.:]?\} ?(?=.)|\(([A-J])\) ?(?=[-0-9\\.])")
 _NOTHING = frozenset(
     ("no solution", "empty set", "no real solution exist", "no solution exist", "there are no solution")
