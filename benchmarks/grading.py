@@ -172,7 +172,7 @@ def by_rule(verifier: Verifier, items: list[Item]) -> list[Status]:
 
 def by_reference(verifier: Verifier, items: list[Item]) -> list[Status]:
     """The authors' comparison: the first box."""
-    asked = [Asked(Problem(id="", question="", answer=gold)) for _, gold, _, _ in items]
+    asked = [Asked(Problem(id="", question="", answer=str(gold))) for _, gold, _, _ in items]
     return [grade.status for grade in reference(asked, [response for response, *_ in items], verifier)]
 
 

@@ -38,7 +38,8 @@ from spark_rl.config import parse_config
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.embedded import EmbeddedEngine
 from spark_rl.learner.logprobs import make_rows, response_logprobs
-from spark_rl.learner.model import EMBEDDED, load_processor
+from spark_rl.learner.model import load_processor
+from spark_rl.places import EMBEDDED
 from spark_rl.problem import Problem
 
 WAYS = ("learner-naive", "learner-shared", "engine-naive", "engine-shared")

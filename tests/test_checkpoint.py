@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import torch
 from spark_rl.checkpoint import (
     FREE_TO_CHANGE,
     Progress,
+    arithmetic,
     checkpoints,
     flatten,
     load_checkpoint,
     open_run,
     remembered,
+    resume_notes,
     save_checkpoint,
     summarise,
     write_json,
@@ -128,11 +131,12 @@ def test_a_checkpoint_comes_back_exactly(learner: LocalLearner, tmp_path: Path) 
     learner.update(random_groups(2, 4))
     pool = pool_of(11)
     assert (len(pool), pool.dropped) == (8, 3)
-    path = save_checkpoint(tmp_path, learner, pool, Progress(12, 3456, 7.25), keep=2)
+    counters = Progress(12, 3456, 7.25, {"policy": 1, "pairwise": 0}, 40, {"threads": 2, "torch": "2"})
+    path = save_checkpoint(tmp_path, learner, pool, counters, keep=2)
     assert path == tmp_path / "checkpoints" / "step-000012"
     fresh = LocalLearner(load_model(learner.config, path / "model"), learner.config)
     found, progress = load_checkpoint(path, fresh, 8)
-    assert progress == Progress(12, 3456, 7.25)
+    assert progress == counters
     assert (found.take(99), found.dropped) == ([problem(n) for n in range(3, 11)], 3)
     learner.update(random_groups(2, 4, seed=1))
     fresh.update(random_groups(2, 4, seed=1))
@@ -189,7 +193,11 @@ def test_no_checkpoints_in_a_new_run(tmp_path: Path) -> None:
         ("state.json", b"{"),
         ("state.json", b"[]"),
         ("state.json", b'{"step": 1}'),
-        ("state.json", b'{"step": 1, "tokens": 0, "seconds": 0, "pool": [{"id": "p"}], "dropped": 0}'),
+        (
+            "state.json",
+            b'{"step": 1, "tokens": 0, "seconds": 0, "skipped": {}, "steps": 9, "terms": {}, '
+            b'"pool": [{"id": "p"}], "dropped": 0}',
+        ),
     ],
 )
 def test_a_broken_checkpoint_is_said_in_one_line(
@@ -211,6 +219,64 @@ def test_a_checkpoint_without_a_file_is_said_in_one_line(learner: LocalLearner, 
     (path / "state.json").unlink()
     with pytest.raises(ConfigError, match="can't be read"):
         load_checkpoint(path, learner, 8)
+
+
+# --- what a resume says -------------------------------------------------------------------------------------------
+
+
+def notes(learner: LocalLearner, found: Progress, **now: Any) -> list[str]:
+    return list(resume_notes(found, replace(found, **now), learner, learner.config.optimiser.schedule))
+
+
+def test_a_resume_on_the_same_terms_says_nothing(learner: LocalLearner) -> None:
+    terms = arithmetic(learner.config, learner.loaded.device)
+    assert notes(learner, Progress(5, steps=10, terms=terms)) == []
+    assert notes(learner, Progress(5, steps=10, terms=terms), steps=99) == [], "a constant rate stays what it is"
+
+
+def test_what_the_last_bits_depend_on_is_named(learner: LocalLearner) -> None:
+    before = arithmetic(learner.config, learner.loaded.device)
+    assert before["threads"] == torch.get_num_threads()
+    assert before["device"] == "cpu"
+    assert before["torch"] == torch.__version__
+    assert before["learner.micro_tokens"] == learner.config.learner.micro_tokens
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"threads": 7}, "(threads 1 -> 7)"),
+        ({"learner.micro_tokens": 64}, "(learner.micro_tokens 16384 -> 64)"),
+        ({"device": "mps", "torch": "3.0"}, "(device cpu -> mps, torch 2.0 -> 3.0)"),
+        ({"GPU": "H100"}, "(GPU none -> H100)"),
+    ],
+)
+def test_a_resume_on_other_terms_says_that_it_may_diverge(
+    learner: LocalLearner, changes: dict[str, str | int], named: str
+) -> None:
+    terms: dict[str, str | int] = {"device": "cpu", "threads": 1, "learner.micro_tokens": 16384, "torch": "2.0"}
+    (line,) = notes(learner, Progress(5, steps=10, terms=terms), terms=terms | changes)
+    assert line.startswith("this run may diverge from one that was never interrupted")
+    assert line.endswith(named)
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "line"),
+    [
+        ("linear", 20, "the linear schedule of the learning rate now ends at step 20 instead of 10: at step 11 it goes "
+                       "on at 0.55 instead of 0.1"),
+        ("cosine", 40, "the cosine schedule of the learning rate now ends at step 40 instead of 10: at step 11 it goes "
+                       "on at 0.868 instead of 0.1"),
+        ("linear", 10, None),
+        ("constant", 20, None),
+    ],
+)  # fmt: skip
+def test_another_schedule_is_said_with_the_rate_it_was_and_becomes(
+    tiny_models: dict[str, Path], schedule: str, steps: int, line: str | None
+) -> None:
+    learner = learner_of(tiny_models["llama"], optimiser={"lr": 1.0, "schedule": schedule, "final_lr": 0.1})
+    assert notes(learner, Progress(10, steps=10), steps=steps) == ([] if line is None else [line])
 
 
 # --- small files ----------------------------------------------------------------------------------------------------
@@ -240,7 +306,8 @@ def test_what_is_remembered_is_made_once(tmp_path: Path) -> None:
 def test_the_summary_is_json_and_complete(tmp_path: Path) -> None:
     config = tiny_config("m")
     before, after = {"heldout": {"n": 2.0}, "transfer": {"n": 1.0}}, {"heldout": {"n": 3.0}, "transfer": {"n": 4.0}}
-    summary = summarise(config, before, after, Progress(5, 60, 7.5))
+    summary = summarise(config, before, after, Progress(5, 60, 7.5, {"reflection": 2}))
+    assert summary["skipped"] == {"reflection": 2}
     write_json(tmp_path / "summary.json", summary)
     assert (summary["before"], summary["after"]) == ({"n": 2.0}, {"n": 3.0})
     assert summary["transfer"] == {"before": {"n": 1.0}, "after": {"n": 4.0}}

@@ -14,7 +14,7 @@ from spark_rl import Problem, load_config, solve
 from spark_rl.actor import Actor, open_actor
 from spark_rl.config import DataConfig, InferenceConfig
 from spark_rl.data import load_problems
-from spark_rl.inference import Reasoner, Round, Trace
+from spark_rl.inference import Reasoner, Round, Trace, standing
 from spark_rl.recycle import render_judge, render_reflection
 from spark_rl.verify import extract_boxed, read_verdict
 
@@ -42,22 +42,28 @@ def reasoner(actor: Actor, **settings: Any) -> Reasoner:
 
 
 def check_trace(trace: Trace, rounds: int, unread: str) -> None:
-    """What Eq. 9 to 11 allow."""
+    """What Eq. 9 to 11 allow, and that what can't be read replaces nothing that can."""
     assert 1 <= len(trace.rounds) <= rounds + 1
-    *earlier, last = trace.rounds
-    for turn in trace.rounds:
+    readable = [bool((turn.answer or "").strip()) for turn in trace.rounds]
+    stands = 0
+    for place, turn in enumerate(trace.rounds):
         assert turn.answer == extract_boxed(turn.response)
         assert (turn.accepted is None) or turn.judgement is not None
         if turn.judgement is not None:
             assert {None: None, "Yes": True, "No": False}[read_verdict(turn.judgement)] is turn.accepted
-    for turn in earlier:
-        assert turn.judgement is not None
-        assert turn.accepted is False or (turn.accepted is None and unread == "reflect")
-    if len(trace.rounds) == rounds + 1:
-        assert last.judgement is None
-    else:
-        assert last.accepted is True or (last.accepted is None and unread == "accept")
-    assert (trace.answer, trace.response) == (last.answer, last.response)
+        if readable[place] or not readable[stands]:
+            stands = place
+        else:
+            assert turn.judgement is None, "what stands was judged already"
+    final = trace.rounds[stands]
+    for turn in trace.rounds[:stands]:
+        assert turn.judgement is not None or not turn.answer
+        assert turn.accepted is not True
+    if len(trace.rounds) < rounds + 1:
+        assert final is trace.rounds[-1]
+        assert final.accepted is True or (final.accepted is None and unread == "accept")
+    assert trace.final is final
+    assert (trace.answer, trace.response) == (final.answer, final.response)
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 2, 4])
@@ -110,6 +116,38 @@ def test_an_unreadable_verdict_reflects_or_accepts(
         assert len(trace.rounds) == rounds
         assert {turn.accepted for turn in trace.rounds} == {None}
         assert (trace.rounds[-1].judgement is None) == (unread == "reflect")
+
+
+def test_a_model_that_can_not_judge_or_reflect_keeps_its_answers(noise: Actor, puzzles: Sequence[Problem]) -> None:
+    """Every verdict and every reflection of a random model is noise; the answers it is given stay."""
+    first = [Round("\\boxed{5}", "5", tokens=4) for _ in puzzles[:6]]
+    for trace in reasoner(noise, rounds=3, max_new_tokens=8).solve(puzzles[:6], first):
+        assert [turn.answer for turn in trace.rounds] == ["5", None, None, None]
+        assert (trace.answer, trace.response) == ("5", "\\boxed{5}")
+        assert [turn.judgement is None for turn in trace.rounds] == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("kind", "choices", "answers", "which"),
+    [
+        ("math", (), ("4", "5"), 1),
+        ("math", (), ("4", None), 0),
+        ("math", (), ("4", " "), 0),
+        ("math", (), ("4", r"\frac{1}{"), 0),
+        ("math", (), (None, None), 1),
+        ("math", (), (None, "4", None), 1),
+        ("choice", ("1", "2"), ("A", "something else"), 0),
+        ("choice", ("1", "2"), ("A", "2"), 1),
+        ("choice", ("1", "2"), ("A", "Z"), 0),
+        ("choice", (), ("A", "A or B"), 0),
+        ("exact", (), ("+-", ""), 0),
+        ("verdict", (), ("Yes", None), 0),
+    ],
+)
+def test_the_last_answer_that_can_be_read_stands(
+    kind: Any, choices: tuple[str, ...], answers: tuple[str | None, ...], which: int
+) -> None:
+    assert standing(Problem(id="p", question="?", answer="", kind=kind, choices=choices), answers) == which
 
 
 def test_greedy_answers_do_not_depend_on_the_seed(actor: Actor, puzzles: Sequence[Problem]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from spark_rl.config import ChatConfig
 from spark_rl.data.images import open_image
-from spark_rl.measure import batch_metrics, rollout_records
+from spark_rl.measure import batch_metrics, left_out_metrics, rollout_records
 from spark_rl.problem import STATUSES, Completion, Group, Kind, Problem, Rollout, Status, Task, Verdict
 from spark_rl.report.thumbnails import BUDGET, MOST, SIDE, thumbnails
 from vision import draw_image
@@ -24,7 +24,7 @@ def rollout(status: Status, logprobs: tuple[float, ...] = (-1.0,), *, cut: bool 
 
 
 def group(*rollouts: Rollout, task: Task = "policy", kind: Kind = "math", answer: str = "42", id: str = "p") -> Group:  # noqa: A002
-    return Group(Problem(id, "What?", answer, kind, task), rollouts, (1, 2))
+    return Group(Problem(id, "What?", answer, kind=kind, task=task), rollouts, (1, 2))
 
 
 def judge(answer: str, *statuses: Status, task: Task = "pointwise") -> Group:
@@ -70,9 +70,30 @@ def test_golden_balance_of_labels_and_verdicts() -> None:
         ]
     )
     assert metrics["label/yes"] == pytest.approx(1 / 3)
-    assert metrics["verdict/yes"] == pytest.approx(2 / 6)
+    assert metrics["verdict/yes"] == pytest.approx(2 / 4), "of those that can be read"
+    assert metrics["unreadable/yes"] == pytest.approx(2 / 6)
     assert metrics["label/a"] == pytest.approx(1 / 3)
     assert metrics["verdict/a"] == pytest.approx(1 / 6)
+    assert metrics["unreadable/a"] == 0
+
+
+def test_a_judge_that_says_yes_or_nothing_does_not_look_balanced() -> None:
+    metrics = batch_metrics([judge("Yes", "correct", "timeout"), judge("No", "wrong", "no_answer")])
+    assert (metrics["label/yes"], metrics["verdict/yes"], metrics["unreadable/yes"]) == (0.5, 1.0, 0.5)
+
+
+def test_no_readable_verdict_has_no_share() -> None:
+    metrics = batch_metrics([judge("Yes", "timeout", "unparsable", "no_answer")])
+    assert (metrics["label/yes"], metrics["unreadable/yes"]) == (1.0, 1.0)
+    assert "verdict/yes" not in metrics
+
+
+def test_what_a_step_left_out_is_counted_by_task() -> None:
+    tasks: tuple[Task, ...] = ("policy", "reflection", "reflection")
+    assert left_out_metrics([Problem("p", "?", "1", task=task) for task in tasks], 4) == {
+        "skipped": 3, "skipped/policy": 1, "skipped/pointwise": 0, "skipped/pairwise": 0, "skipped/reflection": 2,
+        "dropped": 4,
+    }  # fmt: skip
 
 
 def test_a_choice_problem_answered_a_is_no_verdict() -> None:

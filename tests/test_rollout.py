@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from spark_rl.chat import ChatFormat, Prompt
 from spark_rl.clock import Clock
-from spark_rl.config import ChatConfig, RolloutConfig
+from spark_rl.config import ChatConfig, InferenceConfig, RolloutConfig
 from spark_rl.engine.base import Engine, Sampling
+from spark_rl.inference import Reasoner
 from spark_rl.learner.model import load_model
 from spark_rl.problem import Completion, Problem
+from spark_rl.recycle import load_templates
 from spark_rl.rollout import Sampler, stream_seed
 from spark_rl.verify import Verifier
 from tiny import engine_of, tiny_config
@@ -123,10 +125,72 @@ def test_prompts_that_are_too_long_are_left_out(chat: ChatFormat, verifier: Veri
     assert len(engine.seen[0][0]) == 2
 
 
+def test_what_is_too_long_is_given_back_and_replaced_while_there_is_more(chat: ChatFormat, verifier: Verifier) -> None:
+    limit = len(chat.encode(exact(0, "a" * 10)).token_ids)
+    waiting = [exact(n, "a" * (11 if n in {0, 2, 5} else 5)) for n in range(6)]
+
+    def sampled(count: int | None) -> tuple[list[str], list[str], list[str]]:
+        left = iter(waiting)
+        one = sampler(RecordingEngine("x"), chat, verifier, max_prompt_tokens=limit)
+        groups, too_long = one.sample(left, 0, Clock(), count)
+        return [group.problem.id for group in groups], [p.id for p in too_long], [p.id for p in left]
+
+    assert sampled(2) == (["p-1", "p-3"], ["p-0", "p-2"], ["p-4", "p-5"])
+    assert sampled(3) == (["p-1", "p-3", "p-4"], ["p-0", "p-2"], ["p-5"]), "nothing is taken beyond the last"
+    assert sampled(4) == sampled(None) == (["p-1", "p-3", "p-4"], ["p-0", "p-2", "p-5"], [])
+
+
 def test_nothing_to_ask_gives_no_groups(chat: ChatFormat, verifier: Verifier) -> None:
     one = sampler(RecordingEngine("x"), chat, verifier, max_prompt_tokens=1)
     assert one.groups([], 0, Clock()) == []
     assert one.groups([exact()], 0, Clock()) == []
+
+
+def test_any_of_several_gold_answers_earns_the_reward(chat: ChatFormat, verifier: Verifier) -> None:
+    engine = RecordingEngine(f"\\boxed{{{GOLD}}}", "\\boxed{other}", "\\boxed{4}")
+    (group,) = sampler(engine, chat, verifier, samples=3).groups([exact(alternatives=("more", "other"))], 0, Clock())
+    assert group.rewards == (1.0, 1.0, 0.0)
+
+
+CUT, ENDED = "so \\boxed{4}", "so \\boxed{3}</think> \\boxed{4}"
+
+
+def thinking_chat(tiny_models: dict[str, Path], policy: str, *, special: bool = False) -> ChatFormat:
+    tokenizer = load_model(tiny_config(tiny_models["qwen2"])).tokenizer
+    if special:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    return ChatFormat(tokenizer, ChatConfig(policy=policy))
+
+
+@pytest.mark.parametrize(
+    ("policy", "special", "texts", "statuses"),
+    [
+        ("{question} <think>", False, ("<think>" + CUT, "<think>" + ENDED), ("no_answer", "correct")),
+        ("{question} <THINK>\n\n", False, ("<think>" + CUT, "<think>" + ENDED), ("no_answer", "correct")),
+        ("{question} <think></think>", False, (CUT, ENDED), ("correct", "correct")),
+        ("<think> {question}", False, (CUT, ENDED), ("correct", "correct")),
+        ("{question} <think>", True, (CUT, ENDED), ("correct", "correct")),
+    ],
+    ids=["opened", "in capitals", "closed again", "elsewhere", "tags that decoding drops"],
+)
+def test_a_response_goes_on_with_the_thought_that_its_prompt_opens(
+    tiny_models: dict[str, Path],
+    verifier: Verifier,
+    policy: str,
+    special: bool,
+    texts: tuple[str, ...],
+    statuses: tuple[str, ...],
+) -> None:
+    chat = thinking_chat(tiny_models, policy, special=special)
+    problem = Problem(id="p", question="2+2?", answer="4")
+    (group,) = sampler(RecordingEngine(CUT, ENDED), chat, verifier).groups([problem], 0, Clock())
+    assert tuple(rollout.text for rollout in group.rollouts) == texts
+    assert tuple(rollout.verdict.status for rollout in group.rollouts) == statuses
+    assert all(rollout.completion.token_ids == (7, 2) for rollout in group.rollouts), "what was sampled stays"
+
+    reasoner = Reasoner(RecordingEngine(CUT), chat, load_templates("terse"), InferenceConfig())
+    (said,) = reasoner.answer([problem])
+    assert (said.response, said.answer) == (texts[0], "4" if statuses[0] == "correct" else None)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +211,7 @@ def test_overlong_reward(chat: ChatFormat, verifier: Verifier, finish: str, sett
         {},
         {"task": "pointwise", "prompt": "Is 4 right? Answer Yes or No.", "parent": "p-0"},
         {"choices": (GOLD, "other"), "source": GOLD, "images": ()},
+        {"alternatives": (f"{GOLD} too", f"or {GOLD}")},
     ],
 )
 def test_no_label_reaches_the_engine(chat: ChatFormat, verifier: Verifier, fields: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,10 @@ from spark_rl.actor import open_actor
 from spark_rl.chat import ChatError
 from spark_rl.checkpoint import Progress, checkpoints
 from spark_rl.config import Config, ConfigError
-from spark_rl.data import DataError, load_problems
-from spark_rl.learner.local import LocalLearner
-from spark_rl.learner.model import EMBEDDED
-from spark_rl.problem import TASKS
+from spark_rl.data import DataError
+from spark_rl.learner.local import LocalLearner, mixed, to_samples, whole_groups
+from spark_rl.places import EMBEDDED
+from spark_rl.problem import TASKS, Task
 from spark_rl.recycle import Pool
 from spark_rl.report.watch import Silent
 from spark_rl.rollout import Sampler
@@ -299,6 +301,132 @@ def test_steps_follow_from_episodes_and_the_data(tmp_path: Path) -> None:
     assert len(facts(tmp_path)) == 3  # 14 problems, 6 a step
 
 
+# What is too long to be asked
+
+
+@contextmanager
+def loop_of(config: Config, steps: int = 9) -> Iterator[Loop]:
+    """A loop of the embedded base, without a run directory."""
+    actor = open_actor(config)
+    with Verifier(config.verify) as verifier:
+        sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout)
+        problems, pool = load_all_problems(config)[0], Pool(config.recycle.pool_size)
+        yield Loop(config, problems, sampler, LocalLearner(actor.loaded, config), pool, Progress(steps=steps))
+
+
+def recycled(number: int, task: Task, *, long: bool) -> Problem:
+    prompt = "7*_-4=17 " * (30 if long else 1)
+    return Problem(id=f"p/{task}-{number}", question="?", answer="Yes", kind="verdict", task=task, prompt=prompt)
+
+
+def test_recycled_problems_that_are_too_long_are_counted_by_task_and_replaced(tmp_path: Path) -> None:
+    config = small(tmp_path, "recycle.preset=policy-only", "recycle.ready=4", "rollout.max_prompt_tokens=60")
+    with loop_of(config) as loop:
+        waiting = [recycled(n, "reflection" if n % 3 else "pointwise", long=n in {0, 2, 4}) for n in range(9)]
+        loop.pool.add(waiting)
+        metrics, groups = loop.step()
+        asked = [group.problem for group in groups if group.problem.task != "policy"]
+        assert asked == [waiting[n] for n in (1, 3, 5, 6)], "the next in turn take their places"
+        assert (metrics["recycled/pointwise"], metrics["recycled/reflection"]) == (2, 2)
+        assert {name: value for name, value in metrics.items() if name.startswith("skipped")} == {
+            "skipped": 3, "skipped/policy": 0, "skipped/pointwise": 1, "skipped/pairwise": 0, "skipped/reflection": 2,
+        }  # fmt: skip
+        assert loop.pool.take(99) == waiting[7:], "and no more than that leave the pool"
+
+
+def test_a_pool_that_runs_out_of_short_problems_gives_what_it_has(tmp_path: Path) -> None:
+    config = small(tmp_path, "recycle.preset=policy-only", "recycle.ready=4", "rollout.max_prompt_tokens=60")
+    with loop_of(config) as loop:
+        loop.pool.add(recycled(n, "pairwise", long=n != 1) for n in range(5))
+        metrics, _ = loop.step()
+        assert (metrics["recycled/pairwise"], metrics["skipped/pairwise"], metrics["pool"]) == (1, 4, 0)
+        loop.pool.add(recycled(n, "pairwise", long=True) for n in range(4))
+        metrics, groups = loop.step()
+        assert {group.problem.task for group in groups} == {"policy"}
+        assert metrics["skipped/pairwise"] == 4
+        assert "loss/recycled" not in metrics
+
+
+def test_what_falls_out_of_the_pool_is_counted_by_step(tmp_path: Path) -> None:
+    with loop_of(small(tmp_path, "recycle.pool_size=5", "recycle.ready=5")) as loop:
+        loop.pool.add(recycled(n, "pairwise", long=False) for n in range(5))
+        dropped = [loop.step()[0]["dropped"] for _ in range(2)]
+        assert dropped[0] > 0
+        assert sum(dropped) == loop.pool.dropped
+
+
+def test_too_long_problems_are_counted_over_a_run_and_across_a_resume(tmp_path: Path) -> None:
+    """More than 12 tokens are too long: most recycled prompts, and one of the data in ten."""
+    rows = [{"question": f"{n}*_-4=17" if n % 10 else "1+1+1+1*_-4=1", "answer": "3"} for n in range(10, 40)]
+    shorter = ("recycle.ready=2", "rollout.max_prompt_tokens=12", "rollout.problems=15", "train.save_every=1",
+               f"data.train={write_lines(tmp_path / 'd.jsonl', *rows)}")  # fmt: skip
+    listener = Listener()
+    whole = train(small(tmp_path / "a", "train.steps=4", *shorter), watcher=listener)
+    skipped = {task: sum(record[f"skipped/{task}"] for record in facts(tmp_path / "a")) for task in TASKS}
+    assert whole["skipped"] == skipped
+    assert skipped["policy"] == 2 * 3, "two passes over the data, in which three are too long"
+    assert sum(skipped.values()) > skipped["policy"]
+    counts = ", ".join(f"{count} {task}" for task, count in skipped.items() if count)
+    assert f"problems not asked, because longer than rollout.max_prompt_tokens: {counts}" in listener.heard
+    train(small(tmp_path / "b", "train.steps=2", *shorter))
+    parts = train(small(tmp_path / "b", "train.steps=4", *shorter), resume=True)
+    assert facts(tmp_path / "a") == facts(tmp_path / "b")
+    assert parts["skipped"] == skipped
+    assert same(weights(tmp_path / "a" / "model"), weights(tmp_path / "b" / "model"))
+
+
+# The learning rate over a run
+
+
+def test_the_schedule_ends_with_the_run_when_the_second_period_is_not_always_run(tmp_path: Path) -> None:
+    """With the last rate of ten steps in one place whether recycled problems were ready seldom, often or never."""
+    ends = []
+    for ready in (3, 9, 1000):
+        schedule = ("optimiser.schedule=linear", "optimiser.final_lr=0", "optimiser.lr=1e-6", f"recycle.ready={ready}")
+        with loop_of(small(tmp_path, *schedule), steps=5) as loop:
+            records = [loop.step()[0] for _ in range(5)]
+        rates = [rate for record in records for name, rate in record.items() if name.startswith("lr")]
+        assert rates == sorted(rates, reverse=True)
+        ends.append(records[-1]["lr"])
+    assert ends == [pytest.approx(1e-6 / 5)] * 3
+
+
+def test_more_steps_change_the_schedule_and_the_run_says_so(tmp_path: Path) -> None:
+    schedule = ("optimiser.schedule=linear", "optimiser.final_lr=0.1", "recycle.preset=policy-only")
+    train(small(tmp_path, "train.steps=2", *schedule))
+    listener = Listener()
+    train(small(tmp_path, "train.steps=4", *schedule), resume=True, watcher=listener)
+    assert [record["lr"] for record in facts(tmp_path)] == pytest.approx([1e-4, 5.5e-5, 5.5e-5, 3.25e-5])
+    assert listener.heard[1] == (
+        "the linear schedule of the learning rate now ends at step 4 instead of 2: at step 3 it goes on at 5.5e-05 "
+        "instead of 1e-05"
+    )
+
+
+def test_a_resume_with_other_micro_batches_says_that_it_may_diverge(tmp_path: Path) -> None:
+    train(small(tmp_path))
+    listener = Listener()
+    train(small(tmp_path, "train.steps=3", "learner.micro_tokens=64"), resume=True, watcher=listener)
+    assert listener.heard[1] == (
+        "this run may diverge from one that was never interrupted: rounding depends on what changed "
+        "(learner.micro_tokens 4096 -> 64)"
+    )
+
+
+def test_a_combined_batch_in_minibatches_learns_from_each_task_in_each(tmp_path: Path) -> None:
+    """Kinds that take turns: whoever is told the tasks of a minibatch sees the mixture of the whole batch."""
+    config = small(tmp_path, "train.periods=combined", "learner.minibatches=3", "recycle.ready=6")
+    with loop_of(config) as loop:
+        loop.pool.add(recycled(n, "pairwise", long=False) for n in range(6))
+        metrics, groups = loop.step()
+        assert Counter(group.problem.task for group in groups) == {"policy": 6, "pairwise": 6}
+        assert not any(name.endswith("/recycled") for name in metrics)
+        samples, _ = to_samples(mixed(groups), config)
+        for part in whole_groups(samples, 3):
+            tasks = [mixed(groups)[number].problem.task for number in {samples[i].group for i in part}]
+            assert Counter(tasks) == {"policy": 2, "pairwise": 2}
+
+
 # What may reach training
 
 
@@ -360,6 +488,40 @@ def test_the_split_depends_on_the_seed_alone(tmp_path: Path) -> None:
     assert held(0) == held(0)
     assert held(0) != held(1)
     assert len(set(held(0))) == 10
+
+
+def test_two_splits_share_nothing(tmp_path: Path) -> None:
+    """Not even a question that the data has twice."""
+    data = write_lines(tmp_path / "d.jsonl", *({"question": f"{n % 40}", "answer": "1"} for n in range(60)))
+    config = load_config(None, [f"data.train={data}", "data.heldout=split:15", "data.transfer=split:15"])
+    problems, exams = load_all_problems(config)
+    parts = [{p.question for p in part} for part in (problems, exams["heldout"], exams["transfer"])]
+    assert [len(exams[name]) for name in ("heldout", "transfer")] == [15, 15]
+    assert not parts[0] & parts[1]
+    assert not parts[0] & parts[2]
+    assert not parts[1] & parts[2]
+    assert parts[0] | parts[1] | parts[2] == {str(n) for n in range(40)}
+    alone = load_all_problems(load_config(None, [f"data.train={data}", "data.heldout=split:15"]))[1]
+    assert exams["heldout"] == alone["heldout"], "a second split does not change the first"
+
+
+@pytest.mark.parametrize(("split", "file"), [("heldout", "transfer"), ("transfer", "heldout")])
+def test_a_split_shares_nothing_with_a_file(tmp_path: Path, split: str, file: str) -> None:
+    data = write_lines(tmp_path / "d.jsonl", *({"question": f"{n}", "answer": "1"} for n in range(20)))
+    other = write_lines(tmp_path / "o.jsonl", *({"question": f"{n}", "answer": "1"} for n in range(10)))
+    config = load_config(None, [f"data.train={data}", f"data.{split}=split:9", f"data.{file}={other}"])
+    problems, exams = load_all_problems(config)
+    assert list(exams) == ["heldout", "transfer"]
+    assert not {p.question for p in exams[split]} & {p.question for p in exams[file]}
+    assert len(exams[split]) == 9
+    assert len(problems) == 1
+
+
+def test_splits_that_are_more_than_the_data_are_refused_by_name(tmp_path: Path) -> None:
+    data = write_lines(tmp_path / "d.jsonl", *({"question": f"{n}", "answer": "1"} for n in range(9)))
+    config = load_config(None, [f"data.train={data}", "data.heldout=split:5", "data.transfer=split:4"])
+    with pytest.raises(ConfigError, match=r"^data\.transfer 'split:4': N in split:N must be from 1 to 3"):
+        load_all_problems(config)
 
 
 @pytest.mark.parametrize("size", ["0", "6", "7", "-1", "x", "", "1.5", "²"])
@@ -433,6 +595,9 @@ class Listener(Silent):
     def phase(self, text: str) -> None:
         self.heard.append(text)
 
+    def note(self, text: str) -> None:
+        self.heard.append(text)
+
     def begin(self, total_steps: int, done: int) -> None:
         self.heard.append((total_steps, done))
 
@@ -448,6 +613,7 @@ def test_a_watcher_hears_the_run_in_order(tmp_path: Path) -> None:
     train(small(tmp_path, "data.heldout=procedural:missing", "recycle.preset=policy-only"), watcher=listener)
     assert listener.heard == [
         "loading the data and the model",
+        "drawing pairs of responses to compare",
         "evaluating 8 heldout problems before training",
         (2, 0),
         1,
@@ -458,15 +624,11 @@ def test_a_watcher_hears_the_run_in_order(tmp_path: Path) -> None:
 
 
 def test_the_engine_is_handed_the_weights_after_every_update(tmp_path: Path) -> None:
-    config = small(tmp_path / "run", "recycle.ready=2")
-    actor = open_actor(config)
-    learner = LocalLearner(actor.loaded, config)
-    with Verifier(config.verify) as verifier:
-        sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout)
-        loop = Loop(config, load_problems("procedural:missing", config.data), sampler, learner, Pool(64), Progress())
+    with loop_of(small(tmp_path, "recycle.ready=2")) as loop:
+        assert isinstance(loop.learner, LocalLearner)
         for _ in range(3):
             metrics, _ = loop.step()
             both = "loss/recycled" in metrics
-            assert actor.engine.version == learner.updates
+            assert loop.sampler.engine.version == loop.learner.updates
             assert both
-    assert learner.updates == 6
+        assert loop.learner.updates == 6

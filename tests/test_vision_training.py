@@ -16,7 +16,7 @@ from spark_rl.chat import ChatError
 from spark_rl.checkpoint import checkpoints
 from spark_rl.config import Config, load_config
 from spark_rl.learner.local import LocalLearner
-from spark_rl.learner.model import EMBEDDED
+from spark_rl.places import EMBEDDED
 from spark_rl.problem import Group
 from spark_rl.report.metrics import read_metrics
 from spark_rl.train import Loop, train

@@ -46,7 +46,7 @@ def engine_of(loaded: LoadedModel, eos: Sequence[int] = (EOS,), **options: Any) 
 def learner_of(path: str | Path, **sections: Any) -> LocalLearner:
     config = tiny_config(path, **sections)
     reference = load_model(config) if config.objective.kl > 0 and config.model.lora is None else None
-    return LocalLearner(load_model(config), config, reference, total_updates=10)
+    return LocalLearner(load_model(config), config, reference)
 
 
 def group_of(

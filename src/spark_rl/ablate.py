@@ -15,6 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from spark_rl.config import PRESETS, Config, ConfigError, load_config
+from spark_rl.parts import with_resolved_paths
 from spark_rl.report.ablation import ArmTable, write_ablation_report
 from spark_rl.train import train
 
@@ -32,6 +33,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 MEASURES = {
     "policy_accuracy": "policy",
     "judge_accuracy": "judge",
+    "judge_balanced_accuracy": "judge balanced",
     "judge_f1": "judge F1",
     "pairwise_accuracy": "pairwise",
     "reflection_fix": "fix",
@@ -57,7 +59,10 @@ def ablate(
     Raises:
         ConfigError: a setting is wrong, there is nothing to compare on, or a run in ``folder`` was made with others.
     """
-    plans = {(arm, seed): arm_config(recipe, arm, seed, folder, overrides) for arm in arms for seed in seeds}
+    plans = {
+        (arm, seed): with_resolved_paths(arm_config(recipe, arm, seed, folder, overrides))
+        for arm in arms for seed in seeds
+    }  # fmt: skip
     if any(config.data.heldout is None for config in plans.values()):
         raise ConfigError("without held-out problems there is nothing to compare; set data.heldout")
     results: dict[str, list[Result]] = {arm: [] for arm in arms}

@@ -36,7 +36,7 @@ def open_actor(config: Config, weights: str | Path | None = None) -> Actor:
         ConfigError: the model or the templates can't be loaded.
     """
     set_threads(config.model)
-    templates = load_templates(config.recycle.templates)
+    templates = load_templates(config.recycle.templates, config.verify.thinking)
     loaded = load_model(config, weights)
     chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor, config.data.images)
     generation_config = getattr(loaded.causal_lm, "generation_config", None)

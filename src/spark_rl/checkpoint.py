@@ -1,11 +1,15 @@
 """Run directories and checkpoints: written atomically, resumed exactly.
 
-A run directory holds ``config.json``, ``metrics.jsonl``, ``rollouts.jsonl``, ``before.json``, ``checkpoints/``,
-``model/`` (the final weights), ``summary.json`` and ``report.html``.
+A run directory holds ``config.json``, ``parts.json``, ``metrics.jsonl``, ``rollouts.jsonl``, ``before.json``,
+``checkpoints/``, ``model/`` (the final weights), ``summary.json`` and ``report.html``.
 
 A checkpoint holds the weights in the Hugging Face layout, the optimiser's moments, the recycle pool and the counters.
 Random states and the data position are not in it: every random stream is a function of (seed, step, purpose), so the
 step number is all it takes to draw the same numbers again.
+
+A resumed run goes on bit for bit where the arithmetic is the same: on the same device, with as many threads, the same
+``learner.micro_tokens`` and the same torch. Elsewhere sums round differently, sooner or later a token is sampled
+differently, and the run goes its own way; :func:`resume_notes` says so.
 """
 
 from __future__ import annotations
@@ -13,10 +17,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import platform
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,13 +30,15 @@ import torch
 
 from spark_rl.config import Config, ConfigError, saved_settings
 from spark_rl.learner.base import Learner
+from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part
 from spark_rl.recycle import Pool
 
 FREE_TO_CHANGE = frozenset({
     "run_dir", "train.steps", "train.episodes", "train.save_every", "train.keep", "train.sample_rollouts",
     "learner.micro_tokens", "verify.workers", "model.device", "model.threads",
 })  # fmt: skip
-"""Settings a resumed run may change: how long, how often, where."""
+"""Settings a resumed run may change: how long, how often, where. The last three change how sums are rounded. Those of
+:data:`spark_rl.parts.PARTS` may name the same thing in another place."""
 
 _NAME = re.compile(r"step-(\d{6,})")
 
@@ -46,27 +53,43 @@ class Progress:
     """Tokens generated for training."""
     seconds: float = 0.0
     """Seconds of training, over all sessions of the run."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Problems by task that were not asked, because their prompt is longer than ``rollout.max_prompt_tokens``."""
+    steps: int = 0
+    """Steps of the whole run, as asked for when this was saved: where the learning rate's schedule ends."""
+    terms: dict[str, str | int] = field(default_factory=dict)
+    """What the last bits of a run depend on beside its settings (:func:`arithmetic`)."""
 
 
 def check_run(run_dir: Path, config: Config, resume: bool) -> None:
     """Whether a run may start or go on in ``run_dir``; writes nothing.
 
     Raises:
-        ConfigError: the directory already holds a run and ``resume`` is false, holds none and ``resume`` is true, or
-            was made with other settings.
+        ConfigError: the directory already holds a run and ``resume`` is false, holds none and ``resume`` is true, was
+            made with other settings, or needs a part that is not where it was.
     """
     saved = run_dir / "config.json"
     if not resume:
         if saved.exists():
             raise ConfigError(f"{run_dir} already holds a run; continue it with --resume or choose another --run-dir")
         return
-    before, now = flatten(saved_settings(run_dir)), flatten(config.model_dump(mode="json"))
+    settings, current = saved_settings(run_dir), config.model_dump(mode="json")
+    recorded = _recorded(run_dir)
+    moved = {key for key in PARTS if is_the_same_part(part(settings, key), part(current, key), recorded)}
+    before, now = ({key: value for key, value in flatten(tree).items() if not _is_one_of(key, moved)}
+                   for tree in (settings, current))  # fmt: skip
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and key not in FREE_TO_CHANGE:
             raise ConfigError(
                 f"{run_dir} was made with {key}={before.get(key)!r}, not {now.get(key)!r}; resume it with the "
                 "same settings or start a new run"
+                + (" (what lies there is not what the run was made with)" if _is_one_of(key, PARTS) else "")
             )
+    needs_base = config.model.lora is not None or config.objective.kl > 0 or not checkpoints(run_dir)
+    missing = gone(config, PARTS if needs_base else [key for key in PARTS if key != "model.path"])
+    if missing is not None:
+        key, path = missing
+        raise ConfigError(f"{key} of {run_dir} is not at {path!r} any more; if it moved, say where: {key}=PATH")
 
 
 def open_run(run_dir: Path, config: Config, resume: bool) -> None:
@@ -75,8 +98,22 @@ def open_run(run_dir: Path, config: Config, resume: bool) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_json(run_dir / "config.json", config.model_dump(mode="json"))
+        write_json(run_dir / "parts.json", _recorded(run_dir) | digests(config))
     except OSError as error:
         raise ConfigError(f"cannot write the run directory {run_dir}: {error.strerror}") from None
+
+
+def _recorded(run_dir: Path) -> dict[str, str]:
+    """What ``parts.json`` holds; nothing in runs of versions before it."""
+    try:
+        content = json.loads((run_dir / "parts.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _is_one_of(key: str, parts: Collection[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in parts)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -106,9 +143,7 @@ def save_checkpoint(run_dir: Path, learner: Learner, pool: Pool, progress: Progr
     partial.mkdir(parents=True)
     learner.save_pretrained(partial / "model")
     torch.save(learner.state(), partial / "learner.pt")
-    state = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds,
-             "pool": pool.state(), "dropped": pool.dropped}  # fmt: skip
-    write_json(partial / "state.json", state)
+    write_json(partial / "state.json", {**asdict(progress), "pool": pool.state(), "dropped": pool.dropped})
     for path in (p for p in partial.rglob("*") if p.is_file()):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -135,10 +170,44 @@ def load_checkpoint(path: Path, learner: Learner, pool_size: int) -> tuple[Pool,
         learner.load_state(torch.load(path / "learner.pt", map_location="cpu", weights_only=True))
         state = json.loads((path / "state.json").read_text())
         pool = Pool.from_state(pool_size, state["pool"], state["dropped"])
-        return pool, Progress(state["step"], state["tokens"], state["seconds"])
+        return pool, Progress(**{counter.name: state[counter.name] for counter in fields(Progress)})
     except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         why = " ".join(str(error).split())[:120] or type(error).__name__
         raise ConfigError(f"checkpoint {path} can't be read ({why}); remove it to resume from the one before") from None
+
+
+def arithmetic(config: Config, device: torch.device) -> dict[str, str | int]:
+    """What the last bits of a run depend on beside its settings, by the names a user knows them by."""
+    where: dict[str, str | int] = {"device": str(device.type), "learner.micro_tokens": config.learner.micro_tokens}
+    if device.type == "cuda":
+        where["GPU"] = torch.cuda.get_device_name(device)
+    else:
+        where |= {"threads": torch.get_num_threads(), "machine": platform.machine(),
+                  "instructions": torch.backends.cpu.get_cpu_capability()}  # fmt: skip
+    return where | {name: _version(name) or "unknown" for name in ("torch", "transformers")}
+
+
+def resume_notes(saved: Progress, now: Progress, learner: Learner, schedule: str) -> Iterator[str]:
+    """What someone should know who resumes ``saved`` as ``now``, one line each; nothing if the run goes on as it was.
+
+    Args:
+        saved: the counters as the checkpoint holds them.
+        now: the same with the steps and terms of this session.
+        learner: with its state loaded.
+        schedule: ``optimiser.schedule``.
+    """
+    names = [name for name in saved.terms | now.terms if saved.terms.get(name) != now.terms.get(name)]
+    if names:
+        changes = ", ".join(
+            f"{name} {saved.terms.get(name, 'none')} -> {now.terms.get(name, 'none')}" for name in names
+        )
+        yield f"this run may diverge from one that was never interrupted: rounding depends on what changed ({changes})"
+    if saved.steps != now.steps and schedule != "constant":
+        was, becomes = learner.rate(saved.step, saved.steps), learner.rate(saved.step, now.steps)
+        yield (
+            f"the {schedule} schedule of the learning rate now ends at step {now.steps} instead of {saved.steps}: "
+            f"at step {saved.step + 1} it goes on at {becomes:.3g} instead of {was:.3g}"
+        )
 
 
 def remembered(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -160,6 +229,7 @@ def summarise(config: Config, before: dict[str, Any], after: dict[str, Any], pro
         **({"transfer": transfer} if transfer else {}),
         "seconds": progress.seconds,
         "tokens": progress.tokens,
+        "skipped": progress.skipped,
         "config": config.model_dump(mode="json"),
         "versions": {name: _version(name) for name in ("spark-rl", "torch", "transformers")},
     }

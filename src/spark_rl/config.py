@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from spark_rl.errors import UserError
 from spark_rl.problem import TASKS, Kind, Task
@@ -28,6 +28,25 @@ ANSWER_FORMAT = (
 )
 """The paper's policy prompt (A.2, Fig. 5): the question, then the answer-format suffix."""
 
+
+Thinking = tuple[tuple[str, str], ...]
+"""Pairs of tags, the opening and the closing one, between which a model thinks aloud before it answers."""
+
+THINKING: Thinking = (
+    ("<think>", "</think>"),  # DeepSeek, Qwen, GLM, MiniMax, Nemotron, Olmo, SmolLM and most others
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<thoughts>", "</thoughts>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<reflection>", "</reflection>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),  # Sky-T1, OpenThinker
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
+    ("◁think▷", "◁/think▷"),  # Kimi
+)
+"""The tags of the families in use."""
 
 RECIPE_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parents[2] / "configs")
 """Where recipes lie: inside an installed package, or at the top of a checkout."""
@@ -73,7 +92,8 @@ class ModelConfig(Section):
     lora: LoraConfig | None = None
     """Train low-rank adapters only; null trains all weights."""
     threads: int = Field(0, ge=0)
-    """CPU threads for torch; 0 uses all cores this process may run on."""
+    """CPU threads for torch; 0 uses all cores this process may run on. Two runs of one seed are the same bit for bit
+    with the same number of threads."""
 
 
 class ColumnsConfig(Section):
@@ -81,10 +101,13 @@ class ColumnsConfig(Section):
 
     question: str | None = None
     """Column of the question text."""
+    context: str | None = None
+    """Column of text that stands before the question. Null: ``Body``, ``context``, ``passage``, ``article``, ``story``
+    or ``instruction``, unless ``question`` is named."""
     answer: str | None = None
-    """Column of the gold answer."""
+    """Column of the gold answer. A list in it means several accepted answers, any of which is right."""
     choices: str | None = None
-    """Column of the option texts of multiple-choice questions."""
+    """Column of the options of multiple-choice questions; null also finds columns ``A``, ``B``, ... or ``option_a``."""
     images: str | None = None
     """Column of the image or images."""
     id: str | None = None
@@ -96,6 +119,9 @@ class ImagesConfig(Section):
 
     root: str | None = None
     """Folder that relative image paths start from; null means the folder of the data file."""
+    confined: bool = False
+    """Treat image paths that leave ``root`` as ``broken``: absolute ones, ``..`` and symbolic links too. For data that
+    somebody else wrote."""
     broken: Literal["error", "skip"] = "error"
     """What a missing, truncated, empty or oversized image does: stop with its row named, or skip the row and count."""
     unusual: Literal["convert", "refuse"] = "convert"
@@ -105,12 +131,23 @@ class ImagesConfig(Section):
     """Images that would be larger when decoded are ``broken``: a small file can hold a decompression bomb."""
 
 
+class TrainSource(Section):
+    """One of several sources of training problems."""
+
+    source: str = Field(validation_alias=AliasChoices("source", "path"))
+    """Where its problems come from: whatever ``data.train`` takes."""
+    weight: float | None = Field(None, gt=0)
+    """Its share of the problems that are drawn, relative to the other sources' weights."""
+
+
 class DataConfig(Section):
     """Where problems come from."""
 
-    train: str = "procedural:missing"
-    """A JSON, JSONL, CSV or Parquet file, a directory saved by ``datasets``, a hub data set (``name``, ``name:config``,
-    ``name:config@split``), or ``procedural:FAMILY`` (``missing``, ``operators``)."""
+    train: str | tuple[str | TrainSource, ...] = "procedural:missing"
+    """A JSON, JSONL, CSV, TSV or Parquet file, a directory saved by ``datasets``, a hub data set (``name``,
+    ``name:config``, ``name:config@split``), or ``procedural:FAMILY`` (``missing``, ``operators``). Or a list of them:
+    plain ones are put together, ``{source: a.jsonl, weight: 2}`` draws by weight: of every pass over the data each
+    source has its share, whatever its size."""
     split: str = "train"
     """Split of a hub data set."""
     layout: Literal[
@@ -136,9 +173,35 @@ class DataConfig(Section):
     """Seed of ``sample``, apart from the run's, so that runs with other seeds train on the same problems."""
     heldout: str | None = None
     """Problems never trained on, evaluated before and after: any source that ``train`` takes, or ``split:N`` for N
-    random problems of the training data. Null skips the evaluation."""
+    random problems of the training data, which are in no other set. Null skips the evaluation."""
     transfer: str | None = None
-    """A second set of problems, of a family that is not trained on, evaluated before and after."""
+    """A second set of problems, of a family that is not trained on, evaluated before and after; the same sources."""
+
+    @model_validator(mode="after")
+    def _sources(self) -> Self:
+        """Several sources are different ones, and all or none of them have a weight."""
+        if isinstance(self.train, str):
+            return self
+        names = [entry if isinstance(entry, str) else entry.source for entry in self.train]
+        if not names:
+            raise ValueError("train is an empty list; name at least one source")
+        twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+        if twice is not None:
+            raise ValueError(f"train names {twice!r} twice; give it a weight of 2 instead")
+        weighted = [isinstance(entry, TrainSource) and entry.weight is not None for entry in self.train]
+        if any(weighted) and not all(weighted):
+            raise ValueError(f"train gives {names[weighted.index(False)]!r} no weight and others one; give all or none")
+        return self
+
+    @property
+    def shares(self) -> Mapping[str, float] | None:
+        """Source -> its share of what is drawn, together 1; null where every problem is drawn once a pass."""
+        weights = {
+            entry.source: entry.weight
+            for entry in (() if isinstance(self.train, str) else self.train)
+            if isinstance(entry, TrainSource) and entry.weight is not None
+        }
+        return {source: weight / sum(weights.values()) for source, weight in weights.items()} or None
 
 
 class ChatConfig(Section):
@@ -186,7 +249,8 @@ class RolloutConfig(Section):
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature. There is no top-p or top-k while training: truncation biases the importance ratio."""
     max_prompt_tokens: int = Field(8192, ge=1)
-    """Longer prompts are skipped and counted."""
+    """Longer prompts are skipped and counted by task. Problems of the data come up again in the next pass; for recycled
+    ones the next of the pool take their places."""
     max_new_tokens: int = Field(768, ge=1)
     """Responses are cut here; a cut response without an answer earns nothing and is counted apart."""
     overlong_reward: Literal["keep", "zero"] = "keep"
@@ -208,7 +272,11 @@ class VerifyConfig(Section):
     workers: int = Field(2, ge=1)
     """Processes for answers that need symbolic comparison. They start when the first such answer arrives."""
     timeout: float = Field(5.0, gt=0)
-    """Seconds before a comparison is killed and counted as ``timeout``."""
+    """Seconds of processor time before a comparison is ended and counted as ``timeout``. On the clock it may take ten
+    times as long, and a minute at least: a busy machine makes verdicts late, not different."""
+    thinking: Thinking = THINKING
+    """Pairs of tags, in any case of letters, between which a model thinks: no box in there is an answer, nor one behind
+    a tag that is not closed. Special tokens of the tokenizer are not in the text, and can't be tags."""
     recycle_after: int = Field(2000, ge=1)
     """Comparisons before a worker is replaced by a fresh process."""
 
@@ -289,7 +357,8 @@ class OptimiserConfig(Section):
     warmup: int = Field(0, ge=0)
     """Updates of linear warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Learning rate after the warm-up."""
+    """Learning rate after the warm-up. It follows the steps of the run, however many updates they hold; a resume with
+    more steps stretches it, and says so."""
     final_lr: float = Field(0.1, ge=0, le=1)
     """Where ``linear`` and ``cosine`` end, as a share of the peak."""
 
@@ -298,11 +367,12 @@ class LearnerConfig(Section):
     """The update."""
 
     micro_tokens: int = Field(16384, ge=1)
-    """Padded tokens in one forward-backward. Bounds memory; does not change the result."""
+    """Padded tokens in one forward-backward. Bounds memory; changes the result by rounding only."""
     logit_chunk: int = Field(1024, ge=1)
     """Response positions whose logits exist at the same time."""
     minibatches: int = Field(1, ge=1)
-    """Updates per batch: the batch is cut into this many parts. 1 is fully on-policy."""
+    """Updates per batch: the batch is cut into this many parts of whole groups, each with its mixture of tasks. 1 is
+    fully on-policy."""
     epochs: int = Field(1, ge=1)
     """Passes over each batch."""
 
@@ -336,8 +406,12 @@ class InferenceConfig(Section):
     """Temperature of answers and verdicts; 0 is greedy."""
     reflect_temperature: float = Field(0.0, ge=0)
     """Temperature of reflections. A greedy reflection that failed once fails again, so more rounds want sampling."""
+    repetition_penalty: float = Field(1.0, gt=0)
+    """Above 1, tokens that prompt or response already hold become less likely; 1 does nothing. The authors' evaluation
+    uses 1.05."""
     form: Literal["cot", "answer"] = "cot"
-    """What of the response the judge and the reflection prompt show."""
+    """What of the response the judge and the reflection prompt show. The judge of the authors' evaluation sees the
+    ``answer`` only."""
     judge_unparsed: Literal["reflect", "accept"] = "reflect"
     """What an unreadable verdict does: the paper's rule is that anything but Yes reflects."""
     max_new_tokens: int = Field(2048, ge=1)
@@ -355,7 +429,8 @@ class Config(Section):
     """Everything a run depends on."""
 
     seed: int = Field(0, ge=0)
-    """The one seed: every random stream of the run is derived from it, the step and its purpose."""
+    """The one seed: every random stream of the run is derived from it, the step and its purpose. It fixes a run to the
+    bit on one kind of machine, with one number of threads, one ``learner.micro_tokens`` and one version of torch."""
     run_dir: str | None = None
     """Where the run is written; null makes ``runs/<time>-seed<seed>``."""
     model: ModelConfig = ModelConfig()
@@ -392,6 +467,8 @@ class Config(Section):
             raise ValueError(f"chat.min_pixels ({low}) is larger than chat.max_pixels ({high}); swap or change them")
         if "{question}" not in self.chat.policy:
             raise ValueError("chat.policy must contain {question}, or the model never sees the problem")
+        if any("" in pair or pair[0].lower() == pair[1].lower() for pair in self.verify.thinking):
+            raise ValueError("verify.thinking holds pairs of an opening and another closing tag, none of them empty")
         if any("" in self.chat.stop_of(task) for task in TASKS):
             raise ValueError("chat.stop has an empty string, which would end every response at once; remove it")
         if not all(0 <= beta < 1 for beta in self.optimiser.betas):

@@ -5,23 +5,25 @@ model to reflect with its answer in view (Eq. 11), at most ``rounds`` times. It 
 problems: a round costs two generations however many problems are still open.
 
 Departures: the paper loops until the model says Yes; like the authors' evaluation, the number of rounds is bounded. An
-unreadable verdict is kept apart from a No and reflects or accepts as the configuration says. The temperature of
-reflections is a setting of its own.
+unreadable verdict is kept apart from a No and reflects or accepts as the configuration says. A reflection without a
+readable answer never takes the place of an answer that can be read: it is neither judged nor reflected on, and never
+final. The temperature of reflections is a setting of its own.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from spark_rl.chat import Chat
 from spark_rl.config import InferenceConfig
 from spark_rl.engine.base import Engine, Sampling
-from spark_rl.problem import Completion, Problem
+from spark_rl.problem import Completion, Kind, Problem
 from spark_rl.recycle import Templates, render_judge, render_pairwise, render_reflection
-from spark_rl.rollout import stream_seed
-from spark_rl.verify import extract_boxed, read_verdict
+from spark_rl.rollout import as_read, stream_seed
+from spark_rl.verify import answer_part, extract_boxed, read_verdict
+from spark_rl.verify.grade import grade
 
 logger = logging.getLogger(__name__)
 
@@ -50,20 +52,44 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """All rounds of one problem; the last round's answer is the final one."""
+    """All rounds of one problem, in the order they were made."""
 
     problem: Problem = field(repr=False)
     rounds: tuple[Round, ...]
 
     @property
+    def final(self) -> Round:
+        """The last round whose answer can be read; the last of all where none can."""
+        return self.rounds[standing(self.problem, [turn.answer for turn in self.rounds])]
+
+    @property
     def answer(self) -> str | None:
         """The final boxed answer."""
-        return self.rounds[-1].answer
+        return self.final.answer
 
     @property
     def response(self) -> str:
         """The final response."""
-        return self.rounds[-1].response
+        return self.final.response
+
+
+_ANY_GOLD: Mapping[Kind, str] = {"math": "0", "choice": "A", "exact": "0"}
+"""A gold that every answer of the kind can be held against, to learn whether it can be read."""
+
+
+def is_readable(problem: Problem, answer: str | None) -> bool:
+    """Whether the content of a box is something that the verifier could compare with a gold answer of ``problem``."""
+    if answer is None:
+        return False
+    kind = problem.kind if problem.kind in _ANY_GOLD else "exact"
+    status, _ = grade(rf"\boxed{{{answer}}}", _ANY_GOLD[kind], kind, problem.choices, ())
+    return status not in {"no_answer", "unparsable"}
+
+
+def standing(problem: Problem, answers: Sequence[str | None]) -> int:
+    """Which of the boxed answers to one problem, in the order they were given, stands: the last that can be read."""
+    readable = (i for i in reversed(range(len(answers))) if is_readable(problem, answers[i]))
+    return next(readable, len(answers) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +104,11 @@ class Reasoner:
 
     def answer(self, problems: Sequence[Problem]) -> list[Round]:
         """Eq. 9: one answer a problem."""
-        return [Round(text, extract_boxed(text), tokens=n) for text, n in self._ask(problems, "answer")]
+        return [self.round(text, n) for text, n in self._ask(problems, "answer")]
+
+    def round(self, response: str, tokens: int) -> Round:
+        """A response with the answer that it gives outside of the model's thinking."""
+        return Round(response, extract_boxed(answer_part(response, self.templates.thinking)), tokens=tokens)
 
     def judge(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[tuple[str, bool | None, int]]:
         """Eq. 10: (judgement, whether it accepts, tokens) for each response; ``None`` is an unreadable verdict."""
@@ -92,7 +122,7 @@ class Reasoner:
         ]
         judged = []
         for (text, tokens), (_, labels) in zip(self._ask(asked, "judge"), rendered, strict=True):
-            said = read_verdict(text, labels)
+            said = read_verdict(text, labels, self.templates.thinking)
             judged.append((text, None if said is None else said == labels[0], tokens))
         return judged
 
@@ -107,7 +137,10 @@ class Reasoner:
             )
             for p, (a, b) in zip(problems, pairs, strict=True)
         ]  # fmt: skip
-        return [(text, read_verdict(text, ("A", "B")), tokens) for text, tokens in self._ask(asked, "compare")]
+        return [
+            (text, read_verdict(text, ("A", "B"), self.templates.thinking), tokens)
+            for text, tokens in self._ask(asked, "compare")
+        ]
 
     def reflect(self, problems: Sequence[Problem], responses: Sequence[str], turn: int = 0) -> list[Round]:
         """Eq. 11, lower branch: a new answer with the old one in view."""
@@ -118,28 +151,31 @@ class Reasoner:
             )
             for p, response in zip(problems, responses, strict=True)
         ]  # fmt: skip
-        return [Round(text, extract_boxed(text), tokens=n) for text, n in self._ask(asked, f"reflect-{turn}")]
+        return [self.round(text, n) for text, n in self._ask(asked, f"reflect-{turn}")]
 
     def solve(self, problems: Sequence[Problem], first: Sequence[Round] | None = None) -> list[Trace]:
         """Answer, then judge and reflect for at most ``config.rounds`` rounds. ``first`` gives answers already made."""
         rounds: list[list[Round]] = [[r] for r in (first if first is not None else self.answer(problems))]
+        stands = [0] * len(problems)  # which round of each problem is judged and reflected on
         open_ = list(range(len(problems)))
         for turn in range(self.config.rounds):
-            asked = [problems[i] for i in open_]
-            latest = [rounds[i][-1] for i in open_]
-            judged = self.judge(asked, [r.response for r in latest])
-            rejected = []
-            for i, (judgement, accepted, tokens) in zip(open_, judged, strict=True):
-                last = rounds[i][-1]
-                rounds[i][-1] = replace(last, judgement=judgement, accepted=accepted, tokens=last.tokens + tokens)
-                if accepted is False or (accepted is None and self.config.judge_unparsed == "reflect"):
-                    rejected.append(i)
-            open_ = rejected
+            asked = [i for i in open_ if rounds[i][stands[i]].judgement is None]
+            judged = self.judge([problems[i] for i in asked], [rounds[i][stands[i]].response for i in asked])
+            accepted_now = set()
+            for i, (judgement, accepted, tokens) in zip(asked, judged, strict=True):
+                last = rounds[i][stands[i]]
+                rounds[i][stands[i]] = replace(
+                    last, judgement=judgement, accepted=accepted, tokens=last.tokens + tokens
+                )
+                if accepted or (accepted is None and self.config.judge_unparsed == "accept"):
+                    accepted_now.add(i)
+            open_ = [i for i in open_ if i not in accepted_now]
             if not open_:
                 break
-            reflected = self.reflect([problems[i] for i in open_], [rounds[i][-1].response for i in open_], turn)
+            reflected = self.reflect([problems[i] for i in open_], [rounds[i][stands[i]].response for i in open_], turn)
             for i, new in zip(open_, reflected, strict=True):
                 rounds[i].append(new)
+                stands[i] = standing(problems[i], [one.answer for one in rounds[i]])
         return [Trace(problem, tuple(r)) for problem, r in zip(problems, rounds, strict=True)]
 
     def _ask(self, problems: Sequence[Problem], purpose: str) -> list[tuple[str, int]]:
@@ -148,7 +184,8 @@ class Reasoner:
             return []
         config = self.config
         temperature = config.reflect_temperature if purpose.startswith("reflect") else config.temperature
-        sampling = Sampling(1, temperature, config.max_new_tokens, stream_seed(self.seed, "inference", purpose))
+        seed = stream_seed(self.seed, "inference", purpose)
+        sampling = Sampling(1, temperature, config.max_new_tokens, seed, repetition_penalty=config.repetition_penalty)
         answers = self.complete(problems, sampling)
         warn_of_refusals([completions[0] for completions in answers], purpose)
         return [(completions[0].text, completions[0].tokens) for completions in answers]
@@ -160,7 +197,8 @@ class Reasoner:
         for start in range(0, len(problems), size):
             seed = stream_seed(sampling.seed, start) if start else sampling.seed
             prompts = [self.chat.encode(p) for p in problems[start : start + size]]
-            found += self.engine.generate(prompts, replace(sampling, seed=seed))
+            drawn = self.engine.generate(prompts, replace(sampling, seed=seed))
+            found += as_read(drawn, prompts, self.chat, self.templates.thinking)
         return found
 
 

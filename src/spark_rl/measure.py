@@ -8,7 +8,7 @@ from typing import Any
 
 from spark_rl.chat import policy_prompt
 from spark_rl.config import ChatConfig
-from spark_rl.problem import STATUSES, TASKS, Group
+from spark_rl.problem import STATUSES, TASKS, Group, Problem
 from spark_rl.report.thumbnails import thumbnails
 
 Metrics = dict[str, Any]
@@ -49,8 +49,19 @@ def batch_metrics(groups: Sequence[Group]) -> Metrics:
     }
 
 
+def left_out_metrics(too_long: Sequence[Problem], dropped: int) -> Metrics:
+    """What a step left out: ``skipped`` problems that were too long to ask, by task, and recycled ones that ``dropped``
+    out of the full pool.
+    """
+    tasks = Counter(problem.task for problem in too_long)
+    by_task = {f"skipped/{task}": tasks[task] for task in TASKS}
+    return {"skipped": len(too_long), **by_task, "dropped": dropped}
+
+
 def _balance(groups: Sequence[Group], labels: tuple[str, str]) -> Metrics:
-    """Share of the first label among the judge problems with these labels, and among the verdicts given to them."""
+    """Share of the first label among the judge problems with these labels, and among the readable verdicts on them;
+    and the share of verdicts that can't be read.
+    """
     asked = [group for group in groups if group.problem.kind == "verdict" and group.problem.answer in labels]
     if not asked:
         return {}
@@ -60,10 +71,11 @@ def _balance(groups: Sequence[Group], labels: tuple[str, str]) -> Metrics:
         other = labels[1 - labels.index(truth)]
         for rollout in group.rollouts:
             given[{"correct": truth, "wrong": other}.get(rollout.verdict.status, "unreadable")] += 1
-    name = labels[0].lower()
+    name, readable = labels[0].lower(), given[labels[0]] + given[labels[1]]
     return {
         f"label/{name}": sum(group.problem.answer == labels[0] for group in asked) / len(asked),
-        f"verdict/{name}": given[labels[0]] / given.total(),
+        **({f"verdict/{name}": given[labels[0]] / readable} if readable else {}),
+        f"unreadable/{name}": given["unreadable"] / given.total(),
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from spark_rl import checkpoint
@@ -18,17 +18,19 @@ from spark_rl.checkpoint import Progress
 from spark_rl.clock import Clock
 from spark_rl.config import Config, ConfigError
 from spark_rl.data import load_problems, remove_overlap
-from spark_rl.evals.heldout import HeldOutEvaluation, Scores
-from spark_rl.learner.base import Learner
+from spark_rl.data.mixture import pass_order
+from spark_rl.evals.heldout import HeldOutEvaluation, Pair, Scores, draw_pairs
+from spark_rl.learner.base import Learner, Span
 from spark_rl.learner.local import LocalLearner
-from spark_rl.learner.model import load_model
-from spark_rl.measure import Metrics, batch_metrics, rollout_records
-from spark_rl.problem import Group, Problem
+from spark_rl.learner.model import check_run_lengths, load_model
+from spark_rl.measure import Metrics, batch_metrics, left_out_metrics, rollout_records
+from spark_rl.parts import with_resolved_paths
+from spark_rl.problem import TASKS, Group, Problem
 from spark_rl.recycle import Pool, recycle
 from spark_rl.report.html import write_report
 from spark_rl.report.metrics import MetricsLog
 from spark_rl.report.watch import Silent, Watcher
-from spark_rl.rollout import Sampler, stream_seed
+from spark_rl.rollout import Sampled, Sampler, stream_seed
 from spark_rl.verify import Verifier
 
 
@@ -48,39 +50,48 @@ class Loop:
         config, step, clock = self.config, self.progress.step, Clock()
         combined = config.train.periods == "combined"
 
-        batch = batch_of(self.problems, step, config.rollout.problems, config.seed)
-        groups = self.sampler.groups(batch, stream_seed(config.seed, "policy", step), clock)
-        again = self._sample_recycled(step, clock) if combined else []
-        updates = self._update([*(groups if config.train.policy_update else ()), *again], clock)
+        batch = batch_of(self.problems, step, config.rollout.problems, config.seed, config.data.shares)
+        groups, too_long = self.sampler.sample(batch, stream_seed(config.seed, "policy", step), clock)
+        again, also_too_long = self._sample_recycled(step, clock) if combined else Sampled([], [])
+        trained = [*(groups if config.train.policy_update else ()), *again]
+        updates = self._update(trained, 0.0, 1.0 if combined else 0.5, clock)
         groups, again = _without_pixels(groups), _without_pixels(again)
 
-        rng = random.Random(stream_seed(config.seed, "recycle", step))
-        self.pool.add(clock.timed("recycle", recycle, groups, config.recycle, rng))
+        rng, dropped = random.Random(stream_seed(config.seed, "recycle", step)), self.pool.dropped
+        self.pool.add(clock.timed("recycle", recycle, groups, config.recycle, rng, config.verify.thinking))
         if not combined:
-            again = self._sample_recycled(step, clock)
-            updates |= {f"{name}/recycled": value for name, value in self._update(again, clock).items()}
+            again, also_too_long = self._sample_recycled(step, clock)
+            updates |= {f"{name}/recycled": value for name, value in self._update(again, 0.5, 1.0, clock).items()}
             again = _without_pixels(again)
 
         self.progress.step += 1
         everything = [*groups, *again]
+        left_out = left_out_metrics([*too_long, *also_too_long], self.pool.dropped - dropped)
         metrics = {"step": self.progress.step, **batch_metrics(everything), **updates, **clock.seconds}
-        return metrics | {"pool": len(self.pool), "skipped": len(batch) - len(groups)}, everything
+        return metrics | {"pool": len(self.pool)} | left_out, everything
 
-    def _update(self, groups: Sequence[Group], clock: Clock) -> Metrics:
-        """Train on the groups and hand the new weights to the engine, whatever way it takes them."""
+    def _update(self, groups: Sequence[Group], begin: float, end: float, clock: Clock) -> Metrics:
+        """Train on the groups and hand the new weights to the engine, whatever way it takes them.
+
+        ``begin`` and ``end`` say which part of the step this is, from 0 to 1.
+        """
         if not groups:
             return {}
-        updates = clock.timed("update", self.learner.update, groups)
+        done = self.progress.step
+        span = Span(done + begin, done + end, self.progress.steps)
+        updates = clock.timed("update", self.learner.update, groups, span)
         clock.timed("update", self.sampler.engine.sync, self.learner)
         return updates
 
-    def _sample_recycled(self, step: int, clock: Clock) -> list[Group]:
-        """Groups of the oldest recycled problems, from the current weights, once enough have gathered."""
+    def _sample_recycled(self, step: int, clock: Clock) -> Sampled:
+        """Groups of the oldest recycled problems, from the current weights, once enough have gathered.
+
+        For each that is too long to ask the next one takes its place, as long as there is one.
+        """
         count = self.config.recycle.ready
         if not self.pool.ready(count):
-            return []
-        seed = stream_seed(self.config.seed, "recycled", step)
-        return self.sampler.groups(self.pool.take(count), seed, clock)
+            return Sampled([], [])
+        return self.sampler.sample(self.pool.oldest(), stream_seed(self.config.seed, "recycled", step), clock, count)
 
 
 def _without_pixels(groups: Sequence[Group]) -> list[Group]:
@@ -106,33 +117,40 @@ def train(
         DataError: the data can't be used.
     """
     assert config.run_dir is not None, "whoever starts a run says where it is written"
-    run_dir, watcher = Path(config.run_dir), watcher or Silent()
+    run_dir, watcher, config = Path(config.run_dir), watcher or Silent(), with_resolved_paths(config)
     checkpoint.check_run(run_dir, config, resume)
     watcher.phase("loading the data and the model")
-    problems, exams = load_all_problems(config)
     saved = checkpoint.checkpoints(run_dir)[-1:] if resume else []
-    actor = open_actor(config, saved[0] / "model" if saved else None)
+    weights = saved[0] / "model" if saved else None
+    check_run_lengths(config, weights)
+    problems, exams = load_all_problems(config)
+    actor = open_actor(config, weights)
     steps = config.train.steps or -(-config.train.episodes * len(problems) // config.rollout.problems)
     needs_reference = config.objective.kl > 0 and config.model.lora is None
     reference = load_model(config) if needs_reference else None
-    learner = LocalLearner(actor.loaded, config, reference, steps * updates_a_step(config))
-    pool, progress = Pool(config.recycle.pool_size), Progress()
+    learner = LocalLearner(actor.loaded, config, reference)
+    pool, found = Pool(config.recycle.pool_size), Progress()
     if saved:
-        pool, progress = checkpoint.load_checkpoint(saved[0], learner, config.recycle.pool_size)
-    if progress.step > steps:
-        raise ConfigError(f"{run_dir} has done {progress.step} steps already, more than the {steps} asked for")
+        pool, found = checkpoint.load_checkpoint(saved[0], learner, config.recycle.pool_size)
+    if found.step > steps:
+        raise ConfigError(f"{run_dir} has done {found.step} steps already, more than the {steps} asked for")
+    progress = replace(found, steps=steps, terms=checkpoint.arithmetic(config, actor.loaded.device))
+    if saved:
+        for line in checkpoint.resume_notes(found, progress, learner, config.optimiser.schedule):
+            watcher.note(line)
     check_prompts(problems, actor, config)
 
     checkpoint.open_run(run_dir, config, resume)  # not before data and model are known to load
     with Verifier(config.verify) as verifier:
         sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout)
         loop = Loop(config, problems, sampler, learner, pool, progress)
+        pairs = checkpoint.remembered(run_dir / "pairs.json", lambda: draw_all_pairs(actor, verifier, exams, watcher))
         before = checkpoint.remembered(
-            run_dir / "before.json", lambda: examine(actor, verifier, exams, "before training", watcher)
+            run_dir / "before.json", lambda: examine(actor, verifier, exams, pairs, "before training", watcher)
         )
         run_steps(loop, steps, run_dir, watcher)
         learner.save_pretrained(run_dir / "model")
-        after = examine(actor, verifier, exams, "after training", watcher)
+        after = examine(actor, verifier, exams, pairs, "after training", watcher)
     summary = checkpoint.summarise(config, before, after, progress)
     checkpoint.write_json(run_dir / "summary.json", summary)
     write_report(run_dir)
@@ -149,7 +167,7 @@ def check_prompts(problems: Sequence[Problem], actor: Actor, config: Config) -> 
     sighted = next((problem for problem in problems if problem.images), None)
     if sighted is not None:
         actor.chat.encode(sighted)
-    batch = batch_of(problems, 0, config.rollout.problems, config.seed)
+    batch = batch_of(problems, 0, config.rollout.problems, config.seed, config.data.shares)
     limit, lengths = config.rollout.max_prompt_tokens, []
     for problem in batch:
         lengths.append(len(actor.chat.encode(problem).token_ids))
@@ -174,6 +192,8 @@ def run_steps(loop: Loop, steps: int, run_dir: Path, watcher: Watcher) -> None:
             seconds = time.perf_counter() - started
             progress.tokens += metrics["tokens"]
             progress.seconds += seconds
+            for task in TASKS:
+                progress.skipped[task] = progress.skipped.get(task, 0) + metrics[f"skipped/{task}"]
             metrics |= {"seconds": seconds, "tokens_per_second": metrics["tokens"] / seconds}
             log.append(metrics)
             for record in rollout_records(groups, progress.step, settings.sample_rollouts, loop.config.chat):
@@ -182,37 +202,56 @@ def run_steps(loop: Loop, steps: int, run_dir: Path, watcher: Watcher) -> None:
             if progress.step % settings.save_every == 0 or progress.step == steps:
                 checkpoint.save_checkpoint(run_dir, loop.learner, loop.pool, progress, settings.keep)
         watcher.end()
+    if any(progress.skipped.values()):
+        counts = ", ".join(f"{count:,} {task}" for task, count in progress.skipped.items() if count)
+        watcher.note(f"problems not asked, because longer than rollout.max_prompt_tokens: {counts}")
 
 
 def load_all_problems(config: Config) -> tuple[tuple[Problem, ...], dict[str, tuple[Problem, ...]]]:
-    """Training problems, and the held-out and transfer problems by name, none of which is trained on."""
+    """Training problems, and the held-out and transfer problems by name, none of which is trained on.
+
+    What is split off the training data is in no other exam: files are read first, then each split is drawn from what is
+    left of the data.
+    """
     problems = load_problems(config.data.train, config.data, "train")
+    sources = {"heldout": config.data.heldout, "transfer": config.data.transfer}
+    splits = {name: source for name, source in sources.items() if source is not None and source.startswith("split:")}
     exams: dict[str, tuple[Problem, ...]] = {}
     for name in ("heldout", "transfer"):
-        source: str | None = getattr(config.data, name)
-        if source is None:
-            continue
-        if source.startswith("split:"):
-            count = _split_size(source, len(problems))
-            exams[name] = tuple(random.Random(f"split:{config.seed}").sample(problems, count))
-        else:
+        if (source := sources[name]) is not None and name not in splits:
             exams[name] = load_problems(source, config.data, name)
-    problems, _ = remove_overlap(problems, [p for exam in exams.values() for p in exam])
-    return problems, {name: exam[: config.evaluation.problems] for name, exam in exams.items()}
+    problems, _ = remove_overlap(problems, [problem for exam in exams.values() for problem in exam])
+    for name, source in splits.items():
+        count = _split_size(name, source, len(problems))
+        exams[name] = tuple(random.Random(f"split:{config.seed}").sample(problems, count))
+        problems, _ = remove_overlap(problems, exams[name])
+    return problems, {name: exams[name][: config.evaluation.problems] for name in sources if name in exams}
 
 
-def _split_size(source: str, available: int) -> int:
+def _split_size(name: str, source: str, available: int) -> int:
     """N of ``split:N``. Raises :class:`ConfigError` if it is not a number that leaves something to train on."""
     text = source.removeprefix("split:")
     if not text.isdecimal() or not 0 < int(text) < available:
-        raise ConfigError(f"data.heldout {source!r}: N in split:N must be from 1 to {available - 1}, what the data has")
+        raise ConfigError(f"data.{name} {source!r}: N in split:N must be from 1 to {available - 1}, what the data has")
     return int(text)
+
+
+def draw_all_pairs(
+    actor: Actor, verifier: Verifier, exams: Mapping[str, Sequence[Problem]], watcher: Watcher
+) -> dict[str, list[dict[str, str]]]:
+    """The pairs of responses that the model compares before and after training, by exam, as JSON values."""
+    if exams:
+        watcher.phase("drawing pairs of responses to compare")
+    return {
+        name: [asdict(pair) for pair in draw_pairs(actor.reasoner(), verifier, exam)] for name, exam in exams.items()
+    }
 
 
 def examine(
     actor: Actor,
     verifier: Verifier,
     exams: Mapping[str, Sequence[Problem]],
+    pairs: Mapping[str, Sequence[Mapping[str, str]]],
     when: str,
     watcher: Watcher,
 ) -> dict[str, Scores]:
@@ -220,23 +259,20 @@ def examine(
     scores = {}
     for name, problems in exams.items():
         watcher.phase(f"evaluating {len(problems)} {name} problems {when}")
-        scores[name] = HeldOutEvaluation(actor.reasoner(), verifier, problems).run()
+        compared = [Pair(**pair) for pair in pairs[name]]
+        scores[name] = HeldOutEvaluation(actor.reasoner(), verifier, problems, compared).run()
     return scores
 
 
-def updates_a_step(config: Config) -> int:
-    """Optimiser steps in one step of the loop: where the learning-rate schedule ends is ``steps`` times this."""
-    recycling = config.recycle.pointwise or config.recycle.pairwise or config.recycle.reflection
-    both = recycling and config.train.policy_update and config.train.periods == "two"
-    return (2 if both else 1) * config.learner.minibatches * config.learner.epochs
-
-
-def batch_of(problems: Sequence[Problem], step: int, size: int, seed: int) -> list[Problem]:
-    """The batch of a step: the data in a new random order each pass, a function of the step alone."""
+def batch_of(
+    problems: Sequence[Problem], step: int, size: int, seed: int, shares: Mapping[str, float] | None = None
+) -> list[Problem]:
+    """The batch of a step: the data in a new random order each pass, a function of the step alone. ``shares`` are those
+    of several sources in a pass, see :mod:`spark_rl.data.mixture`."""
     batch: list[Problem] = []
     for position in range(step * size, (step + 1) * size):
-        epoch, place = divmod(position, len(problems))
+        number, place = divmod(position, len(problems))
         if not batch or place == 0:
-            order = random.Random(stream_seed(seed, "order", epoch)).sample(range(len(problems)), len(problems))
+            order = pass_order(problems, number, seed, shares)
         batch.append(problems[order[place]])
     return batch

@@ -50,6 +50,24 @@ def test_several_queries_go_to_the_stock_attention() -> None:
     assert torch.equal(found, stock)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [{"position_bias": torch.linspace(-3, 3, LENGTH).expand(ROWS, HEADS, 1, LENGTH)}, {"s_aux": torch.ones(HEADS)}],
+)
+@torch.no_grad()
+def test_options_that_change_the_scores_go_to_the_stock_attention(option: dict[str, torch.Tensor]) -> None:
+    query, key, value = tensors(1)
+    found, _ = decode_attention(Layer(), query, key, value, None, **option)
+    stock, _ = AttentionInterface()["sdpa"](Layer(), query, key, value, None, **option)
+    assert torch.equal(found, stock)
+
+
+@torch.no_grad()
+def test_capped_scores_are_not_left_uncapped() -> None:
+    with pytest.raises(ValueError, match="softcap"):
+        decode_attention(Layer(), *tensors(1), None, softcap=2.0)
+
+
 def test_gradients_flow_as_through_the_stock_attention() -> None:
     query, key, value = tensors(1)
     leaves = [t.clone().requires_grad_() for t in (query, key, value, query, key, value)]

@@ -77,3 +77,14 @@ def test_growing_happens_only_when_the_room_is_used_up() -> None:
     cache.update(*states(2, 1, generator), 0)
     assert cache.layers[0].keys.data_ptr() != memory
     assert cache.layers[0].keys.shape[2] == 10  # twice the 5 that were full
+
+
+def test_layers_that_keep_nothing_stay_empty() -> None:
+    """A layer that borrows another's keys and values never writes its own."""
+    cache = RolloutCache(2)
+    generator = torch.Generator().manual_seed(0)
+    cache.update(*states(3, 2, generator), 0)
+    cache.fork(2, 1)
+    assert cache.retire(torch.tensor([True, False, False, True, False, True])).tolist() == [0, 3, 5]
+    assert cache.update(*states(3, 1, generator), 0)[0].shape == (3, HEADS, 3, WIDTH)
+    assert not cache.layers[1].is_initialized

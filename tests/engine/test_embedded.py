@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from spark_rl.chat import Prompt
-from spark_rl.config import ConfigError
 from spark_rl.embedded.build import build_tokenizer
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.embedded import sample
 from spark_rl.learner.local import LocalLearner
 from spark_rl.learner.model import LoadedModel, load_model
 from spark_rl.problem import Completion
-from tiny import EOS, engine_of, learner_of, prompt_of, prompts, random_groups, tiny_config
+from tiny import EOS, VOCABULARY, engine_of, learner_of, prompt_of, prompts, random_groups, tiny_config
+from windowed import WINDOWED, make_windowed
 
 GREEDY = Sampling(temperature=0.0, max_new_tokens=24)
 
@@ -257,31 +258,30 @@ def test_sync_counts_and_close_leaves_the_weights(loaded: LoadedModel) -> None:
 
 
 def other_model(kind: str, folder: Path, **settings: Any) -> Path:
-    """A tiny random model of a family that conftest does not have."""
+    """A tiny random model of a family that conftest does not have; a setting of ``None`` is left out."""
     tokenizer = build_tokenizer()
     torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512, "initializer_range": 0.3,
+    }  # fmt: skip
+    sizes = {name: size for name, size in {**sizes, **settings}.items() if size is not None}
     config = AutoConfig.for_model(
-        kind, vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=512, bos_token_id=1,
-        eos_token_id=2, pad_token_id=0, initializer_range=0.3, **settings,
-    )  # fmt: skip
+        kind, vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, pad_token_id=0, **sizes
+    )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-@pytest.mark.parametrize(
-    ("kind", "settings"),
-    [
-        ("mistral", {"sliding_window": 8}),
-        ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
-        ("gemma2", {"sliding_window": 8}),
-    ],
-)
-def test_sliding_windows_are_refused(tmp_path: Path, kind: str, settings: dict[str, Any]) -> None:
-    loaded = load_model(tiny_config(other_model(kind, tmp_path, **settings), model={"attention": "eager"}))
-    with pytest.raises(ConfigError, match=r"full attention only, and \w+ForCausalLM has sliding_attention layers"):
-        engine_of(loaded)
+LATENT = {
+    "head_dim": None, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4,
+    "v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1,
+    "topk_group": 1, "first_k_dense_replace": 1, "num_key_value_heads": 4,
+}  # fmt: skip
+LOCAL = {
+    "attention_types": [[["global", "local"], 1]], "window_size": 5, "num_heads": 4, "num_attention_heads": None,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -290,6 +290,10 @@ def test_sliding_windows_are_refused(tmp_path: Path, kind: str, settings: dict[s
         ("mistral", {"sliding_window": None}),
         ("granite", {"logits_scaling": 3.0, "attention_multiplier": 0.2, "embedding_multiplier": 2.0}),
         ("cohere", {"logit_scale": 0.3}),
+        ("gptj", {"rotary_dim": 4, "head_dim": None}),
+        ("gpt_neo", LOCAL),
+        ("falcon", {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2, "head_dim": None}),
+        ("deepseek_v3", LATENT),
     ],
 )
 def test_other_families_agree_with_transformers_and_the_learner(
@@ -300,6 +304,83 @@ def test_other_families_agree_with_transformers_and_the_learner(
     found = engine.generate(asked, GREEDY)
     assert tokens_of(found) == [[row] for row in transformers_greedy(tmp_path, asked, [EOS], 24)]
     assert parity_gap(learner, asked, found) < 1e-4
+
+
+# --- windows --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=WINDOWED)
+def windowed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each family with a window in turn."""
+    return make_windowed(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def long_prompts() -> list[Prompt]:
+    """Prompts within the window and beyond it."""
+    rng = random.Random(2)
+    return [prompt_of(*(rng.randrange(3, VOCABULARY) for _ in range(length))) for length in (5, 30, 8, 17, 9, 1)]
+
+
+@torch.no_grad()
+def stock_gap(
+    loaded: LoadedModel,
+    asked: Sequence[Prompt],
+    answers: Sequence[Sequence[Completion]],
+    temperature: float,
+    **changed: Any,
+) -> float:
+    """Largest difference from what transformers' own model with the same weights says of each sequence alone."""
+    config = AutoConfig.from_pretrained(loaded.causal_lm.name_or_path, **changed)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.load_state_dict(loaded.causal_lm.state_dict())
+    gaps = []
+    for prompt, completions in zip(asked, answers, strict=True):
+        for completion in completions:
+            tokens = torch.tensor([[*prompt.token_ids, *completion.token_ids]])
+            logp_TV = (model(tokens, use_cache=False).logits[0].float() / temperature).log_softmax(-1)
+            logp_T = logp_TV[len(prompt.token_ids) - 1 : -1].gather(-1, torch.tensor(completion.token_ids)[:, None])
+            gaps.append(float((logp_T.squeeze(-1) - torch.tensor(completion.logprobs)).abs().max()))
+    return max(gaps)
+
+
+def test_greedy_tokens_behind_windows_are_those_of_transformers(windowed: Path) -> None:
+    asked = long_prompts()
+    found = engine_of(load_model(tiny_config(windowed))).generate(asked, Sampling(temperature=0.0, max_new_tokens=40))
+    assert tokens_of(found) == [[row] for row in transformers_greedy(windowed, asked, [EOS], 40)]
+
+
+@pytest.mark.parametrize(("attention", "temperature"), [("sdpa", 1.0), ("eager", 0.7)])
+def test_engine_learner_and_transformers_agree_beyond_the_window(
+    windowed: Path, attention: str, temperature: float
+) -> None:
+    learner = learner_of(
+        windowed, model={"attention": attention}, rollout={"temperature": temperature}, optimiser={"lr": 0.05}
+    )
+    engine = engine_of(learner.loaded, [EOS, *range(11, 16)])
+    asked, sampling = long_prompts(), Sampling(n=3, temperature=temperature, max_new_tokens=32, seed=5)
+    before = engine.generate(asked, sampling)
+    assert len({len(c.token_ids) for completions in before for c in completions}) > 3, "rows should leave early"
+    assert parity_gap(learner, asked, before) < 1e-4
+    assert stock_gap(learner.loaded, asked, before, temperature) < 1e-4
+    assert stock_gap(learner.loaded, asked, before, temperature, sliding_window=99) > 1e-2, "windows should matter"
+    learner.update(random_groups(3, 4))
+    assert parity_gap(learner, asked, before) > 1e-2, "the update should have changed the log-probabilities"
+    after = engine.generate(asked, sampling)
+    assert parity_gap(learner, asked, after) < 1e-4
+    assert stock_gap(learner.loaded, asked, after, temperature) < 1e-4
+
+
+def test_layers_that_borrow_keys_and_values(tmp_path: Path) -> None:
+    """Gemma 3n's last layers keep nothing of their own."""
+    kinds = ["sliding_attention", "full_attention"] * 3
+    path = make_windowed(
+        "gemma3n_text", tmp_path, num_hidden_layers=6, layer_types=kinds, num_kv_shared_layers=2,
+        activation_sparsity_pattern=[0.0] * 6,
+    )  # fmt: skip
+    learner, asked = learner_of(path), long_prompts()
+    found = engine_of(learner.loaded, [EOS, *range(11, 16)]).generate(asked, Sampling(n=3, max_new_tokens=24, seed=5))
+    assert parity_gap(learner, asked, found) < 1e-4
+    assert stock_gap(learner.loaded, asked, found, 1.0) < 1e-4
 
 
 # --- sample ---------------------------------------------------------------------------------------------------------
@@ -334,3 +415,24 @@ def test_temperature_zero_takes_the_largest_and_needs_no_randomness() -> None:
     assert tokens.tolist() == [1, 0]
     assert torch.allclose(logprobs, logits.log_softmax(-1)[[0, 1], [1, 0]])
     assert torch.equal(generator.get_state(), state)
+
+
+@pytest.mark.parametrize("penalty", [1.05, 1.5, 0.8])
+def test_the_repetition_penalty_is_that_of_transformers(
+    loaded: LoadedModel, tiny_models: dict[str, Path], penalty: float
+) -> None:
+    """Prompts of one length: transformers counts padding as held."""
+    asked = [prompt for prompt in prompts(40) if len(prompt.token_ids) == 11]
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["qwen3"]).eval()
+    ids = torch.tensor([prompt.token_ids for prompt in asked])
+    with torch.no_grad():
+        found = model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24, repetition_penalty=penalty,
+            eos_token_id=[VOCABULARY - 1], pad_token_id=0,
+        )  # fmt: skip
+    sampling = Sampling(temperature=0.0, max_new_tokens=24, repetition_penalty=penalty)
+    ours = engine_of(loaded, [VOCABULARY - 1]).generate(asked, sampling)
+    plain = engine_of(loaded, [VOCABULARY - 1]).generate(asked, GREEDY)
+    for row, (completion,) in zip(found[:, ids.shape[1] :].tolist(), ours, strict=True):
+        assert tuple(row[: len(completion.token_ids)]) == completion.token_ids
+    assert tokens_of(ours) != tokens_of(plain)

@@ -26,7 +26,7 @@ from spark_rl.engine.vllm import (
     source_of,
 )
 from spark_rl.errors import UserError
-from spark_rl.learner.model import EMBEDDED
+from spark_rl.places import EMBEDDED
 from spark_rl.problem import Completion, Problem
 from tiny import tiny_config
 from vision import VLM_FAMILIES, draw_image, make_vlm
@@ -146,7 +146,7 @@ def test_sampling_is_said_in_vllms_words(model_path: str) -> None:
     facts = facts_of(tiny_config(model_path))
     assert sampling_arguments(Sampling(3, 0.7, 11, 5, ("\n\n",)), facts) == {
         "n": 3, "temperature": 0.7, "max_tokens": 11, "seed": 5, "logprobs": 0, "stop": ["\n\n"],
-        "stop_token_ids": list(facts.ends),
+        "stop_token_ids": list(facts.ends), "repetition_penalty": 1.0,
     }  # fmt: skip
 
 

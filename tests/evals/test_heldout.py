@@ -15,7 +15,7 @@ from spark_rl.actor import Actor, open_actor
 from spark_rl.config import DataConfig, InferenceConfig
 from spark_rl.data import load_problems
 from spark_rl.engine.base import Sampling
-from spark_rl.evals.heldout import PAIR_SAMPLES, HeldOutEvaluation, Scores
+from spark_rl.evals.heldout import PAIR_SAMPLES, HeldOutEvaluation, Pair, Scores, draw_pairs
 from spark_rl.inference import Reasoner
 from spark_rl.problem import STATUSES
 from spark_rl.rollout import stream_seed
@@ -40,9 +40,15 @@ def reasoner(actor: Actor) -> Reasoner:
 
 
 @pytest.fixture(scope="module")
-def scores(reasoner: Reasoner, problems: Sequence[Problem]) -> Scores:
+def pairs(reasoner: Reasoner, problems: Sequence[Problem]) -> list[Pair]:
     with Verifier() as verifier:
-        return HeldOutEvaluation(reasoner, verifier, problems).run()
+        return draw_pairs(reasoner, verifier, problems)
+
+
+@pytest.fixture(scope="module")
+def scores(reasoner: Reasoner, problems: Sequence[Problem], pairs: list[Pair]) -> Scores:
+    with Verifier() as verifier:
+        return HeldOutEvaluation(reasoner, verifier, problems, pairs).run()
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +97,9 @@ def test_judging(
     assert scores["judge_recall"] == recall
     assert scores["judge_f1"] == pytest.approx(2 * hits / (said.count("Yes") + sum(truth)))
     assert scores["judge_unreadable"] == said.count(None) / len(said)
+    rejected = sum(verdict == "No" and not is_right for verdict, is_right in zip(said, truth, strict=True))
+    assert scores["judge_balanced_accuracy"] == pytest.approx((recall + rejected / truth.count(False)) / 2)
+    assert scores["judge_constant_accuracy"] == pytest.approx(max(share(truth), 1 - share(truth)))
     assert 0 < hits < len(truth)
 
 
@@ -109,48 +118,67 @@ def test_reflection(
     assert scores["reflection_break"] == share([not after for after, before in zip(now, truth, strict=True) if before])
 
 
+def test_every_share_has_an_interval_around_it(scores: Scores) -> None:
+    shares = [name for name in scores if f"{name}_low" in scores]
+    assert {"policy_accuracy", "judge_f1", "judge_balanced_accuracy", "pairwise_accuracy", "tts_accuracy"} < set(shares)
+    for name in shares:
+        low, value, high = scores[f"{name}_low"], scores[name], scores[f"{name}_high"]
+        assert low is not None
+        assert value is not None
+        assert high is not None
+        assert 0 <= low <= value <= high <= 1
+        assert low < high
+
+
 def test_pairs_are_one_right_and_one_wrong_response_of_the_same_problem(
-    scores: Scores, reasoner: Reasoner, problems: Sequence[Problem]
+    scores: Scores, pairs: list[Pair], reasoner: Reasoner, problems: Sequence[Problem]
 ) -> None:
-    """Every problem whose samples are mixed gives one pair; its verdicts, by any pairing, stay between 0 and 1."""
+    """Every problem whose samples are mixed gives one pair, of those samples, with its right response at the label."""
     sampling = Sampling(PAIR_SAMPLES, 1.0, CONFIG.max_new_tokens, stream_seed(reasoner.seed, "pair-samples"))
     drawn = reasoner.engine.generate([reasoner.chat.encode(problem) for problem in problems], sampling)
-    mixed = [
-        len({right(completion.text, problem) for completion in completions}) == 2
-        for completions, problem in zip(drawn, problems, strict=True)
-    ]
-    assert scores["pairwise_accuracy_n"] == sum(mixed) > 5
-    assert scores["pairwise_accuracy"] is not None
-    assert scores["pairwise_accuracy"] * sum(mixed) == pytest.approx(round(scores["pairwise_accuracy"] * sum(mixed)))
+    texts = {p.id: {c.text for c in completions} for p, completions in zip(problems, drawn, strict=True)}
+    known = {problem.id: problem for problem in problems}
+    mixed = [name for name, said in texts.items() if len({right(text, known[name]) for text in said}) == 2]
+    assert [pair.problem for pair in pairs] == mixed
+    assert scores["pairwise_accuracy_n"] == len(mixed) > 5
+    for pair in pairs:
+        assert {pair.first, pair.second} <= texts[pair.problem]
+        good, bad = (pair.first, pair.second) if pair.label == "A" else (pair.second, pair.first)
+        assert right(good, known[pair.problem])
+        assert not right(bad, known[pair.problem])
+    assert {pair.label for pair in pairs} == {"A", "B"}
 
 
-class KnowsBest(Reasoner):
-    """Judges pairs by looking at the answer key, and remembers what it said."""
+class Remembers(Reasoner):
+    """Judges pairs as it likes, and remembers what it was shown."""
 
-    said: ClassVar[list[str]] = []
+    shown: ClassVar[list[tuple[str, str]]] = []
+    letters: ClassVar[list[str]] = []
 
     def compare(
         self, problems: Sequence[Problem], pairs: Sequence[tuple[str, str]]
     ) -> list[tuple[str, str | None, int]]:
-        for problem, (a, b) in zip(problems, pairs, strict=True):
-            assert right(a, problem) != right(b, problem)
-        self.said[:] = ["A" if right(a, problem) else "B" for problem, (a, _) in zip(problems, pairs, strict=True)]
-        return [("", letter, 0) for letter in self.said]
+        self.shown[:] = pairs
+        return [("", letter, 0) for letter in self.letters]
 
 
-def test_a_perfect_comparer_scores_one_and_needs_both_letters(
-    scores: Scores, reasoner: Reasoner, problems: Sequence[Problem]
+def test_another_model_is_shown_the_same_pairs(
+    pairs: list[Pair], reasoner: Reasoner, problems: Sequence[Problem]
 ) -> None:
-    perfect = KnowsBest(reasoner.engine, reasoner.chat, reasoner.templates, CONFIG)
+    """What training did to the judge is not mixed with what it did to the pairs."""
+    other = Remembers(reasoner.engine, reasoner.chat, reasoner.templates, CONFIG, seed=99)
+    Remembers.letters[:] = [pair.label for pair in pairs]
     with Verifier() as verifier:
-        assert HeldOutEvaluation(perfect, verifier, problems).run()["pairwise_accuracy"] == 1.0
-    assert set(KnowsBest.said) == {"A", "B"}
-    assert len(KnowsBest.said) == scores["pairwise_accuracy_n"]
+        assert HeldOutEvaluation(other, verifier, problems, pairs).run()["pairwise_accuracy"] == 1.0
+    assert Remembers.shown == [(pair.first, pair.second) for pair in pairs]
 
 
-def test_the_same_model_scores_the_same_twice(scores: Scores, reasoner: Reasoner, problems: Sequence[Problem]) -> None:
+def test_the_same_model_scores_the_same_twice(
+    scores: Scores, pairs: list[Pair], reasoner: Reasoner, problems: Sequence[Problem]
+) -> None:
     with Verifier() as verifier:
-        assert HeldOutEvaluation(reasoner, verifier, problems).run() == scores
+        assert draw_pairs(reasoner, verifier, problems) == pairs
+        assert HeldOutEvaluation(reasoner, verifier, problems, pairs).run() == scores
 
 
 def test_what_can_not_be_measured_is_none(tiny_models: dict[str, Path]) -> None:
@@ -159,9 +187,13 @@ def test_what_can_not_be_measured_is_none(tiny_models: dict[str, Path]) -> None:
     reasoner = replace(noise.reasoner(), config=InferenceConfig(rounds=1, max_new_tokens=6))
     problems = load_problems("procedural:missing", DataConfig(), "heldout")[:4]
     with Verifier() as verifier:
-        scores = HeldOutEvaluation(reasoner, verifier, problems).run()
-        nothing = HeldOutEvaluation(reasoner, verifier, ()).run()
-    undefined = {"judge_precision", "judge_recall", "judge_f1", "pairwise_accuracy", "reflection_break"}
+        assert draw_pairs(reasoner, verifier, problems) == []
+        scores = HeldOutEvaluation(reasoner, verifier, problems, ()).run()
+        nothing = HeldOutEvaluation(reasoner, verifier, (), ()).run()
+    undefined = {
+        "judge_precision", "judge_recall", "judge_f1", "judge_balanced_accuracy", "pairwise_accuracy",
+        "reflection_break",
+    }  # fmt: skip
     assert {name for name, value in scores.items() if value is None} == undefined
     assert (scores["policy_accuracy"], scores["judge_accuracy"], scores["judge_unreadable"]) == (0.0, 0.0, 1.0)
     assert (scores["reflection_fix"], scores["tts_accuracy"]) == (0.0, 0.0)

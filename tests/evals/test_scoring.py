@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from spark_rl.config import VerifyConfig
-from spark_rl.evals.benchmark import Graded, Item
+from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.scoring import (
     ALSO_ACCEPT,
     LETTERS,
@@ -211,3 +211,33 @@ def test_a_unit_that_is_drawn_twice_counts_twice() -> None:
     found = units([ITEMS[i] for i in drawn], [GRADES[i] for i in drawn], lambda one: str(one.meta["subject"]))
 
     assert [[item for item, _ in unit] for unit in found] == [[ITEMS[0], ITEMS[1]], [ITEMS[2]], [ITEMS[2]]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "options", "right", "wrong"),
+    [
+        ("choice", "B", FRUIT, "<think>A?</think> The answer is B", "<think>The answer is B"),
+        ("verdict", "Yes", (), "<think>no</think> Yes", "<think>yes</think> No"),
+        ("math", "4", (), r"\boxed{3}</think> \boxed{4}", r"\boxed{4}</think> 4"),
+    ],
+)
+def test_rule_does_not_read_thoughts(
+    kind: Kind, answer: str, options: tuple[str, ...], right: str, wrong: str, verifier: Verifier
+) -> None:
+    asked = item(answer, kind, options)
+    assert [grade.score for grade in rule([asked] * 2, [right, wrong], verifier)] == [1.0, 0.0]
+
+
+def test_every_rule_protocol_is_given_what_is_outside_of_thoughts(verifier: Verifier) -> None:
+    """A scorer of a benchmark's own too; the authors' protocols are given everything."""
+    seen: list[tuple[str, ...]] = []
+
+    def record(items: Sequence[Item], responses: Sequence[str], _: Verifier) -> list[Graded]:
+        seen.append(tuple(responses))
+        return [Graded(0.0)] * len(items)
+
+    protocols = {name: Protocol(record) for name in ("rule", "reference", "official")}
+    benchmark = Benchmark("b", "B", "general", "here", "free", (), lambda _: [], protocols)
+    for protocol in benchmark.protocols.values():
+        protocol.score([item("4")], ["<think>5</think>4"], verifier)
+    assert seen == [("4",), ("<think>5</think>4",), ("<think>5</think>4",)]

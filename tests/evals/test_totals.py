@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from spark_rl import Problem
 from spark_rl.errors import UserError
-from spark_rl.evals.benchmark import Graded, Item, Protocol
+from spark_rl.evals.benchmark import PICTURE, Graded, Item, Protocol
 from spark_rl.evals.benchmarks import MODULES, find, in_module, members
 from spark_rl.evals.exam import Exam, exam_of_benchmark, exam_of_problems, missing_images
 from spark_rl.evals.grading import grade, judges_of
@@ -237,6 +237,23 @@ def test_the_first_rows_keep_together_what_is_one_row() -> None:
     assert [item.problem.id for item in exam.first(2).items] == ["q0", "q1", "q2", "q3"]
     assert exam.first(None) is exam
     assert len(exam_of(6).first(2).items) == 2
+
+
+def test_questions_about_one_picture_stand_and_fall_together() -> None:
+    """Six questions about each of 20 pictures, all right or all wrong: no more is known than of 20 questions."""
+    problems = [
+        Problem(id=f"{p}-{q}", question="?", answer="Yes", kind="verdict", images=(f"{p}.png",))
+        for p in range(20) for q in range(6)
+    ]  # fmt: skip
+    exam = exam_of_problems("pope", [*problems, Problem(id="alone", question="?", answer="Yes", images=("x.png",))])
+    assert len(exam.first(3).items) == 3, "each question is a row of its own"
+    assert PICTURE not in exam.items[-1].meta
+    protocol = exam.protocols["rule"]
+    graded = [[Graded(float(int(item.problem.id.partition("-")[0]) % 2))] for item in exam.items[:-1]]
+    found = total(protocol, exam.items[:-1], graded)
+    independent = wilson(10, 20)
+    assert (found["score"], found["units"]) == (0.5, 20)
+    assert found["high"] - found["low"] == pytest.approx(independent[1] - independent[0], rel=0.1)
 
 
 def test_protocols_are_picked_by_name() -> None:

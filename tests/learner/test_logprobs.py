@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from spark_rl.learner.logprobs import PADDING, Rows, by_length, make_rows, pack_by_tokens, response_logprobs
 from spark_rl.learner.model import LoadedModel, load_model
 from tiny import tiny_config
+from windowed import WINDOWED, make_windowed
 
 PROMPTS = [[1, 7, 8, 9], [1], [5, 6], [1, 11, 12, 13, 14, 15]]
 RESPONSES = [[20, 21], [30, 31, 32, 33, 34], [40], [50, 51, 2]]
@@ -139,6 +141,35 @@ def test_responses_of_one_prompt_share_its_pass(model_path: str) -> None:
     assert torch.allclose(values[0], values[1], atol=1e-5)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*gradients, strict=True))
     assert tokens_read[0] == tokens_read[1] - 4 * 6, "two prompts of at most six tokens instead of six"
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", WINDOWED)
+def test_values_and_gradients_behind_windows_are_those_of_whole_sequences(
+    tmp_path: Path, family: str, attention: str
+) -> None:
+    """Each sequence alone through transformers' own model, every logit; prompts within the window and beyond it."""
+    path = make_windowed(family, tmp_path)
+    loaded = load_model(tiny_config(path, model={"attention": attention}))
+    stock = AutoModelForCausalLM.from_pretrained(path).eval()
+    rng = random.Random(0)
+    prompts = [[rng.randrange(3, 190) for _ in range(length)] for length in (20, 5, 11)]
+    row_of = [0, 1, 2, 0, 1, 2, 0]
+    responses = [[rng.randrange(3, 190) for _ in range(length)] for length in (14, 25, 1, 3, 9, 12, 2)]
+    weights = torch.randn(7, 25, generator=torch.Generator().manual_seed(0))
+    found = response_logprobs(loaded, make_rows(loaded, prompts, [{}] * 3, row_of, responses), 0.7, 10)
+    (found * weights).sum().backward()
+    for row, (prompt, response) in enumerate(zip(row_of, responses, strict=True)):
+        expected = whole_logprobs(stock, prompts[prompt], response, 0.7)
+        assert torch.allclose(found[row, : len(response)], expected, atol=1e-4)
+        (expected * weights[row, : len(response)]).sum().backward()
+    gradients = dict(stock.named_parameters())
+    for name, parameter in loaded.causal_lm.named_parameters():
+        mine, theirs = parameter.grad, gradients[name].grad
+        if theirs is None:
+            assert mine is None or not mine.any(), name
+        else:
+            assert torch.allclose(mine, theirs, atol=1e-4 * float(theirs.abs().max() + 1)), name
 
 
 @given(

@@ -10,6 +10,9 @@ from spark_rl.verify import verify
 GOLD = "Zq7391qZ"
 """The gold answer of every random group. None of its characters is in ``TEXT``, so nothing else can spell it."""
 
+ALTERNATIVE = "Wk5820kW"
+"""Another answer that is right in every random group, and that no response gives: nothing may ever show it."""
+
 TEXT = st.lists(
     st.sampled_from([
         "one", "more", " ", "\n", "3+4=", "{", "}", "\\{", "\\", "\\\\", "$x$", "|x|<|y|>0", "%s", "{question}",
@@ -43,6 +46,7 @@ def group(*rollouts: Rollout, number: int = 0, question: str = "What is it?", go
         id=f"p-{number}",
         question=question,
         answer=gold,
+        alternatives=(ALTERNATIVE,),
         kind="exact",
         images=("a.png",),
         choices=("x", "y"),

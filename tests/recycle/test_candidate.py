@@ -88,3 +88,35 @@ def test_only_compared_answers_are_right_or_wrong() -> None:
 def test_an_answer_that_cleaning_empties_is_no_candidate() -> None:
     empty = rollout("\\boxed{<|im_end|>}", "4")
     assert answered(group(empty)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("response", "cot", "answer"),
+    [
+        ("<think>or \\boxed{3}?</think> It is \\boxed{4}.", "or 3?  It is \\boxed{4}", "4"),
+        ("or \\boxed{3}?</think>\\boxed{4}", "or 3? \\boxed{4}", "4"),
+        ("<think>\\boxed{3}", "3", ""),
+        ("\\boxed{4}<think>or \\boxed{5}", "\\boxed{4}", "4"),
+        ("<th<think>ink>\\boxed{3}</think>\\boxed{4}", "<th ink>3 \\boxed{4}", "4"),
+        ("[THINK]a[/THINK]\\boxed{4}[THINK]", "a \\boxed{4}", "4"),
+    ],
+)
+def test_a_thought_is_reasoning_and_no_answer(response: str, cot: str, answer: str) -> None:
+    assert shown(response, "answer") == answer
+    assert " ".join(shown(response, "cot").split()) == " ".join(cot.split())
+
+
+def test_the_tags_are_those_of_the_verifier() -> None:
+    mine = (("((", "))"),)
+    assert shown("((\\boxed{3})) \\boxed{4}", "answer", mine) == "4"
+    assert shown("((\\boxed{3}", "cot", mine) == "3"
+    assert shown("<think>\\boxed{3}", "cot", mine) == "<think>\\boxed{3}"
+
+
+@pytest.mark.parametrize("token", ["<|im_end|>", "<think>", "\\boxed{", "</s>", "<image>"])
+def test_deeply_nested_tokens_take_no_time_and_leave_nothing(token: str) -> None:
+    middle = len(token) // 2
+    cleaned = clean(token[:middle] * 20_000 + token[middle:] * 20_000)
+    assert not CONTROL_TOKEN.search(cleaned)
+    assert "\\boxed" not in cleaned
+    assert "<think>" not in cleaned

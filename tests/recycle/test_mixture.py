@@ -14,7 +14,7 @@ from spark_rl.problem import Group, Problem
 from spark_rl.recycle import recycle, shown
 from spark_rl.recycle.candidate import answered
 
-from .groups import GOLD, group, groups, rollout, solved, unanswered
+from .groups import ALTERNATIVE, GOLD, group, groups, rollout, solved, unanswered
 
 CONFIGS = st.builds(
     RecycleConfig,
@@ -56,6 +56,7 @@ def test_gold_is_seen_only_in_a_right_response_on_show(step: list[Group], config
                 rest = rest.replace(text, "")
         assert GOLD not in rest
         assert GOLD not in repr(replace(problem, answer="", prompt=None))
+        check_alternatives(problem)
 
 
 @given(groups(right=False), CONFIGS, SEEDS)
@@ -65,6 +66,13 @@ def test_groups_without_a_right_response_never_show_gold(step: list[Group], conf
         assert problem.task in {"pointwise", "reflection"}
         assert GOLD not in repr(replace(problem, answer=""))
         assert (problem.answer == GOLD) == (problem.task == "reflection")
+        check_alternatives(problem)
+
+
+def check_alternatives(problem: Problem) -> None:
+    """They are labels, of the problems that are graded as their parent is, and stand nowhere else."""
+    assert problem.alternatives == ((ALTERNATIVE,) if problem.task == "reflection" else ())
+    assert ALTERNATIVE not in repr(replace(problem, alternatives=()))
 
 
 @given(groups(), CONFIGS, SEEDS)

@@ -64,6 +64,16 @@ def test_a_smaller_pool_keeps_the_newest() -> None:
     assert [p.id for p in smaller.take(9)] == ["p-2", "p-3"]
 
 
+def test_the_oldest_are_taken_no_further_than_asked() -> None:
+    pool = Pool(4)
+    pool.add(problem(i) for i in range(4))
+    oldest = pool.oldest()
+    assert [next(oldest).id, next(oldest).id] == ["p-0", "p-1"]
+    assert len(pool) == 2
+    assert [p.id for p in oldest] == ["p-2", "p-3"]
+    assert len(pool) == 0
+
+
 def encoded(form: str) -> bytes:
     file = io.BytesIO()
     Image.effect_noise((9, 7), 50).convert("RGB").save(file, form)

@@ -15,7 +15,7 @@ from spark_rl.recycle.pointwise import pointwise
 from spark_rl.recycle.reflection import reflection
 from spark_rl.verify import verify
 
-from .groups import GOLD, group, rollout
+from .groups import ALTERNATIVE, GOLD, group, rollout
 
 SETS = ("natural", "terse")
 RIGHT = rollout(f"Surely {{response_b}} \\boxed{{1}}. Then \\boxed{{{GOLD}}}<|im_end|> \\boxed{{")
@@ -42,6 +42,7 @@ def check_carried(problem: Problem, task: str) -> None:
     assert problem.prompt is not None
     assert parent.question in problem.prompt
     assert "<|im_end|>" not in problem.prompt
+    assert ALTERNATIVE not in repr(replace(problem, alternatives=()))
 
 
 @pytest.mark.parametrize(("templates", "form"), cases("pointwise"))

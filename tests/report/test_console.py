@@ -17,7 +17,8 @@ RECORD: dict[str, Any] = {
     "status/correct": 0.31, "status/wrong": 0.5, "status/no_answer": 0.15, "status/unparsable": 0.03,
     "status/timeout": 0.01, "label/yes": 0.33, "verdict/yes": 0.87, "label/a": 0.5, "verdict/a": 0.66,
     "entropy": 0.812, "kl": 0.0021, "loss": -0.013, "grad_norm": 0.44, "lr": 1e-4, "length/mean": 48.2,
-    "length/max": 128, "clipped": 0.08, "flat": 0.42, "pool": 96, "engine_gap": 1e-5, "time/sample": 2.61,
+    "length/max": 128, "clipped": 0.08, "flat": 0.42, "pool": 96, "engine_gap": 1e-5, "engine_kl": 1e-9, "skipped": 2,
+    "skipped/policy": 0, "skipped/reflection": 2, "dropped": 3, "unreadable/yes": 0.02, "time/sample": 2.61,
     "time/verify": 0.12, "time/update": 2.23, "time/recycle": 0.01, "recycled/pointwise": 12,
 }  # fmt: skip
 
@@ -190,6 +191,8 @@ def test_an_error_inside_the_view_passes_through_and_frees_the_terminal() -> Non
 def test_the_before_and_after_table() -> None:
     before = {"policy_accuracy": 0.25, "tts_accuracy": 0.2, "judge_f1": None, "n": 200}
     after = {"policy_accuracy": 0.40, "tts_accuracy": 0.46, "judge_f1": 0.5, "n": 200}
+    before |= {"policy_accuracy_low": 0.19, "policy_accuracy_high": 0.31}
+    after |= {"policy_accuracy_low": 0.333, "policy_accuracy_high": 0.467}
     target = console(terminal=False)
     target.print(before_after_table(before, after, {"before": {"policy_accuracy": 0.1}, "after": {}}))
     rows = [

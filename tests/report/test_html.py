@@ -91,8 +91,12 @@ def report(folder: Path) -> tuple[str, Page]:
 
 
 SUMMARY = {
-    "before": {"policy_accuracy": 0.25, "tts_accuracy": 0.2, "judge_accuracy": 0.5, "n": 200},
-    "after": {"policy_accuracy": 0.4, "tts_accuracy": 0.46, "judge_accuracy": 0.7, "n": 200},
+    "before": {
+        "policy_accuracy": 0.25, "policy_accuracy_low": 0.19, "policy_accuracy_high": 0.31, "tts_accuracy": 0.2,
+        "judge_accuracy": 0.5, "n": 200,
+    },
+    "after": {"policy_accuracy": 0.4, "policy_accuracy_low": 0.333, "policy_accuracy_high": 0.467, "tts_accuracy": 0.46,
+              "judge_accuracy": 0.7, "n": 200},
     "seconds": 1540.0, "tokens": 2_345_678, "config": {}, "versions": {"spark-rl": "0.1.0", "torch": "2.13.0"},
 }  # fmt: skip
 
@@ -248,12 +252,24 @@ def test_metrics_without_a_chart_of_their_own_are_still_drawn(tmp_path: Path) ->
     assert "note" not in page.text.split()
 
 
-def test_a_quiet_metric_appears_when_it_changes(tmp_path: Path) -> None:
-    same = [record(step, skipped=0) for step in (1, 2)]
-    _, page = report(make_run(tmp_path / "a", same))
-    assert "Skipped problems" not in page.text
-    _, page = report(make_run(tmp_path / "b", [*same, record(3, skipped=2)]))
-    assert "Skipped problems" in page.text
+@pytest.mark.parametrize(
+    ("key", "usual", "other", "title"),
+    [
+        ("skipped", 0, 2, "Skipped problems"),
+        ("skipped/reflection", 0, 1, "Skipped problems"),
+        ("dropped", 0, 7, "Dropped from the pool"),
+        ("ratio", 1.0000001, 0.98, "Importance ratio"),
+        ("ratio_clipped", 0.0, 0.001, "Clipped tokens"),
+    ],
+)
+def test_a_quiet_metric_appears_when_it_is_not_what_it_should_be(
+    tmp_path: Path, key: str, usual: float, other: float, title: str
+) -> None:
+    same = [record(step, **{key: usual}) for step in (1, 2)]
+    assert title not in report(make_run(tmp_path / "a", same))[1].text
+    assert title in report(make_run(tmp_path / "b", [*same, record(3, **{key: other})]))[1].text
+    always = [record(step, **{key: other}) for step in (1, 2)]
+    assert title in report(make_run(tmp_path / "c", always))[1].text, "a constant that says something"
 
 
 def test_a_repeated_step_counts_once(tmp_path: Path) -> None:

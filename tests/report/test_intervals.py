@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_rl.report import wilson
-from spark_rl.report.intervals import bootstrap
+from spark_rl.report.intervals import bootstrap, clustered
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,57 @@ def test_undefined_draws_are_left_out_of_a_bootstrap() -> None:
 def test_impossible_bootstraps_are_errors(resamples: int, level: float) -> None:
     with pytest.raises(ValueError, match="a bootstrap needs"):
         bootstrap([1.0], statistics.fmean, random.Random(0), resamples, level)
+
+
+def test_trials_of_one_problem_each_are_independent() -> None:
+    assert clustered([(1, 1)] * 8 + [(0, 1)] * 2) == wilson(8, 10)
+    assert clustered([(1, 1), (0, 0), (0, 1)]) == wilson(1, 2), "a problem without trials says nothing"
+    assert clustered([]) == (0.0, 1.0)
+
+
+def test_dependent_trials_by_hand() -> None:
+    """Ten problems tried twice, five always right: the scatter 10 * 1 / 9 * 10 / 400 gives 9 independent trials."""
+    low, high = clustered([(2, 2)] * 5 + [(0, 2)] * 5)
+    t, n = 2.262157, 9.0  # Student's 97.5 % quantile with 9 degrees of freedom
+    half = t * (0.25 / n + t * t / (4 * n * n)) ** 0.5 / (1 + t * t / n)
+    assert (low, high) == pytest.approx((0.5 - half, 0.5 + half), abs=2e-4)
+
+
+def test_problems_that_are_all_alike_count_once_each() -> None:
+    assert clustered([(4, 4)] * 10) == wilson(10, 10)
+    assert clustered([(0, 4)] * 10) == wilson(0, 10)
+    assert clustered([(3, 4)]) == wilson(0.75, 1)
+
+
+@given(st.lists(st.integers(1, 6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), min_size=1, max_size=30))
+def test_the_clustered_interval_holds_the_share_and_is_no_narrower_than_independent_trials(
+    units: list[tuple[float, int]],
+) -> None:
+    hits, trials = sum(unit[0] for unit in units), sum(unit[1] for unit in units)
+    low, high = clustered(units)
+    free = wilson(hits, trials)
+    assert 0 <= low <= hits / trials + 1e-12
+    assert hits / trials - 1e-12 <= high <= 1
+    assert high - low >= free[1] - free[0] - 1e-12
+
+
+def test_scores_beyond_one_are_an_error() -> None:
+    with pytest.raises(ValueError, match="between 0 and 1 each"):
+        clustered([(3, 2)])
+
+
+@pytest.mark.parametrize("problems", [10, 40, 150])
+@pytest.mark.parametrize(("mean", "alike"), [(0.5, 0.7), (0.5, 0.2), (0.85, 0.7), (0.85, 0.2)])
+def test_95_percent_intervals_cover_the_truth(problems: int, mean: float, alike: float) -> None:
+    """Six answers a problem, whose chances are drawn with an intraclass correlation of ``alike``."""
+    rng, total = random.Random(5), (1 - alike) / alike
+    covered = independent = 0
+    for _ in range(500):
+        chances = [rng.betavariate(mean * total, (1 - mean) * total) for _ in range(problems)]
+        hits = [sum(rng.random() < chance for _ in range(6)) for chance in chances]
+        low, high = clustered([(hit, 6) for hit in hits])
+        covered += low <= mean <= high
+        low, high = wilson(sum(hits), 6 * problems)
+        independent += low <= mean <= high
+    assert 0.90 <= covered / 500 <= 0.99
+    assert independent < covered

@@ -10,13 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from spark_rl.config import VerifyConfig
+from spark_rl.problem import Kind
 from spark_rl.verify import Verifier, verify
-from spark_rl.verify.pool import Item
+from spark_rl.verify.pool import ATTEMPTS, Comparison, Item
 
 HANGS = r"\boxed{9^{9^{9^{9}}}}"
 SYMBOLIC = r"\boxed{\sqrt{12}}"
@@ -122,8 +124,21 @@ def test_a_worker_killed_while_idle_is_survived(verifier: Verifier) -> None:
     assert verifier.pids != (pid,)
 
 
-def test_a_worker_that_dies_of_an_item_makes_it_unparsable() -> None:
-    with Verifier(VerifyConfig(workers=1, timeout=30.0)) as verifier:
+def test_a_worker_killed_while_it_starts_costs_a_retry(verifier: Verifier) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(verifier.verify, SYMBOLIC, GOLD)
+        assert wait_for(lambda: bool(verifier.pids))
+        (pid,) = verifier.pids
+        os.kill(pid, signal.SIGKILL)
+
+        assert asked.result().status == "correct"
+    assert verifier.pids != (pid,)
+    assert verifier.deaths == 1
+
+
+def test_a_worker_killed_while_it_works_costs_a_retry() -> None:
+    """The second worker gives the verdict that the first would have given: here, that time is up."""
+    with Verifier(VerifyConfig(workers=1, timeout=2.0)) as verifier:
         verifier.verify(SYMBOLIC, GOLD)
         (pid,) = verifier.pids
         killer = threading.Timer(0.5, os.kill, (pid, signal.SIGKILL))
@@ -132,9 +147,101 @@ def test_a_worker_that_dies_of_an_item_makes_it_unparsable() -> None:
         verdict = verifier.verify(HANGS, GOLD)
         killer.join()
 
-        assert verdict.status == "unparsable"
-        assert verifier.kills == 0
+        assert verdict.status == "timeout"
+        assert (verifier.deaths, verifier.kills) == (1, 1)
         assert verifier.verify(SYMBOLIC, GOLD).status == "correct"
+
+
+def test_all_workers_killed_change_no_verdict() -> None:
+    items: list[Item] = [(rf"\boxed{{\sqrt{{{n}}}}}", rf"\sqrt{{{n + n % 2}}}", "math", ()) for n in range(2, 80)]
+    with Verifier(VerifyConfig(workers=2)) as verifier, ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(verifier.verify_many, items)
+        assert wait_for(lambda: len(verifier.pids) == 2)
+        for seconds in (0.1, 1.5):
+            time.sleep(seconds)
+            for pid in verifier.pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+        statuses = [verdict.status for verdict in asked.result()]
+    assert statuses == ["wrong" if n % 2 else "correct" for n in range(2, 80)]
+
+
+def test_an_item_under_which_every_worker_dies_is_unparsable() -> None:
+    with Verifier(VerifyConfig(workers=1, timeout=60.0)) as verifier, ThreadPoolExecutor(1) as thread:
+        verifier.verify(SYMBOLIC, GOLD)
+        asked = thread.submit(verifier.verify, HANGS, GOLD)
+        killed: set[int] = set()
+
+        def kill_what_works() -> bool:
+            killed.update(pid for pid in verifier.pids if pid not in killed and works(pid))
+            for pid in killed:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return asked.done()
+
+        assert wait_for(kill_what_works, 60.0)
+        assert asked.result().status == "unparsable"
+        assert (verifier.deaths, verifier.kills) == (ATTEMPTS, 0)
+        assert verifier.verify(SYMBOLIC, GOLD).status == "correct"
+
+
+def works(pid: int) -> bool:
+    """Whether a worker is past its start and busy: it has silenced itself and uses the processor."""
+    try:
+        silent = str(Path(f"/proc/{pid}/fd/2").readlink()) == os.devnull
+        before = cpu(pid)
+        time.sleep(0.2)
+        return silent and cpu(pid) > before
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def cpu(pid: int) -> int:
+    """Clock ticks of processor time that a process has used."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+
+def test_a_worker_that_cannot_start_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    with Verifier(VerifyConfig(workers=1)) as verifier, pytest.raises(RuntimeError, match="did not start"):
+        verifier.verify(SYMBOLIC, GOLD)
+
+
+def test_time_on_the_clock_decides_nothing() -> None:
+    """A worker that is stopped for longer than its limit, as on a busy machine, is right in the end."""
+    with Verifier(VerifyConfig(workers=1, timeout=1.0)) as verifier, ThreadPoolExecutor(1) as thread:
+        verifier.verify(SYMBOLIC, GOLD)
+        (pid,) = verifier.pids
+        os.kill(pid, signal.SIGSTOP)
+        right = thread.submit(verifier.verify, r"\boxed{\sqrt{48}}", r"4\sqrt{3}")
+        time.sleep(2.5)
+        os.kill(pid, signal.SIGCONT)
+
+        assert right.result().status == "correct"
+        assert (verifier.pids, verifier.kills) == ((pid,), 0)
+
+        hangs = thread.submit(verifier.verify, HANGS, GOLD)
+        for _ in range(5):  # a fifth of a second of work for each of standing still
+            time.sleep(0.1)
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.4)
+            os.kill(pid, signal.SIGCONT)
+        assert not hangs.done(), "two and a half seconds have passed, of which the worker had half a second"
+        assert hangs.result().status == "timeout"
+        assert not alive(pid)
+
+
+def test_what_waits_without_working_is_ended_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spark_rl.verify.pool.REPLY_GRACE", -59.0)
+    with Verifier(VerifyConfig(workers=1, timeout=1.0)) as verifier:
+        verifier.verify(SYMBOLIC, GOLD)
+        (pid,) = verifier.pids
+        os.kill(pid, signal.SIGSTOP)
+
+        assert verifier.verify(SYMBOLIC, GOLD).status == "timeout"
+        assert not alive(pid)
+        assert verifier.kills == 1
 
 
 def test_many_threads_share_the_workers() -> None:
@@ -253,6 +360,51 @@ def test_the_convenience_function_grades_every_kind() -> None:
     assert verify(r"so \boxed{-+}", "+-", kind="exact").reward == 0.0
 
 
+GOLDS = (
+    (r"\boxed{0.5}", ("2", r"\frac{1}{2}"), "math", (), "correct", "the second"),
+    (r"\boxed{2}", ("2", r"\frac{1}{2}"), "math", (), "correct", "the first"),
+    (r"\boxed{3}", ("2", r"\frac{1}{2}"), "math", (), "wrong", "neither"),
+    (r"\boxed{2, \frac{1}{2}}", ("2", r"\frac{1}{2}"), "math", (), "wrong", "both at once is another answer"),
+    (r"\boxed{\sqrt{12}}", ("4", r"2\sqrt{3}"), "math", (), "correct", "one that a worker decides"),
+    (r"\boxed{\sqrt{13}}", (r"3\sqrt{2}", r"2\sqrt{3}"), "math", (), "wrong", "both decided by workers"),
+    (r"\boxed{9^{9^{9^{9}}}}", ("2", GOLD), "math", (), "timeout", "one comparison never ended"),
+    ("no box", ("2", "3"), "math", (), "no_answer", "nothing said"),
+    (r"\boxed{C}", ("A", "C"), "choice", ("7", "8", "9"), "correct", "letters"),
+    (r"\boxed{B}", ("A", "C"), "choice", ("7", "8", "9"), "wrong", "another letter"),
+    (r"\boxed{maybe}", ("A", "C"), "choice", ("7", "8", "9"), "unparsable", "no letter"),
+    (r"\boxed{b}", ("a", "b"), "exact", (), "correct", "text"),
+)
+
+
+@pytest.mark.parametrize(("response", "golds", "kind", "choices", "status", "why"), GOLDS, ids=[r[-1] for r in GOLDS])
+def test_of_several_gold_answers_any_is_right(
+    verifier: Verifier,
+    response: str,
+    golds: tuple[str, ...],
+    kind: Kind,
+    choices: tuple[str, ...],
+    status: str,
+    why: str,
+) -> None:
+    assert verifier.verify(response, golds, kind, choices).status == status, why
+    assert verifier.verify(response, golds[::-1], kind, choices).status == status, f"{why}, in the other order"
+
+
+def test_one_unusable_gold_answer_of_several_is_an_error(verifier: Verifier) -> None:
+    for golds, said in (((), "is empty"), (("A", " "), "is empty"), (("A", "pear"), "neither a letter nor the text")):
+        for response in (r"\boxed{A}", "no box"):
+            with pytest.raises(ValueError, match=said):
+                verifier.verify(response, golds, "choice", ("apple", "plum"))
+
+
+def test_options_can_be_compared_in_a_worker(verifier: Verifier) -> None:
+    options = ("7", "8")
+    asked = [Comparison("choice", "A", "A", options), Comparison("choice", "A", "B", options)]
+
+    assert verifier.compare_many(asked) == ["correct", "wrong"]
+    assert len(verifier.pids) == 1
+
+
 def test_named_comparisons_keep_their_order_and_are_made_once() -> None:
     pairs = [("math", GOLD, r"\sqrt{12}"), ("reference", r"\sqrt{12}", GOLD), ("reference", "90", r"90^\circ")]
     with Verifier(VerifyConfig(workers=2, recycle_after=10)) as verifier:
@@ -271,7 +423,7 @@ def test_named_comparisons_are_killed_at_the_limit(verifier: Verifier) -> None:
 
 
 def test_an_unknown_comparison_is_an_error(verifier: Verifier) -> None:
-    with pytest.raises(ValueError, match=r"unknown comparison 'guess'; known are math, reference"):
+    with pytest.raises(ValueError, match=r"unknown comparison 'guess'; known are math, choice, reference"):
         verifier.compare_many([("guess", "1", "1")])
     assert verifier.pids == ()
 

@@ -42,7 +42,7 @@ def solve(arguments: argparse.Namespace) -> Mapping[str, Any]:
     verdicts = _verify_finals(config, traces)
     rows = [
         {"id": t.problem.id, "question": t.problem.question, "images": len(t.problem.images), "answer": t.answer,
-         "status": verdict, "rounds": [asdict(r) for r in t.rounds]}
+         "status": verdict, "rounds": [asdict(r) for r in t.rounds], "final_round": t.rounds.index(t.final)}
         for t, verdict in zip(traces, verdicts, strict=True)
     ]  # fmt: skip
     if arguments.out is not None:
@@ -96,7 +96,7 @@ def _verify_finals(config: Config, traces: Sequence[Any]) -> list[str | None]:
 
     known = [t for t in traces if t.problem.answer]
     with Verifier(config.verify) as verifier:
-        found = verifier.verify_many([(t.response, t.problem.answer, t.problem.kind, t.problem.choices) for t in known])
+        found = verifier.verify_many([(t.response, t.problem.golds, t.problem.kind, t.problem.choices) for t in known])
     statuses = iter(found)
     return [next(statuses).status if t.problem.answer else None for t in traces]
 
@@ -111,6 +111,8 @@ def _print_trace(row: Mapping[str, Any]) -> None:
             console.print(Text(f"  {'judge':<10}  {item['judgement']}  -> {said}", style="cyan"))
     status = f"  ({row['status']})" if row["status"] else ""
     final = row["answer"] if row["answer"] is not None else "no answer"
+    if row["final_round"] < len(row["rounds"]) - 1:
+        console.print(Text("  the last reflection holds no answer that can be read, so the one before it stands"))
     console.print(Text(f"  {'final':<10}  {final}{status}", style="green"))
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from spark_rl.commands.terminal import quiet_libraries
 from spark_rl.config import Config, ConfigError, load_config, saved_settings
-from spark_rl.errors import UserError
+from spark_rl.places import find_model, is_run
+from spark_rl.places import trained_weights as weights_of
 
 if TYPE_CHECKING:
     from spark_rl.engine.base import Engine
@@ -50,7 +51,10 @@ def inference_config(arguments: argparse.Namespace, *, sees: bool = False, needs
         return load_config(None, arguments.overrides, **saved_settings(Path(arguments.model)))
     settings = {"model": {"path": arguments.model}} if arguments.model else {}
     recipe = recipe_of(arguments.model) if needs_model else None
-    return load_config(arguments.config or recipe, arguments.overrides, **settings)
+    config = load_config(arguments.config or recipe, arguments.overrides, **settings)
+    if needs_model and not is_server(arguments.model):
+        find_model(config.model.path)  # a mistyped path is answered before data is read and libraries are loaded
+    return config
 
 
 def open_model(arguments: argparse.Namespace, config: Config) -> Any:
@@ -80,7 +84,7 @@ def open_reasoner(arguments: argparse.Namespace, config: Config) -> Reasoner:
     from spark_rl.inference import Reasoner
     from spark_rl.recycle import load_templates
 
-    templates = load_templates(config.recycle.templates)
+    templates = load_templates(config.recycle.templates, config.verify.thinking)
     if is_server(arguments.model):
         engine, chat = open_server(arguments.model, arguments.served_model, config)
         return Reasoner(engine, chat, templates, config.inference, config.seed)
@@ -129,17 +133,23 @@ def open_grader(
 
 def trained_weights(model: str | None) -> Path | None:
     """The weights of a run: its final ones, else those of its last checkpoint; ``None`` if ``model`` is not a run."""
-    if model is None or not _is_run(model):
-        return None
-    if (Path(model) / "model").is_dir():
-        return Path(model) / "model"
-    from spark_rl.checkpoint import checkpoints
+    return weights_of(Path(model)) if model is not None and _is_run(model) else None
 
-    saved = checkpoints(Path(model))
-    if not saved:
-        raise UserError(f"the run {model} has no trained model yet; it has neither finished nor saved a checkpoint")
-    return saved[-1] / "model"
+
+def settings_of_run(model: str) -> dict[str, Any] | None:
+    """What a run that is trained further starts from: its own settings, its trained model in place of the one it began
+    with, and no place to write to yet. ``None`` if ``model`` is not a run.
+
+    Raises:
+        UserError: it has no trained model yet.
+    """
+    weights = trained_weights(model)
+    if weights is None:
+        return None
+    settings = saved_settings(Path(model))
+    settings["model"] = {**settings.get("model", {}), "path": str(weights.absolute())}
+    return settings | {"run_dir": None}
 
 
 def _is_run(model: str | None) -> bool:
-    return model is not None and (Path(model) / "metrics.jsonl").exists()
+    return model is not None and is_run(Path(model))

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from spark_rl.commands.models import inference_config, open_model
 from spark_rl.commands.rows import find_images, named_images, read_lines, write_lines
-from spark_rl.commands.terminal import console, counted
+from spark_rl.commands.terminal import console, counted, say
 from spark_rl.config import Config, parse_config
 from spark_rl.errors import UserError
 from spark_rl.problem import TASKS, Completion, Group, Problem, Rollout
@@ -61,7 +61,7 @@ def _given_groups(path: Path, config: Config) -> list[Group]:
                 kind=row.get("kind", "math"), images=images,
             )  # fmt: skip
             try:
-                verdicts = verifier.verify_many([(r, problem.answer, problem.kind, ()) for r in responses])
+                verdicts = verifier.verify_many([(r, problem.golds, problem.kind, ()) for r in responses])
             except ValueError as error:
                 raise UserError(f"{path} line {number}: {error}") from None
             rollouts = tuple(
@@ -84,7 +84,12 @@ def _sampled_groups(arguments: argparse.Namespace, config: Config) -> list[Group
     actor = open_model(arguments, config)
     with Verifier(config.verify) as verifier:
         sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout)
-        return sampler.groups(batch_of(problems, 0, config.rollout.problems, config.seed), config.seed, Clock())
+        batch = batch_of(problems, 0, config.rollout.problems, config.seed)
+        groups, too_long = sampler.sample(batch, config.seed, Clock())
+    if too_long:
+        limit = config.rollout.max_prompt_tokens
+        say(f"left out {counted(len(too_long), 'problem')}, longer than rollout.max_prompt_tokens ({limit})")
+    return groups
 
 
 def _of_each_task(problems: Sequence[Problem], count: int) -> list[Problem]:

@@ -77,7 +77,7 @@ def find_images(
     """
     root = folder if settings.root is None else Path(settings.root).expanduser()
     try:
-        images = tuple(stored_image(value, root) for value in values)
+        images = tuple(stored_image(value, root, settings.confined) for value in values)
         for error in check_images(images, settings):
             if error is not None:
                 raise error

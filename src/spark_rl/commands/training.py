@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spark_rl.commands.models import recipe_of
+from spark_rl.commands.models import recipe_of, settings_of_run
 from spark_rl.commands.terminal import console, quiet_libraries, say
 from spark_rl.config import Config, ConfigError, load_config, merge_settings, parse_config, saved_settings
 from spark_rl.errors import UserError
@@ -39,14 +39,18 @@ def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
 def resolve(arguments: argparse.Namespace) -> Config:
     """The configuration of ``train``: recipe, then options, then KEY=VALUE settings.
 
-    A resumed run starts from its own settings instead of a recipe, so they need not be given again.
+    A resumed run starts from its own settings instead of a recipe, so they need not be given again; so does a run whose
+    model is trained further (``--model RUN``).
     """
     settings: dict[str, Any] = {}
     recipe = arguments.config or recipe_of(arguments.model)
     if arguments.model is not None:
         settings["model"] = {"path": arguments.model}
+        if not arguments.resume and (further := settings_of_run(arguments.model)) is not None:
+            settings = further if arguments.config is None else {"model": {"path": further["model"]["path"]}}
+            say(f"trains {settings['model']['path']} further")
     if arguments.data is not None:
-        settings["data"] = {"train": arguments.data}
+        settings["data"] = {**settings.get("data", {}), "train": arguments.data}
         if arguments.config is None:  # what the default recipe evaluates on says nothing about other data
             settings["data"] |= {"heldout": None, "transfer": None}
     if arguments.heldout is not None:

@@ -26,6 +26,7 @@ from PIL import Image
 
 from spark_rl.config import ImagesConfig
 from spark_rl.data.decode import ImageError, decode, encode, fit, media_type, quiet
+from spark_rl.data.rows import RowError, images_of
 
 __all__ = [
     "SUBFOLDERS",
@@ -43,6 +44,12 @@ SUBFOLDERS = ("", "images", "image", "data")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 _DATA = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+_BASE64_PICTURE = re.compile(
+    r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk[0-3A-Za-z]|SUkq|SUkr|TU0A)[A-Za-z0-9+/\s]*+={0,2}\s*+\Z"
+)
+"""The first bytes of PNG, JPEG, GIF, WebP, BMP and TIFF in base64, and nothing but base64 behind them."""
+_LEAST_BASE64 = 64
+"""Characters: no picture is shorter, and file names hardly ever are so long without a full stop."""
 _DEFAULT = ImagesConfig()
 
 
@@ -75,19 +82,31 @@ def check_images(images: Sequence[object], settings: ImagesConfig = _DEFAULT) ->
         return list(threads.map(verdict, images))
 
 
-def stored_image(value: object, root: Path) -> str | bytes:
+def stored_image(value: object, root: Path, confined: bool = False) -> str | bytes:
     """What :class:`spark_rl.problem.Problem` keeps of an image: an absolute path, a ``data:`` string or encoded bytes.
 
     Relative paths are looked for in ``root`` and its :data:`SUBFOLDERS`; ``file://`` is taken off, and what follows is
-    taken literally. Of a Hugging Face image, ``{"bytes": ..., "path": ...}``, the bytes win. PIL images become lossless
-    bytes, upright. Nothing is decoded: :func:`check_images` tells whether there is a picture.
+    taken literally. A mapping is read as :func:`spark_rl.data.rows.images_of` reads it; long base64 text that begins
+    like a picture is one. PIL images become lossless bytes, upright. Nothing is decoded: :func:`check_images` tells
+    whether there is a picture.
+
+    Args:
+        value: what a row, a command or a message holds.
+        root: where relative paths start.
+        confined: refuse paths that leave ``root``, absolute ones and those by links too. What is kept then has no
+            links left in it.
 
     Raises:
-        ImageError: the value is no image at all, an address on the web, or can't be encoded.
+        ImageError: the value is no image at all, an address on the web, outside of ``root``, or can't be encoded.
     """
     if isinstance(value, Mapping):
-        inner = value.get("bytes")
-        value = value.get("path") if inner is None else inner
+        try:
+            held = images_of(value)
+        except RowError as error:
+            raise ImageError(str(error)) from None
+        if len(held) != 1:
+            raise ImageError(f"a mapping of {len(held)} images, not of one")
+        value = held[0]
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     with _named(value):
@@ -98,10 +117,24 @@ def stored_image(value: object, root: Path) -> str | bytes:
         text = str(value)
         if _is_data(text):
             return text
+        if _BASE64_PICTURE.match(text) and len(text) >= _LEAST_BASE64:
+            return base64.b64decode("".join(text.split()) + "=" * (-len("".join(text.split())) % 4))
         path = _path(text)
-    # the path may not exist, and resolve() would follow links
-    candidates = [os.path.abspath(root / folder / path) for folder in SUBFOLDERS]  # noqa: PTH100
-    return next((candidate for candidate in candidates if Path(candidate).exists()), candidates[0])
+        # the path may not exist, and resolve() would follow links; an over-long one exists nowhere
+        candidates = [os.path.abspath(root / folder / path) for folder in SUBFOLDERS]  # noqa: PTH100
+        found = next((candidate for candidate in candidates if os.path.exists(candidate)), candidates[0])  # noqa: PTH110
+        return _inside(found, root) if confined else found
+
+
+def _inside(path: str, root: Path) -> str:
+    """The path without links, if it is below ``root``. Nothing is said of what lies outside, not even whether it is."""
+    try:
+        real, base = Path(os.path.realpath(path)), Path(os.path.realpath(root))
+    except (OSError, ValueError):
+        raise ImageError("can't be read") from None
+    if not real.is_relative_to(base):
+        raise ImageError(f"outside of {base}, which data.images.confined refuses")
+    return str(real)
 
 
 def image_text(image: object) -> str:

@@ -6,9 +6,13 @@ layout     row                                                          gold
 columns    a question, an answer, maybe options and images              the answer; a letter where there are options
 message    the authors' release: ``message`` is a chat as a JSON string ``answer`` as written (``$3$`` stays so)
 gsm8k      ``question`` and a worked ``answer``                         after the last ``####``, commas removed
-simplerl   SimpleRL-Zoo and other verl files: ``prompt`` and kin        ``reward_model.ground_truth`` and kin
+simplerl   SimpleRL-Zoo, DAPO, Skywork and other verl files: ``prompt`` ``reward_model.ground_truth`` and kin
+           and kin
 (others)   published vision-language sets                               :mod:`spark_rl.data.published`
 ========== ============================================================ ============================================
+
+What golds, options and formats of answers may look like: :mod:`.golds`, :mod:`.options`, :mod:`.formats`;
+``docs/data.md`` has it all, with the sets that are known by their columns.
 
 A question is stored raw: the answer-format suffix of the paper (A.2, Fig. 5) is taken off in every layout, because
 ``chat.policy`` adds it and the recyclers must not show it. Both variants found in the wild are known: ``'\boxed{}'.``
@@ -19,8 +23,7 @@ Images go before the text. Where they stand inside it, as image parts between th
 
 Departures from the authors' release: one user turn is required instead of reading the first message whatever its role;
 several images are allowed, anywhere; the ``max_pixels`` of single images in a message is ignored, ``chat.max_pixels``
-holds for all; an answer that is nothing but ``\boxed{...}`` is unwrapped, and one whose box never closes is an error
-(ViRL39K has both).
+holds for all; golds, options and answer formats are read by the three modules above instead of taken as they are.
 
 Rows are untrusted: nothing here evaluates, unpickles or opens what a row names.
 """
@@ -30,14 +33,28 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from spark_rl.config import ColumnsConfig
+from spark_rl.data.formats import without_format
+from spark_rl.data.golds import gold_texts, is_sentinel, printed_option
+from spark_rl.data.options import (
+    CHOICES,
+    INDEXED,
+    NO_OPTIONS,
+    Options,
+    first_number,
+    inline_options,
+    names_letters,
+    right_option,
+    row_options,
+    with_options,
+)
 from spark_rl.data.published import PUBLISHED
 from spark_rl.data.rows import (
     IMAGES,
+    PROMPT_CHATS,
     Fields,
     Row,
     RowError,
@@ -47,10 +64,12 @@ from spark_rl.data.rows import (
     row_images,
     text_of,
     usual_name,
+    whole_question,
 )
 from spark_rl.errors import UserError
 from spark_rl.problem import Kind, Problem
-from spark_rl.verify.boxed import extract_boxed, last_box_span
+from spark_rl.verify.boxed import extract_boxed
+from spark_rl.verify.choice import read_letters
 from spark_rl.verify.grade import grade
 
 Layout = Literal[
@@ -58,11 +77,28 @@ Layout = Literal[
     "mathvista", "mathverse", "wemath", "dynamath", "logicvista", "pope",
 ]  # fmt: skip
 
-QUESTION = ("question", "problem", "prompt", "query", "input")
-ANSWER = ("answer", "gold", "label", "target", "final_answer", "gt_answer", "solution")
+QUESTION = ("question", "problem", "prompt", "query", "input", "instruction")
+ANSWER = (
+    "answer", "gold", "label", "target", "final_answer", "gt_answer", "answerkey", "answer_key", "correct_answer",
+    "gold_answer", "reference_answer", "expected_answer", "ground_truth", "answers", "solution",
+)  # fmt: skip
 """``solution`` comes last: in MATH it holds the whole worked solution, of which only the last box is the gold."""
-CHOICES = ("choices", "options")
 
+FORMAT = "ask for an answer format of their own, which is taken off (chat.policy asks for the box)"
+INDEX = "give the right option as a number, read as its position counted from"
+"""What a source says once of rows that are read with an assumption."""
+
+_VALID = {"problem_is_valid": ("yes",), "solution_is_valid": ("yes",)}
+"""NuminaMath-1.5 and what is made from it say which of their own rows are whole."""
+_PROOFS = ("question_type", "problem_type")
+_ASKS_LETTER = re.compile(
+    r"\b(?:option|answer|choice)(?:['’]s)?(?: option)? letters?\b|\bletters? (?:of|for|corresponding to) "
+    r"(?:the |your )?(?:correct|right|best|chosen)"
+    r"|\b(?:with|only|just|give|choose|select|state|write) (?:only )?(?:the |a |one )?"
+    r"(?:single |correct |capital |corresponding )*letter\b|\bwhich letter\b",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\$?-?\d[\d,]*(?:\.\d+)?(?:/\d+)?\$?")
 _SUFFIX = re.compile(
     r"Please first conduct reasoning, and then answer the question\.\s{0,8}"
     r"Repeat the final answer using a '\\{1,2}boxed\{\}(?:'\.|\.')$"
@@ -70,41 +106,84 @@ _SUFFIX = re.compile(
 _QWEN_SUFFIX = re.compile(
     r"Please reason step by step, and put your final answer within \\{1,2}boxed(?:\{\}|\{\{\}\})\.?$"
 )
-_LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
+
+
+Numbers = tuple[int | None, bool]
+UNKNOWN: Numbers = (None, False)
 
 
 class DataError(UserError):
     """A mistake in the data or in how it is named, in one line: what is wrong, where, and how to mend it."""
 
 
-def read_row(row: Any, layout: Layout, columns: ColumnsConfig, kind: Kind | Literal["auto"], source: str) -> Problem:
+def read_row(
+    row: Any,
+    layout: Layout,
+    columns: ColumnsConfig,
+    kind: Kind | Literal["auto"],
+    source: str,
+    numbers: Numbers = UNKNOWN,
+    notes: list[tuple[str, str]] | None = None,
+) -> Problem:
     r"""One row as a problem with an empty id, which the loader fills in.
 
     ``{"problem": "1+1?", "choices": ["3", "2"], "answer": 1}`` becomes a problem of kind ``choice`` with the question
     ``1+1?\n(A) 3\n(B) 2`` and the answer ``B``.
 
+    Args:
+        row: what the file has.
+        layout: how it is read.
+        columns: the columns that are named by hand.
+        kind: how answers are compared; ``auto`` leaves it to the row.
+        source: where the row comes from.
+        numbers: what the first rows tell of golds that are numbers, see :func:`number_rule`.
+        notes: gets what was assumed or taken off, each with an example.
+
     Raises:
+        UnreadableError: the options or images are of no known shape.
         RowError: the row has no question, no gold answer that the verifier can use, or values that can't be read as
             such.
     """
     if not isinstance(row, Mapping):
         raise RowError("not an object with named columns")
-    fields = PUBLISHED[layout].read(row) if layout in PUBLISHED else _READERS[layout](row, columns)
-    question = place_images(strip_suffix(fields.question), fields.images)
+    published = PUBLISHED.get(layout)
+    fields = _READERS[layout](row, columns, numbers) if published is None else published.read(row)
+    question, taken = strip_suffix(fields.question), ""
+    if published is None:
+        question, taken = without_format(question)
+    question = place_images(question, fields.images)
     if not question:
         raise RowError("no question")
     if not fields.answer:
         raise RowError("empty answer")
     if kind == "auto":
         kind = fields.kind or ("choice" if fields.choices else "math")
-    try:
-        grade("", fields.answer, kind, fields.choices)
-    except ValueError as error:
-        raise RowError(str(error)) from None
+    for gold in (fields.answer, *fields.alternatives):
+        try:
+            grade("", gold, kind, fields.choices)
+        except ValueError as error:
+            raise RowError(str(error)) from None
+    if notes is not None:
+        notes += [*fields.notes, *([(FORMAT, taken)] if taken else [])]
     return Problem(
-        id="", question=question, answer=fields.answer, kind=kind, images=fields.images, choices=fields.choices,
-        source=source,
+        id="", question=question, answer=fields.answer, alternatives=fields.alternatives, kind=kind,
+        images=fields.images, choices=fields.choices, source=source,
     )  # fmt: skip
+
+
+def number_rule(rows: Iterable[Row], layout: Layout, columns: ColumnsConfig) -> Numbers:
+    """What the first rows tell of golds that are numbers: what they are counted from, whether they are positions."""
+    told: list[tuple[Options, Any]] = []
+    for row in rows:
+        if layout in PUBLISHED:
+            break
+        if row.keys() >= INDEXED:
+            return 0, True
+        try:
+            told.append((row_options(row, columns.choices), pick(row, columns.answer, ANSWER)))
+        except RowError:
+            continue
+    return first_number(told)
 
 
 def detect_layout(rows: Iterable[Row], columns: ColumnsConfig) -> Layout:
@@ -117,7 +196,10 @@ def detect_layout(rows: Iterable[Row], columns: ColumnsConfig) -> Layout:
         published = next((name for name, known in PUBLISHED.items() if known.columns <= row.keys()), None)
         if published is not None and unnamed:
             return cast("Layout", published)
-        if columns.question in {None, "message"} and "message" in row:
+        chat = next((name for name in PROMPT_CHATS if name in row), None)
+        # a chat beside a plain question is somebody's answer to it
+        alone = chat in {"message", columns.question} or usual_name(row, QUESTION) is None
+        if chat is not None and columns.question in {None, chat} and alone:
             return "message"
         verl = isinstance(row.get("reward_model"), Mapping) or "gt_answer" in row
         if verl and unnamed:
@@ -139,7 +221,7 @@ def check_columns(rows: Iterable[Row], layout: Layout, columns: ColumnsConfig, s
         return
     lowered = {name.lower() for name in present}
     spare = [name for name in present if name.lower() not in {*QUESTION, *ANSWER, *CHOICES, *IMAGES}]
-    for role, usual in {"question": ("message",) if layout == "message" else QUESTION, "answer": ANSWER}.items():
+    for role, usual in {"question": PROMPT_CHATS if layout == "message" else QUESTION, "answer": ANSWER}.items():
         if role not in named and lowered.isdisjoint(usual):
             raise DataError(
                 f"{source}: no column for the {role} ({', '.join(usual)}); {_there_are(present, usual, spare)}; "
@@ -158,25 +240,23 @@ def strip_suffix(question: str) -> str:
     return _SUFFIX.sub("", question.strip()).rstrip()
 
 
-def _columns(row: Row, columns: ColumnsConfig) -> Fields:
-    question, images = chat_or_text(pick(row, columns.question, QUESTION))
-    images = images or row_images(row, columns.images)
-    choices = _choices(pick(row, columns.choices, CHOICES))
+def _columns(row: Row, columns: ColumnsConfig, numbers: Numbers) -> Fields:
+    _check_valid(row)
+    question, images = _asked(row, columns)
+    options = row_options(row, columns.choices)
     gold = pick(row, columns.answer, ANSWER)
-    if choices:
-        question = _with_options(strip_suffix(question), choices)
-        return Fields(question, _letter(gold, choices), images, choices)
-    answer = text_of(gold, "answer")
-    if columns.answer is None and usual_name(row, ANSWER) == "solution":
-        boxed = extract_boxed(answer)
+    if options.texts:
+        return _chosen(question, gold, images, options, numbers)
+    if columns.answer is None and usual_name(row, ANSWER) == "solution" and isinstance(gold, str):
+        boxed = extract_boxed(gold)
         if boxed is None:
             raise RowError("no box in the solution, and no column of answers")
-        answer = boxed.strip()
-    return Fields(question, _unwrap(answer), images)
+        gold = boxed.strip()
+    return _answered(question, gold, images)
 
 
-def _message(row: Row, columns: ColumnsConfig) -> Fields:
-    chat = pick(row, columns.question, ("message",))
+def _message(row: Row, columns: ColumnsConfig, _numbers: Numbers) -> Fields:
+    chat = pick(row, columns.question, PROMPT_CHATS)
     if isinstance(chat, str):
         try:
             chat = json.loads(chat)
@@ -185,20 +265,18 @@ def _message(row: Row, columns: ColumnsConfig) -> Fields:
     if not isinstance(chat, list):
         raise RowError("message is not a list of turns")
     question, images = chat_or_text(chat)
-    images = images or row_images(row, columns.images)
-    return Fields(question, text_of(pick(row, columns.answer, ANSWER), "answer"), images)
+    return _answered(question, pick(row, columns.answer, ANSWER), images or row_images(row, columns.images))
 
 
-def _gsm8k(row: Row, columns: ColumnsConfig) -> Fields:
-    question, images = chat_or_text(pick(row, columns.question, QUESTION))
-    images = images or row_images(row, columns.images)
+def _gsm8k(row: Row, columns: ColumnsConfig, _numbers: Numbers) -> Fields:
+    question, images = _asked(row, columns)
     worked = text_of(pick(row, columns.answer, ANSWER), "answer")
     if worked and "####" not in worked:
         raise RowError("no #### in the answer")
     return Fields(question, _after_hashes(worked), images)
 
 
-def _simplerl(row: Row, columns: ColumnsConfig) -> Fields:
+def _simplerl(row: Row, columns: ColumnsConfig, _numbers: Numbers) -> Fields:
     extra, reward = (row.get(key) or {} for key in ("extra_info", "reward_model"))
     if not isinstance(extra, Mapping) or not isinstance(reward, Mapping):
         raise RowError("extra_info or reward_model is not an object")
@@ -208,13 +286,12 @@ def _simplerl(row: Row, columns: ColumnsConfig) -> Fields:
     if not question:
         question, images = chat_or_text(row.get("prompt"))
         question = _without_markup(question)
-    images = images or row_images(row, columns.images)
     golds = (row.get(columns.answer or ""), reward.get("ground_truth"), row.get("gt_answer"), extra.get("answer"))
-    answer = text_of(next((gold for gold in golds if gold is not None), None), "answer")
-    return Fields(_QWEN_SUFFIX.sub("", question).rstrip(), answer, images)
+    gold = next((gold for gold in golds if gold is not None), None)
+    return _answered(_QWEN_SUFFIX.sub("", question).rstrip(), gold, images or row_images(row, columns.images))
 
 
-_READERS: Mapping[str, Callable[[Row, ColumnsConfig], Fields]] = {
+_READERS: Mapping[str, Callable[[Row, ColumnsConfig, Numbers], Fields]] = {
     "columns": _columns,
     "message": _message,
     "gsm8k": _gsm8k,
@@ -222,12 +299,83 @@ _READERS: Mapping[str, Callable[[Row, ColumnsConfig], Fields]] = {
 }
 
 
-def _with_options(question: str, choices: Sequence[str]) -> str:
-    """The question with a line for each option, unless the options are only the letters of what the picture shows."""
-    letters = string.ascii_uppercase[: len(choices)]
-    if not question or list(choices) == list(letters):
-        return question
-    return "\n".join((question, *(f"({letter}) {text}" for letter, text in zip(letters, choices, strict=True))))
+def _asked(row: Row, columns: ColumnsConfig) -> tuple[str, tuple[Any, ...]]:
+    """(question, images) of plain columns; a text that stands in a column of its own comes before the question."""
+    question, images = chat_or_text(pick(row, columns.question, QUESTION))
+    if columns.context is not None or columns.question is None:
+        question = whole_question(row, question, columns.context)
+    return question, images or row_images(row, columns.images)
+
+
+def _chosen(question: str, gold: Any, images: tuple[Any, ...], options: Options, numbers: Numbers) -> Fields:
+    """The fields of a row with options."""
+    first, counted = numbers
+    if isinstance(gold, str):
+        gold = _first_gold(gold, options)
+    letter = right_option(gold, options, first, counted=counted)
+    text = text_of(gold, "answer") if not isinstance(gold, list | tuple) else ""
+    notes: tuple[tuple[str, str], ...] = ()
+    if not options.labels and _NUMBER.fullmatch(text) and text not in options.texts:
+        notes = ((f"{INDEX} {first or 0}", text),)
+    asked = without_format(strip_suffix(question))
+    notes = notes if not asked[1] else (*notes, (FORMAT, asked[1]))
+    return Fields(with_options(asked[0], options.texts), letter, images, options.texts, notes=notes)
+
+
+def _first_gold(gold: str, options: Options) -> Any:
+    """A gold that is a box, or a list written as text, as what it holds; what is an option's text stays."""
+    if gold.strip() in options.texts:
+        return gold
+    golds = gold_texts(gold) if not is_sentinel(gold.strip()) else ()
+    return list(golds) if len(golds) > 1 else _option_gold(golds[0]) if golds else ""
+
+
+def _answered(question: str, gold: Any, images: tuple[Any, ...]) -> Fields:
+    """The fields of a row without a column of options; they may stand in its question."""
+    golds = gold_texts(gold)
+    if not golds:
+        return Fields(question, "", images)
+    answer = golds[0]
+    printed = printed_option(answer)
+    letter = answer if len(answer) == 1 and answer.isupper() else printed[0] if printed is not None else ""
+    lettered = names_letters(question)
+    options = inline_options(question) if lettered else NO_OPTIONS
+    if options.texts:
+        letters = {right_option(_option_gold(each), options) for each in golds}
+        if len(letters) > 1:
+            raise RowError(f"the answers {', '.join(golds)[:40]} are {len(letters)} of the options in the question")
+        return Fields(question, letters.pop(), images, options.texts)
+    if len(golds) == 1 and letter and lettered:
+        return Fields(question, letter, images, kind="choice")
+    if not letter and read_letters(answer) is None and _NUMBER.fullmatch(answer) and _ASKS_LETTER.search(question):
+        raise RowError(f"the question asks for a letter, and the answer is the number {answer[:20]!r}")
+    accepted: list[str] = []
+    for each in golds:
+        option = printed_option(each)
+        accepted += [each] if option is None else [text for text in (option[1], option[0]) if text]
+    accepted = list(dict.fromkeys(accepted))
+    return Fields(question, accepted[0], images, alternatives=tuple(accepted[1:]))
+
+
+def _option_gold(gold: str) -> str:
+    """A printed option as its letter with its text, so that the two are held against each other."""
+    printed = printed_option(gold)
+    if printed is None:
+        return gold
+    letter, text = printed
+    return f"{letter}. {text}" if text else letter
+
+
+def _check_valid(row: Row) -> None:
+    """Raises :class:`RowError` for a row of which its own columns say that it has no answer to be compared."""
+    for name, fine in _VALID.items():
+        value = row.get(name)
+        if isinstance(value, str) and value.strip() and value.strip().lower() not in fine:
+            raise RowError(f"{name} is {value.strip()[:20]!r}")
+    for name in _PROOFS:
+        value = row.get(name)
+        if isinstance(value, str) and value.strip().lower() == "proof":
+            raise RowError(f"{name} is 'proof', which has no answer to compare")
 
 
 def _without_markup(prompt: str) -> str:
@@ -240,50 +388,7 @@ def _without_markup(prompt: str) -> str:
     return prompt
 
 
-def _choices(value: Any) -> tuple[str, ...]:
-    """Option texts; ARC-like files hold ``{"text": [...], "label": [...]}``."""
-    if isinstance(value, Mapping):
-        value = value.get("text")
-    if value is None or value == "":
-        return ()
-    if not isinstance(value, list | tuple):
-        raise RowError("the options are not a list")
-    if len(value) > len(string.ascii_uppercase):
-        raise RowError(f"{len(value)} options are more than there are letters")
-    return tuple(text_of(option, "option") for option in value)
-
-
-def _letter(gold: Any, choices: Sequence[str]) -> str:
-    """The letter of the right option, from a 0-based index, a letter, or the option's own text."""
-    letters = string.ascii_uppercase[: len(choices)]
-    if isinstance(gold, int) and not isinstance(gold, bool):
-        if 0 <= gold < len(choices):
-            return letters[gold]
-        raise RowError(f"answer {gold} is not an index 0..{len(choices) - 1} into the options")
-    text = text_of(gold, "answer")
-    if not text:
-        return ""
-    letter = _LETTER.fullmatch(text)
-    if letter and letter[1].upper() in letters:
-        return letter[1].upper()
-    if text in choices:
-        return letters[choices.index(text)]
-    if text.isdecimal() and int(text) < len(choices):
-        return letters[int(text)]
-    raise RowError(f"answer {text[:40]!r} is neither a letter nor one of the {len(choices)} options")
-
-
 def _after_hashes(worked: str) -> str:
     """GSM8K's gold: what stands alone after the last ``####``, commas removed; empty if nothing does."""
     gold = worked.rpartition("####")[2].strip() if "####" in worked else ""
     return "" if "\n" in gold else gold.replace(",", "")
-
-
-def _unwrap(answer: str) -> str:
-    """An answer that is one box and nothing else, without the box."""
-    if last_box_span(answer) == (0, len(answer)):
-        return (extract_boxed(answer) or "").strip()
-    braces = re.sub(r"\\[\\{}]", "", answer)
-    if answer.startswith("\\boxed") and braces.count("{") != braces.count("}"):
-        raise RowError("unbalanced braces in the box of the answer")
-    return answer

@@ -5,65 +5,86 @@ specification               what is read
 =========================== =========================================================================================
 ``procedural:FAMILY``       puzzles made on the spot (:mod:`spark_rl.data.procedural`)
 a file                      ``.json`` (a list of rows, ``{"data": [...]}``, or an object of rows, whose keys are their
-                            ids), ``.jsonl``, ``.csv`` or ``.parquet``
+                            ids), ``.jsonl``, ``.csv``, ``.tsv`` or ``.parquet``
 a directory                 a data set written by ``Dataset.save_to_disk`` (``data.split`` picks from a ``DatasetDict``)
 anything else               a hub data set, ``name`` or ``name:config``, its split ``data.split`` or ``@split``
 =========================== =========================================================================================
 
 A specification that exists on disk is read from disk. ``openai/gsm8k:main@test`` names a split of its own, so that
-training and held-out problems can come from one hub data set.
+training and held-out problems can come from one hub data set. Several specifications are read one after the other.
 
 Images are found and opened once while loading, so that a broken one shows before training starts, with its row
 (``data.images.broken``). Decoded pictures are not kept; encoded bytes from Parquet files and the hub are.
 
 Files are untrusted: JSON, CSV, Parquet and Arrow only, nothing is evaluated or unpickled, and a file that is malformed,
-not UTF-8 or absurdly nested is one line of :class:`DataError`. Single bad rows are skipped, counted and reported once.
+not UTF-8, absurdly nested or a bomb is one line of :class:`DataError`. Single bad rows are skipped, counted and
+reported once.
 """
 
 from __future__ import annotations
 
 import csv
 import difflib
-import itertools
+import io
 import json
-from collections.abc import Iterator
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from spark_rl.config import DataConfig
+from spark_rl.config import DataConfig, TrainSource
 from spark_rl.data.layouts import DataError
+from spark_rl.data.parquet import read_parquet
 from spark_rl.data.procedural import PREFIX, procedural_problems
-from spark_rl.data.source import Number, Source
+from spark_rl.data.source import Number, Source, unique
 from spark_rl.problem import Problem
 
 Role = Literal["train", "heldout", "transfer"]
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+
+_cells = threading.RLock()
 
 
-def load_problems(spec: str, config: DataConfig, role: Role = "train") -> tuple[Problem, ...]:
+def load_problems(
+    spec: str | Sequence[str | TrainSource], config: DataConfig, role: Role = "train"
+) -> tuple[Problem, ...]:
     """The problems of a specification, in the order of the source (procedural ones in a fixed shuffled order).
 
     ``layout``, ``columns``, ``images``, ``kind`` and ``split`` of ``config`` apply to every role; ``ranges``,
-    ``sample`` and ``limit`` to ``train`` only. Ids are unique: the id column, the key of the row, or the stem of the
-    source and the row number (the line number in a ``.jsonl`` file).
+    ``sample`` and ``limit`` to ``train`` only, and to each of several sources. Ids are unique, over all sources too:
+    the id column, the key of the row, or the stem of the source and the row number (the line number in a ``.jsonl``
+    file). Of several sources every problem has its specification as :attr:`~spark_rl.problem.Problem.source`.
 
     Raises:
         DataError: nothing can be read there, a column is missing, an image is broken while ``data.images.broken`` is
             ``error``, or no row is usable; one line with the mend.
     """
+    if not isinstance(spec, str):
+        taken: dict[str, int] = {}
+        names = [entry if isinstance(entry, str) else entry.source for entry in spec]
+        return tuple(
+            replace(problem, id=unique(problem.id, taken), source=name)
+            for name in names
+            for problem in load_problems(name, config, role)
+        )
     if role != "train":
         config = config.model_copy(update={"limit": None, "sample": None, "ranges": None})
     if spec.startswith(PREFIX):
         family = spec.removeprefix(PREFIX)
         return procedural_problems(family, "train" if role == "train" else "heldout", config.limit)
-    path = Path(spec).expanduser()
-    if path.is_dir():
+    path = _user_path(spec)
+    # unlike those of Path, these two say no of a name that is too long
+    if os.path.isdir(path):  # noqa: PTH112
         return Source(spec, path.stem, path, config).problems(_read_saved(path, config.split))
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110
         return Source(spec, path.stem, path.parent, config).problems(read_file(path))
     if path.suffix.lower() in SUFFIXES or spec.startswith((".", "/", "~")):
-        siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+        known = os.path.isdir(path.parent)  # noqa: PTH112
+        siblings = [sibling.name for sibling in path.parent.iterdir()] if known else []
         close = difflib.get_close_matches(path.name, siblings, n=1)
         raise DataError(f"there is no file {spec}" + (f"; did you mean {path.parent / close[0]}?" if close else ""))
     name = spec.partition("@")[0].partition(":")[0].rpartition("/")[2]
@@ -74,13 +95,14 @@ def read_file(path: Path) -> Iterator[tuple[Number, Any]]:
     """(row number, row) of a file; numbers start at 1."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        return _read_parquet(path)
-    readers = {".json": _read_json, ".jsonl": _read_lines, ".csv": _read_csv}
+        return read_parquet(path)
+    readers = {".json": _read_json, ".jsonl": _read_lines, ".csv": _read_csv, ".tsv": _read_tsv}
     if suffix not in readers:
         raise DataError(f"{path}: unknown kind of file {suffix!r}; convert it to one of {', '.join(SUFFIXES)}")
     try:
-        # a byte order mark at the front is not part of the data
-        return readers[suffix](path.read_text(encoding="utf-8-sig"), path)
+        # a byte order mark at the front is not part of the data, a line break inside of a cell is
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return readers[suffix](file.read(), path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -116,23 +138,30 @@ def _read_lines(text: str, path: Path) -> Iterator[tuple[Number, Any]]:
                 ) from None
 
 
-def _read_csv(text: str, path: Path) -> Iterator[tuple[Number, Any]]:
+def _read_csv(text: str, path: Path, delimiter: str = ",") -> Iterator[tuple[Number, Any]]:
     try:
-        yield from enumerate(csv.DictReader(text.splitlines(keepends=True), restkey="(more)", strict=True), start=1)
+        with _cells_of(len(text)):
+            lines = io.StringIO(text, newline="")
+            rows = list(csv.DictReader(lines, restkey="(more)", strict=True, delimiter=delimiter))
     except csv.Error as error:
-        raise DataError(f"{path}: not valid CSV ({error})") from None
+        raise DataError(f"{path}: not valid {'CSV' if delimiter == ',' else 'TSV'} ({error})") from None
+    return enumerate(rows, start=1)
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[Number, Any]]:
-    # heavy, and only this format needs it; no stubs
-    import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
+def _read_tsv(text: str, path: Path) -> Iterator[tuple[Number, Any]]:
+    return _read_csv(text, path, "\t")
 
-    numbers = itertools.count(1)
-    try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
-            yield from zip(numbers, batch.to_pylist(), strict=False)
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{path} is not a readable Parquet file ({_why(error)})") from None
+
+@contextmanager
+def _cells_of(characters: int) -> Iterator[None]:
+    """Cells as long as this are read: pictures in base64 are. The limit is the whole process's, so it is put back."""
+    with _cells:
+        before = csv.field_size_limit()
+        csv.field_size_limit(max(before, characters + 1))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
 
 
 def _read_saved(path: Path, split: str) -> Iterator[tuple[Number, Any]]:
@@ -170,6 +199,13 @@ def _read_hub(spec: str, split: str) -> Iterator[tuple[Number, Any]]:
             "check the name and the connection"
         ) from None
     return _raw(loaded)
+
+
+def _user_path(spec: str) -> Path:
+    try:
+        return Path(spec).expanduser()
+    except RuntimeError:  # ~nobody
+        return Path(spec)
 
 
 def _why(error: BaseException) -> str:

@@ -1,16 +1,22 @@
 """Reading the values of one untrusted row: text, numbers, chats, images, and where images stand in a question.
 
+What a row holds as an image is read or refused, never dropped: a path, bytes, base64, a ``data:`` string, a picture, or
+a mapping with one of these under :data:`IMAGE_KEYS`. A mapping of anything else is :class:`UnreadableError`.
+
 Nothing here evaluates, unpickles or opens what a row names.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spark_rl.data.literal import read_literal
 from spark_rl.problem import Kind
 
 Row = Mapping[str, Any]
@@ -18,14 +24,47 @@ Row = Mapping[str, Any]
 MARKER = "<image>"
 """Where an image stands in a question."""
 
-IMAGES = ("images", "image", "image_path")
-"""The usual names of image columns."""
+IMAGES = (
+    "images", "image", "image_path", "image_paths", "image_urls", "image_url", "image_file", "image_base64", "img",
+    "img_path", "picture", "pictures",
+)  # fmt: skip
+"""The usual names of image columns; ``image_1``, ``image_2``, ... are read where none of them is there."""
+IMAGE_KEYS = (
+    "bytes",
+    "base64",
+    "b64",
+    "data",
+    "image",
+    "image_url",
+    "url",
+    "path",
+    "file_name",
+    "filename",
+    "file",
+    "src",
+)
+"""What a mapping may hold its image under, the first that holds something counts: encoded bytes before paths, for the
+hub's copies of sets name files that nobody has."""
+PROMPT_CHATS = ("message", "conversations", "messages")
+"""The usual names of columns that hold a whole chat."""
 
+_CONTEXT = ("body", "context", "passage", "article", "story", "instruction")
+_NUMBERED = re.compile(r"(?:image|img)[_ ]?(\d{1,2})", re.IGNORECASE)
+_USERS = ("user", "human")
 _LEADING = re.compile(r"^(?:<image>\s*)+")
 
 
 class RowError(ValueError):
     """Why one row is not usable, as a short phrase. The loader counts it and goes on."""
+
+
+class UnreadableError(RowError):
+    """A row holds options or images in a shape that is not known. The loader stops, or the problem would be asked
+    without them."""
+
+
+class UnreadableImageError(UnreadableError):
+    """The same of images: ``data.images.broken`` decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +77,10 @@ class Fields:
     choices: tuple[str, ...] = ()
     kind: Kind | None = None
     """Null: ``choice`` where there are options, else ``math``."""
+    alternatives: tuple[str, ...] = ()
+    """Further answers, each as right as ``answer``."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """(what was assumed or taken off, an example) for the one line that a source says of it."""
 
 
 def pick(row: Row, named: str | None, usual: Sequence[str]) -> Any:
@@ -72,38 +115,84 @@ def text_of(value: Any, what: str) -> str:
     raise RowError(f"the {what} is a {type(value).__name__}, not text or a number")
 
 
+def whole_question(row: Row, question: str, named: str | None) -> str:
+    """The question with the text that stands in a column of its own in front: SVAMP's ``Body``, a ``context``.
+
+    Raises:
+        RowError: that column holds no text.
+    """
+    before = text_of(pick(row, named, _CONTEXT), "context")
+    if not before or before in question:
+        return question
+    if not question and named is None and usual_name(row, _CONTEXT) != "instruction":
+        return ""  # a story without its question
+    return f"{before}\n{question}".strip()
+
+
 def images_of(value: Any) -> tuple[Any, ...]:
-    """Images as paths, bytes or image objects; a Hugging Face image column holds ``{"bytes": ..., "path": ...}``."""
-    if value is None or (isinstance(value, str) and not value):
+    """Images as paths, bytes, ``data:`` strings or image objects, out of lists and mappings.
+
+    Raises:
+        UnreadableImageError: a mapping without any of :data:`IMAGE_KEYS`, or base64 that is none.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
         return ()
+    if isinstance(value, float) and math.isnan(value):
+        return ()  # an empty cell
     if isinstance(value, list | tuple):
         return tuple(image for item in value for image in images_of(item))
-    if isinstance(value, Mapping):
-        encoded = value.get("bytes")
-        return images_of(value.get("path") if encoded is None else encoded)
-    return (value,)
+    if not isinstance(value, Mapping):
+        return _written_images(value) if isinstance(value, str) else (value,)
+    known = [key for key in IMAGE_KEYS if key in value]
+    if not known:
+        names = ", ".join(str(key)[:20] for key in list(value)[:5])
+        raise UnreadableImageError(f"an image is a mapping of {names or 'nothing'}, none of which is known")
+    key = next((key for key in known if value[key] is not None), None)
+    if key is None:
+        return ()  # the hub's way to write that there is no image
+    held = value[key]
+    if key in {"base64", "b64"} or (key == "bytes" and isinstance(held, str)):
+        return (_from_base64(held),)
+    if key in {"bytes", "data"} and isinstance(held, list) and held:
+        return (_from_numbers(held),)
+    return images_of(held)
 
 
 def row_images(row: Row, named: str | None = None) -> tuple[Any, ...]:
     """The images of the named column, else of ``decoded_image`` (where the hub's copy of a set has one, its ``image``
-    is a path that leads nowhere), else of the first usual column."""
+    is a path that leads nowhere), else of the first usual column that holds one, else of ``image_1``, ``image_2``, ...
+    """
     if named is not None:
         return images_of(row.get(named))
-    return images_of(row.get("decoded_image")) or images_of(pick(row, None, IMAGES))
+    columns = {str(key).lower(): value for key, value in row.items()}
+    for name in ("decoded_image", *IMAGES):
+        found = images_of(columns.get(name))
+        if found:
+            return found
+    numbered = sorted((int(n[1]), key) for key in columns if (n := _NUMBERED.fullmatch(key)))
+    return tuple(image for _, key in numbered for image in images_of(columns[key]))
 
 
 def chat_or_text(value: Any) -> tuple[str, tuple[Any, ...]]:
     """(text, images) of a question given as text or as a chat with one user turn of text and image parts.
 
-    Every image part leaves a :data:`MARKER` where it stood, unless the text parts have markers of their own. A part
-    without an image in it, ``{"type": "image"}``, is a place for one of the row's image column.
+    A chat may be written as JSON, and its turns have ``role`` and ``content``, or ``from`` and ``value``. Every image
+    part leaves a :data:`MARKER` where it stood, unless the text parts have markers of their own. A part without an
+    image in it, ``{"type": "image"}``, is a place for one of the row's image column.
     """
+    if isinstance(value, str) and re.match(r"\s*\[\s*\{", value):
+        try:
+            written = json.loads(value)
+        except (ValueError, RecursionError):
+            written = None
+        if isinstance(written, list) and all(isinstance(turn, Mapping) and _role(turn) for turn in written):
+            value = written
     if not isinstance(value, list | tuple):
         return text_of(value, "question"), ()
-    turns = [turn for turn in value if isinstance(turn, Mapping) and turn.get("role") == "user"]
+    turns = [turn for turn in value if isinstance(turn, Mapping) and _role(turn) in _USERS]
     if len(turns) != 1:
         raise RowError(f"the chat has {len(turns)} user turns, not one")
-    content = turns[0].get("content")
+    content = turns[0].get("content", turns[0].get("value"))
     if not isinstance(content, list | tuple):
         return text_of(content, "question"), ()
     texts: list[str] = []
@@ -111,17 +200,50 @@ def chat_or_text(value: Any) -> tuple[str, tuple[Any, ...]]:
     images: list[Any] = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text":
+        if kind in {"text", "input_text"}:
             texts.append(text_of(part.get("text"), "question"))
             mixed.append(texts[-1])
-        elif kind == "image":
-            found = images_of(part.get("image"))
+        elif kind in {"image", "image_url", "input_image"}:
+            held = {key: part[key] for key in IMAGE_KEYS if part.get(key) is not None}
+            found = images_of(held) if held else ()
             images.extend(found)
             mixed.extend([MARKER] * max(1, len(found)))
         else:
             raise RowError(f"the chat has a part of type {kind!r}, neither text nor image")
     pieces = texts if any(MARKER in text for text in texts) else mixed
     return "\n".join(piece for piece in pieces if piece), tuple(images)
+
+
+def _role(turn: Mapping[Any, Any]) -> Any:
+    return turn.get("role", turn.get("from"))
+
+
+def _written_images(text: str) -> tuple[Any, ...]:
+    """A text that spells a list or a mapping of images, as CSV files have them; any other text is one image."""
+    if text.lstrip()[:1] not in {"[", "{"}:
+        return (text,)
+    value = read_literal(text)
+    return (text,) if value is None else images_of(value)
+
+
+def _from_base64(value: Any) -> Any:
+    """Bytes of a base64 text; a text with a scheme, ``data:`` for one, is left to who opens it."""
+    if not isinstance(value, str):
+        return value
+    if re.match(r"\s*[A-Za-z]+:", value):
+        return value.strip()
+    try:
+        return base64.b64decode("".join(value.split()), validate=True)
+    except ValueError:
+        raise UnreadableImageError("an image's base64 is not valid") from None
+
+
+def _from_numbers(value: list[Any]) -> bytes:
+    """Bytes that JSON has as numbers."""
+    try:
+        return bytes(value)
+    except (TypeError, ValueError):
+        raise UnreadableImageError("an image's bytes are a list of something else") from None
 
 
 def place_images(question: str, images: Sequence[Any]) -> str:

@@ -1,7 +1,10 @@
 """From the rows of one source to problems d = (q, a, I) (Sec. 3.1): parsed, chosen, their images opened once.
 
 Every row ends in one of four places: a problem, ``unusable`` (no question, no gold answer the verifier can use),
-``outside`` of ``data.ranges``, or ``broken`` (an image can't be opened). Each is counted and reported in one line.
+``outside`` of ``data.ranges``, or ``broken`` (an image can't be opened). Each is counted and reported in one line, the
+unusable ones by reason, each with an example. Options of an unknown shape stop the loading: without them another
+question would be asked. What was assumed of rows that are used (:data:`.layouts.INDEX`, :data:`.layouts.FORMAT`) is
+said once too.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +20,23 @@ from typing import Any
 
 from spark_rl.config import DataConfig
 from spark_rl.data.images import ImageError, check_images, stored_image
-from spark_rl.data.layouts import DataError, Layout, check_columns, detect_layout, read_row
-from spark_rl.data.rows import RowError, within_ranges
+from spark_rl.data.layouts import (
+    UNKNOWN,
+    DataError,
+    Layout,
+    Numbers,
+    check_columns,
+    detect_layout,
+    number_rule,
+    read_row,
+)
+from spark_rl.data.rows import RowError, UnreadableError, UnreadableImageError, within_ranges
 from spark_rl.problem import Problem
 
 HEAD = 100
 """Rows looked at to find the layout and the columns."""
+MOST_REASONS = 8
+"""Reasons that are said one by one."""
 CHUNK = 256
 """Problems whose images are opened together."""
 
@@ -43,10 +58,13 @@ class Source:
     """Where relative image paths start, unless ``data.images.root`` says otherwise."""
     config: DataConfig
     layout: Layout = "columns"
+    numbers: Numbers = UNKNOWN
     read: int = 0
     outside: int = 0
     unusable: list[tuple[Number, str]] = field(default_factory=list)
     broken: list[tuple[Number, str]] = field(default_factory=list)
+    notes: dict[str, list[tuple[Number, str]]] = field(default_factory=dict)
+    """What was assumed of rows, or taken off them -> where, with an example."""
     _opened: dict[str | bytes, ImageError | None] = field(default_factory=dict, repr=False)
 
     def problems(self, rows: Iterator[tuple[Number, Any]]) -> tuple[Problem, ...]:
@@ -65,6 +83,7 @@ class Source:
         self.layout = settings.layout if settings.layout != "auto" else detect_layout(objects, settings.columns)
         check_columns(objects, self.layout, settings.columns, self.spec)
         self._check_ranges(objects)
+        self.numbers = number_rule(objects, self.layout, settings.columns)
         parsed = self._parsed(itertools.chain(head, rows))
         if settings.sample is None:
             found = list(itertools.islice(self._sighted(parsed), settings.limit))
@@ -95,10 +114,21 @@ class Source:
                 self.outside += 1
                 continue
             try:
-                problem = read_row(row, self.layout, settings.columns, settings.kind, self.spec)
+                said: list[tuple[str, str]] = []
+                problem = read_row(row, self.layout, settings.columns, settings.kind, self.spec, self.numbers, said)
+            except UnreadableImageError as error:
+                self._leave_out(number, ImageError(str(error)))
+                continue
+            except UnreadableError as error:
+                raise DataError(
+                    f"{self.spec}, row {number}: {error}; mend the row, or name the right column with "
+                    "data.columns.choices"
+                ) from None
             except RowError as error:
                 self.unusable.append((number, str(error)))
                 continue
+            for what, example in said:
+                self.notes.setdefault(what, []).append((number, example))
             own = row.get(settings.columns.id) if settings.columns.id is not None else None
             if own is None:
                 own = number if isinstance(number, str) else f"{self.stem}-{number}"
@@ -134,7 +164,8 @@ class Source:
         root = self.config.images.root
         folder = self.folder if root is None else Path(root).expanduser()
         try:
-            return replace(problem, images=tuple(stored_image(image, folder) for image in problem.images))
+            confined = self.config.images.confined
+            return replace(problem, images=tuple(stored_image(image, folder, confined) for image in problem.images))
         except ImageError as error:
             return error
 
@@ -162,9 +193,14 @@ class Source:
                     raise DataError(f"{self.spec}: none of {self.read} rows is {how}: first is row {number}, {why}")
                 of_what = "" if lost is self.unusable else " for their images"
                 logger.warning(
-                    "skipped %d of %d rows of %s%s: first is row %s, %s",
-                    len(lost), self.read, self.spec, of_what, number, why,
-                )  # fmt: skip
+                    "skipped %d of %d rows of %s%s: %s", len(lost), self.read, self.spec, of_what, _by_reason(lost)
+                )
+        for what, rows in self.notes.items():
+            number, example = rows[0]
+            logger.warning(
+                "%d of %d rows of %s %s: first is row %s, %r",
+                len(rows), self.read, self.spec, what, number, example[:80],
+            )  # fmt: skip
         if self.outside:
             if not found:
                 raise DataError(f"{self.spec}: none of {self.read} rows is within data.ranges; widen them")
@@ -181,3 +217,19 @@ def unique(wanted: str, taken: dict[str, int]) -> str:
         name, taken[wanted] = f"{wanted}-{taken[wanted]}", taken[wanted] + 1
     taken[name] = 2
     return name
+
+
+def _by_reason(lost: Sequence[tuple[Number, str]]) -> str:
+    """How many rows were lost for what, each reason with its first row: reasons that differ in what they quote are one.
+
+    ``first is row 3, empty answer`` for one reason, ``2 like row 3, empty answer; 1 like row 7, no question`` for two.
+    """
+    reasons: dict[str, list[tuple[Number, str]]] = {}
+    for number, why in lost:
+        reasons.setdefault(re.sub(r"'[^']*'|\"[^\"]*\"|\d+|\S*/\S*", "", why), []).append((number, why))
+    if len(reasons) == 1:
+        return f"first is row {lost[0][0]}, {lost[0][1]}"
+    largest = sorted(reasons.values(), key=len, reverse=True)
+    said = [f"{len(rows)} like row {rows[0][0]}, {rows[0][1]}" for rows in largest[:MOST_REASONS]]
+    others = sum(len(rows) for rows in largest[MOST_REASONS:])
+    return "; ".join([*said, *([f"{others} for other reasons"] if others else [])])

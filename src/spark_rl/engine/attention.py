@@ -16,6 +16,8 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 NAME = "spark_rl_decode"
+STOCK_ONLY = ("softcap", "position_bias", "s_aux")
+"""Options that change the scores: capped ones, biased ones, sinks. A layer that sets one is left to the stock path."""
 
 
 def decode_attention(
@@ -32,7 +34,7 @@ def decode_attention(
     Returns:
         (R, 1, heads, D) outputs and no weights.
     """
-    if query.shape[2] != 1 or torch.is_grad_enabled() or options.get("softcap") is not None:
+    if query.shape[2] != 1 or torch.is_grad_enabled() or any(options.get(name) is not None for name in STOCK_ONLY):
         stock = AttentionInterface()["sdpa"]
         result: tuple[Tensor, None] = stock(module, query, key, value, attention_mask, scaling=scaling, **options)
         return result

@@ -24,6 +24,10 @@ class Sampling:
     """Same prompts, same sampling, same weights: same completions."""
     stop: tuple[str, ...] = ()
     """Strings that end a completion, beside those of its prompt; they are cut from its text but kept in its tokens."""
+    repetition_penalty: float = 1.0
+    """Logits of tokens that the prompt or the completion already holds are divided by it where they are positive and
+    multiplied where they are negative (Keskar et al. 2019, https://arxiv.org/abs/1909.05858). Not while training: it
+    is 1 there, which does nothing."""
 
 
 class Engine(Protocol):

@@ -84,14 +84,14 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class RolloutCache(Cache):  # type: ignore[misc]
-    """One :class:`RolloutLayer` per attention layer."""
+    """One :class:`RolloutLayer` per attention layer, empty for a layer that borrows another's (Gemma 3n)."""
 
     def __init__(self, layers: int) -> None:
         super().__init__(layers=[RolloutLayer() for _ in range(layers)])
 
     def fork(self, copies: int, room: int) -> None:
         """One prefill becomes ``copies`` rollouts of each prompt."""
-        for layer in self.layers:
+        for layer in self._filled():
             layer.fork(copies, room)
 
     def retire(self, alive_R: Tensor) -> Tensor:
@@ -108,6 +108,9 @@ class RolloutCache(Cache):  # type: ignore[misc]
         holes = (~alive_R[:rows]).nonzero().squeeze(-1)
         movers = alive_R[rows:].nonzero().squeeze(-1) + rows
         order[holes] = movers
-        for layer in self.layers:
+        for layer in self._filled():
             layer.move(movers, holes, rows)
         return order
+
+    def _filled(self) -> list[RolloutLayer]:
+        return [layer for layer in self.layers if layer.is_initialized]

@@ -50,6 +50,8 @@ def body(
     }  # fmt: skip
     if sampling.n > 1:
         request["n"] = sampling.n
+    if sampling.repetition_penalty != 1:  # an extension of the servers that people run themselves
+        request["repetition_penalty"] = sampling.repetition_penalty
     if sampling.stop:
         request["stop"] = list(sampling.stop)
     if template_arguments:

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from spark_rl.chat import Prompt, end_tokens
-from spark_rl.config import ConfigError
 from spark_rl.engine import attention
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.cache import RolloutCache
 from spark_rl.learner.model import LoadedModel
-from spark_rl.learner.prefill import attention_mask, batch_prompts, prefill
+from spark_rl.learner.prefill import batch_prompts, extend, prefill
 from spark_rl.problem import Completion
 
 ROOM = 64
@@ -49,25 +48,13 @@ class EmbeddedEngine:
             eos_ids: tokens that end a completion.
             decode: token ids -> text, special tokens dropped.
             max_rows: rows decoded together at most, but never less than the n rows of one prompt.
-
-        Raises:
-            ConfigError: the model's attention keeps anything but full-length keys and values.
         """
         self.loaded = loaded
         self.decode = decode
         self.max_rows = max_rows
         self.eos = torch.tensor(sorted(eos_ids), device=loaded.device)
         self.version = 0
-        config = loaded.causal_lm.config.get_text_config()
-        sliding = getattr(config, "sliding_window", None) is not None
-        every = "sliding_attention" if sliding else "full_attention"  # in configurations that do not say it per layer
-        kinds = set(getattr(config, "layer_types", None) or [every])
-        if kinds != {"full_attention"}:
-            raise ConfigError(
-                f"the embedded engine decodes full attention only, and {type(loaded.causal_lm).__name__} has "
-                f"{', '.join(sorted(kinds - {'full_attention'}))} layers; choose another model"
-            )
-        self.layers: int = config.num_hidden_layers
+        self.layers: int = loaded.causal_lm.config.get_text_config().num_hidden_layers
         if loaded.device.type == "cpu" and loaded.causal_lm.config._attn_implementation == "sdpa":
             loaded.causal_lm.set_attn_implementation(attention.NAME)
 
@@ -117,8 +104,14 @@ class EmbeddedEngine:
         logprobs_RT = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.float32, device=device)
         length_R = torch.zeros(rows, dtype=torch.long, device=device)
         stopped_R = torch.zeros(rows, dtype=torch.bool, device=device)
+        penalty = sampling.repetition_penalty
+        held_RV = None if penalty == 1 else _held(prompts, logits_RV.shape[-1]).to(device).repeat_interleave(n, dim=0)
         for step in range(sampling.max_new_tokens):
+            if held_RV is not None:
+                logits_RV = penalised(logits_RV, held_RV[row_R], penalty)
             token_R, logprob_R = sample(logits_RV, sampling.temperature, generator)
+            if held_RV is not None:
+                held_RV[row_R, token_R] = True
             tokens_RT[row_R, step] = token_R
             logprobs_RT[row_R, step] = logprob_R
             length_R[row_R[alive_R]] = step + 1
@@ -136,7 +129,7 @@ class EmbeddedEngine:
                 row_R, pad_R, next_R = row_R[kept_R], pad_R[kept_R], next_R[kept_R]
                 token_R, alive_R = token_R[kept_R], alive_R[kept_R]
             seen_RT = torch.arange(longest + step + 1, device=device) >= pad_R[:, None]
-            logits_RV = self._decode(token_R, next_R + step, seen_RT, cache)
+            logits_RV = self.loaded.head(extend(self.loaded, token_R, next_R + step, seen_RT, cache))
 
         # 3. Read the completions off.
         return [
@@ -145,15 +138,6 @@ class EmbeddedEngine:
                 zip(tokens_RT.tolist(), logprobs_RT.tolist(), length_R.tolist(), stopped_R.tolist(), strict=True)
             )
         ]
-
-    def _decode(self, token_R: Tensor, position_R: Tensor, seen_RT: Tensor, cache: RolloutCache) -> Tensor:
-        """(R, V) logits after one more token per row."""
-        hidden_R1H = self.loaded.decoder(
-            input_ids=token_R[:, None], position_ids=position_R[:, None],
-            attention_mask=attention_mask(self.loaded, seen_RT, seen_RT[:, None]), past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state  # fmt: skip
-        return self.loaded.head(hidden_R1H[:, -1])
 
     def _ends(self, stop_P: Sequence[Sequence[str]]) -> Tensor:
         """(P, E) ids of each prompt's stop strings that are special tokens, which text never shows; -1 for none."""
@@ -176,6 +160,20 @@ class EmbeddedEngine:
         cuts = [text.index(s) for s in stop if s in text]
         text = text[: min(cuts)] if cuts else text
         return Completion(text, tuple(tokens), tuple(logprobs), "stop" if stopped else "length")
+
+
+def _held(prompts: Sequence[Prompt], size: int) -> Tensor:
+    """(P, V) which tokens each prompt holds."""
+    held_PV = torch.zeros(len(prompts), size, dtype=torch.bool)
+    for row_V, prompt in zip(held_PV, prompts, strict=True):
+        row_V[list(prompt.token_ids)] = True
+    return held_PV
+
+
+def penalised(logits_RV: Tensor, held_RV: Tensor, penalty: float) -> Tensor:
+    """(R, V) logits, those of tokens that are held already made less likely by :attr:`Sampling.repetition_penalty`."""
+    less_RV = torch.where(logits_RV > 0, logits_RV / penalty, logits_RV * penalty)
+    return torch.where(held_RV, less_RV, logits_RV)
 
 
 def sample(logits_RV: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ OPTIONAL: Mapping[str, str] = {
     "seed": "sampling does not repeat",
     "top_p": "the server's own truncation holds",
     "temperature": "the server's own temperature holds",
+    "repetition_penalty": "tokens may repeat without a penalty",
     "stop": "responses are cut here, and cost more tokens",
     "n": "each response is a request",
 }

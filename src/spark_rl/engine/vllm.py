@@ -35,7 +35,8 @@ from spark_rl.config import Config, ConfigError
 from spark_rl.data.images import ImageError
 from spark_rl.engine.base import Sampling
 from spark_rl.errors import UserError
-from spark_rl.learner.model import EMBEDDED, load_processor, vision_tokens
+from spark_rl.learner.model import load_processor, vision_tokens
+from spark_rl.places import find_model, has_adapters
 from spark_rl.problem import Completion
 from spark_rl.rollout import stream_seed
 
@@ -112,8 +113,15 @@ def import_vllm() -> Any:
 
 
 def source_of(config: Config, weights: str | Path | None = None) -> str:
-    """Where the weights are: ``weights``, a directory or hub id, or the folder of an embedded base."""
-    return str(weights or EMBEDDED.get(config.model.path, config.model.path))
+    """Where the weights are: ``weights``, or what ``config.model.path`` stands for.
+
+    Raises:
+        ConfigError: there is no such model, or it is a directory of adapters.
+    """
+    source = str(weights or find_model(config.model.path))
+    if has_adapters(source):
+        raise ConfigError(f"{source!r} holds adapters, which this engine does not read; leave --engine vllm out")
+    return source
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +187,7 @@ def sampling_arguments(sampling: Sampling, facts: Facts, stop: Sequence[str] = (
     ends = end_tokens(facts.chat.tokenizer, strings)
     arguments: dict[str, Any] = {
         "n": sampling.n, "temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens,
+        "repetition_penalty": sampling.repetition_penalty,
         "seed": sampling.seed, "logprobs": 0,  # no others than that of the sampled token
         "stop": list(strings), "stop_token_ids": list(dict.fromkeys((*facts.ends, *ends))),
     }  # fmt: skip

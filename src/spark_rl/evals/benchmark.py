@@ -7,12 +7,12 @@ their list. Nothing here knows a model: the runner asks, the scorers see texts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from spark_rl.problem import Problem, Status
-from spark_rl.verify import Verifier
+from spark_rl.verify import Verifier, answer_part
 
 GroupName = Literal["math-llm", "math-vlm", "reward", "general"]
 
@@ -33,6 +33,15 @@ class Item:
     """JSON values that scoring and adding up need: subject, version, variant, precision, group keys."""
     system: str | None = None
     """A system message of the benchmark's own, in place of ``chat.system``; empty for none at all."""
+
+
+PICTURE = "picture"
+"""Key of ``Item.meta``: where several items show the same pictures, the id of the first of them."""
+
+
+def by_picture(item: Item) -> str:
+    """The picture that several questions are about, else the item alone."""
+    return str(item.meta.get(PICTURE) or item.problem.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +75,10 @@ class Protocol:
     score: Scorer
     add_up: Adder = mean_score
     headline_is_mean: bool = True
-    """Whether ``score`` is the mean over items, so that a Wilson interval holds for 0/1 grades; else the interval is
-    resampled."""
-    unit: Callable[[Item], str] = lambda item: item.problem.id
-    """What is drawn as a whole when the headline is resampled: the composite, the seed question, the row."""
+    """Whether ``score`` is the mean over items; else its interval is resampled."""
+    unit: Callable[[Item], str] = by_picture
+    """Items of one unit stand and fall together, and intervals count them so: the composite, the seed question, the
+    picture that several questions are about, the row."""
     ask_judge: Callable[[Item, str], str] | None = None
     """(item, response) -> the user turn for a judge, a language model. Where it is set, ``score`` reads the judge's
     replies in place of responses, and without a judge the protocol has no score."""
@@ -96,3 +105,17 @@ class Benchmark:
     ``official`` is the benchmark's own where it differs from both and needs no model."""
     published: int | None = None
     """How many items the full benchmark has, to tell a part from the whole."""
+
+    def __post_init__(self) -> None:
+        """``rule`` never sees what a model thinks; the other protocols read what their authors' scripts read."""
+        if "rule" in self.protocols:
+            ours = self.protocols["rule"]
+            outside = replace(ours, score=_outside_thinking(ours.score))
+            object.__setattr__(self, "protocols", {**self.protocols, "rule": outside})
+
+
+def _outside_thinking(scorer: Scorer) -> Scorer:
+    def score(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -> list[Graded]:
+        return scorer(items, [answer_part(text, verifier.config.thinking) for text in responses], verifier)
+
+    return score

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spark_rl.errors import UserError
-from spark_rl.evals.benchmark import Benchmark, Item, Protocol
+from spark_rl.evals.benchmark import PICTURE, Benchmark, Item, Protocol, by_picture
 from spark_rl.evals.scoring import rule
 from spark_rl.problem import Problem
 
@@ -33,10 +33,15 @@ class Exam:
         return RULE if RULE in self.protocols else next(iter(self.protocols))
 
     def first(self, rows: int | None) -> Exam:
-        """The first rows only; items that are one row to the first protocol stay together."""
+        """The first rows only; items that are one row to the first protocol stay together.
+
+        Questions about one picture are rows of their own.
+        """
         if rows is None:
             return self
         unit = next(iter(self.protocols.values())).unit
+        if unit is by_picture:
+            return replace(self, items=self.items[:rows])
         kept = set(list(dict.fromkeys(unit(item) for item in self.items))[:rows])
         return replace(self, items=tuple(item for item in self.items if unit(item) in kept))
 
@@ -66,7 +71,7 @@ class Exam:
 
 def exam_of_problems(name: str, problems: Iterable[Problem]) -> Exam:
     """Problems from anywhere, scored by ``rule``."""
-    return Exam(name, tuple(Item(problem) for problem in problems), {RULE: Protocol(rule)})
+    return Exam(name, _with_pictures([Item(problem) for problem in problems]), {RULE: Protocol(rule)})
 
 
 def exam_of_benchmark(benchmark: Benchmark, root: Path) -> Exam:
@@ -78,11 +83,24 @@ def exam_of_benchmark(benchmark: Benchmark, root: Path) -> Exam:
     path = data_file(benchmark, root)
     if path is None:
         raise UserError(f"{benchmark.name}: there is no {' or '.join(benchmark.files)} below {root}")
-    items = tuple(benchmark.load(path))
+    items = _with_pictures(benchmark.load(path))
     twice = next((name for name, count in Counter(item.problem.id for item in items).items() if count > 1), None)
     if twice is not None:
         raise UserError(f"{path}: two items have the id {twice!r}; rows are told apart by it")
     return Exam(benchmark.name, items, benchmark.protocols, benchmark)
+
+
+def _with_pictures(items: Sequence[Item]) -> tuple[Item, ...]:
+    """The items, each that shows the same pictures as others with :data:`PICTURE` in its ``meta``."""
+    shown: dict[tuple[str | bytes, ...], list[str]] = {}
+    for item in items:
+        if item.problem.images and all(isinstance(image, str | bytes) for image in item.problem.images):
+            shown.setdefault(item.problem.images, []).append(item.problem.id)
+    first = {name: names[0] for names in shown.values() if len(names) > 1 for name in names}
+    return tuple(
+        replace(item, meta={**item.meta, PICTURE: first[item.problem.id]}) if item.problem.id in first else item
+        for item in items
+    )
 
 
 def data_file(benchmark: Benchmark, root: Path) -> Path | None:

@@ -1,15 +1,17 @@
 """The before-and-after numbers of a run, on problems that were never trained on (paper Sec. 4.4 and Table 5).
 
-All are shares from 0 to 1, measured greedily unless the configuration's ``inference`` says otherwise:
+All are shares from 0 to 1, measured greedily unless the configuration's ``inference`` says otherwise; ``<name>_low``
+and ``<name>_high`` are the ends of the 95 % interval:
 
 - ``policy_accuracy``: first answers that are right.
-- ``judge_accuracy``, ``judge_precision``, ``judge_recall``, ``judge_f1``: the model judging those very answers,
-  pointwise; "right" is the positive class (Fig. 4). An unreadable verdict counts as a wrong judgement and as not
-  saying Yes; ``judge_unreadable`` is its share.
-- ``pairwise_accuracy``: which of two of its own responses is right, one right and one with a wrong answer per problem,
-  order random.
+- ``judge_...``: the model judging those very answers, pointwise (Fig. 4): ``accuracy``, ``balanced_accuracy``,
+  ``constant_accuracy`` (of always saying the commoner of Yes and No), ``precision``, ``recall``, ``f1`` and
+  ``unreadable``, as :mod:`spark_rl.evals.judge_accuracy` defines them.
+- ``pairwise_accuracy``: which of two responses is right, one right and one with a wrong answer per problem, order
+  random. The pairs are drawn from the model before training, so that before and after compare the same pairs.
 - ``reflection_fix``: wrong answers that a reflection turns right; ``reflection_break``: right answers it turns wrong.
-  Both ask for the reflection whatever the judge would have said.
+  Both ask for the reflection whatever the judge would have said. A reflection without a readable answer changes
+  nothing, as at test time.
 - ``tts_accuracy``: final answers after ``inference.rounds`` rounds of judging and reflecting (Eq. 11).
 """
 
@@ -18,10 +20,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from spark_rl.engine.base import Sampling
-from spark_rl.inference import Reasoner
+from spark_rl.evals.judge_accuracy import Judged, judge_accuracy
+from spark_rl.inference import Reasoner, Round, standing
 from spark_rl.problem import STATUSES, Problem, Verdict
+from spark_rl.report.intervals import wilson
 from spark_rl.rollout import stream_seed
 from spark_rl.verify import Verifier
 
@@ -31,6 +36,54 @@ PAIR_SAMPLES = 8
 Scores = dict[str, float | None]
 """Metric name -> share, or ``None`` where there was nothing to measure (no wrong answer to fix, say)."""
 
+_JUDGE = {
+    "accuracy": "judge_accuracy",
+    "balanced_accuracy": "judge_balanced_accuracy",
+    "constant_accuracy": "judge_constant_accuracy",
+    "precision": "judge_precision",
+    "recall": "judge_recall",
+    "f1": "judge_f1",
+    "unparsable_rate": "judge_unreadable",
+}
+"""Name in :func:`spark_rl.evals.judge_accuracy.judge_accuracy` -> name here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two responses to one held-out problem, one right and one wrong.
+
+    ``Pair("missing-17", first="...\\\\boxed{4}", second="...\\\\boxed{7}", label="B")``
+    """
+
+    problem: str
+    """The problem's id."""
+    first: str
+    second: str
+    label: str
+    """Which is right: ``A`` for the first."""
+
+
+def draw_pairs(reasoner: Reasoner, verifier: Verifier, problems: Sequence[Problem]) -> list[Pair]:
+    """One pair for each problem of which the model gives a right and a wrong response in :data:`PAIR_SAMPLES` tries."""
+    rng = random.Random(stream_seed(reasoner.seed, "pairs"))
+    seed = stream_seed(reasoner.seed, "pair-samples")
+    sampling = Sampling(PAIR_SAMPLES, 1.0, reasoner.config.max_new_tokens, seed)
+    drawn = reasoner.complete(problems, sampling)
+    texts = [[completion.text for completion in completions] for completions in drawn]
+    items = [(text, p.golds, p.kind, p.choices) for p, group in zip(problems, texts, strict=True) for text in group]
+    verdicts = iter(verifier.verify_many(items))
+    pairs = []
+    for problem, group in zip(problems, texts, strict=True):
+        graded = [(text, next(verdicts).status) for text in group]
+        right = [text for text, status in graded if status == "correct"]
+        wrong = [text for text, status in graded if status == "wrong"]
+        if not right or not wrong:
+            continue
+        good, bad = rng.choice(right), rng.choice(wrong)
+        label = rng.choice(("A", "B"))
+        pairs.append(Pair(problem.id, *((good, bad) if label == "A" else (bad, good)), label))
+    return pairs
+
 
 @dataclass(frozen=True, slots=True)
 class HeldOutEvaluation:
@@ -39,80 +92,66 @@ class HeldOutEvaluation:
     reasoner: Reasoner
     verifier: Verifier
     problems: Sequence[Problem]
+    pairs: Sequence[Pair]
+    """What :func:`draw_pairs` found, for these problems."""
 
     def run(self) -> Scores:
-        """All scores, with ``n``, the number of problems."""
+        """All scores, with ``n``, the number of problems, and ``pairwise_accuracy_n``, that of pairs."""
         first = self.reasoner.answer(self.problems)
-        verdicts = self._verdicts(self.problems, [r.response for r in first])
+        responses = [turn.response for turn in first]
+        verdicts = self._verdicts(self.problems, responses)
         right = [verdict.status == "correct" for verdict in verdicts]
-        scores: Scores = {"n": float(len(self.problems)), "policy_accuracy": _share(right)}
+        scores: Scores = {"n": float(len(self.problems)), **_share("policy_accuracy", right)}
         scores |= {f"status/{s}": float(sum(v.status == s for v in verdicts)) for s in STATUSES}
-        scores |= self._judging([r.response for r in first], right)
+        scores |= self._judging(responses, right)
         scores |= self._pairwise()
-        scores |= self._reflection([r.response for r in first], right)
+        scores |= self._reflection(first, right)
         traces = self.reasoner.solve(self.problems, first)
-        scores["tts_accuracy"] = _share(self._right(self.problems, [t.response for t in traces]))
-        return scores
+        return scores | _share("tts_accuracy", self._right(self.problems, [t.response for t in traces]))
 
     def _verdicts(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
-        items = [(text, p.answer, p.kind, p.choices) for p, text in zip(problems, responses, strict=True)]
+        items = [(text, p.golds, p.kind, p.choices) for p, text in zip(problems, responses, strict=True)]
         return self.verifier.verify_many(items)
 
     def _right(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[bool]:
         return [verdict.status == "correct" for verdict in self._verdicts(problems, responses)]
 
     def _judging(self, responses: Sequence[str], right: Sequence[bool]) -> Scores:
-        said = [accepted for _, accepted, _ in self.reasoner.judge(self.problems, responses)]
-        hits = sum(accepted is True and truth for accepted, truth in zip(said, right, strict=True))
-        precision = hits / said.count(True) if said.count(True) else None
-        recall = hits / sum(right) if any(right) else None
-        f1 = None
-        if precision is not None and recall is not None:
-            f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-        return {
-            "judge_accuracy": _share([accepted is truth for accepted, truth in zip(said, right, strict=True)]),
-            "judge_precision": precision,
-            "judge_recall": recall,
-            "judge_f1": f1,
-            "judge_unreadable": _share([accepted is None for accepted in said]),
-        }
+        said = self.reasoner.judge(self.problems, responses)
+        answers = [Judged(truth, accepted) for truth, (_, accepted, _) in zip(right, said, strict=True)]
+        found = judge_accuracy(answers, random.Random(stream_seed(self.reasoner.seed, "judge-intervals")))
+        return _with_interval({ours: found[theirs] for theirs, ours in _JUDGE.items()})
 
     def _pairwise(self) -> Scores:
-        reasoner = self.reasoner
-        rng = random.Random(stream_seed(reasoner.seed, "pairs"))
-        seed = stream_seed(reasoner.seed, "pair-samples")
-        sampling = Sampling(PAIR_SAMPLES, 1.0, reasoner.config.max_new_tokens, seed)
-        drawn = reasoner.complete(self.problems, sampling)
-        texts = [[c.text for c in completions] for completions in drawn]
-        verdicts = iter(
-            self._verdicts(
-                [p for p in self.problems for _ in range(PAIR_SAMPLES)], [text for group in texts for text in group]
-            )
-        )
-        problems, pairs, labels = [], [], []
-        for problem, group in zip(self.problems, texts, strict=True):
-            graded = [(text, next(verdicts).status) for text in group]
-            right = [text for text, status in graded if status == "correct"]
-            wrong = [text for text, status in graded if status == "wrong"]
-            if not right or not wrong:
-                continue
-            good, bad = rng.choice(right), rng.choice(wrong)
-            label = rng.choice(("A", "B"))
-            problems.append(problem)
-            pairs.append((good, bad) if label == "A" else (bad, good))
-            labels.append(label)
-        said = [choice for _, choice, _ in reasoner.compare(problems, pairs)]
-        share = _share([choice == label for choice, label in zip(said, labels, strict=True)])
-        return {"pairwise_accuracy": share, "pairwise_accuracy_n": float(len(labels))}
+        known = {problem.id: problem for problem in self.problems}
+        asked = [known[pair.problem] for pair in self.pairs]
+        said = self.reasoner.compare(asked, [(pair.first, pair.second) for pair in self.pairs])
+        hits = [choice == pair.label for (_, choice, _), pair in zip(said, self.pairs, strict=True)]
+        return {**_share("pairwise_accuracy", hits), "pairwise_accuracy_n": float(len(hits))}
 
-    def _reflection(self, responses: Sequence[str], right: Sequence[bool]) -> Scores:
-        again = self.reasoner.reflect(self.problems, responses)
-        after = self._right(self.problems, [r.response for r in again])
+    def _reflection(self, first: Sequence[Round], right: Sequence[bool]) -> Scores:
+        again = self.reasoner.reflect(self.problems, [turn.response for turn in first])
+        kept = [
+            (old, new)[standing(problem, [old.answer, new.answer])].response
+            for problem, old, new in zip(self.problems, first, again, strict=True)
+        ]
+        after = self._right(self.problems, kept)
         return {
-            "reflection_fix": _share([now for now, before in zip(after, right, strict=True) if not before]),
-            "reflection_break": _share([not now for now, before in zip(after, right, strict=True) if before]),
+            **_share("reflection_fix", [now for now, before in zip(after, right, strict=True) if not before]),
+            **_share("reflection_break", [not now for now, before in zip(after, right, strict=True) if before]),
         }
 
 
-def _share(hits: Sequence[bool]) -> float | None:
-    return sum(hits) / len(hits) if hits else None
+def _share(name: str, hits: Sequence[bool]) -> Scores:
+    """The share of hits, each of a problem of its own, with its interval."""
+    low, high = wilson(sum(hits), len(hits))
+    return _with_interval({name: {"score": sum(hits) / len(hits) if hits else None, "low": low, "high": high}})
+
+
+def _with_interval(found: dict[str, dict[str, Any]]) -> Scores:
+    scores: Scores = {}
+    for name, share in found.items():
+        scores[name] = share["score"]
+        if share["score"] is not None:
+            scores |= {f"{name}_low": share["low"], f"{name}_high": share["high"]}
+    return scores

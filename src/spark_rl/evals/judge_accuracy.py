@@ -9,6 +9,7 @@ f1                  their harmonic mean
 specificity         wrong answers that it rejects
 accuracy            right answers accepted and wrong ones rejected
 balanced_accuracy   mean of recall and specificity: 0.5 for a model that always says the same
+constant_accuracy   accuracy of always saying whichever of Yes and No is right more often: what accuracy starts from
 verdict_rate        judgements that end in a readable verdict
 unparsable_rate     judgements that don't
 yes_rate            readable verdicts that accept
@@ -17,7 +18,10 @@ right_rate          judged answers that are right, to read the others against
 
 An unreadable verdict neither accepts nor rejects: it is missed by recall, specificity and accuracy, and no part of
 precision. Every number is ``{"score", "n", "low", "high"}`` as in a result file, ``n`` its denominator; ``score`` is
-``None``, never 0, where there was nothing to count. Intervals are Wilson's; F1 and balanced accuracy are resampled.
+``None``, never 0, where there was nothing to count. Answers to one problem, and the orders of one pair, are not
+independent: intervals go by problem (:func:`spark_rl.report.intervals.clustered`); F1, balanced accuracy and the
+constant answer are resampled by problem. This is the one definition of these numbers: tables of benchmarks and the
+scores before and after a run (:mod:`spark_rl.evals.heldout`) are made of it.
 
 **Pairs.** :func:`position_bias` tells a judge that reads from one that prefers a place; :mod:`spark_rl.evals.positions`
 finds the comparisons of the reward benchmarks.
@@ -38,7 +42,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from spark_rl.report.intervals import RESAMPLES, bootstrap, wilson
+from spark_rl.report.intervals import RESAMPLES, bootstrap, clustered, wilson
 
 Share = dict[str, Any]
 """``{"score": 0.41, "n": 60, "low": 0.29, "high": 0.53}``."""
@@ -55,16 +59,18 @@ class Judged:
     probability: float | None = None
     """The chance that the model gives to the answer being right, 0 to 1."""
     unit: str = ""
-    """Answers of one unit, such as several samples of one problem, are resampled together; empty stands alone."""
+    """Answers of one unit, such as versions of one problem, are counted together; empty stands alone."""
 
 
-def judged(rows: Iterable[Mapping[str, Any]]) -> list[Judged]:
+def judged(
+    rows: Iterable[Mapping[str, Any]], unit: Callable[[Mapping[str, Any]], str] = lambda row: str(row["id"])
+) -> list[Judged]:
     """The judged answers among the rows of a run (:mod:`spark_rl.evals.rowfile`).
 
-    Rows without a ``judgement`` (skipped, or scored without a model) are left out.
+    Rows without a ``judgement`` (skipped, or scored without a model) are left out. ``unit`` names the problem of a row.
     """
     return [
-        Judged(row["status"] == "correct", row["accepted"], row.get("verdict_probability"), str(row["id"]))
+        Judged(row["status"] == "correct", row["accepted"], row.get("verdict_probability"), unit(row))
         for row in rows
         if row.get("judgement") is not None
     ]
@@ -74,23 +80,29 @@ def judge_accuracy(answers: Sequence[Judged], rng: random.Random, resamples: int
     """Every number of the table above, by name."""
     units = list(_units(answers))
     counts = _sum(units)
-    yes, no = counts.hits + counts.false_alarms, counts.misses + counts.rejections
+
+    def share(hits: Callable[[_Counts], int], trials: Callable[[_Counts], int]) -> Share:
+        return _share([(hits(unit), trials(unit)) for unit in units])
 
     def resampled(statistic: Callable[[_Counts], float | None]) -> Share:
+        score = statistic(counts)
         low, high = bootstrap(units, lambda drawn: statistic(_sum(drawn)), rng, resamples)
-        return {"score": statistic(counts), "n": counts.n, "low": low, "high": high}
+        if low == high == score and score in {0.0, 1.0}:  # units that are all alike
+            low, high = wilson(score * len(units), len(units))
+        return {"score": score, "n": counts.n, "low": low, "high": high}
 
     return {
-        "recall": _share(counts.hits, counts.right),
-        "precision": _share(counts.hits, yes),
+        "recall": share(lambda c: c.hits, lambda c: c.right),
+        "precision": share(lambda c: c.hits, lambda c: c.yes),
         "f1": resampled(_f1),
-        "specificity": _share(counts.rejections, counts.wrong),
-        "accuracy": _share(counts.hits + counts.rejections, counts.n),
+        "specificity": share(lambda c: c.rejections, lambda c: c.wrong),
+        "accuracy": share(lambda c: c.hits + c.rejections, lambda c: c.n),
         "balanced_accuracy": resampled(_balanced),
-        "verdict_rate": _share(yes + no, counts.n),
-        "unparsable_rate": _share(counts.n - yes - no, counts.n),
-        "yes_rate": _share(yes, yes + no),
-        "right_rate": _share(counts.right, counts.n),
+        "constant_accuracy": resampled(_constant),
+        "verdict_rate": share(lambda c: c.yes + c.no, lambda c: c.n),
+        "unparsable_rate": share(lambda c: c.n - c.yes - c.no, lambda c: c.n),
+        "yes_rate": share(lambda c: c.yes, lambda c: c.yes + c.no),
+        "right_rate": share(lambda c: c.right, lambda c: c.n),
     }
 
 
@@ -115,6 +127,14 @@ class _Counts(NamedTuple):
     @property
     def wrong(self) -> int:
         return self.false_alarms + self.rejections + self.wrong_unreadable
+
+    @property
+    def yes(self) -> int:
+        return self.hits + self.false_alarms
+
+    @property
+    def no(self) -> int:
+        return self.misses + self.rejections
 
     @property
     def n(self) -> int:
@@ -146,8 +166,14 @@ def _balanced(counts: _Counts) -> float | None:
     return (counts.hits / counts.right + counts.rejections / counts.wrong) / 2
 
 
-def _share(hits: int, n: int) -> Share:
-    low, high = wilson(hits, n)
+def _constant(counts: _Counts) -> float | None:
+    return max(counts.right, counts.wrong) / counts.n if counts.n else None
+
+
+def _share(units: Sequence[tuple[int, int]]) -> Share:
+    """The share of hits among trials, from (hits, trials) of each problem."""
+    hits, n = sum(unit[0] for unit in units), sum(unit[1] for unit in units)
+    low, high = clustered(units)
     return {"score": hits / n if n else None, "n": n, "low": low, "high": high}
 
 
@@ -163,6 +189,11 @@ class Comparison:
     """The candidate that is better."""
     chosen: int | None
     """The place that the verdict names, 0 for A; ``None`` is an unreadable verdict."""
+
+    @property
+    def label(self) -> int:
+        """The place where the better candidate stands."""
+        return self.shown.index(self.better)
 
     @property
     def winner(self) -> int | None:
@@ -185,29 +216,36 @@ def position_bias(comparisons: Sequence[Comparison]) -> dict[str, Share]:
     """
     places = range(max((len(one.shown) for one in comparisons), default=2))
     letters = {place: chr(ord("A") + place) for place in places}
-    readable = [one for one in comparisons if one.chosen is not None]
-    labels = [one.shown.index(one.better) for one in comparisons]
-    hits = [one.winner == one.better for one in comparisons]
     pairs: dict[str, list[Comparison]] = defaultdict(list)
     for one in comparisons:
         pairs[one.pair].append(one)
-    several = [group for group in pairs.values() if len({one.shown for one in group}) > 1]
+    groups = list(pairs.values())
+    several = [group for group in groups if len({one.shown for one in group}) > 1]
     read = [group for group in several if all(one.chosen is not None for one in group)]
+
+    def share(hit: Callable[[Comparison], bool], trials: Sequence[Sequence[Comparison]] = groups) -> Share:
+        return _share([(sum(map(hit, group)), len(group)) for group in trials])
+
+    def names(place: int) -> Callable[[Comparison], bool]:
+        return lambda one: one.chosen == place
+
+    def stands(place: int) -> Callable[[Comparison], bool]:
+        return lambda one: one.label == place
+
+    def right(one: Comparison) -> bool:
+        return one.winner == one.better
+
+    stated = [[one for one in group if one.chosen is not None] for group in groups]
     return {
-        **{f"verdict/{letters[p]}": _share(sum(one.chosen == p for one in readable), len(readable)) for p in places},
-        **{f"label/{letters[p]}": _share(labels.count(p), len(labels)) for p in places},
-        "accuracy": _share(sum(hits), len(hits)),
+        **{f"verdict/{letters[p]}": share(names(p), stated) for p in places},
+        **{f"label/{letters[p]}": share(stands(p)) for p in places},
+        "accuracy": share(right),
         **{
-            f"accuracy/{letters[p]}": _share(
-                sum(hit for hit, label in zip(hits, labels, strict=True) if label == p), labels.count(p)
-            )
-            for p in places
+            f"accuracy/{letters[p]}": share(right, [list(filter(stands(p), group)) for group in groups]) for p in places
         },
-        "consistency": _share(sum(len({one.winner for one in group}) == 1 for group in read), len(read)),
-        "right_in_all_orders": _share(
-            sum(all(one.winner == one.better for one in group) for group in several), len(several)
-        ),
-        "unparsable_rate": _share(len(comparisons) - len(readable), len(comparisons)),
+        "consistency": _share([(len({one.winner for one in group}) == 1, 1) for group in read]),
+        "right_in_all_orders": _share([(all(map(right, group)), 1) for group in several]),
+        "unparsable_rate": share(lambda one: one.chosen is None),
     }
 
 

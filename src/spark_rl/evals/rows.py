@@ -95,7 +95,7 @@ class Row:
         found = (image for name in names for image in images_of(self.get(name)))
         try:
             return tuple(stored_image(image, self.path.parent) for image in found)
-        except ImageError as error:
+        except (ImageError, RowError) as error:
             raise self.wrong(f"image {error}") from None
 
     def image(self, name: str = "image") -> tuple[str | bytes, ...]:

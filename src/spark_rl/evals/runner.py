@@ -36,10 +36,10 @@ from spark_rl.evals.benchmark import Item
 from spark_rl.evals.exam import Exam
 from spark_rl.evals.grading import Judge, grade
 from spark_rl.evals.rowfile import REFUSED, SKIPPED, Row
-from spark_rl.inference import Reasoner, Round
+from spark_rl.inference import Reasoner
 from spark_rl.problem import Completion
-from spark_rl.rollout import stream_seed
-from spark_rl.verify import Verifier, extract_boxed
+from spark_rl.rollout import as_read, stream_seed
+from spark_rl.verify import Verifier
 
 BATCH = 32
 """Items asked together."""
@@ -78,7 +78,10 @@ class Examiner:
         reasoner = self.reasoner
         temperature = reasoner.config.temperature if self.temperature is None else self.temperature
         seed = stream_seed(reasoner.seed, "inference", "answer")
-        return Sampling(self.samples, temperature, reasoner.config.max_new_tokens, seed)
+        config = reasoner.config
+        return Sampling(
+            self.samples, temperature, config.max_new_tokens, seed, repetition_penalty=config.repetition_penalty
+        )
 
     def ask(self, exam: Exam, done: Collection[str] = ()) -> Iterator[list[Row]]:
         """The graded rows of the items whose ids are not ``done``, a batch at a time, in order."""
@@ -117,10 +120,11 @@ class Examiner:
         """What the model said to each item and of its own answer."""
         reasoner = self.reasoner
         drawn = reasoner.engine.generate(prompts, self._sampling) if prompts else []
+        drawn = as_read(drawn, prompts, reasoner.chat, reasoner.templates.thinking)
         rows = [_given(first) | {"samples": [_given(other) for other in others]} for first, *others in drawn]
         answered = [number for number, (first, *_) in enumerate(drawn) if first.finish != "refused"]
         problems = [items[number].problem for number in answered]
-        first = [_round(drawn[number][0]) for number in answered]
+        first = [reasoner.round(drawn[number][0].text, drawn[number][0].tokens) for number in answered]
         own_rows = [rows[number] for number in answered]
         if reasoner.config.rounds:
             for row in rows:  # what was refused stays so
@@ -129,10 +133,10 @@ class Examiner:
                     "answers": 0
                 }
             for row, trace in zip(own_rows, reasoner.solve(problems, first), strict=True):
-                own, last = trace.rounds[0], trace.rounds[-1]
+                own = trace.rounds[0]
                 spent = sum(turn.tokens for turn in trace.rounds)
                 row.update(_judged(own.judgement, own.accepted, own.tokens - row["tokens"]))
-                row["final"] = _answer(last.response, spent) | {"answers": len(trace.rounds)}
+                row["final"] = _answer(trace.response, spent) | {"answers": len(trace.rounds)}
         elif self.judges:
             for row, said in zip(own_rows, reasoner.judge(problems, [turn.response for turn in first]), strict=True):
                 row.update(_judged(*said))
@@ -188,7 +192,3 @@ def _given(completion: Completion) -> Row:
 
 def _judged(judgement: str | None, accepted: bool | None, tokens: int) -> Row:
     return {"judgement": judgement, "accepted": accepted, "judge_tokens": tokens}
-
-
-def _round(completion: Completion) -> Round:
-    return Round(completion.text, extract_boxed(completion.text), tokens=completion.tokens)

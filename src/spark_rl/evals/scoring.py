@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from spark_rl.evals.benchmark import Adder, Graded, Item, mean_score
 from spark_rl.evals.reference import first_box, same_text
 from spark_rl.problem import Problem, Status, Verdict
-from spark_rl.verify import Verifier, extract_boxed
+from spark_rl.verify import Verifier, answer_part, extract_boxed
 from spark_rl.verify.choice import compare_choice, read_letters
 from spark_rl.verify.notation import MAX_LENGTH
 from spark_rl.verify.verdict import YES_NO, compare_verdict, labels_of
@@ -56,7 +56,7 @@ class _ContradictionError(ValueError):
 def reference(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -> list[Graded]:
     """The authors' scoring: the first box against the gold, or against one of ``meta["also_accept"]``."""
     read = [first_box(response) for response in responses]
-    accepted = [(item.problem.answer, *item.meta.get(ALSO_ACCEPT, ())) for item in items]
+    accepted = [(*item.problem.golds, *item.meta.get(ALSO_ACCEPT, ())) for item in items]
     pairs = dict.fromkeys(
         (gold, found) for found, golds in zip(read, accepted, strict=True) if found is not None for gold in golds
     )
@@ -74,10 +74,12 @@ def rule(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) ->
     """Our scoring: the last balanced box by the problem's kind.
 
     Letters (kind ``choice``) and Yes/No (kind ``verdict``) that no box states are read by :func:`read_letter` and
-    :func:`read_yes_no`. A problem without a gold answer is ``wrong`` whatever is said.
+    :func:`read_yes_no`. A problem without a gold answer is ``wrong`` whatever is said. What the
+    model thinks is not read.
     """
+    responses = [answer_part(response, verifier.config.thinking) for response in responses]
     asked = [(item, text) for item, text in zip(items, responses, strict=True) if item.problem.answer.strip()]
-    verdicts = iter(verifier.verify_many([(t, i.problem.answer, i.problem.kind, i.problem.choices) for i, t in asked]))
+    verdicts = iter(verifier.verify_many([(t, i.problem.golds, i.problem.kind, i.problem.choices) for i, t in asked]))
     return [
         _by_rule(item, text, next(verdicts))
         if item.problem.answer.strip()
@@ -150,7 +152,7 @@ def letters_of(problem: Problem, meta: Mapping[str, object]) -> Sequence[str] | 
     return string.ascii_uppercase[: string.ascii_uppercase.index(last) + 1]
 
 
-def _graded(told: Sequence[Status], found: str) -> Graded:
+def _graded(told: Sequence[Status | None], found: str) -> Graded:
     """One grade of the comparisons with every accepted gold: the best of them."""
     status: Status = next((status for status in _BEST_FIRST if status in told), "wrong")
     return Graded(float(status == "correct"), found, status)
@@ -162,11 +164,11 @@ def _by_rule(item: Item, response: str, verdict: Verdict) -> Graded:
         if problem.kind == "choice":
             found = read_letter(response, letters_of(problem, item.meta))
             if found is not None:
-                return _graded([compare_choice(problem.answer, found, problem.choices)], found)
+                return _graded([compare_choice(gold, found, problem.choices) for gold in problem.golds], found)
         elif problem.kind == "verdict":
             found = read_yes_no(response) if labels_of(problem.answer) == YES_NO else read_letter(response, "AB")
             if found is not None:
-                return _graded([compare_verdict(problem.answer, found)], found)
+                return _graded([compare_verdict(gold, found) for gold in problem.golds], found)
     return Graded(verdict.reward, verdict.extracted, verdict.status)
 
 

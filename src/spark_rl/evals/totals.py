@@ -1,10 +1,10 @@
 """What the rows of an exam add up to: one number a protocol, with its interval (Sec. 4.1; specification Sec. 7.5).
 
 ========================== ==========================================================================================
-plain share of right items Wilson's interval
-anything else              a seeded percentile bootstrap over what :attr:`Protocol.unit` says is drawn as a whole:
-                           partial credit, several samples an item, items that belong together, means of groups, F1;
-                           where every unit is wrong, or every one right, Wilson's for that many units
+mean over items            Wilson's interval for as many trials as the items and samples are worth, which depends on how
+                           those of one unit (:attr:`Protocol.unit`) stand and fall together
+anything else              a seeded percentile bootstrap over those units: means of groups, F1; where every unit is
+                           wrong, or every one right, Wilson's for that many units
 ========================== ==========================================================================================
 
 With K samples an item (not in the paper; Chen et al. 2021, arXiv 2107.03374; Wang et al. 2022, arXiv 2203.11171):
@@ -29,7 +29,7 @@ from spark_rl.evals.judge_accuracy import calibration, judge_accuracy, judged
 from spark_rl.evals.positions import positions
 from spark_rl.evals.rowfile import REFUSED, SKIPPED, Row, item_of
 from spark_rl.problem import STATUSES
-from spark_rl.report.intervals import RESAMPLES, bootstrap, wilson
+from spark_rl.report.intervals import RESAMPLES, bootstrap, clustered, wilson
 
 TTS = "+tts"
 """Ends the name of a protocol whose number has test-time scaling on."""
@@ -71,7 +71,8 @@ def results(exam: Exam, rows: Sequence[Row]) -> dict[str, Any]:
             finals = [[grade_of(row["final"], name)] for row in scaled]
             on = {"tts": max(row["rounds"] for row in scaled)}
             found[name + TTS] = total(protocol, [item_of(row) for row in scaled], finals) | size | on
-    own = judged(asked)
+    unit = exam.protocols[exam.main].unit
+    own = judged(asked, lambda row: unit(item_of(row)))
     if own:
         chances = calibration(own)
         found["judge"] = {
@@ -113,22 +114,19 @@ def total(protocol: Protocol, items: Sequence[Item], graded: Sequence[Sequence[G
 def _interval(
     protocol: Protocol, items: Sequence[Item], graded: Sequence[Sequence[Graded]], units: Sequence[Sequence[int]]
 ) -> tuple[float, float]:
-    means = [sum(grade.score for grade in grades) / len(grades) for grades in graded]
-    if protocol.headline_is_mean and len(units) == len(items) and set(means) <= {0.0, 1.0} and len(graded[0]) == 1:
-        return wilson(sum(means), len(means))
+    if protocol.headline_is_mean:
+        scores = [[grade.score for i in unit for grade in graded[i]] for unit in units]
+        return clustered([(sum(unit), len(unit)) for unit in scores])
     return bootstrap(
-        units, _statistic(protocol, items, graded, means), random.Random(len(items)),
+        units, _statistic(protocol, items, graded), random.Random(len(items)),
         max(FEWEST, min(RESAMPLES, RESAMPLED_ITEMS // len(items))),
     )  # fmt: skip
 
 
 def _statistic(
-    protocol: Protocol, items: Sequence[Item], graded: Sequence[Sequence[Graded]], means: Sequence[float]
+    protocol: Protocol, items: Sequence[Item], graded: Sequence[Sequence[Graded]]
 ) -> Callable[[Sequence[Sequence[int]]], float | None]:
     """The headline of the units that one draw holds."""
-
-    def mean(drawn: Sequence[Sequence[int]]) -> float:
-        return sum(means[i] for unit in drawn for i in unit) / sum(map(len, drawn))
 
     def added_up(drawn: Sequence[Sequence[int]]) -> float | None:
         places = [i for unit in drawn for i in unit]
@@ -139,7 +137,7 @@ def _statistic(
         known = [score for score in scores if score is not None]
         return sum(known) / len(known) if known else None
 
-    return mean if protocol.headline_is_mean else added_up
+    return added_up
 
 
 def _of_samples(protocol: Protocol, items: Sequence[Item], graded: Sequence[Sequence[Graded]]) -> dict[str, Any]:

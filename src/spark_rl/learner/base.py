@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,11 +12,34 @@ from torch import Tensor
 from spark_rl.problem import Group
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The part of a run that an update covers, which the learning rate follows.
+
+    Of a run of 45 steps, the second half of the first step is ``Span(0.5, 1.0, 45)``.
+    """
+
+    begin: float
+    """Steps that are done before it."""
+    end: float
+    """Steps that are done after it."""
+    steps: int
+    """Steps of the whole run."""
+
+
 class Learner(Protocol):
     """Owns the trained weights. Local or distributed, the loop can't tell."""
 
-    def update(self, groups: Sequence[Group]) -> dict[str, float]:
-        """Advantages (Eq. 3), objective (Eq. 4), optimiser. Returns metrics; all groups come from current weights."""
+    def update(self, groups: Sequence[Group], span: Span | None = None) -> dict[str, float]:
+        """Advantages (Eq. 3), objective (Eq. 4), optimiser. Returns metrics; all groups come from current weights.
+
+        Raises:
+            ValueError: a learning rate that decays, and no ``span`` to say how far the run is.
+        """
+        ...
+
+    def rate(self, position: float, steps: int) -> float:
+        """The learning rate of an update at ``position`` (in steps) of a run of ``steps`` steps."""
         ...
 
     def logprobs(

@@ -6,14 +6,20 @@ Departures from the textbook: responses whose advantage is zero are left out of 
 term. They add nothing to the gradient but still count in the mean, so the update is the same and costs less (a third
 of all groups are flat on the embedded default). When no response of a batch is left, the weights stay as they are: not
 even AdamW's momentum moves them. Weights in half precision are trained through a float32 copy, because a step of
-5e-7 is far below their resolution and would be rounded away.
+5e-7 is far below their resolution and would be rounded away, and the gradients of their micro-batches are summed in
+float32. Such a weight costs 14 bytes (itself 2, its copy 4, AdamW's moments 8) and during an update 4 more, for that
+sum.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +28,7 @@ from torch import Tensor
 
 from spark_rl.advantage import group_advantages, is_flat
 from spark_rl.config import Config, OptimiserConfig
+from spark_rl.learner.base import Span
 from spark_rl.learner.logprobs import Rows, make_rows, pack_by_tokens, response_logprobs
 from spark_rl.learner.model import LoadedModel
 from spark_rl.learner.prefill import Vision
@@ -42,6 +49,28 @@ class Sample:
     advantage: float
 
 
+@dataclass(slots=True)
+class Mismatch:
+    """How far the learner's log-probabilities are from the engine's, on the tokens that both computed."""
+
+    tokens: int = 0
+    kl: float = 0.0
+    """Sum over the tokens of the estimate k3 of KL(engine || learner), in nats."""
+    largest: float = 0.0
+    """The largest difference of any token, in nats: in bfloat16 the maximum of rounding noise."""
+
+    def add(self, logp_BT: Tensor, engine_logp_BT: Tensor, mask_BT: Tensor) -> None:
+        """Count the tokens where ``mask_BT`` is true."""
+        ahead_BT = (logp_BT - engine_logp_BT).masked_fill(~mask_BT, 0.0)
+        self.tokens += int(mask_BT.sum())
+        self.kl += float((ahead_BT.expm1() - ahead_BT).sum())  # not exp() - 1: in float32 differences are near 1e-6
+        self.largest = max(self.largest, float(ahead_BT.abs().max()))
+
+    def metrics(self) -> dict[str, float]:
+        """``engine_kl`` (mean) and ``engine_gap`` (largest), in nats a token; nothing where nothing was compared."""
+        return {"engine_kl": self.kl / self.tokens, "engine_gap": self.largest} if self.tokens else {}
+
+
 class LocalLearner:
     """Trains one model on one device."""
 
@@ -50,7 +79,6 @@ class LocalLearner:
         loaded: LoadedModel,
         config: Config,
         reference: LoadedModel | None = None,
-        total_updates: int | None = None,
     ) -> None:
         """Build the optimiser around a loaded model.
 
@@ -58,7 +86,6 @@ class LocalLearner:
             loaded: the model to train.
             config: the run's configuration.
             reference: pi_ref of Eq. 4, frozen; needed when ``objective.kl`` is positive and there are no adapters.
-            total_updates: where the learning-rate schedule ends; needed for ``linear`` and ``cosine``.
 
         Raises:
             ValueError: a KL term without anything to compare with.
@@ -67,8 +94,9 @@ class LocalLearner:
             raise ValueError("objective.kl is positive, so the learner needs a reference model or adapters")
         self.loaded = loaded
         self.config = config
-        self.total_updates = total_updates
         self.updates = 0
+        self.warm = 0.0
+        """Steps of the run that were done when the warm-up was over."""
         self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
         optimiser = config.optimiser
@@ -78,24 +106,41 @@ class LocalLearner:
         )  # fmt: skip
         self.reference = reference
 
-    def update(self, groups: Sequence[Group]) -> dict[str, float]:
+    def update(self, groups: Sequence[Group], span: Span | None = None) -> dict[str, float]:
         """One or more optimiser steps on a batch of groups sampled from the current weights."""
+        minibatches, epochs = self.config.learner.minibatches, self.config.learner.epochs
+        if minibatches > 1:
+            groups = mixed(groups)
         samples, flat = to_samples(groups, self.config)
         if not samples:
             return {}
-        metrics: dict[str, float] = {"flat": flat}
-        minibatches = self.config.learner.minibatches
-        on_policy = minibatches == 1 and self.config.learner.epochs == 1
-        old = None if on_policy else self._logprobs(self.loaded, samples)
-        size = math.ceil(len(samples) / minibatches)
-        parts = [range(i, min(i + size, len(samples))) for i in range(0, len(samples), size)]
-        collected = [self._step(samples, part, old) for _ in range(self.config.learner.epochs) for part in parts]
-        for name in collected[0]:
-            values = [m[name] for m in collected]
-            metrics[name] = max(values) if name == "engine_gap" else sum(values) / len(values)
-        return metrics
+        old = None if minibatches == epochs == 1 else self._logprobs(self.loaded, samples)
+        parts = whole_groups(samples, minibatches) * epochs
+        mismatch, collected = Mismatch(), []
+        for i, part in enumerate(parts):
+            rate = self._next_rate(span, i / len(parts), (i + 1) / len(parts))
+            collected.append(self._step(samples, part, old, rate, mismatch))
+        means = {name: sum(m[name] for m in collected) / len(collected) for name in collected[0]}
+        return {"flat": flat, **means, **mismatch.metrics()}
 
-    def _step(self, samples: Sequence[Sample], part: range, old: list[Tensor] | None) -> dict[str, float]:
+    def _next_rate(self, span: Span | None, begin: float, end: float) -> float:
+        """The learning rate of the next update, which goes from one share of ``span`` to another."""
+        if span is None:
+            return learning_rate(self.config.optimiser, self.updates, None)
+        width = span.end - span.begin
+        if self.updates < self.config.optimiser.warmup:
+            self.warm = span.begin + end * width
+        return self.rate(span.begin + begin * width, span.steps)
+
+    def rate(self, position: float, steps: int) -> float:
+        """The learning rate of an update at ``position`` (in steps) of a run of ``steps`` steps."""
+        left = steps - self.warm
+        done = (position - self.warm) / left if left > 0 else 1.0
+        return learning_rate(self.config.optimiser, self.updates, done)
+
+    def _step(
+        self, samples: Sequence[Sample], part: range, old: list[Tensor] | None, rate: float, mismatch: Mismatch
+    ) -> dict[str, float]:
         """One optimiser step on the samples of ``part``."""
         config = self.config
         totals = Totals(
@@ -103,7 +148,7 @@ class LocalLearner:
         )
         used = [i for i in part if samples[i].advantage != 0.0 or config.objective.kl > 0]
         left_out = totals.tokens - sum(len(samples[i].token_ids) for i in used)  # count as unchanged: ratio 1
-        metrics = {"loss": 0.0, "engine_gap": 0.0, "ratio": left_out / totals.tokens, "ratio_clipped": 0.0}
+        metrics = {"loss": 0.0, "ratio": left_out / totals.tokens, "ratio_clipped": 0.0}
         for batch in self._packed([samples[i] for i in used]):
             chosen = [used[j] for j in batch]
             rows = self._rows([samples[i] for i in chosen])
@@ -116,18 +161,14 @@ class LocalLearner:
                 logp_BT, old_BT, ref_BT, advantages_B, rows.mask_BT, config.objective,
                 engine_logp_BT=engine_BT, totals=totals,
             )  # fmt: skip
-            loss.backward()  # type: ignore[no-untyped-call]
+            with self._summed_in_float32():
+                loss.backward()  # type: ignore[no-untyped-call]
             metrics["loss"] += float(loss.detach())
             for name, share in shares.items():
                 metrics[name] = metrics.get(name, 0.0) + float(share)
-            gap = (old_BT - engine_BT).abs().masked_fill(~rows.mask_BT, 0.0).max()
-            metrics["engine_gap"] = max(metrics["engine_gap"], float(gap))
-        rate = learning_rate(config.optimiser, self.updates, self.total_updates)
+            mismatch.add(old_BT, engine_BT, rows.mask_BT)
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = rate
-        for master, parameter in self._copied():
-            if parameter.grad is not None:
-                master.grad, parameter.grad = parameter.grad.float(), None
         norm = torch.nn.utils.clip_grad_norm_(self.masters, config.optimiser.clip)
         if math.isfinite(float(norm)):
             self.optimiser.step()
@@ -136,6 +177,28 @@ class LocalLearner:
         self.optimiser.zero_grad(set_to_none=True)
         self.updates += 1
         return {**metrics, "grad_norm": float(norm), "lr": rate}
+
+    @contextmanager
+    def _summed_in_float32(self) -> Iterator[None]:
+        """Within, a gradient in half precision is added to its master's as soon as it is known, and then let go."""
+
+        def add(master: Tensor, parameter: Tensor) -> None:
+            assert parameter.grad is not None, "torch calls this when there is one"
+            if master.grad is None:
+                master.grad = parameter.grad.float()
+            else:
+                master.grad += parameter.grad
+            parameter.grad = None
+
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(partial(add, master))  # type: ignore[no-untyped-call]
+            for master, parameter in self._copied()
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def logprobs(
         self,
@@ -153,14 +216,15 @@ class LocalLearner:
         return [(m, p) for m, p in zip(self.masters, self.parameters, strict=True) if m is not p]
 
     def state(self) -> dict[str, Any]:
-        """Optimiser moments, the update counter, and the float32 masters of half-precision weights."""
+        """Optimiser moments, where the schedule is, and the float32 masters of half-precision weights."""
         masters = [master for master, _ in self._copied()]
-        return {"optimiser": self.optimiser.state_dict(), "updates": self.updates, "masters": masters}
+        schedule = {"updates": self.updates, "warm": self.warm}
+        return {"optimiser": self.optimiser.state_dict(), **schedule, "masters": masters}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`state`."""
         self.optimiser.load_state_dict(state["optimiser"])
-        self.updates = int(state["updates"])
+        self.updates, self.warm = int(state["updates"]), float(state["warm"])
         for (master, _), saved in zip(self._copied(), state["masters"], strict=True):
             master.copy_(saved)
 
@@ -208,6 +272,25 @@ class LocalLearner:
             return self._forward(self.loaded, rows)
 
 
+def mixed(groups: Sequence[Group]) -> list[Group]:
+    """The groups in an order of which every stretch has the tasks in the shares of the whole, so that each minibatch
+    does. Groups of one task keep their order.
+    """
+    counts, seen = Counter(group.problem.task for group in groups), Counter[str]()
+    places = []
+    for group in groups:
+        places.append((seen[group.problem.task] + 0.5) / counts[group.problem.task])
+        seen[group.problem.task] += 1
+    return [groups[i] for i in sorted(range(len(groups)), key=places.__getitem__)]
+
+
+def whole_groups(samples: Sequence[Sample], count: int) -> list[range]:
+    """At most ``count`` stretches of the samples, each of whole groups and about as many of them."""
+    starts = [i for i, sample in enumerate(samples) if i == 0 or sample.group != samples[i - 1].group]
+    cuts = [*(starts[k * len(starts) // count] for k in range(count)), len(samples)]
+    return [range(a, b) for a, b in pairwise(cuts) if a < b]
+
+
 def to_samples(groups: Sequence[Group], config: Config) -> tuple[list[Sample], float]:
     """All responses with their advantages, and the share of groups without signal. Empty responses are left out."""
     samples: list[Sample] = []
@@ -225,19 +308,22 @@ def to_samples(groups: Sequence[Group], config: Config) -> tuple[list[Sample], f
     return samples, flat / max(1, len(groups))
 
 
-def learning_rate(config: OptimiserConfig, update: int, total: int | None) -> float:
-    """Warm-up, then constant, linear or cosine decay to ``final_lr * lr`` at update ``total``.
+def learning_rate(config: OptimiserConfig, update: int, done: float | None) -> float:
+    """Warm-up over the first updates, then constant, linear or cosine decay to ``final_lr * lr`` at the run's end.
+
+    ``done`` is the share of the run after the warm-up that is over. It is a share of steps and not of updates, because
+    nobody knows beforehand how many updates a run will make: the second period runs when enough was recycled.
 
     Raises:
-        ValueError: a decaying schedule without ``total``.
+        ValueError: a decaying schedule without ``done``.
     """
     if update < config.warmup:
         return config.lr * (update + 1) / config.warmup
     if config.schedule == "constant":
         return config.lr
-    if total is None:
-        raise ValueError(f"optimiser.schedule {config.schedule} needs the total number of updates")
-    done = min(1.0, (update - config.warmup) / max(1, total - config.warmup))
+    if done is None:
+        raise ValueError(f"optimiser.schedule {config.schedule} needs to know how far the run is")
+    done = min(1.0, max(0.0, done))
     shape = 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
     return config.lr * (config.final_lr + (1 - config.final_lr) * shape)
 

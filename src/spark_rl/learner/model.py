@@ -4,10 +4,8 @@ image-text-to-text models with their processor.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -16,7 +14,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel, get_peft_model
+from peft import get_peft_model
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -35,13 +33,17 @@ from transformers.utils import VIDEO_PROCESSOR_NAME
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from spark_rl.config import Config, ConfigError, LoraConfig, ModelConfig
-
-_BASES = Path(__file__).parents[1] / "embedded"
-EMBEDDED = {"embedded": _BASES / "text", "embedded-vl": _BASES / "vision"}
-"""The tiny bases that ship with the package: one reads, the other also sees."""
-
-VISION_TOKEN = re.compile(r"image|im_patch|img|video|vision|audio|row_\d+_col_\d+|[be]oi_token", re.IGNORECASE)
-"""Names of tokens that stand for, or around, what is not text."""
+from spark_rl.learner.architecture import check_architecture, prove_decoder
+from spark_rl.learner.sizes import (
+    VISION_TOKEN,
+    check_end,
+    check_lengths,
+    check_tokenizer,
+    has_tokenizer,
+    positions_of,
+)
+from spark_rl.learner.weights import check_finite, check_writes_text, merged, read_weights, with_saved_adapters
+from spark_rl.places import find_model, has_adapters, layers_of, on_disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,54 +108,130 @@ def set_threads(config: ModelConfig) -> int:
     return threads
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is known of a model before its weights are read."""
+
+    source: str
+    """The directory or hub id that was asked for, as messages name it."""
+    base: str
+    """Where the whole model is: ``source``, or the base beneath the adapters in it."""
+    adapters: tuple[Path, ...]
+    """Directories of adapters upon ``base``, the innermost first."""
+    config: PreTrainedConfig
+    tokenizer: Any
+    processor: Any
+    """``None`` for a model that sees nothing."""
+
+    @property
+    def positions(self) -> int | None:
+        """Tokens of prompt and response together at most; ``None`` if the model says no limit."""
+        return positions_of(self.config)
+
+
+def describe_model(config: Config, path: str | Path | None = None) -> Description:
+    """Find the model of ``config.model`` (or ``path`` instead) and compare what needs no weights.
+
+    Adapters at ``path`` are those of a run, whose base is ``config.model.path`` if that can be found.
+
+    Raises:
+        ConfigError: there is no such model, it writes no text, or its tokenizer does not fit it; in one line.
+    """
+    settings = config.model
+    named = str(path or settings.path)
+    source, base = find_model(named), None
+    if path is not None and has_adapters(source):
+        base = _found(settings.path)
+    base, adapters = layers_of(source, base)
+    base = on_disk(base)
+    options = {"trust_remote_code": settings.trust_remote_code}
+    try:
+        model_config = AutoConfig.from_pretrained(base, **options)
+        check_writes_text(model_config, named)
+        check_architecture(model_config)
+        sees = type(model_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(model_config, "vision_config")
+        texts = next((str(folder) for folder in reversed(adapters) if has_tokenizer(folder)), base)
+        if Path(texts).is_dir() and not has_tokenizer(texts):
+            raise ConfigError(f"{named!r} holds no tokenizer; copy tokenizer.json and tokenizer_config.json of the "
+                              "model it was made from into it")  # fmt: skip
+        processor = load_processor(texts, model_config, **options) if sees else None
+        tokenizer = processor.tokenizer if processor else AutoTokenizer.from_pretrained(texts, **options)
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise _cannot_load(named, error) from None
+    check_tokenizer(tokenizer, model_config, named, sees=sees)
+    check_end(tokenizer, model_config, named)
+    return Description(named, base, adapters, model_config, tokenizer, processor)
+
+
+def check_run_lengths(config: Config, path: str | Path | None = None) -> None:
+    """Before a training run reads any weight: whether prompts and responses fit the positions of its model.
+
+    Raises:
+        ConfigError: like :func:`describe_model`, or they don't.
+    """
+    described = describe_model(config, path)
+    few_shot = {"chat.few_shot": len(described.tokenizer(config.chat.few_shot, add_special_tokens=False)["input_ids"])}
+    evaluates = config.data.heldout is not None or config.data.transfer is not None
+    check_lengths(config, described.positions, few_shot, evaluates=evaluates)
+
+
 def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
     """The model of ``config.model`` (or the weights at ``path`` instead), ready to train, dropout off.
 
+    A directory of adapters is a model like any other: they are merged into their base, except those at ``path`` of a
+    run with ``model.lora``, which are trained further.
+
     Raises:
-        ConfigError: there is no such model, or it can't be read, in one line.
+        ConfigError: there is no such model, or it can't be read whole, in one line.
     """
-    settings = config.model
-    base = str(EMBEDDED.get(settings.path, settings.path))
-    source = str(path or base)
-    adapted = settings.lora is not None and (Path(source) / "adapter_config.json").is_file()
-    if adapted and path is None:
-        raise ConfigError(
-            f"{source!r} holds adapters; merge them into their base before training new ones (model.lora)"
-        )
-    if Path(source).is_absolute() and not Path(source).exists():
-        raise ConfigError(f"there is no model at {source!r}; model.path is a directory, a hub id or an embedded base")
-    options = {"trust_remote_code": settings.trust_remote_code}
-    device = resolve_device(settings.device)
+    settings, device = config.model, resolve_device(config.model.device)
+    described = describe_model(config, path)
+    kind: Any = AutoModelForImageTextToText if described.processor else AutoModelForCausalLM
+    continued = settings.lora is not None and path is not None and described.adapters != ()
+    finished = described.adapters[:-1] if continued else described.adapters
     try:
-        model_config = AutoConfig.from_pretrained(base if adapted else source, **options)
-        sees = type(model_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(model_config, "vision_config")
-        processor = load_processor(source, model_config, **options) if sees else None
-        tokenizer = processor.tokenizer if processor else AutoTokenizer.from_pretrained(source, **options)
-        kind: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-        model = kind.from_pretrained(
-            base if adapted else source, dtype=getattr(torch, settings.dtype),
-            attn_implementation=settings.attention, **options,
+        model = read_weights(
+            kind, described.base, dtype=getattr(torch, settings.dtype),
+            attn_implementation=None if settings.attention == "sdpa" else settings.attention,
+            trust_remote_code=settings.trust_remote_code,
         )  # fmt: skip
         model.to(device)
+        for folder in finished:
+            model = merged(model, folder)
         if settings.lora is not None:
-            model = _with_adapters(model, settings.lora, source if adapted else None, config.seed)
+            model.name_or_path = str(finished[-1] if finished else described.base)  # which adapters save as their base
+            model = _with_adapters(model, settings.lora, described.adapters[-1] if continued else None, config.seed)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ConfigError(f"cannot load the model {source!r}: {' '.join(str(error).split())[:300]}") from None
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(f"the tokenizer of {source!r} has no end-of-sequence token, so no response could ever end")
+        if isinstance(error, ConfigError):
+            raise
+        raise _cannot_load(described.source, error) from None
+    check_finite(model, described.source)
     if settings.gradient_checkpointing:
         checkpoint_layers(model)
     model.eval()  # no dropout: the engine and the learner must see the same distribution
-    banned = vision_tokens(model_config, processor) if processor else []
+    processor = described.processor
+    banned = vision_tokens(described.config, processor) if processor else []
     loaded = LoadedModel(
-        model, tokenizer, _decoder(model), device, processor, torch.tensor(banned, device=device) if banned else None
-    )
+        model, described.tokenizer, _decoder(model), device, processor,
+        torch.tensor(banned, device=device) if banned else None,
+    )  # fmt: skip
     check_head(loaded)
-    if processor and "token_type_ids" in inspect.signature(type(loaded.decoder).forward).parameters:
-        raise ConfigError(
-            f"{type(model).__name__} attends to images in both directions, which spark-rl does not do yet"
-        )
+    prove_decoder(loaded)
     return loaded
+
+
+def _found(name: str) -> str | None:
+    """What :func:`find_model` finds, or ``None``."""
+    try:
+        return find_model(name)
+    except ConfigError:
+        return None
+
+
+def _cannot_load(source: str, error: Exception) -> ConfigError:
+    return ConfigError(f"cannot load the model {source!r}: {' '.join(str(error).split())[:300]}")
 
 
 def load_processor(source: str, config: PreTrainedConfig, **options: Any) -> Any:
@@ -233,11 +311,12 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _with_adapters(model: nn.Module, settings: LoraConfig, saved: str | None, seed: int) -> nn.Module:
+def _with_adapters(model: Any, settings: LoraConfig, saved: Path | None, seed: int) -> nn.Module:
     """New adapters, a function of the seed, or those saved in a directory, to be trained further."""
     if saved is not None:
-        resumed: nn.Module = PeftModel.from_pretrained(model, saved, is_trainable=True)
-        return resumed
+        resumed = with_saved_adapters(model, saved, trainable=True)
+        resumed.peft_config["default"].base_model_name_or_path = model.name_or_path  # it may have moved
+        return resumed  # type: ignore[no-any-return]
     targets = settings.target_modules
     adapters = PeftLoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0,

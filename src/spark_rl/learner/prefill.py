@@ -6,7 +6,9 @@ in the same way (Sec. 3.1: all rollouts of a group share q and I).
 
 Nothing here knows a model family. Tokens, pixels and grids go to the decoder under the names the processor gave them;
 positions come from the decoder's own ``get_rope_index`` where it has one (M-RoPE, Qwen2-VL and its kin) and count up
-otherwise; the attention mask is written out.
+otherwise; of attention we say which keys are padding, and the decoder writes the masks of its layers from it, each for
+its own window. It counts keys by their place in the row. As prompts are padded on the left and responses on the right,
+the tokens of a row stand side by side, so that the distance of two places is that of their tokens.
 
 Shape suffixes: _P prompts, _S prompt positions (padded on the left), _B responses, _T response positions (padded on the
 right), _H hidden width.
@@ -17,14 +19,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
-from spark_rl.learner.model import LoadedModel
+if TYPE_CHECKING:
+    from spark_rl.learner.model import LoadedModel
 
 Vision = Mapping[str, Tensor]
 """What a processor returned for one prompt beside its tokens: pixels and grids, and per-token types."""
@@ -72,36 +75,15 @@ def batch_prompts(
 
 def prefill(loaded: LoadedModel, batch: PromptBatch, cache: Cache) -> Tensor:
     """(P, H) final hidden state of each prompt's last token; keys and values of the prompts go into ``cache``."""
-    width = batch.tokens_PS.shape[1]
-    mask = None
-    if not bool(batch.seen_PS.all()):
-        causal_SS = torch.ones(width, width, dtype=torch.bool, device=batch.tokens_PS.device).tril()
-        itself_SS = torch.eye(width, dtype=torch.bool, device=batch.tokens_PS.device)  # pads see themselves
-        mask = attention_mask(loaded, batch.seen_PS, batch.seen_PS[:, None] & causal_SS | itself_SS)
+    # Where transformers keeps the embedding of token 0 at zero for padding, a state of padding is zero in every layer,
+    # and the roots of some norms (Gemma 3n's) have no gradient there.
+    filler = 1 if getattr(loaded.causal_lm.get_input_embeddings(), "padding_idx", None) == 0 else 0
     hidden_PSH = loaded.decoder(
-        input_ids=batch.tokens_PS, position_ids=batch.positions, attention_mask=mask, past_key_values=cache,
-        use_cache=True, **batch.vision,
+        input_ids=batch.tokens_PS.masked_fill(~batch.seen_PS, filler), position_ids=batch.positions,
+        attention_mask=batch.seen_PS.long(), past_key_values=cache, use_cache=True, **batch.vision,
     ).last_hidden_state  # fmt: skip
     last_PH: Tensor = hidden_PSH[:, -1]
     return last_PH
-
-
-def attention_mask(loaded: LoadedModel, seen_BT: Tensor, allowed_BQT: Tensor | None = None) -> Tensor:
-    """The mask in the form the model's attention implementation takes.
-
-    Args:
-        loaded: the model.
-        seen_BT: which keys of a row are no padding.
-        allowed_BQT: which keys each query may see, if not simply the seen ones.
-    """
-    implementation = str(loaded.causal_lm.config.get_text_config()._attn_implementation)
-    if implementation.startswith("flash"):
-        return seen_BT
-    mask = (seen_BT[:, None] if allowed_BQT is None else allowed_BQT)[:, None]
-    if implementation == "eager":  # adds its mask to the scores
-        dtype = loaded.causal_lm.dtype
-        mask = torch.zeros(mask.shape, device=mask.device, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
-    return mask
 
 
 def respond(
@@ -118,16 +100,30 @@ def respond(
         seen_BT: true on response tokens.
     """
     length = tokens_BT.shape[1]
-    causal_TT = torch.ones(length, length, dtype=torch.bool, device=tokens_BT.device).tril()
-    prompt_BTS = batch.seen_PS[row_B][:, None].expand(-1, length, -1)
-    allowed_BQT = torch.cat((prompt_BTS, causal_TT.expand(len(row_B), -1, -1)), dim=-1)
-    mask = attention_mask(loaded, torch.cat((batch.seen_PS[row_B], seen_BT), dim=-1), allowed_BQT)
+    reached_BT = torch.cat((batch.seen_PS[row_B], seen_BT), dim=-1)
     positions_BT = batch.next_P[row_B, None] + torch.arange(length, device=tokens_BT.device)
     hidden_BTH: Tensor = loaded.decoder(
-        input_ids=tokens_BT, position_ids=positions_BT, attention_mask=mask,
+        input_ids=tokens_BT, position_ids=positions_BT, attention_mask=reached_BT.long(),
         past_key_values=ResponseCache(cache, row_B), use_cache=True,
     ).last_hidden_state  # fmt: skip
     return hidden_BTH
+
+
+def extend(loaded: LoadedModel, token_R: Tensor, position_R: Tensor, seen_RT: Tensor, cache: Cache) -> Tensor:
+    """(R, H) final hidden states of one more token a row, whose keys and values join the others in ``cache``.
+
+    Args:
+        loaded: the model.
+        token_R: the tokens.
+        position_R: their positions.
+        seen_RT: which keys of a row are no padding, the new one among them.
+        cache: what came before.
+    """
+    hidden_R1H: Tensor = loaded.decoder(
+        input_ids=token_R[:, None], position_ids=position_R[:, None], attention_mask=seen_RT.long(),
+        past_key_values=cache, use_cache=True,
+    ).last_hidden_state  # fmt: skip
+    return hidden_R1H[:, -1]
 
 
 class PromptLayer(CacheLayerMixin):  # type: ignore[misc]

@@ -9,6 +9,8 @@ Departures from the paper, which says nothing of it:
 - The text is cleaned. What follows the graded box is dropped, every other box is opened (``\boxed{x}`` becomes ``x``)
   and chat control tokens are removed, so that a response can neither write a second verdict, nor close the turn it is
   shown in, nor add an image placeholder.
+- What a model thinks between tags is reasoning, so ``cot`` shows it, without the tags, and it is no answer: a box in
+  there is opened like any other that was not graded.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from spark_rl.config import THINKING, Thinking
 from spark_rl.problem import Group, Rollout
-from spark_rl.verify.boxed import extract_boxed, last_box_span
+from spark_rl.verify.boxed import extract_boxed, last_box_span, tags, thoughts
 
 Form = Literal["answer", "cot"]
 """``answer``: the content of the graded box; ``cot``: the whole response up to and including that box."""
@@ -35,37 +38,55 @@ CONTROL_TOKEN = re.compile(
 )
 """The control tokens of the chat templates in use, as text, whether tokenizers flag them special or not."""
 
+MAX_PASSES = 16
+"""Text in which tokens are nested deeper was made to slow us down: it loses every character that begins one."""
+
 _TOKEN = re.compile(r"(?P<slashes>\\+)(?P<box>boxed\s*(?P<open>\{)?)?|[{}]")
 
 
 def answered(group: Group) -> tuple[list[Rollout], list[Rollout]]:
     """The (right, wrong) rollouts of a group that can be shown in either form, in sampling order."""
-    usable = [rollout for rollout in group.rollouts if shown(rollout.text, "answer")]
+    usable = [rollout for rollout in group.rollouts if clean(rollout.verdict.extracted or "").strip()]
     right = [rollout for rollout in usable if rollout.verdict.status == "correct"]
     wrong = [rollout for rollout in usable if rollout.verdict.status == "wrong"]
     return right, wrong
 
 
-def shown(response: str, form: Form) -> str:
+def shown(response: str, form: Form, thinking: Thinking = THINKING) -> str:
     r"""What a prompt shows of a response.
 
     ``I say \boxed{3}, no: \boxed{4}. Judgement: Yes`` is ``I say 3, no: \boxed{4}`` as ``cot`` and ``4`` as ``answer``.
-    Without a box, ``answer`` is empty and ``cot`` the whole cleaned text.
+    Without a box outside of ``thinking``, ``answer`` is empty and ``cot`` the whole cleaned text.
     """
-    answer = clean(extract_boxed(response) or "")
+    pieces: list[str] = []
+    done = 0
+    for start, end in thoughts(response, thinking):
+        pieces += (response[done:start], " " * (end - start))
+        done = end
+    outside = "".join(pieces) + response[done:]  # as long as the response, so that a place in one is one in the other
+    answer = clean(extract_boxed(outside) or "", thinking)
     if form == "answer":
         return answer.strip()
-    span = last_box_span(response)
+    span = last_box_span(outside)
     if span is None:
-        return clean(response).strip()
-    return f"{clean(response[: span[0]])}\\boxed{{{answer}}}".lstrip()
+        return clean(response, thinking).strip()
+    return f"{clean(response[: span[0]], thinking)}\\boxed{{{answer}}}".lstrip()
 
 
-def clean(text: str) -> str:
-    """``text`` with every box opened and every control token blanked, also those that only this puts together."""
-    while (cleaned := CONTROL_TOKEN.sub(" ", _open_boxes(text))) != text:
+def clean(text: str, thinking: Thinking = THINKING) -> str:
+    """``text`` with every box opened and every control token and thinking tag blanked, also those that only this puts
+    together."""
+    for _ in range(MAX_PASSES):
+        cleaned = _without_tags(CONTROL_TOKEN.sub(" ", _open_boxes(text)), thinking)
+        if cleaned == text:
+            return text
         text = cleaned
-    return text
+    starts = {"<", "[", "\\", *(tag[0] for pair in thinking for tag in pair)}
+    return "".join(char for char in text if char not in starts)
+
+
+def _without_tags(text: str, thinking: Thinking) -> str:
+    return tags(thinking).sub(" ", text) if thinking else text
 
 
 def _open_boxes(text: str) -> str:

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import TypeVar
 
-from spark_rl.config import RecycleConfig
+from spark_rl.config import THINKING, RecycleConfig, Thinking
 from spark_rl.problem import Group, Problem, Rollout, Task
 from spark_rl.recycle.candidate import FORMS, Form, answered, shown
 from spark_rl.recycle.pairwise import pairwise
@@ -37,13 +37,16 @@ Rollouts = TypeVar("Rollouts", bound=tuple[Rollout, ...])
 Item = TypeVar("Item")
 
 
-def recycle(groups: Sequence[Group], config: RecycleConfig, rng: random.Random) -> list[Problem]:
+def recycle(
+    groups: Sequence[Group], config: RecycleConfig, rng: random.Random, thinking: Thinking = THINKING
+) -> list[Problem]:
     """Finished groups as new problems with free labels: pure, no model, and the groups stay as they are.
 
     Only groups of task ``policy`` are recycled. Ids are unique within one call; a parent that is sampled again in a
-    later step gives the same ids again. Raises ``ValueError`` if the template set is missing or malformed.
+    later step gives the same ids again. ``thinking`` is ``verify.thinking``. Raises ``ValueError`` if the template set
+    is missing or malformed.
     """
-    maker = _Maker(config, rng)
+    maker = _Maker(config, rng, thinking)
     groups = [group for group in groups if group.problem.task == "policy"]
     judged = [item for group in groups for item in maker.judge(group)]
     kept = _balanced(judged, config.judge_cap, rng) if config.balance else _subset(judged, config.judge_cap, rng)
@@ -57,10 +60,10 @@ def recycle(groups: Sequence[Group], config: RecycleConfig, rng: random.Random) 
 class _Maker:
     """Draws the problems of one call, and remembers what each parent was already made into."""
 
-    def __init__(self, config: RecycleConfig, rng: random.Random) -> None:
+    def __init__(self, config: RecycleConfig, rng: random.Random, thinking: Thinking) -> None:
         self.config = config
         self.rng = rng
-        self.templates = load_templates(config.templates)
+        self.templates = load_templates(config.templates, thinking)
         self.made: dict[tuple[str, Task], set[tuple[str, ...]]] = defaultdict(set)
 
     def judge(self, group: Group) -> Iterator[Judged]:
@@ -95,7 +98,7 @@ class _Maker:
         made = self.made[group.problem.id, task]
         while left:
             drawn = left.pop(self.rng.randrange(len(left)))
-            texts = tuple("".join(shown(rollout.text, form).split()) for rollout in drawn)
+            texts = tuple("".join(shown(rollout.text, form, self.templates.thinking).split()) for rollout in drawn)
             if texts not in made and len(set(texts)) == len(texts):
                 made.add(texts)
                 yield drawn, len(made) - 1

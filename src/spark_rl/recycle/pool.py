@@ -7,8 +7,9 @@ be saved and restored, so that a resumed run trains on the same problems as one 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
+from itertools import islice
 from typing import Any
 
 from spark_rl.data.images import image_text
@@ -49,7 +50,12 @@ class Pool:
 
     def take(self, n: int) -> list[Problem]:
         """Remove and return the oldest problems, at most ``n``."""
-        return [self._queue.popleft() for _ in range(min(n, len(self._queue)))]
+        return list(islice(self.oldest(), n))
+
+    def oldest(self) -> Iterator[Problem]:
+        """Remove and give the oldest problem, one at a time: for whoever can't say beforehand how many will do."""
+        while self._queue:
+            yield self._queue.popleft()
 
     def state(self) -> list[dict[str, Any]]:
         """The problems from oldest to newest, ready for JSON; ``dropped`` is saved beside it."""

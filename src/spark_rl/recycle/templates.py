@@ -24,13 +24,14 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import yaml
 
+from spark_rl.config import THINKING, Thinking
 from spark_rl.errors import UserError
 from spark_rl.recycle.candidate import FORMS, Form, shown
 from spark_rl.verify import verdict
@@ -85,6 +86,8 @@ class Templates:
     pointwise: tuple[Template, ...]
     pairwise: tuple[Template, ...]
     reflection: tuple[Template, ...]
+    thinking: Thinking = THINKING
+    """The tags between which a response holds no answer to show."""
 
 
 def render_judge(
@@ -97,7 +100,7 @@ def render_judge(
     """
     template = _pick(templates.pointwise, form, rng)
     assert template.labels is not None, "the loader gives every pointwise template its labels"
-    return _fill(template, question=question, response=shown(response, form)), template.labels
+    return _fill(template, question=question, response=shown(response, form, templates.thinking)), template.labels
 
 
 def render_pairwise(
@@ -105,18 +108,21 @@ def render_pairwise(
 ) -> str:
     """The prompt that asks which response is correct, A or B (Eq. 6). Arguments as in :func:`render_judge`."""
     template = _pick(templates.pairwise, form, rng)
-    first, second = shown(response_a, form), shown(response_b, form)
+    first, second = (shown(response, form, templates.thinking) for response in (response_a, response_b))
     return _fill(template, question=question, response_a=first, response_b=second)
 
 
 def render_reflection(templates: Templates, question: str, response: str, rng: random.Random | None, form: Form) -> str:
     """The prompt that asks to judge and solve again (Eq. 7, Eq. 11). Arguments as in :func:`render_judge`."""
-    return _fill(_pick(templates.reflection, form, rng), question=question, response=shown(response, form))
+    said = shown(response, form, templates.thinking)
+    return _fill(_pick(templates.reflection, form, rng), question=question, response=said)
 
 
 @lru_cache(maxsize=16)
-def load_templates(name: str) -> Templates:
+def load_templates(name: str, thinking: Thinking = THINKING) -> Templates:
     """The set with this name (``natural``, ``terse``) or in this YAML file. Read once per process.
+
+    ``thinking`` is ``verify.thinking``: what the prompts take for an answer is what the verifier takes for one.
 
     Raises:
         TemplateError: one line that names the file, the entry and the mend.
@@ -131,7 +137,7 @@ def load_templates(name: str) -> Templates:
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TemplateError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    return parse_templates(tree, str(path))
+    return replace(parse_templates(tree, str(path)), thinking=thinking)
 
 
 def parse_templates(tree: Any, where: str) -> Templates:
@@ -140,7 +146,7 @@ def parse_templates(tree: Any, where: str) -> Templates:
         raise TemplateError(f"{where} must hold a mapping with {', '.join(PLACEHOLDERS)}, not a {type(tree).__name__}")
     _known_keys(tree, {"instruction", *PLACEHOLDERS}, where)
     instruction: Instruction = _one_of(tree.get("instruction", "explicit"), get_args(Instruction), where, "instruction")
-    parsed: dict[str, tuple[Template, ...]] = {}
+    parsed: dict[str, Any] = {}
     for task in PLACEHOLDERS:
         entries = tree.get(task)
         if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:

@@ -1,6 +1,6 @@
 """The before-and-after rows: what training changed on held-out problems (paper Tables 1, 2, 5 and Fig. 4).
 
-Departures from the paper's tables: every share whose number of trials is known carries its Wilson interval; statuses
+Departures from the paper's tables: every share carries its interval; statuses
 other than "correct" are rows of their own, so an unreadable answer is never silently a wrong one; the gain of test-time
 scaling is a row, because it can be negative (Table 5: 49.1 to 39.9 before training).
 """
@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from spark_rl.problem import STATUSES
 from spark_rl.report.intervals import wilson
 from spark_rl.report.metrics import finite
 from spark_rl.report.notation import DASH, points
-
-Trials = Literal["problems", "right", "wrong", "yes", "stated"]
-"""What a share is counted over: all problems, those answered right or wrong at first, those the judge said Yes to. The
-numbers follow from ``n`` and the other shares; ``stated`` ones are known only if the evaluation gives ``<key>_n``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +23,25 @@ class Measure:
 
     key: str
     label: str
-    trials: Trials
     lower_is_better: bool = False
 
 
 MEASURES = (
-    Measure("policy_accuracy", "Policy accuracy", "problems"),
-    Measure("tts_accuracy", "Accuracy with test-time scaling", "problems"),
-    Measure("judge_accuracy", "Judge accuracy on own answers", "problems"),
-    Measure("judge_precision", "Judge precision", "yes"),
-    Measure("judge_recall", "Judge recall", "right"),
-    Measure("judge_f1", "Judge F1", "stated"),
-    Measure("judge_unreadable", "Judge verdicts unreadable", "problems", lower_is_better=True),
-    Measure("pairwise_accuracy", "Pairwise accuracy", "stated"),
-    Measure("reflection_fix", "Reflection fixes a wrong answer", "wrong"),
-    Measure("reflection_break", "Reflection breaks a right answer", "right", lower_is_better=True),
+    Measure("policy_accuracy", "Policy accuracy"),
+    Measure("tts_accuracy", "Accuracy with test-time scaling"),
+    Measure("judge_accuracy", "Judge accuracy on own answers"),
+    Measure("judge_balanced_accuracy", "Judge balanced accuracy"),
+    Measure("judge_constant_accuracy", "Accuracy of a constant verdict"),
+    Measure("judge_precision", "Judge precision"),
+    Measure("judge_recall", "Judge recall"),
+    Measure("judge_f1", "Judge F1"),
+    Measure("judge_unreadable", "Judge verdicts unreadable", lower_is_better=True),
+    Measure("pairwise_accuracy", "Pairwise accuracy"),
+    Measure("reflection_fix", "Reflection fixes a wrong answer"),
+    Measure("reflection_break", "Reflection breaks a right answer", lower_is_better=True),
 )
 
-_OPTIONAL = {"judge_unreadable"}
+_OPTIONAL = {"judge_balanced_accuracy", "judge_constant_accuracy", "judge_unreadable"}
 """Rows that are left out where neither evaluation has them."""
 
 _STATUS_LABELS = {
@@ -102,7 +99,8 @@ class Row:
 
 
 def compare(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[Row]:
-    """Rows in reading order for two evaluations, each with keys of :data:`MEASURES` (0..1 or ``None``) and ``n``.
+    """Rows in reading order for two evaluations, each with keys of :data:`MEASURES` (0..1 or ``None``) and ``n``;
+    ``<key>_low`` and ``<key>_high`` are a share's interval.
 
     ``status/<status>`` keys, or a mapping under ``status``, hold counts of answers; they become shares of their sum,
     and a status that never occurred gets no row.
@@ -143,27 +141,8 @@ def _estimate(evaluation: Mapping[str, Any], measure: Measure) -> Estimate:
         return Estimate(None)
     if not 0 <= share <= 1:
         raise ValueError(f"{measure.key} is {share:g}, but an evaluation holds shares between 0 and 1, not percent")
-    trials = _count(evaluation, f"{measure.key}_n")
-    if trials is None:
-        trials = _trials(evaluation, measure.trials)
-    return Estimate(share, wilson(share * trials, trials) if trials else None)
-
-
-def _trials(evaluation: Mapping[str, Any], trials: Trials) -> int | None:
-    n, accuracy = _count(evaluation, "n"), finite(evaluation.get("policy_accuracy"))
-    if trials == "problems" or n is None or accuracy is None:
-        return n if trials == "problems" else None
-    right = round(n * accuracy)
-    precision, recall = finite(evaluation.get("judge_precision")), finite(evaluation.get("judge_recall"))
-    match trials:
-        case "right":
-            return right
-        case "wrong":
-            return n - right
-        case "yes" if precision and recall is not None:
-            return round(recall * right / precision)
-        case _:
-            return None
+    low, high = (finite(evaluation.get(f"{measure.key}_{end}")) for end in ("low", "high"))
+    return Estimate(share, None if low is None or high is None else (low, high))
 
 
 def _gain(evaluation: Mapping[str, Any]) -> Estimate:

@@ -37,19 +37,24 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, _Format], ...]], ...] = (
                   ("no answer", "status/no_answer", percent), ("unparsable", "status/unparsable", percent),
                   ("timeout", "status/timeout", percent))),
     ("balance", (("Yes labels", "label/yes", percent), ("Yes verdicts", "verdict/yes", percent),
-                 ("A labels", "label/a", percent), ("A verdicts", "verdict/a", percent))),
+                 ("A labels", "label/a", percent), ("A verdicts", "verdict/a", percent),
+                 ("unread Yes/No", "unreadable/yes", percent), ("unread A/B", "unreadable/a", percent))),
     ("learner", (("entropy", "entropy", plain), ("KL", "kl", plain), ("grad norm", "grad_norm", plain),
-                 ("loss", "loss", plain), ("lr", "lr", plain), ("engine gap", "engine_gap", plain))),
+                 ("loss", "loss", plain), ("lr", "lr", plain), ("engine KL", "engine_kl", plain),
+                 ("engine gap", "engine_gap", plain))),
     ("responses", (("mean length", "length/mean", plain), ("longest", "length/max", plain),
                    ("cut off", "clipped", percent), ("flat groups", "flat", percent),
                    ("prompts", "prompt_tokens", compact), ("images", "images", plain))),
     ("recycling", (("pool", "pool", plain), ("pointwise", "recycled/pointwise", plain),
-                   ("pairwise", "recycled/pairwise", plain), ("reflection", "recycled/reflection", plain))),
+                   ("pairwise", "recycled/pairwise", plain), ("reflection", "recycled/reflection", plain),
+                   ("dropped", "dropped", plain))),
+    ("too long", (("policy", "skipped/policy", plain), ("pointwise", "skipped/pointwise", plain),
+                  ("pairwise", "skipped/pairwise", plain), ("reflection", "skipped/reflection", plain))),
     ("seconds", (("sample", "time/sample", fixed), ("verify", "time/verify", fixed), ("update", "time/update", fixed),
                  ("recycle", "time/recycle", fixed), ("step", "seconds", fixed))),
 )  # fmt: skip
 
-_SHOWN = {key for _, cells in _ROWS for _, key, _ in cells} | {"step", "tokens", "tokens_per_second"}
+_SHOWN = {key for _, cells in _ROWS for _, key, _ in cells} | {"step", "tokens", "tokens_per_second", "skipped"}
 _LABEL_WIDTH, _CELL_WIDTH = 11, 17
 _ROOMY = 72
 """Columns from which the progress line has room for its name and the throughput."""
@@ -152,6 +157,7 @@ class TrainView:
             (5, self._part("kl", "KL", plain)),
             (7, self._part("length/mean", "length", plain)),
             (8, self._part("tokens_per_second", "tok/s", compact)),
+            (2, self._part("skipped", "too long", plain) if self._metrics.get("skipped") else ""),
             (3, self._part("seconds", "", duration)),
             (2, f"left {duration(self.pace.left(self.total_steps - self.done))}"),
         ]

@@ -6,6 +6,7 @@ loop never disappears. Panels without data are left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -31,8 +32,8 @@ class Panel:
     note: str = ""
     prefix: str = ""
     """Metrics with this prefix that ``keys`` does not name join the chart, e.g. a further phase under ``time/``."""
-    quiet: bool = False
-    """Whether the chart is left out while its values never change, because only a change says something."""
+    usual: float | None = None
+    """The value that says nothing: the chart is left out while its metrics have no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,12 @@ SECTIONS = (
     )),
     Section("balance", "Judge balance", "Does the judge judge, or always say the same?", (
         Panel("Saying Yes", "share (%)", (("verdict/yes", "verdicts", "s0"), ("label/yes", "labels", "s1")), "share",
-              note="The two curves should stay close. Verdicts near 0% or 100% mean a collapsed judge."),
+              note="The two curves should stay close. Readable verdicts near 0% or 100% mean a collapsed judge."),
         Panel("Saying A", "share (%)", (("verdict/a", "verdicts", "s0"), ("label/a", "labels", "s1")), "share",
               note="Labels are near 50% by construction; verdicts away from it show a position bias."),
+        Panel("Unreadable verdicts", "share of verdicts (%)", (
+            ("unreadable/yes", "Yes or No", "s0"), ("unreadable/a", "A or B", "s1"),
+        ), "part", note="Verdicts without a box, or with both labels in it. They count as neither label."),
     )),
     Section("learner", "Learner", "Is the optimisation healthy?", (
         Panel("Entropy", "nats per token", (("entropy", "entropy", "s0"),),
@@ -82,12 +86,14 @@ SECTIONS = (
         Panel("Loss", "loss (no unit)", (("loss", "loss", "s5"),), "free",
               note="Hovers around 0 by construction; its level says little."),
         Panel("Learning rate", "per update", (("lr", "learning rate", "s5"),)),
+        Panel("KL between engine and learner", "nats per token", (("engine_kl", "engine KL", "s1"),),
+              note="Mean over the sampled tokens (k3); 0 means exactly on-policy."),
         Panel("Engine gap", "largest |Δ log-prob| (nats)", (("engine_gap", "engine gap", "s3"),),
-              note="Engine against learner on the same tokens; 0 means exactly on-policy."),
+              note="The one token on which engine and learner differ most: rounding noise, in bfloat16 a lot of it."),
         Panel("Importance ratio", "mean ratio", (("ratio", "ratio", "s5"),), "free",
-              note="Current over sampling policy. 1 with a single on-policy update per batch.", quiet=True),
+              note="Current over sampling policy. 1 with a single on-policy update per batch.", usual=1.0),
         Panel("Clipped tokens", "share of tokens (%)", (("ratio_clipped", "clipped", "s5"),), "part",
-              note="Tokens whose ratio the surrogate of Eq. 4 cut off.", quiet=True),
+              note="Tokens whose ratio the surrogate of Eq. 4 cut off.", usual=0.0),
     )),
     Section("responses", "Responses and recycling", "How long are responses, and what is recycled from them?", (
         Panel("Mean response length", "tokens", (("length/mean", "mean", "s0"),)),
@@ -98,6 +104,8 @@ SECTIONS = (
         ), note="Judging and reflection problems trained on, all made from earlier responses.", prefix="recycled/"),
         Panel("Pool", "problems waiting", (("pool", "pool", "s5"),),
               note="Recycled problems that no step has taken yet."),
+        Panel("Dropped from the pool", "problems per step", (("dropped", "dropped", "s5"),),
+              note="The oldest, because recycle.pool_size was reached.", usual=0.0),
     )),
     Section("speed", "Speed", "Where does the time go?", (
         Panel("Time per phase", "seconds per step", (
@@ -109,8 +117,11 @@ SECTIONS = (
               note="Each prompt is read once for all its responses, and counted once."),
         Panel("Images", "images per step", (("images", "images", "s2"),),
               note="In the prompts of all tasks; each is looked at once a prompt."),
-        Panel("Skipped problems", "problems per step", (("skipped", "skipped", "s5"),),
-              note="Prompts longer than rollout.max_prompt_tokens.", quiet=True),
+        Panel("Skipped problems", "problems per step", (
+            ("skipped/policy", "policy", "s0"), ("skipped/pointwise", "pointwise", "s1"),
+            ("skipped/pairwise", "pairwise", "s2"), ("skipped/reflection", "reflection", "s3"),
+            ("skipped", "all", "s5"),
+        ), note="Prompts longer than rollout.max_prompt_tokens.", usual=0.0),
     )),
 )  # fmt: skip
 
@@ -134,7 +145,7 @@ def sections(records: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
     prefixes = tuple(panel.prefix for section in SECTIONS for panel in section.panels if panel.prefix)
     for section in SECTIONS:
         filled = (_fill(panel, found) for panel in section.panels)
-        panels = tuple(panel for panel in filled if panel.keys and not (panel.quiet and _constant(panel, records)))
+        panels = tuple(panel for panel in filled if panel.keys and not _says_nothing(panel, records))
         if panels:
             yield Section(section.anchor, section.heading, section.question, panels)
     unknown = [key for key in found if key not in named and not key.startswith(prefixes)]
@@ -169,8 +180,11 @@ def _fill(panel: Panel, found: Sequence[str]) -> Panel:
     return replace(panel, keys=tuple(keys))
 
 
-def _constant(panel: Panel, records: Sequence[Mapping[str, Any]]) -> bool:
-    return all(len({record[key] for record in records if key in record}) <= 1 for key, _, _ in panel.keys)
+def _says_nothing(panel: Panel, records: Sequence[Mapping[str, Any]]) -> bool:
+    if panel.usual is None:
+        return False
+    values = [finite(record[key]) for record in records for key, _, _ in panel.keys if key in record]
+    return all(value is not None and math.isclose(value, panel.usual, abs_tol=1e-6) for value in values)
 
 
 def _points(records: Sequence[Mapping[str, Any]], key: str) -> tuple[tuple[float, float | None], ...]:

@@ -18,6 +18,10 @@ class Watcher(Protocol):
         """Something long begins, in a few words."""
         ...
 
+    def note(self, text: str) -> None:
+        """Something that the user should know, in one line."""
+        ...
+
     def begin(self, total_steps: int, done: int) -> None:
         """The steps begin; ``done`` of them were finished in earlier sessions."""
         ...
@@ -35,6 +39,8 @@ class Silent:
     """Watches and says nothing."""
 
     def phase(self, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
 
     def begin(self, total_steps: int, done: int) -> None: ...
 
@@ -60,6 +66,9 @@ class ConsoleWatcher:
 
     def phase(self, text: str) -> None:
         self.console.print(f"[dim]{text} ...[/dim]", highlight=False)
+
+    def note(self, text: str) -> None:
+        self.console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def begin(self, total_steps: int, done: int) -> None:
         self._view = TrainView(total_steps, done, self.console).__enter__()

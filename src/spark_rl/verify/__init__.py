@@ -5,8 +5,8 @@ r"""The rule-based verifier: from a response to a verdict (Eq. 2). Imports neith
 
 from __future__ import annotations
 
-from spark_rl.verify.boxed import extract_boxed, last_box_span
+from spark_rl.verify.boxed import answer_part, extract_boxed, last_box_span
 from spark_rl.verify.pool import Verifier, verify
 from spark_rl.verify.verdict import read_verdict
 
-__all__ = ["Verifier", "extract_boxed", "last_box_span", "read_verdict", "verify"]
+__all__ = ["Verifier", "answer_part", "extract_boxed", "last_box_span", "read_verdict", "verify"]

@@ -1,107 +1,367 @@
-r"""Multiple choice: the boxed letter or option text against the gold one (Eq. 2).
+r"""Multiple choice: the boxed letter or option text against the gold one (Eq. 2). Verifier and evaluations read alike.
 
-Read as letters: ``B``, ``b``, ``(B)``, ``B.``, ``B: text``, ``\text{B}``, ``Option B``, and ``B, D`` when the gold has
-several. A lone letter is always a label, even if it is also some option's text. A letter beside the text of another
-option contradicts itself and is ``unparsable``, as is everything that is neither a label nor the text of exactly one
-option.
+Read as a letter: ``B``, ``b``, ``(B)``, ``[B]``, ``B.``, ``Ｂ``, ``Ⓑ``, ``\text{(B)}``, ``\boldsymbol{B}``,
+``Option B``, ``The answer is B``; with its text beside it ``B: text``, ``B (8)``, ``\textbf{(B)}\ 8``, ``8 (B)``; and
+``B, D`` when the gold has several. A lone letter is always a label, even if it is also some option's text.
+
+Read as an option's text: the same words, the same but for case, the same as mathematics; without its unit if no other
+option is the same without one. An answer that is the same as two options that are spelled differently names neither.
+Options that are spelled the same are one answer, by letter too.
+
+Everything else is ``unparsable``, above all what keeps a way out: ``A or B``, ``A. 7, B. 8``, ``A: 7 or 8``, ``Not A``,
+``B > A``, a letter beside the text of another option.
 """
 
 from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from spark_rl.problem import Status
 from spark_rl.verify.notation import MAX_LENGTH, UnreadableError, canonical, tight
-from spark_rl.verify.number import Number, equal_numbers, read_number
 
-_FORMATTING = re.compile(
-    r"\\(?:text|textbf|textit|mathrm|mathbf|mathsf|mbox|textrm|rm|bf)(?![A-Za-z])|[{}$*`\"]|\\[!,;: ]"
+Leaf = Callable[[str, str], bool | None]
+"""As in :mod:`spark_rl.verify.equivalence`, which reads letters and is therefore imported late."""
+
+_WRAPPERS = (
+    "text[a-z]*", "math(?:rm|bf|sf|it|tt|bb|cal|frak|scr|normal|ord|strut)", "boldsymbol", "bm", "pmb", "[mhf]box",
+    "boxed", "framebox", "underline", "overline", "uline", "emph", "operatorname", "circled", "ensuremath", "rm", "bf",
+    "it", "sf", "tt", "bfseries", "itshape", "(?:display|script|scriptscript)style", "tiny", "small", "normalsize",
+    "[lL]arge", "LARGE", "[hH]uge", "left", "right", "[bB]igg?[lrm]?", "quad", "qquad", "space", "enspace", "bigcirc",
+    "checkmark", "limits", "nolimits",
+)  # fmt: skip
+_MARKUP = (
+    rf"(?:\\(?:text)?color *\{{[^{{}}]*\}}|\\(?:{'|'.join(_WRAPPERS)})(?![A-Za-z])\*?"
+    r"|\\[,;:!> ()\[\]{}]|[{}$*_`\"'~]|\s)"
 )
-_LETTER = re.compile(
-    r"(?:(?:the )?(?:option|answer|choice)(?: is)?:? ?)?\(?([A-Z])(?:[).:]+(?: ?(?! ?(?:and\b|or\b|[,&]))(.*))?)?",
+"""One piece of what stands around letters and says nothing: LaTeX formatting, Markdown, quotes, space."""
+
+_PREFIX = (
+    r"(?:(?:so|thus|hence|therefore|the|my|final|correct|right|best|answer|ans|option|choice|letter|is|would be)"
+    r"(?![A-Za-z])|正确|答案|选项|选择|选|应|为|是|故|[:=,])"
+)
+_OPENING = re.compile(rf"(?:{_MARKUP}|{_PREFIX}|[(\[<])*+", re.IGNORECASE)
+_LETTER = re.compile(r"([A-Za-z])(?![A-Za-z0-9^]|_[{A-Za-z0-9])")
+_CLOSING = re.compile(rf"(?:{_MARKUP}|[)\]>:;,!、]|\.(?!\d)|(?<=[A-Za-z)\]}}*])\.|[-–—→](?=\s))*+")
+_FIRM = re.compile(r"[)\]:.、]")
+"""What marks the letter before it as a label, so that any text may follow."""
+_BRACKETED = re.compile(r"\((?=[^()]*(?:[0-9]|[A-Za-z]{3}))[^()]*\)")
+"""A text that marks the letter before it as a label by its brackets, and is no argument of a function."""
+_AFFIRMED = re.compile(
+    r"(?:is )?(?:the )?(?:(?:correct|right|best|true|only|final)(?: (?:answer|option|choice|one))?|answer|option"
+    r"|choice)|正确|项",
     re.IGNORECASE,
 )
-_SEVERAL = re.compile(r"\(?[A-Z]\)?(?:(?:, ?(?:and )?| and | ?& ?| )\(?[A-Z]\)?)*|[A-Z]+")
+_LABEL_BEHIND = re.compile(
+    rf"(?s:(.*?[^\s,;:]))[\s,;:]*[(\[](?:{_MARKUP})*+([A-Za-z])(?:{_MARKUP})*+[)\]](?:{_MARKUP}|\.)*+"
+)
+_SEVERAL = re.compile(
+    r"[(\[]*[A-Z](?![A-Za-z])[)\].]*(?:(?: ?(?:,|;|&|、|和|and\b) ?(?:and )?| )[(\[]*[A-Z](?![A-Za-z])[)\].]*)*"
+    r"|[A-Z]{2,26}"
+)
+
+_WAY_OUT = re.compile(
+    r"\b(?:or|nor|either|neither|maybe|perhaps|possibly|probably not|but|however|unless|except|vs|versus|incorrect|"
+    r"wrong|not)\b|n't\b|[?？]|或|不|错",
+    re.IGNORECASE,
+)
+"""Beside a letter, where the option's own text is not known."""
+_ANOTHER = re.compile(
+    r"(?:^|[,;/|&、<>=~]|\b(?:and|also|then|plus|with|option|choice|answer|letter|is|be)\b)[\s(\[]*[A-I](?![A-Za-z0-9'^_])"
+    r"|(?<![A-Za-z0-9])[A-I] ?[.:)](?![A-Za-z0-9])|(?<![A-Za-z0-9_^])[(\[][A-I][)\]]|^[(\[][a-i][)\]]"
+)
+"""Beside a letter: another one, where labels stand."""
+_PIECES = re.compile(r"[,;/|&]|\b(?:or|and)\b", re.IGNORECASE)
+_NEGATED = re.compile(r"\b(?:not|no|never|neither|nor|isn't|cannot|can't|incorrect|wrong)\b|不|非", re.IGNORECASE)
+
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_WORDS = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
+_MATHEMATICAL = re.compile(r"[0-9\\^=+*/<>|-]")
+_IMAGE = "<image"
+
+
+class _UndecidedError(Exception):
+    """Only symbolic algebra can tell which option this is."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """One letter, and what stands beside it: ``B: 8`` is ``_Label("B", "8", firm=True)``."""
+
+    letter: str
+    beside: str = ""
+    firm: bool = True
+    """Whether punctuation marks the letter as a label; a loose one counts beside its own text only."""
 
 
 def read_letters(text: str, *, several: bool = True) -> frozenset[str] | None:
-    """The option letters that ``text`` states, or ``None``. With ``several``, also ``A, C`` and ``AC``."""
+    """The option letters that ``text`` states, or ``None``. With ``several``, also ``A, C`` and ``AC``.
+
+    A text may stand beside one letter if it neither names another one nor keeps a way out.
+    """
     if len(text) > MAX_LENGTH:
         return None
-    plain = _unformatted(text)
-    one = _LETTER.fullmatch(plain)
-    if one:
-        return frozenset(one[1].upper())
-    if several and _SEVERAL.fullmatch(plain):
-        letters = re.findall("[A-Z]", plain)
-        return frozenset(letters) if len(set(letters)) == len(letters) else None
+    label = _label(text)
+    if label is not None and not label.beside:
+        return frozenset(label.letter)
+    letters = _list(text) if several else None
+    if letters is not None:
+        return letters
+    if label is not None and label.firm and not _hedges(label.beside):
+        return frozenset(label.letter)
     return None
 
 
-def compare_choice(gold: str, answer: str, choices: Sequence[str] = ()) -> Status:
-    """``correct``, ``wrong`` or ``unparsable`` for a non-empty boxed ``answer``.
+def compare_choice(gold: str, answer: str, choices: Sequence[str] = (), leaf: Leaf | None = None) -> Status | None:
+    """``correct``, ``wrong`` or ``unparsable`` for a non-empty boxed ``answer``; ``None`` when ``leaf`` must decide.
 
     Args:
         gold: a letter, several letters, or the text of an option.
         answer: the content of the box.
         choices: option texts in order A, B, C, ...; without them, letters only.
+        leaf: how two expressions are compared, as in :func:`spark_rl.verify.equivalence.compare`; by default not.
 
     Raises:
         ValueError: if the gold is neither a letter of an option nor an option's text.
     """
-    wanted = _read(gold, choices, several=True)
+    wanted = _read_gold(gold, choices)
     if wanted is None:
         raise ValueError(
             f"gold answer {gold!r} is neither a letter nor the text of one of the {len(choices)} choices; "
             "mend the data, or use kind 'exact'"
         )
-    found = _read(answer, choices, several=len(wanted) > 1)
+    try:
+        found = read_choice(answer, choices, several=len(wanted) > 1, leaf=leaf)
+    except _UndecidedError:
+        return None
     if found is None:
         return "unparsable"
-    return "correct" if found == wanted else "wrong"
+    return "correct" if _first_spelled(found, choices) == _first_spelled(wanted, choices) else "wrong"
 
 
-def _read(text: str, choices: Sequence[str], *, several: bool) -> frozenset[str] | None:
-    """A bare letter first, then the text of an option, then a letter with a text beside it."""
-    letters = read_letters(text, several=several)
-    if letters is not None and choices and not letters <= set(string.ascii_uppercase[: len(choices)]):
-        letters = None
-    one = _LETTER.fullmatch(_unformatted(text)) if letters is not None else None
-    beside = one[2] if one is not None else None
-    if letters is not None and not beside:
+def stated_choice(text: str, choices: Sequence[str] = (), *, several: bool = False) -> frozenset[str] | None:
+    """The letters that a text states by themselves or by an option's text, ``None`` if it can't be read so."""
+    try:
+        return read_choice(text, choices, several=several)
+    except _UndecidedError:
+        return None
+
+
+def read_choice(text: str, choices: Sequence[str], *, several: bool, leaf: Leaf | None = None) -> frozenset[str] | None:
+    """A bare letter first, then the text of an option, then a letter and a text that do not contradict each other.
+
+    Raises:
+        _UndecidedError: only ``leaf`` could tell, and there is none.
+    """
+    if len(text) > MAX_LENGTH:
+        return None
+    known = string.ascii_uppercase[: len(choices)] if choices else string.ascii_uppercase
+    label = _label(text)
+    if label is not None and label.letter not in known:
+        label = None
+    if label is not None and not label.beside:
+        return frozenset(label.letter)
+    letters = _list(text) if several else None
+    if letters is not None and letters <= set(known):
         return letters
-    option = _option(text, choices)
-    if option is not None:
-        return frozenset(option)
-    stated = _option(beside, choices) if beside else None
-    return letters if letters is not None and (stated is None or stated in letters) else None
+    if not choices:
+        return frozenset(label.letter) if label is not None and label.firm and not _hedges(label.beside) else None
+    labelled = label is not None and (label.firm or label.beside.startswith("="))
+    option = options_spelled(text, choices) if labelled else _option(text, choices, leaf)
+    if option:
+        return option
+    for one in (label, _label_behind(text)):
+        if one is not None and one.letter in known and _agrees(one, choices, leaf):
+            return frozenset(one.letter)
+    return None
 
 
-def _option(text: str, choices: Sequence[str]) -> str | None:
-    """The letter of the one option whose text this is: the same words, the same but for case, the same number."""
+def _agrees(label: _Label, choices: Sequence[str], leaf: Leaf | None) -> bool:
+    """Whether the text beside a letter is its option's, or at least no other's and no way out."""
+    option = _option(label.beside, choices, leaf)
+    if option:
+        return label.letter in option
+    if not label.firm or _hedges(label.beside):
+        return False
+    others = [options_spelled(piece, choices) for piece in _PIECES.split(label.beside)]
+    return all(not other or label.letter in other for other in others)
+
+
+def _read_gold(gold: str, choices: Sequence[str]) -> frozenset[str] | None:
+    """Letters, else the text of options; no algebra, because whoever reads the data must be told at once."""
+    letters = read_letters(gold)
+    label = _label(gold)
+    known = set(string.ascii_uppercase[: len(choices)] if choices else string.ascii_uppercase)
+    if letters is not None and letters <= known and (len(letters) > 1 or label is None or not label.beside):
+        return letters
+    try:
+        option = _option(gold, choices, None)
+    except _UndecidedError:
+        option = frozenset()
+    if option:
+        return frozenset(min(option))
+    return letters if letters is not None and letters <= known else None
+
+
+def _first_spelled(letters: Iterable[str], choices: Sequence[str]) -> frozenset[str]:
+    """Each letter as the first of the options that are spelled the same."""
+    if not choices:
+        return frozenset(letters)
+    texts = [_plain(choice) for choice in choices]
+    places = {letter: string.ascii_uppercase.index(letter) for letter in letters}
+    return frozenset(
+        string.ascii_uppercase[texts.index(texts[place])] if texts[place] and _IMAGE not in texts[place] else letter
+        for letter, place in places.items()
+    )
+
+
+def _option(text: str, choices: Sequence[str], leaf: Leaf | None) -> frozenset[str]:
+    """The letters of the options that this is: one, or several that are spelled the same; empty if it is none."""
+    return options_spelled(text, choices) or _equal(text, choices, leaf)
+
+
+def options_spelled(text: str, choices: Sequence[str]) -> frozenset[str]:
+    """Options of the same words, else of the same but for case."""
     for spelling in (_plain, lambda words: _plain(words).casefold()):
         wanted = spelling(text)
-        same = [index for index, choice in enumerate(choices) if spelling(choice) == wanted]
+        same = [index for index, choice in enumerate(choices) if wanted and spelling(choice) == wanted]
         if same:
-            break
-    number = _number(text) if choices and not same else None
-    if number is not None:
-        values = [_number(choice) for choice in choices]
-        same = [index for index, value in enumerate(values) if value is not None and equal_numbers(value, number)]
-    return string.ascii_uppercase[same[0]] if len(same) == 1 else None
+            return _one(same, choices)
+    return frozenset()
+
+
+def _equal(text: str, choices: Sequence[str], leaf: Leaf | None) -> frozenset[str]:
+    """Options that are the same as mathematics, by quick rules, else by algebra.
+
+    Raises:
+        _UndecidedError: the quick rules can't tell, and there is no algebra.
+    """
+    from spark_rl.verify.equivalence import compare  # noqa: PLC0415  # it reads letters by this module
+
+    if _NEGATED.search(text):
+        return frozenset()
+    value, unit = _without_unit(text)
+    split = [_without_unit(choice) for choice in choices]
+    pairs = [
+        {(choice, text)} | ({(bare, value)} if "" in (unit, other) or unit == other else set())
+        for choice, (bare, other) in zip(choices, split, strict=True)
+    ]
+    told = [{compare(*pair) for pair in spellings} for spellings in pairs]
+    same = [index for index, statuses in enumerate(told) if "correct" in statuses]
+    if same:
+        return _one(same, choices)
+    open_ = [
+        index
+        for index, statuses in enumerate(told)
+        if None in statuses and _mathematical(text) and _mathematical(choices[index])
+    ]
+    if not open_:
+        return frozenset()
+    if leaf is None:
+        raise _UndecidedError
+    return _one([i for i in open_ if any(compare(*pair, leaf) == "correct" for pair in pairs[i])], choices)
+
+
+def _one(places: Sequence[int], choices: Sequence[str]) -> frozenset[str]:
+    """The letters at these places if their options are spelled the same; else none, for it is no single one."""
+    if len({_plain(choices[place]) for place in places}) != 1:
+        return frozenset()
+    return frozenset(string.ascii_uppercase[place] for place in places)
+
+
+def _mathematical(text: str) -> bool:
+    """Whether algebra may compare it: as a product of its letters, ``act`` would be ``cat``."""
+    try:
+        plain = canonical(text)
+    except UnreadableError:
+        return False
+    return _MATHEMATICAL.search(plain) is not None and re.search("[A-Za-z]{3}", _WORDS.sub(" ", plain)) is None
+
+
+def _without_unit(text: str) -> tuple[str, str]:
+    r"""``("4.40", "米")`` of ``4.40米``, and so of ``\text{20元}`` and ``￥20``: words and signs of no Latin script."""
+    try:
+        plain = _TEXT.sub(r"\1", canonical(text)).strip()
+    except UnreadableError:
+        return text, ""
+    start, end = 0, len(plain)
+    while end and (_is_word(plain[end - 1]) or plain[end - 1] == " "):
+        end -= 1
+    while start < end and (_is_word(plain[start]) or plain[start] == " "):
+        start += 1
+    value, unit = plain[start:end], (plain[:start] + plain[end:]).strip()
+    return (value, unit) if unit and any(char.isdigit() for char in value) else (text, "")
+
+
+def _is_word(char: str) -> bool:
+    if char.isascii() or "\u0370" <= char <= "\u03ff":
+        return False
+    return unicodedata.category(char) in {"Lo", "Ll", "Lu", "Lm", "Sc"} or char in "℃℉"
+
+
+def _label(text: str) -> _Label | None:
+    """The letter that begins a text, if one does."""
+    text = _in_ascii(text)
+    opening = _OPENING.match(text)
+    assert opening is not None
+    letter = _LETTER.match(text, opening.end())
+    if letter is None or (text.startswith("'", letter.end()) and "'" not in opening[0]):  # a prime
+        return None
+    closing = _CLOSING.match(text, letter.end())
+    assert closing is not None
+    beside = text[closing.end() :]
+    if not beside or _AFFIRMED.fullmatch(_unformatted(beside)):
+        return _Label(letter[1].upper())
+    marks = re.sub(r"\\.", "", closing[0])
+    firm = _FIRM.search(marks) is not None or (marks.isspace() and _BRACKETED.fullmatch(beside.strip()) is not None)
+    if not firm and letter[1].islower():  # ``a quarter``, ``d = 8``
+        return None
+    return _Label(letter[1].upper(), _balanced(beside), firm)
+
+
+def _label_behind(text: str) -> _Label | None:
+    """The bracketed letter that ends a text: ``8 (B)``."""
+    found = _LABEL_BEHIND.fullmatch(_in_ascii(text))
+    return None if found is None else _Label(found[2].upper(), _balanced(found[1]), firm=False)
+
+
+def _list(text: str) -> frozenset[str] | None:
+    """Several letters and nothing else, none of them twice."""
+    text = _in_ascii(text)
+    opening = re.match(rf"(?:{_MARKUP}|{_PREFIX}|(?:options|choices|answers|are)(?![A-Za-z]))*+", text, re.IGNORECASE)
+    assert opening is not None
+    plain = " ".join(re.sub(_MARKUP, " ", text[opening.end() :]).split()).rstrip(".,; ")
+    plain = re.sub(r" (?=[,;.)\]])|(?<=[(\[]) ", "", plain)
+    if not _SEVERAL.fullmatch(plain):
+        return None
+    letters = re.findall("[A-Z]", plain)
+    return frozenset(letters) if len(set(letters)) == len(letters) else None
+
+
+def _hedges(beside: str) -> bool:
+    """Whether a text beside a letter names another letter or keeps a way out."""
+    plain = _unformatted(beside)
+    return _WAY_OUT.search(plain) is not None or _ANOTHER.search(plain) is not None
 
 
 def _unformatted(text: str) -> str:
-    return " ".join(_FORMATTING.sub("", text).split()).rstrip(".,; ")
+    return " ".join(re.sub(_MARKUP, " ", text).split()).rstrip(".,; ")
 
 
-def _number(text: str) -> Number | None:
-    try:
-        return read_number(canonical(text))
-    except UnreadableError:
-        return None
+def _balanced(text: str) -> str:
+    """Without the closing marks of what opened before it: ``12}`` of ``\\text{B. 12}``, ``12**`` of ``**B. 12**``."""
+    text = text.strip()
+    while text.endswith("}") and not text.endswith(r"\}") and text.count("{") < text.count("}"):
+        text = text[:-1].rstrip()
+    text = text.rstrip("*`").rstrip()
+    if text.count("$") % 2:
+        text = text.rstrip().removesuffix("$") if text.endswith("$") else text.replace("$", "", 1)
+    if text.startswith("(") and text.endswith(")") and text.count("(") == 1:
+        text = text[1:-1]
+    return text.strip()
 
 
 def _plain(text: str) -> str:
@@ -109,4 +369,28 @@ def _plain(text: str) -> str:
         text = canonical(text)
     except UnreadableError:
         return text
-    return tight(re.sub(r"\\text\{([^{}]*)\}", r"\1", text)).rstrip(".")
+    return tight(_TEXT.sub(r"\1", text)).rstrip(".")
+
+
+def _in_ascii(text: str) -> str:
+    """Letters, brackets and colons in ASCII, however they are drawn: full-width, circled, squared, bold."""
+    return text if text.isascii() else "".join(char if char.isascii() else _drawn(char) for char in text)
+
+
+def _drawn(char: str) -> str:
+    code = ord(char)
+    if 0x1F150 <= code <= 0x1F169 or 0x1F170 <= code <= 0x1F189:  # white on black, which Unicode doesn't decompose
+        return string.ascii_uppercase[(code - (0x1F150 if code < 0x1F170 else 0x1F170))]
+    if char in _BRACKETS:
+        return _BRACKETS[char]
+    if 0xFF00 <= code <= 0xFF5E or 0x2460 <= code <= 0x24FF or 0x1D400 <= code <= 0x1F149 or 0x2100 <= code <= 0x214F:
+        plain = unicodedata.normalize("NFKC", char)
+        return plain if re.fullmatch(r"\(?[A-Za-z]\)?|[().:,;\[\]!?]", plain) else char
+    return char
+
+
+_BRACKETS = {
+    "【": "(", "】": ")", "「": "(", "」": ")", "『": "(", "』": ")", "〔": "(", "〕": ")", "《": "(", "》": ")",
+    "“": '"', "”": '"', "‘": "'", "’": "'", "。": ".", "．": ".", "：": ":", "，": ",", "；": ";", "\u3000": " ",
+    "\u00a0": " ", "\u2061": "", "\u200b": "", "\u200d": "", "\ufe0f": "",
+}  # fmt: skip

@@ -1,18 +1,24 @@
 r"""From a response to its verdict (Eq. 2), as far as that takes no symbolic algebra.
 
-``r = 1`` if the last box of the response equals the gold answer, else 0. No box or an empty one is ``no_answer``; a box
-that cannot be read is ``unparsable``; both are counted apart from ``wrong`` and earn nothing.
+``r = 1`` if the last box of the response equals a gold answer, else 0. No box or an empty one is ``no_answer``, and so
+is one inside the model's thinking (:func:`spark_rl.verify.boxed.answer_part`); a box that cannot be read is
+``unparsable``; both are counted apart from ``wrong`` and earn nothing. Of several gold answers any is right; a response
+that equals none of them gets the status of the comparison that says least against it: ``timeout`` (never compared to
+its end), then ``unparsable`` (never compared), then ``wrong``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from spark_rl.config import THINKING, Thinking
 from spark_rl.problem import Kind, Status, Verdict
-from spark_rl.verify.boxed import extract_boxed
+from spark_rl.verify.boxed import answer_part, extract_boxed
 from spark_rl.verify.choice import compare_choice
 from spark_rl.verify.equivalence import compare
 from spark_rl.verify.verdict import compare_verdict
+
+_BEST_FIRST: tuple[Status | None, ...] = ("correct", None, "timeout", "unparsable", "wrong")
 
 
 def verdict_of(status: Status, extracted: str | None) -> Verdict:
@@ -20,32 +26,48 @@ def verdict_of(status: Status, extracted: str | None) -> Verdict:
     return Verdict(reward=1.0 if status == "correct" else 0.0, status=status, extracted=extracted)
 
 
+def best_of(statuses: Iterable[Status | None]) -> Status | None:
+    """What the comparisons with several gold answers come to; ``None`` while an undecided one can still be right."""
+    found = set(statuses)
+    return next((status for status in _BEST_FIRST if status in found), "no_answer")
+
+
 def grade(
-    response: str, answer: str, kind: Kind = "math", choices: Sequence[str] = ()
+    response: str,
+    answer: str | Sequence[str],
+    kind: Kind = "math",
+    choices: Sequence[str] = (),
+    thinking: Thinking = THINKING,
 ) -> tuple[Status | None, str | None]:
     """(status, content of the last box) of one response; the status is ``None`` if only symbolic algebra can tell.
 
     Args:
         response: the model's text.
-        answer: the gold answer.
+        answer: the gold answer, or several of which any is right.
         kind: how the two are compared, see :func:`spark_rl.verify.verify`.
         choices: option texts for the kind ``choice``.
+        thinking: the tags between which a box is no answer.
 
     Raises:
         ValueError: for an empty or unusable gold answer, or an unknown kind.
     """
-    if not answer.strip(" \t\r\n$"):
+    found, content = grade_each(response, answer, kind, choices, thinking)
+    return best_of(found.values()), content
+
+
+def grade_each(
+    response: str, answer: str | Sequence[str], kind: Kind, choices: Sequence[str], thinking: Thinking
+) -> tuple[dict[str, Status | None], str | None]:
+    """(the status against each gold answer, content of the last box); arguments and errors as for :func:`grade`."""
+    golds = (answer,) if isinstance(answer, str) else tuple(answer)
+    if not golds or not all(gold.strip(" \t\r\n$") for gold in golds):
         raise ValueError("the gold answer is empty; drop the problem or give it an answer")
-    content = extract_boxed(response)
+    content = extract_boxed(answer_part(response, thinking))
     if content is None or not content.strip(" \t\r\n$"):
-        _check(answer, kind, choices)
-        return "no_answer", content
-    return _compare(content, answer, kind, choices), content
-
-
-def _check(answer: str, kind: Kind, choices: Sequence[str]) -> None:
-    """A gold that is unusable raises whatever the response says."""
-    _compare("?", answer, kind, choices)
+        for gold in golds:  # one that is unusable raises whatever the response says
+            _compare("?", gold, kind, choices)
+        return dict.fromkeys(golds, "no_answer"), content
+    return {gold: _compare(content, gold, kind, choices) for gold in golds}, content
 
 
 def _compare(content: str, answer: str, kind: Kind, choices: Sequence[str]) -> Status | None:

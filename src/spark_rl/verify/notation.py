@@ -22,10 +22,11 @@ class UnreadableError(ValueError):
 _DASHES = dict.fromkeys("−–—‐‑‒―﹣－", "-")
 _SYMBOLS = {
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "π": r"\pi ",
-    "∞": r"\infty ", "°": r"^\circ ", "√": r"\sqrt ", "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "≈": r"\approx ",
+    "∞": r"\infty ", "°": r"^\circ ", "√": "sqrt ", "℃": r"^\circ C", "Ω": r"\Omega ", "Ω": r"\Omega ", "∠": r"\angle ",
+    "△": r"\triangle ", "ℝ": r"\mathbb{R}", "∖": r"\setminus ", "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "≈": r"\approx ",
     "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "∓": r"\mp ", "α": r"\alpha ",
     "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "φ": r"\phi ", "ω": r"\omega ",
-    "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"',
+    "：": ":", "，": ", ", "；": ";", "、": ", ", "。": ".", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"',
 }  # fmt: skip
 _FOLD = _DASHES | _SYMBOLS
 _SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
@@ -34,6 +35,7 @@ _LOWERED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _COMMAND = re.compile(r"(?P<size>\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\s*\.?)|\\(?:[A-Za-z]+|.)", re.DOTALL)
 _RENAMED = (
     dict.fromkeys((r"\!", r"\,", r"\thinspace", r"\(", r"\)", r"\[", r"\]", r"\displaystyle", r"\textstyle"), "")
+    | dict.fromkeys((r"\operatorname", r"\operatorname*"), r"\text")
     | dict.fromkeys((r"\limits", r"\nolimits", r"\boxed", r"\bf", r"\it", r"\mathop"), "")
     | dict.fromkeys((r"\;", r"\:", r"\ ", "\\\n", "\\\t", r"\quad", r"\qquad", r"\enspace", r"\space"), " ")
     | dict.fromkeys((r"\dfrac", r"\tfrac", r"\cfrac"), r"\frac")
@@ -45,6 +47,9 @@ _RENAMED = (
     | dict.fromkeys((r"\lvert", r"\rvert", r"\vert"), "|")
     | {r"\lt": "<", r"\gt": ">", r"\ne": r"\neq", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\varnothing": r"\emptyset"}
     | {r"\%": "%", r"\#": "#", r"\&": "&", r"\_": "_", r"\degree": r"^\circ", r"\lor": r"\text{or}"}
+    | {r"\Vert": r"\|", r"\mid": "|", r"\lb": r"\log", r"\tg": r"\tan", r"\ctg": r"\cot", r"\cosec": r"\csc"}
+    | {r"\ohm": r"\Omega", r"\upOmega": r"\Omega", r"\smallsetminus": r"\setminus", r"\thickapprox": r"\approx"}
+    | {r"\doteq": r"\approx", r"\approxeq": r"\approx", r"\sim": r"\sim", r"\newline": r"\\"}
     | {r"\div": "/", r"\ast": "*", r"\infin": r"\infty", r"\simeq": r"\approx"}
 )
 _SPACED_THOUSANDS = re.compile(r",\s*\\!\s*(?=[0-9])")
@@ -53,6 +58,13 @@ _TYPED_RELATIONS = ((">=", r"\geq "), ("<=", r"\leq "), ("!=", r"\neq "), ("==",
 _WRAPPERS = ("**", "__", "`", '"', "'", "$$", "$")
 _STARS = re.compile(r" ?\*\* ?")
 _LONG_SCRIPT = re.compile(r"([\^_]) ?(-?[0-9]{2,}|-[0-9])")
+_TYPED_ROOT = re.compile(r"(?<![A-Za-z\\])sqrt ?(?:([0-9]+(?:\.[0-9]+)?)|\{)")
+_LISTED = re.compile(r"\\(begin|end)\{(?:cases|aligned|align\*?|gathered|split|array)\}(?:\[[a-z]\])?(?:\{[lcr| ]*\})?")
+_LINE_BREAK = re.compile(r",?\s*\\\\(?:\[[^\]]*\])?,?")
+_ASIDE = re.compile(
+    r"(.+)\((\\approx|=|\\text\{(?:about|approximately|approx\.?|or about|or approximately)\})([^()]+)\)"
+)
+_GROUP_BREAK = re.compile(r";|(?<![A-Za-z\\])or(?![A-Za-z])|\\text ?\{[, ]*or[, ]*\}")
 _NAMED = re.compile(r"(?<![A-Za-z\\])(?:pi|infinity|infty|inf)(?![A-Za-z])")
 _ARGUMENTS = re.compile(r"\\(frac|binom|sqrt)(?![A-Za-z])")
 _CONSTANT = re.compile(r"\\(?:pi|alpha|beta|gamma|theta|lambda|mu|phi|omega|infty)(?![A-Za-z])")
@@ -83,6 +95,7 @@ def canonical(text: str) -> str:
         text = _SPACED_THOUSANDS.sub(",", text).replace(r",\,", ", ")
         text = _COMMAND.sub(_rename, text)
         text = _DEGREES.sub(lambda _: r"^\circ ", text)
+        text = _lines(text)
     text = _typed(text)
     for typed, command in _TYPED_RELATIONS:
         text = text.replace(typed, command)
@@ -91,15 +104,66 @@ def canonical(text: str) -> str:
         text = _SINGLE.sub(r"\1\2", _groups(text))
     text = " ".join(text.split())
     if ";" in text or "and" in text or "or" in text:
-        text = _CONNECTOR.sub(_as_comma, text)
+        text = _CONNECTOR.sub(_as_comma, _grouped(text))
     text = _LOOSE_SPACE.sub("", _AFTER_COMMAND.sub(r"\1", text))
     text = text.rstrip(".,;: ").lstrip("+ ")
-    return text.removeprefix("=").removeprefix(r"\approx").strip()
+    text = text.removeprefix("=").removeprefix(r"\approx").strip()
+    aside = _ASIDE.fullmatch(text) if text.endswith(")") else None
+    return aside[1] + (aside[2] if aside[2] == "=" else r"\approx") + aside[3] if aside else text
 
 
 def tight(text: str) -> str:
     """Canonical text without the spaces between digits and letters and after commas: for equality of strings only."""
     return _MIXED_SPACE.sub("", text) if " " in text else text
+
+
+def _lines(text: str) -> str:
+    r"""Lists that are written in lines: ``x=1 \\ x=2`` and ``\begin{cases}``; rows of a matrix stay.
+
+    A row ``x & x>0`` of cases becomes ``(x, x>0)``.
+    """
+    if r"\begin" not in text:
+        return _LINE_BREAK.sub(", ", text) if r"\\" in text else text
+    listed = _LISTED.search(text)
+    if listed is None or listed[1] != "begin" or text.count(r"\begin") != 1:
+        return text
+    end = _LISTED.search(text, listed.end())
+    if end is None:
+        return text
+    body = text[listed.end() : end.start()]
+    if "array" in listed[0] and not any(sign in body for sign in "=<>"):
+        return text
+    rows = [row.strip().rstrip(",") for row in _LINE_BREAK.split(body) if row.strip()]
+    if "cases" in listed[0]:
+        rows = ["(" + row.replace("&", ", ").replace(", ,", ",") + ")" if "&" in row else row for row in rows]
+    before = text[: listed.start()].rstrip()
+    return before.removesuffix(r"\{") + ", ".join(row.replace("&", "") for row in rows) + text[end.end() :]
+
+
+def _grouped(text: str) -> str:
+    """``p=5,q=2; p=7,q=2`` as ``(p=5,q=2), (p=7,q=2)``: what is separated twice is a list of lists."""
+    breaks = [found for found in _GROUP_BREAK.finditer(text) if _depth(text[: found.start()]) == 0]
+    if not breaks:
+        return text
+    starts, ends = [0, *(found.end() for found in breaks)], [*(found.start() for found in breaks), len(text)]
+    pieces = [text[start:end].strip(" ,") for start, end in zip(starts, ends, strict=True)]
+    commas = {_commas(piece) for piece in pieces}
+    return ", ".join(f"({piece})" for piece in pieces) if len(commas) == 1 and commas != {0} else text
+
+
+def _depth(text: str) -> int:
+    return sum(text.count(mark) for mark in "([{") - sum(text.count(mark) for mark in ")]}")
+
+
+def _commas(text: str) -> int:
+    """Commas outside of brackets that do not separate thousands."""
+    return sum(
+        char == "," and not _THOUSANDS_AFTER.match(text, index) and _depth(text[:index]) == 0
+        for index, char in enumerate(text)
+    )
+
+
+_THOUSANDS_AFTER = re.compile(r",[0-9]{3}(?![0-9])")
 
 
 def _typed(text: str) -> str:
@@ -108,6 +172,8 @@ def _typed(text: str) -> str:
         text = _STARS.sub("^", text)
     if "^" in text or "_" in text:
         text = _LONG_SCRIPT.sub(r"\1{\2}", text)
+    if "sqrt" in text:
+        text = _TYPED_ROOT.sub(lambda root: rf"\sqrt{{{root[1]}}}" if root[1] else r"\sqrt{", text)
     if "pi" in text or "inf" in text:
         text = _NAMED.sub(lambda name: r"\pi " if name[0] == "pi" else r"\infty ", text)
     return text

@@ -10,7 +10,10 @@ Decisions, where graders disagree:
 - A gold with decimals may itself be a rounding: the answer must round to it at its precision and lie within a relative
   1e-4. So ``\frac{1}{3}`` is right for ``0.3333``, and ``3.14`` is wrong for ``3.1416``.
 - ``50\%`` is 0.5. It is also right for 50, and 50 for it: a percent sign on one side only counts as a unit.
-- Units are optional. Known units that contradict each other (5 cm, 5 m) are unequal; unknown ones are ignored.
+- Units are optional. Known units convert (5 km, 5000 m); those that contradict each other (5 cm, 5 m; 5 cm, 5 s) make
+  unequal numbers; unknown ones are ignored.
+- A whole number before a fraction is a mixed number if the fraction is proper (``3\frac12``), else a product that is no
+  numeral; ``3(4)`` is never a numeral.
 - The base of a numeral is optional too, but two bases must agree: ``52_8`` equals 52, not ``52_7``.
 """
 
@@ -21,7 +24,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from spark_rl.verify.notation import UnreadableError
-from spark_rl.verify.units import SCALES, read_unit
+from spark_rl.verify.units import SCALES, conversion, read_unit
 
 MAX_EXPONENT = 1000
 """Larger powers of ten are refused: 10^{10^9} must not be written out."""
@@ -38,13 +41,16 @@ _MAGNITUDE = re.compile(
     |\\frac\{{(?P<top>-?{_DECIMAL})\}}\{{(?P<bottom>-?{_DECIMAL})\}}
     |(?P<left>{_DECIMAL})/(?P<right>{_DECIMAL})
     |10\^{_POWER.format("power")}
-    |(?P<fixed>[0-9]*+\.[0-9]*+)\\overline\{{(?P<cycle>[0-9]++)\}}
+    |(?P<fixed>[0-9]*+\.[0-9]*+)(?:\\overline\{{(?P<cycle>[0-9]++)\}}|(?<=\.)\((?P<bracketed>[0-9]++)\))
     |(?P<mantissa>{_DECIMAL})(?:(?:\\times|\\cdot|\*)\ ?10\^{_POWER.format("scientific")}|[eE](?P<e>[+-]?[0-9]++))?""",
     re.VERBOSE,
 )
-_SIGN = re.compile(r"(-?)(\\\$|[€£¥₹]|\\pounds|\\euro)?(-?)")
+_SIGN = re.compile(r"([+-]?)(\\\$|[€£¥₹₩₽฿₺₫₦₱]|\\pounds|\\euro)?(-?)")
 _BASED = re.compile(r"([0-9][0-9A-Za-z]*+)_(?:\{([0-9]+)\}|([0-9]))")
-_SCALE = re.compile(rf" ?(\\text\{{)?({'|'.join(SCALES)})s?\b ?")
+_SCALE = re.compile(
+    rf" ?(\\text\{{)? ?({'|'.join(word for word in SCALES if word.isascii())}"
+    rf"|{'|'.join(word for word in SCALES if not word.isascii())})(?:s(?![A-Za-z])|(?<![A-Za-z])|(?![A-Za-z])) ?"
+)
 THOUSANDS = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})++")
 """An integer with separators, which could also be a list of integers."""
 
@@ -85,7 +91,7 @@ def read_number(text: str, *, bare_letters: bool = False) -> Number | None:
     if magnitude is None:
         return None
     value, places = magnitude
-    if sign[1] or sign[3]:
+    if "-" in (sign[1], sign[3]):
         value = -value
     rest = text[match.end() :]
     if not rest and not sign[2]:
@@ -99,7 +105,8 @@ _FIRST = frozenset("0123456789.\\")
 def equal_numbers(gold: Number, answer: Number) -> bool:
     """Whether ``answer`` states the gold number, by the rules at the top of this module."""
     if gold.unit is not None and answer.unit is not None and gold.unit != answer.unit:
-        return False
+        factor = conversion(gold.unit, answer.unit)
+        return factor is not None and _close(gold.value, gold.places, answer.value * factor, 0)
     if _close(gold.value, gold.places, answer.value, answer.places):
         return True
     if gold.percent == answer.percent or gold.unit or answer.unit:
@@ -117,6 +124,12 @@ def close_to(gold: Number, value: Fraction) -> bool:
 def rounding_of(answer: Number, value: Fraction) -> bool:
     """Whether ``answer`` is the rounding of the exact ``value`` to six decimal places or more."""
     return _close(value, 0, answer.value, answer.places)
+
+
+def agrees(rounded: Number, value: Fraction) -> bool:
+    """Whether ``rounded`` is ``value`` rounded, or cut off, at the decimal places it is written with."""
+    scaled, digits = value * 10**rounded.places, rounded.value * 10**rounded.places
+    return 2 * abs(scaled - digits) <= 1 or digits == int(scaled)
 
 
 def equal_bases(gold: str, answer: str) -> bool | None:
@@ -154,13 +167,15 @@ def _magnitude(match: re.Match[str]) -> tuple[Fraction, int] | None:
         return value * Fraction(10) ** exponent, max(places - exponent, 0)
     if match["power"] is not None:
         return Fraction(10) ** _exponent(match["power"]), 0
-    if match["cycle"] is not None:
+    cycle = match["cycle"] or match["bracketed"]
+    if cycle is not None:
         fixed, places = _decimal("0" + match["fixed"])
-        cycle = match["cycle"]
         return fixed + Fraction(int(cycle), (10 ** len(cycle) - 1) * 10**places), 0
     if match["whole"] is not None:
         numerator, denominator = match["over"] or match["slash_over"], match["under"] or match["slash_under"]
         whole = _decimal(match["whole"])[0]
+        if not 0 < int(numerator) < int(denominator):
+            return None
     else:
         numerator, denominator = match["top"] or match["left"], match["bottom"] or match["right"]
         whole = Fraction(0)

@@ -2,8 +2,12 @@
 
 Workers are plain subprocesses, not ``multiprocessing`` children: they never import the user's ``__main__``, work from
 any thread, from notebooks and from scripts without a guard, and are safe beside torch's threads because nothing is
-forked without exec. A worker that overruns its time limit is killed and replaced; its item counts as ``timeout``. A
-worker that dies of an item (out of memory, a crash in C) is replaced too; that item counts as ``unparsable``.
+forked without exec.
+
+What is limited is the processor time that a comparison takes, by a kernel timer of the worker's own: a busy machine
+makes verdicts late and never different. A worker that overruns is ended and replaced; its item counts as ``timeout``.
+A worker that dies otherwise (killed from outside, out of memory, a crash in C) is replaced too, and its item is tried
+again in the fresh one; an item under which :data:`ATTEMPTS` workers died counts as ``unparsable``.
 """
 
 from __future__ import annotations
@@ -16,24 +20,43 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from spark_rl.config import VerifyConfig
 from spark_rl.problem import Kind, Status, Verdict
-from spark_rl.verify.grade import grade, verdict_of
-from spark_rl.verify.worker import COMPARISONS, receive, send
+from spark_rl.verify.grade import best_of, grade_each, verdict_of
+from spark_rl.verify.worker import COMPARISONS, TIME_IS_UP, receive, send, wall_limit
 
-START_LIMIT = 120.0
-"""Seconds a worker may take to load sympy before that is an error; never charged to an item."""
+START_LIMIT = 600.0
+"""Seconds on the clock a worker may take to load sympy before that is an error; never charged to an item."""
+ATTEMPTS = 3
+"""Workers that may die under one item, and that may be killed one after the other while they start."""
+REPLY_GRACE = 10.0
+"""Seconds past the worker's own limits at which the pool ends it: one that is stopped keeps no time itself."""
 
-Item = tuple[str, str, Kind, Sequence[str]]
-"""(response, gold answer, kind, choices), as :func:`verify` takes them."""
+Item = tuple[str, str | Sequence[str], Kind, Sequence[str]]
+"""(response, gold answer or several, kind, choices), as :func:`verify` takes them."""
 
-Comparison = tuple[str, str, str]
-"""(name in :data:`spark_rl.verify.worker.COMPARISONS`, gold answer, given answer)."""
+
+class Comparison(NamedTuple):
+    """One question to a worker: ``Comparison("math", r"2\\sqrt{3}", r"\\sqrt{12}")``."""
+
+    name: str
+    """One of :data:`spark_rl.verify.worker.COMPARISONS`."""
+    gold: str
+    answer: str
+    choices: tuple[str, ...] = ()
+    """Option texts, for ``choice`` only."""
+
+    def request(self) -> dict[str, Any]:
+        """What is sent to the worker: the function's name and its arguments."""
+        given = (self.gold, self.answer, self.choices) if self.choices else (self.gold, self.answer)
+        return {"name": self.name, "arguments": given}
+
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -57,35 +80,54 @@ class _Worker:
         self._done = 0
         self._owner = 0
         self.kills = 0
+        self.deaths = 0
 
     @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
-    def compare(self, name: str, gold: str, answer: str) -> Status:
-        """``timeout`` if the comparison had to be killed, otherwise what the worker found."""
-        connection = self._started()
-        reply: dict[str, Any] | None
+    def compare(self, comparison: Comparison) -> Status:
+        """``timeout`` if the comparison had to be ended, otherwise what the worker found."""
+        for _ in range(ATTEMPTS):
+            connection = self._started()
+            try:
+                reply = self._asked(connection, comparison)
+            except TimeoutError:
+                ended = True
+            except BaseException:
+                self.stop()  # an interrupted exchange would leave its reply to the next item
+                raise
+            else:
+                if reply is not None:
+                    self._done += 1
+                    if self._done >= self._recycle_after:
+                        self._replace()
+                    status: Status = reply["status"]
+                    return status
+                ended = self._exit_code() in TIME_IS_UP
+            self._replace()
+            if ended:
+                self.kills += 1
+                return "timeout"
+            self.deaths += 1
+        return "unparsable"
+
+    def _asked(self, connection: socket.socket, comparison: Comparison) -> dict[str, Any] | None:
+        """The worker's reply, ``None`` if it died. Raises ``TimeoutError`` if it does neither."""
+        connection.settimeout(wall_limit(self._limit) + REPLY_GRACE)
         try:
-            send(connection, {"name": name, "gold": gold, "answer": answer})
-            reply = _receive_within(connection, self._limit)
-        except TimeoutError:
-            self.kills += 1
-            self._replace()
-            return "timeout"
-        except OSError:
-            reply = None  # it died before it could read
-        except BaseException:
-            self.stop()  # an interrupted exchange would leave its reply to the next item
-            raise
-        if reply is None:
-            self._replace()
-            return "unparsable"
-        self._done += 1
-        if self._done >= self._recycle_after:
-            self._replace()
-        status: Status = reply["status"]
-        return status
+            send(connection, comparison.request())
+        except ConnectionError:
+            return None  # it died before it could read
+        return receive(connection)
+
+    def _exit_code(self) -> int | None:
+        """How the process ended that closed its connection."""
+        assert self._process is not None
+        try:
+            return self._process.wait(REPLY_GRACE)
+        except subprocess.TimeoutExpired:
+            return None
 
     def stop(self) -> None:
         """End the process and wait for it."""
@@ -94,24 +136,32 @@ class _Worker:
         self._process = self._connection = self._finalizer = None
 
     def _started(self) -> socket.socket:
-        if self._process is not None and (self._process.poll() is not None or self._owner != os.getpid()):
-            self.stop()
-        if self._process is None:
-            self._start()
-        connection = self._connection
-        assert connection is not None
-        if not self._ready:
-            try:
-                self._ready = _receive_within(connection, START_LIMIT) is not None
-            except TimeoutError:
-                self._ready = False
-            if not self._ready:
+        """The connection to a process that is ready. One that is killed while it starts is started again."""
+        for _ in range(ATTEMPTS):
+            if self._process is not None and (self._process.poll() is not None or self._owner != os.getpid()):
                 self.stop()
-                raise RuntimeError(
-                    "the verifier's worker process did not start (its own error is above); "
-                    "check that 'python -c \"import math_verify, sympy\"' works in this environment"
-                )
-        return connection
+            if self._process is None:
+                self._start()
+            connection = self._connection
+            assert connection is not None
+            if not self._ready:
+                connection.settimeout(START_LIMIT)
+                try:
+                    self._ready = receive(connection) is not None
+                except TimeoutError:
+                    break
+            if self._ready:
+                return connection
+            code = self._exit_code()
+            self.stop()
+            if code is None or code >= 0:
+                break
+            self.deaths += 1
+        self.stop()
+        raise RuntimeError(
+            "the verifier's worker process did not start (its own error is above, unless it was killed); "
+            "check that 'python -c \"import math_verify, sympy\"' works in this environment and that memory is left"
+        )
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -140,11 +190,6 @@ def _end(process: subprocess.Popen[bytes], connection: socket.socket, owner: int
         process.wait()
 
 
-def _receive_within(connection: socket.socket, seconds: float) -> dict[str, Any] | None:
-    connection.settimeout(seconds)
-    return receive(connection)
-
-
 class Verifier:
     """Grades responses from any thread; close it, or use it as a context manager, to end its processes.
 
@@ -168,54 +213,52 @@ class Verifier:
 
     @property
     def kills(self) -> int:
-        """Comparisons killed at the time limit so far."""
+        """Comparisons ended at the time limit so far."""
         return sum(worker.kills for worker in self._workers)
 
-    def verify(self, response: str, answer: str, kind: Kind = "math", choices: Sequence[str] = ()) -> Verdict:
+    @property
+    def deaths(self) -> int:
+        """Workers that died under a comparison or while they started, and were not ended by this verifier."""
+        return sum(worker.deaths for worker in self._workers)
+
+    def verify(
+        self, response: str, answer: str | Sequence[str], kind: Kind = "math", choices: Sequence[str] = ()
+    ) -> Verdict:
         """One verdict; see :func:`verify` for the arguments and errors."""
-        status, extracted = grade(response, answer, kind, choices)
-        if status is None:
-            assert extracted is not None
-            status = self._compare("math", answer, extracted)
-        return verdict_of(status, extracted)
+        return self.verify_many([(response, answer, kind, choices)])[0]
 
     def verify_many(self, items: Sequence[Item]) -> list[Verdict]:
         """Verdicts in the order of the items. Equal symbolic comparisons are made once."""
-        pending: dict[tuple[str, str], Future[Status]] = {}
-        found: list[tuple[Status | None, str | None]] = []
-        try:
+        with self._asking() as ask:
+            found = []
             for response, answer, kind, choices in items:
-                status, extracted = grade(response, answer, kind, choices)
-                found.append((status, extracted))
-                if status is None and extracted is not None and (answer, extracted) not in pending:
-                    pending[answer, extracted] = self._executor().submit(self._compare, "math", answer, extracted)
-            return [
-                verdict_of(status or pending[item[1], extracted or ""].result(), extracted)
-                for (status, extracted), item in zip(found, items, strict=True)
-            ]
-        finally:
-            for future in pending.values():
-                future.cancel()
+                statuses, extracted = grade_each(response, answer, kind, choices, self.config.thinking)
+                asked: dict[str, Future[Status]] = {}
+                if best_of(statuses.values()) is None:
+                    assert extracted is not None, "only a comparison can be undecided"
+                    options = tuple(choices) if kind == "choice" else ()
+                    undecided = [gold for gold, status in statuses.items() if status is None]
+                    asked = {gold: ask(Comparison(kind, gold, extracted, options)) for gold in undecided}
+                found.append((statuses, asked, extracted))
+            verdicts = []
+            for statuses, asked, extracted in found:
+                status = best_of({**statuses, **{gold: future.result() for gold, future in asked.items()}}.values())
+                assert status is not None, "every undecided comparison was asked for"
+                verdicts.append(verdict_of(status, extracted))
+            return verdicts
 
-    def compare_many(self, comparisons: Sequence[Comparison]) -> list[Status]:
+    def compare_many(self, comparisons: Sequence[Comparison | tuple[str, str, str]]) -> list[Status]:
         """What the named comparisons say, in order, each made in a worker and killed at the time limit. Equal ones are
         made once.
 
         Raises:
             ValueError: for a name that is not in :data:`spark_rl.verify.worker.COMPARISONS`.
         """
-        unknown = {name for name, _, _ in comparisons} - COMPARISONS.keys()
+        unknown = {comparison[0] for comparison in comparisons} - COMPARISONS.keys()
         if unknown:
             raise ValueError(f"unknown comparison {min(unknown)!r}; known are {', '.join(COMPARISONS)}")
-        pending: dict[Comparison, Future[Status]] = {}
-        try:
-            for comparison in comparisons:
-                if comparison not in pending:
-                    pending[comparison] = self._executor().submit(self._compare, *comparison)
-            return [pending[comparison].result() for comparison in comparisons]
-        finally:
-            for future in pending.values():
-                future.cancel()
+        with self._asking() as ask:
+            return [future.result() for future in [ask(Comparison(*comparison)) for comparison in comparisons]]
 
     def close(self) -> None:
         """End all workers, after the comparisons under way. Nothing is left behind; closing twice is fine."""
@@ -238,12 +281,28 @@ class Verifier:
     ) -> None:
         self.close()
 
-    def _compare(self, name: str, gold: str, answer: str) -> Status:
+    @contextmanager
+    def _asking(self) -> Iterator[Callable[[Comparison], Future[Status]]]:
+        """A function that has a comparison made in a worker, once; what is not begun when the block ends is dropped."""
+        pending: dict[Comparison, Future[Status]] = {}
+
+        def ask(comparison: Comparison) -> Future[Status]:
+            if comparison not in pending:
+                pending[comparison] = self._executor().submit(self._compare, comparison)
+            return pending[comparison]
+
+        try:
+            yield ask
+        finally:
+            for future in pending.values():
+                future.cancel()
+
+    def _compare(self, comparison: Comparison) -> Status:
         worker = self._free.get()
         try:
             if self._closed:
                 raise RuntimeError(_CLOSED)
-            return worker.compare(name, gold, answer)
+            return worker.compare(comparison)
         finally:
             self._free.put(worker)
 
@@ -269,12 +328,12 @@ def default_verifier() -> Verifier:
         return _default
 
 
-def verify(response: str, answer: str, kind: Kind = "math", choices: Sequence[str] = ()) -> Verdict:
+def verify(response: str, answer: str | Sequence[str], kind: Kind = "math", choices: Sequence[str] = ()) -> Verdict:
     r"""Grade one response: r = 1 if its last ``\boxed{}`` equals the gold answer, else 0 (Eq. 2).
 
     Args:
         response: the model's text.
-        answer: the gold answer, bare or in ``$...$`` or ``\boxed{}``.
+        answer: the gold answer, bare or in ``$...$`` or ``\boxed{}``; of a sequence of answers any is right.
         kind: ``math`` (numbers, LaTeX, structure, symbolic equivalence), ``choice`` (a letter or an option's text),
             ``verdict`` (Yes/No, A/B) or ``exact`` (the same string).
         choices: option texts in order A, B, C, ... for ``choice``.

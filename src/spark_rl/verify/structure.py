@@ -29,13 +29,20 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """``x=5`` is ``Relation("x", "5")``; an equation such as ``x+y=3`` has no value of its own."""
+    r"""``x=2\sqrt3\approx3.46`` is ``Relation("x", ("2\sqrt3", "3.46"), ("\approx",))``.
+
+    Several values are a chain, which states a value only if it is true: ``2+3=5`` is, ``2x=6`` is an equation.
+    """
 
     name: str | None
-    value: str | None
+    values: tuple[str, ...]
+    senses: tuple[str, ...] = ()
+    """What stands between the values: ``=`` or ``\\approx``."""
 
 
-_TOKEN = re.compile(r"\\(?:[A-Za-z]+|.)|[()\[\]{},]|=|[^\\()\[\]{},=]+", re.DOTALL)
+_TOKEN = re.compile(r"\\(?:[A-Za-z]+|.)|[()\[\]{},=:/+\-]|[^\\()\[\]{},=:/+\-]+", re.DOTALL)
+_LONG_NUMBER = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])[\\^A-Za-z/!][^,]*")
+"""Thousands at the head of an expression: ``1,000\\pi``."""
 _OPENING = frozenset(("(", "[", "{", r"\{"))
 _CLOSING = frozenset((")", "]", "}", r"\}"))
 _BRACKETS: dict[str, Kind] = {"()": "()", "[]": "[]", "(]": "(]", "[)": "[)", r"\{\}": "set"}
@@ -43,22 +50,41 @@ _MATRIX = re.compile(
     r"\\begin\{(?P<env>[pbBs]?(?:small)?matrix|array)\}(?:\{[^{}]*\})?(?P<body>.*)\\end\{(?P=env)\}", re.DOTALL
 )
 _SYMBOL = re.compile(
-    r"(?:[A-Za-z]|\\[A-Za-z]+|\\text\{[^{}]*\})(?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*(?:\([A-Za-z0-9, ]*\))?"
+    r"(?:[A-Za-z]|\\(?!pi|infty)[A-Za-z]+|\\text\{[^{}]*\})(?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*(?:\([A-Za-z0-9, ]*\))?"
     r"|m?\\angle ?[A-Z0-9]{1,3}|[A-Z]{2,3}|[A-Za-z]{4,}(?: [A-Za-z]+)*"
     r"|\([A-Za-z](?:, ?[A-Za-z])*\)"
 )
+_POINTS = r"(?:[A-Z](?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*)"
+_MARKED = (
+    r"\\(?:vec|overline|overrightarrow|overleftrightarrow|hat|bar|widehat|tilde|widetilde|mathcal|mathbb)\{[^{}]*\}"
+)
+_PLAIN_NAME = re.compile(
+    rf"{_SYMBOL.pattern}|{_POINTS}{{1,5}}|{_MARKED}(?:_(?:[A-Za-z0-9]|\{{[^{{}}]*\}}))?"
+    rf"|m?\\(?:angle|triangle|odot|measuredangle) ?(?:{_POINTS}{{1,4}}|[0-9]|\\?[a-z]+)|\[{_POINTS}{{3,6}}\]|d[a-z]"
+)
+_OF_A_NAME = re.compile(
+    r"\\(?:sin|cos|tan|cot|sec|csc|arg|det|deg|dim|max|min|gcd|Re|Im|rank|tr)(?:\^2|\^\{2\})?(?![A-Za-z])"
+    r"|\\text\{[A-Za-z ]+\}|sin|cos|tan|cot"
+)
+_CALLED = re.compile(rf"(?P<head>{_MARKED}|\\?[A-Za-z]+(?:_(?:[A-Za-z0-9]|\{{[^{{}}]*\}}))?|\\text\{{[^{{}}]*\}}|\([a-z]\\circ [a-z]\))"
+                     r"(?:\^\{-1\}|\^\{\([0-9n]\)\}|'+)?\((?P<inside>.*)\)")  # fmt: skip
+_FUNCTION_LETTERS = frozenset("f g h F G H P E V D R Q p q E Var Cov Pr".split())
+_SIMPLE_ARGUMENT = re.compile(r"[-0-9A-Za-z., ]*|\\[a-z]+")
+_NAMED_FRACTION = re.compile(r"\\frac\{(?P<top>(?:[^{}]|\{[^{}]*\})*)\}\{(?P<bottom>(?:[^{}]|\{[^{}]*\})*)\}")
+_LINK = re.compile(r"\\(?:leq|geq|neq|in|approx|sim|equiv|to|subset|subseteq|parallel|perp|cong)(?![A-Za-z])|[<>=]")
 _MEMBERSHIP = re.compile(rf"(?:{_SYMBOL.pattern}) ?\\in(?![A-Za-z]) ?(?P<set>(?:(?!\\in(?![A-Za-z])).)+)")
 _BUILDER = re.compile(r"[A-Za-z](?:\\in ?\\mathbb(?:\{R\}|R))?(?:[:|]|\\mid(?![A-Za-z])) ?(.+)")
-_VARIABLE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]")
 _EITHER_SIGN = re.compile(r"\\(pm|mp)(?![A-Za-z]) ?")
-_RELATIONAL = re.compile(r"[<>=]|\\(?:leq|geq|neq|in|approx)(?![A-Za-z])")
+_RELATIONAL = re.compile(r"[<>=]|\\(?:leq|geq|neq|in|approx|sim|equiv|perp|parallel|cong|subseteq|subset)(?![A-Za-z])")
 
 
 def shape(text: str) -> Shape:
     """The structure of canonical ``text``. Raises :class:`UnreadableError` when it is nested too deep."""
     matrix = _MATRIX.fullmatch(text)
-    if matrix:
+    if matrix and r"\begin" not in matrix["body"]:
         return _matrix(matrix["body"])
+    if text[:7] in (r"[\begin", r"(\begin") and text[-2:] in ("}]", "})") and text.count(r"\begin") == 1:
+        return shape(text[1:-1])
     members = _MEMBERSHIP.fullmatch(text)
     if members:
         return shape(members["set"])
@@ -91,7 +117,7 @@ def split(text: str, separator: str = ",") -> tuple[str, ...]:
 
     Commas that only separate thousands do not cut: ``1,000`` is one item, ``1,000, 2,000`` two, ``1,2`` two.
     """
-    if separator not in text or (separator == "," and THOUSANDS.fullmatch(text)):
+    if separator not in text or (separator == "," and (THOUSANDS.fullmatch(text) or _LONG_NUMBER.fullmatch(text))):
         return (text,)
     cuts = [-len(separator)]
     depth = 0
@@ -122,26 +148,108 @@ def signs(text: str) -> tuple[str, ...]:
 
 
 def relation(text: str) -> Relation | None:
-    """What ``text`` says equals what; ``None`` without an equals sign outside brackets, or for a list of equations.
+    r"""What ``text`` says equals what; ``None`` without an equals sign outside brackets, or for a list of equations.
 
-    ``x=5``, ``5=x``, ``AB=5`` and ``\\angle A=5`` give 5. A chain gives its last value when it starts from a symbol or
-    from arithmetic: ``x=2+3=5`` and ``2+3=5``.
+    ``x=5``, ``5=x``, ``|AB|=5``, ``\sin A=5`` and ``S:S'=5`` state 5 under a name (:func:`is_name`).
     """
     if "=" not in text and r"\approx" not in text:
         return None
-    parts = split(text.replace(r"\approx", "="), "=")
-    if len(parts) < 2:
-        return None
     if any("=" in item for item in split(text)[1:]):
         return None
-    head = parts[0]
-    if _SYMBOL.fullmatch(head):
-        return Relation(head, parts[-1])
-    if len(parts) == 2 and _SYMBOL.fullmatch(parts[1]):
-        return Relation(parts[1], head)
-    if not _VARIABLE.search(head):
-        return Relation(None, parts[-1])
-    return Relation(None, None)
+    cuts = [cut for cut in _outer_links(text) if cut[1] in ("=", r"\approx")]
+    if not cuts:
+        return None
+    parts, senses = _between(text, cuts), [sense for _, sense in cuts]
+    if not all(parts) or any(is_relational(part) and _outer_links(part) for part in parts):
+        return Relation(None, tuple(parts), tuple(senses))
+    name = None
+    while len(parts) > 1 and is_name(parts[0]):
+        name = name or parts[0]
+        del parts[0], senses[0]
+    if name is None and len(parts) == 2 and is_name(parts[1]):
+        return Relation(parts[1], (parts[0],))
+    return Relation(name, tuple(parts), tuple(senses[-(len(parts) - 1) :] if len(parts) > 1 else ()))
+
+
+def is_name(text: str, depth: int = 3) -> bool:
+    r"""Whether ``text`` only names a quantity: ``x``, ``AB``, ``|z|``, ``f(-1)``, ``P(A|B)``, ``\frac{NO}{BO}``, ``S:S'``.
+
+    A sum or product of variables is no name: ``x+y=5`` is an equation.
+    """
+    text = text.strip()
+    if not text or depth < 0:
+        return False
+    if _PLAIN_NAME.fullmatch(text):
+        return True
+    if len(text) > 2 and text[0] == text[-1] == "|" and text.count("|") == 2:
+        return (
+            is_name(text[1:-1], depth - 1)
+            or re.fullmatch(rf"{_POINTS}+(?:\\c[ua]p ?{_POINTS})*", text[1:-1]) is not None
+        )
+    fraction = _NAMED_FRACTION.fullmatch(text)
+    if fraction:
+        return is_name(fraction["top"], depth - 1) and is_name(fraction["bottom"], depth - 1)
+    called = _CALLED.fullmatch(text)
+    if called and _closes_at_end(text[called.start("inside") - 1 :]):
+        return called["head"] in _FUNCTION_LETTERS or _SIMPLE_ARGUMENT.fullmatch(called["inside"]) is not None
+    of_name = _OF_A_NAME.match(text)
+    if of_name and is_name(text[of_name.end() :].strip().removeprefix("(").removesuffix(")"), depth - 1):
+        return True
+    for separator in (":", "/"):
+        parts = split(text, separator)
+        if len(parts) > 1:
+            return all(is_name(part, depth - 1) for part in parts)
+    for separator in (r"\cdot", r"\times", "+", "-"):
+        parts = split(text, separator)
+        if len(parts) > 1:
+            return all(len(part) > 1 and re.fullmatch(rf"{_POINTS}{{2,3}}|\|{_POINTS}{{2}}\||{_MARKED}|m?\\angle ?[A-Z0-9]+", part)
+                       for part in parts)  # fmt: skip
+    return False
+
+
+def _closes_at_end(text: str) -> bool:
+    """Whether the bracket that opens ``text`` closes at its end."""
+    depth = 0
+    for index, char in enumerate(text):
+        depth += (char == "(") - (char == ")")
+        if depth == 0:
+            return index == len(text) - 1
+    return False
+
+
+def comparisons(text: str) -> list[tuple[str, str, str]]:
+    """``a<b\\leq c`` as ``[("a", "<", "b"), ("b", "\\leq", "c")]``; empty for anything else."""
+    cuts = _outer_links(text)
+    if not cuts or any(sense not in ("<", ">", "=", r"\leq", r"\geq", r"\neq") for _, sense in cuts):
+        return []
+    parts = _between(text, cuts)
+    if not all(parts):
+        return []
+    return [(parts[index], sense, parts[index + 1]) for index, (_, sense) in enumerate(cuts)]
+
+
+def _outer_links(text: str) -> list[tuple[int, str]]:
+    """(position, sign) of every relation sign outside all brackets."""
+    if not _LINK.search(text):
+        return []
+    found: list[tuple[int, str]] = []
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        word = token[0]
+        if word in _OPENING:
+            depth += 1
+            _check_depth(depth)
+        elif word in _CLOSING:
+            depth -= 1
+        elif depth == 0:
+            found += [(token.start() + link.start(), link[0]) for link in _LINK.finditer(word)]
+    return found
+
+
+def _between(text: str, cuts: list[tuple[int, str]]) -> list[str]:
+    starts = [0, *(cut + len(sign) for cut, sign in cuts)]
+    ends = [*(cut for cut, _ in cuts), len(text)]
+    return [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]
 
 
 def is_relational(text: str) -> bool:

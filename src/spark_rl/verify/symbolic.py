@@ -1,90 +1,377 @@
-r"""Symbolic equivalence of two expressions by math-verify. Only a worker imports this: it may hang, recurse or exhaust
-memory, and the worker can be killed.
+r"""Whether two expressions, equations or sets of real numbers are equal, decided exactly (Eq. 2).
 
-math-verify's own time limits (signal alarms, which score 0 in silence off the main thread) are switched off; the pool
-kills instead. Departures from its verdicts: decimals are compared by the rules of :mod:`spark_rl.verify.number`, not by
-rounding both sides to six places; structure is compared element by element before it gets here.
+Only a worker calls this: everything is bounded, but not cheap. No computer algebra is involved. Constants are decided by
+:mod:`spark_rl.verify.value`. With variables, two expressions are compared at points:
+
+- Rational points, drawn from a generator seeded by the two texts: of both signs, small and large, and around every number
+  that occurs, so that ``|x-9|`` is told from ``x-9``. At each point the comparison is that of constants, so a rational
+  function is decided by the Schwartz-Zippel lemma: two that differ agree at a point with a chance of about 2^-30.
+- One point where they differ proves them unequal. Points where one of them has no value or is not real (while neither
+  mentions ``i``) are passed over: ``\frac{x^2}{x}`` equals ``x``, and ``\sqrt{x}\sqrt{y}`` equals ``\sqrt{xy}``.
+- Where no number of the kind can be drawn (factorials, ``(-1)^n``), variables called n, m, k are whole numbers.
+
+An equation equals another if one is a constant times the other, an inequality if the constant is positive.
 """
 
 from __future__ import annotations
 
-import logging
+import random
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
 
-import sympy
-from latex2sympy2_extended import NormalizationConfig
-from math_verify import LatexExtractionConfig
-from math_verify import parse as parse_latex
-from math_verify import verify as symbolic_verify
-
+from spark_rl.verify.expression import Node, WordsError, read_expression, uses, variables
 from spark_rl.verify.notation import UnreadableError
-from spark_rl.verify.number import APPROXIMATE_PLACES, close_to, read_number, rounding_of
-from spark_rl.verify.units import read_unit
-
-logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns, once, that its time limits are off
-
-_NOTATION = NormalizationConfig(
-    basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
+from spark_rl.verify.number import APPROXIMATE_PLACES, Number, agrees, close_to, read_number, rounding_of
+from spark_rl.verify.region import Region, is_region, read_region, same_region
+from spark_rl.verify.structure import comparisons, is_relational
+from spark_rl.verify.units import Unit, trailing_unit
+from spark_rl.verify.value import (
+    Matrix,
+    NoValueError,
+    Value,
+    as_fraction,
+    evaluate,
+    is_zero,
+    multiply,
+    precise,
+    rational,
+    sign,
+    subtract,
 )
-_LATEX = (LatexExtractionConfig(boxed_match_priority=-1, normalization_config=_NOTATION),)
-_TRAILING_UNIT = re.compile(r"(?<=[^\\])\\text\{[^{}]*\}(?:\^(?:[0-9]|\{[0-9]\}))?$")
-_DIGITS = 40
+
+ATTEMPTS = 30
+"""Points that are tried."""
+WANTED = 5
+"""Points at which both sides have values, for rational functions."""
+WANTED_BRANCHED = 14
+"""The same where absolute values, roots or other functions may branch."""
+APPROXIMATELY = r"\approx"
+_BRANCHING = frozenset(("root", "function", "power", "degrees"))
+_DISCRETE = frozenset(("factorial", "double factorial", "binomial", "summation", "multiplication"))
+_WHOLE_NAMES = frozenset("nmk")
+_INFINITE = re.compile(r"([+-]?)\\infty")
 
 
 def symbolically_equal(gold: str, answer: str) -> bool:
-    """Whether two canonical expressions are equal. Raises :class:`UnreadableError` if the answer is no expression."""
-    parsed_answer = _parse(answer)
-    if parsed_answer is None:
-        raise UnreadableError("an answer that is not an expression")
-    parsed_gold = _parse(gold)
-    if parsed_gold is None:
+    r"""Whether two canonical texts state the same. Raises :class:`UnreadableError` if the answer is no mathematics.
+
+    A gold that starts with ``\approx`` is a rounding: the answer must agree with it to its own precision.
+    """
+    try:
+        return _decided(gold, answer)
+    except WordsError:
         return False
-    by_value = _decimal_against_constant(gold, answer, parsed_gold, parsed_answer)
-    if by_value is not None:
-        return by_value
-    return bool(symbolic_verify(parsed_gold, parsed_answer, timeout_seconds=None, allow_set_relation_comp=True))
 
 
-def _parse(text: str) -> Any | None:
-    """The sympy object, or ``None`` when the parser finds no expression."""
-    text = _without_unit(text).replace("%", r"\%").replace(r"\$", "")
-    found = parse_latex(f"${text}$", extraction_config=_LATEX, fallback_mode="no_fallback", parsing_timeout=None)
-    return found[0] if found else None
+def _decided(gold: str, answer: str) -> bool:
+    if gold.startswith(APPROXIMATELY):
+        return _approximates(gold.removeprefix(APPROXIMATELY), answer)
+    infinite = _INFINITE.fullmatch(gold), _INFINITE.fullmatch(answer)
+    if any(infinite):
+        signs = [match and match[1].strip("+") for match in infinite]
+        return all(infinite) and signs[0] == signs[1]
+    if is_region(gold) or is_region(answer):
+        found = _same_regions(gold, answer)
+        if found is not None:
+            return found
+    if is_relational(answer) or is_relational(gold):
+        return _same_relations(gold, answer)
+    return _same_expressions(gold, answer)
 
 
-def _without_unit(text: str) -> str:
-    unit = _TRAILING_UNIT.search(text)
-    return text[: unit.start()] if unit and read_unit(unit[0]) is not None else text
+def _read_both(gold: str, answer: str) -> tuple[Node, Node] | None:
+    """The trees of both; ``None`` if the gold has none. ``i`` beside ``j`` is a vector, not the imaginary unit."""
+    second = read_expression(answer)
+    try:
+        first = read_expression(gold)
+    except UnreadableError:
+        return None
+    if "j" in variables(first) | variables(second):
+        return _with_vectors(first), _with_vectors(second)
+    return first, second
 
 
-def _decimal_against_constant(gold: str, answer: str, parsed_gold: Any, parsed_answer: Any) -> bool | None:
+def _with_vectors(node: Node) -> Node:
+    if node.kind == "constant" and node.name == "i":
+        return Node("variable", name="i")
+    return Node(node.kind, tuple(_with_vectors(part) for part in node.parts), node.value, node.name, node.columns)
+
+
+def _same_expressions(gold: str, answer: str) -> bool:
+    (gold, unit), (answer, other) = trailing_unit(gold), trailing_unit(answer)
+    scale = _conversion(unit, other)
+    if scale is None:
+        return False
+    both = _read_both(gold, answer)
+    if both is None:
+        return False
+    first, second = both
+    if scale != 1:
+        second = Node("product", (Node("number", value=scale), second))
+    if not variables(first) | variables(second):
+        by_value = _decimal_against_constant(gold, answer, first, second)
+        if by_value is not None:
+            return by_value
+    if same_trees(first, second):
+        return True
+    loose = _outer_degrees(first) != _outer_degrees(second)
+    return loose and same_trees(first, second, degrees=False)
+
+
+def _conversion(gold: Unit | None, answer: Unit | None) -> Fraction | None:
+    """What the answer's number is multiplied with to be in the gold's unit; ``None`` for contradicting units."""
+    if gold is None or answer is None:
+        return Fraction(1)
+    return answer.scale / gold.scale if gold.dimensions == answer.dimensions else None
+
+
+def _outer_degrees(node: Node) -> bool:
+    """Whether a degree sign stands outside of all functions."""
+    if node.kind == "degrees":
+        return True
+    return node.kind != "function" and any(_outer_degrees(part) for part in node.parts)
+
+
+def _decimal_against_constant(gold: str, answer: str, first: Node, second: Node) -> bool | None:
     r"""The rule for a decimal on one side and a constant such as ``\frac{\pi}{3}`` on the other; else ``None``."""
-    gold_number, answer_number = read_number(gold), read_number(answer, bare_letters=True)
-    if gold_number is not None and gold_number.places > 0:
-        value = _constant(parsed_answer)
-        return None if value is None else close_to(gold_number, value)
-    if answer_number is not None and answer_number.places >= APPROXIMATE_PLACES:
-        value = _constant(parsed_gold)
-        return None if value is None else rounding_of(answer_number, value)
-    if answer_number is not None and answer_number.places > 0 and not _is_rational(parsed_gold):
+    gold_number, answer_number = _number(gold), _number(answer)
+    try:
+        if gold_number is not None and gold_number.places > 0:
+            value = _constant(second)
+            return None if value is None else close_to(gold_number, value)
+        if answer_number is not None and answer_number.places >= APPROXIMATE_PLACES:
+            value = _constant(first)
+            return None if value is None else rounding_of(answer_number, value) or value == answer_number.value
+    except NoValueError:
         return False
     return None
 
 
-def _constant(expression: Any) -> Fraction | None:
+def _number(text: str) -> Number | None:
+    try:
+        return read_number(text, bare_letters=True)
+    except UnreadableError:
+        return None
+
+
+def _constant(node: Node) -> Fraction | None:
     """A real constant to forty digits."""
-    if not isinstance(expression, sympy.Expr) or not expression.is_number:
-        return None
-    value = expression.evalf(_DIGITS)
-    if not value.is_Float and not value.is_Integer and not value.is_Rational:
-        return None
-    if value == 0 or 1e-300 < abs(value) < 1e300:
-        exact = sympy.Rational(value)
-        return Fraction(int(exact.p), int(exact.q))
-    return None
+
+    def value() -> Fraction | None:
+        found = evaluate(node, {})
+        return None if isinstance(found, Matrix) else as_fraction(found)
+
+    result: Fraction | None = precise(value)
+    return result
 
 
-def _is_rational(expression: Any) -> bool:
-    return not isinstance(expression, sympy.Expr) or not expression.is_number or expression.is_rational is not False
+def _approximates(rounded: str, exact: str) -> bool:
+    number = _number(rounded)
+    node = read_expression(exact)
+    if number is None:
+        return same_trees(node, read_expression(rounded))
+    if variables(node):
+        return False
+    try:
+        value = _constant(node)
+    except NoValueError:
+        return False
+    return value is not None and agrees(number, value)
+
+
+def same_trees(first: Node, second: Node, *, degrees: bool = True) -> bool:
+    """Whether two trees have equal values wherever both have one."""
+    names = sorted(variables(first) | variables(second))
+    if not names:
+        try:
+            return bool(precise(lambda: _equal_at(first, second, {}, degrees=degrees)[0]))
+        except NoValueError:
+            return False
+    complex_ = uses(first, _CONSTANTS) and _mentions_i(first) or _mentions_i(second)
+    branching = uses(first, _BRANCHING) or uses(second, _BRANCHING) or uses(first, _DISCRETE) or uses(second, _DISCRETE)
+    wanted = WANTED_BRANCHED if branching else WANTED
+    only_whole = _WHOLE_NAMES.issuperset(names)
+    discrete = uses(first, _DISCRETE) or uses(second, _DISCRETE)
+    for whole in (True,) if discrete else (False, True) if only_whole else (False,):
+        verdict = _sampled(first, second, names, wanted, degrees=degrees, whole=whole, complex_=complex_)
+        if verdict:
+            return True
+    return False
+
+
+_CONSTANTS = frozenset(("constant",))
+
+
+def _mentions_i(node: Node) -> bool:
+    return (node.kind == "constant" and node.name == "i") or any(_mentions_i(part) for part in node.parts)
+
+
+def _sampled(
+    first: Node, second: Node, names: Sequence[str], wanted: int, *, degrees: bool, whole: bool, complex_: bool
+) -> bool:
+    rng = random.Random(repr((first, second, whole)))
+    real = other = 0
+    for attempt in range(ATTEMPTS):
+        point = _point(rng, names, _literals(first, second), attempt, whole=whole)
+        try:
+            equal, is_real = precise(lambda: _equal_at(first, second, point, degrees=degrees))  # noqa: B023  # called at once
+        except NoValueError:
+            continue
+        if complex_ or is_real:
+            if not equal:
+                return False
+            real += 1
+        elif is_real is not None:
+            other += equal
+            if not equal:
+                other -= ATTEMPTS
+        if real >= wanted:
+            return True
+    return real >= 2 or (real == 0 and other >= 2)
+
+
+def _equal_at(first: Node, second: Node, point: Mapping[str, Value], *, degrees: bool) -> tuple[bool, bool | None]:
+    """(equal?, are both real?) at a point; the second is ``None`` if only one of them is real."""
+    one, two = (evaluate(node, point, degrees=degrees) for node in (first, second))
+    if isinstance(one, Matrix) or isinstance(two, Matrix):
+        if not (isinstance(one, Matrix) and isinstance(two, Matrix)):
+            return False, True
+        if (one.columns, one.rows) != (two.columns, two.rows):
+            return False, True
+        return all(is_zero(subtract(a, b)) for a, b in zip(one.cells, two.cells, strict=True)), True
+    if not point:
+        return is_zero(subtract(one, two)), True
+    equal = is_zero(subtract(one, two))
+    if one.is_real != two.is_real:
+        return equal, True if equal else None
+    return equal, one.is_real
+
+
+def _literals(*nodes: Node) -> list[Fraction]:
+    found: set[Fraction] = set()
+    for node in nodes:
+        if node.kind == "number":
+            found.add(abs(node.value))
+        found.update(_literals(*node.parts))
+    return sorted(found)
+
+
+def _point(
+    rng: random.Random, names: Sequence[str], literals: Sequence[Fraction], attempt: int, *, whole: bool
+) -> dict[str, Value]:
+    return {name: rational(_coordinate(rng, literals, attempt, whole=whole)) for name in names}
+
+
+def _coordinate(rng: random.Random, literals: Sequence[Fraction], attempt: int, *, whole: bool) -> Fraction:
+    if whole:
+        return Fraction(rng.randint(0, 6 + 3 * attempt))
+    fine = Fraction(rng.randint(1, 2**31), 2**31)
+    if attempt % 6 == 0:
+        return 1 + 9 * fine
+    if attempt % 6 == 1:
+        return fine
+    signed = rng.choice((-1, 1))
+    if attempt % 6 == 2:
+        return signed * 5 * fine
+    if attempt % 6 == 3:
+        return -1 - 9 * fine
+    if attempt % 6 == 4 and literals:
+        return signed * (rng.choice(literals) + rng.choice((-1, 1)) * fine)
+    return signed * fine * 10 ** rng.randint(0, 4)
+
+
+def _same_regions(gold: str, answer: str) -> bool | None:
+    """Sets of real numbers, where both sides can be read as one."""
+    regions: list[Region] = []
+    for text in (gold, answer):
+        try:
+            regions.append(read_region(text))
+        except UnreadableError:
+            return None
+    try:
+        return bool(precise(lambda: same_region(regions[0], regions[1])))
+    except NoValueError:
+        return False
+
+
+def _same_relations(gold: str, answer: str) -> bool:
+    """Equations and inequalities that are no sets: the same up to a constant factor, link by link."""
+    first, second = comparisons(gold), comparisons(answer)
+    if not second and is_relational(answer):
+        raise UnreadableError("a relation that is not read")
+    if len(first) != len(second) or not first:
+        return False
+    return all(_same_relation(one, two) for one, two in zip(first, second, strict=True))
+
+
+_MIRRORED = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq"}
+
+
+def _same_relation(gold: tuple[str, str, str], answer: tuple[str, str, str]) -> bool:
+    senses = {gold[1], answer[1]}
+    flipped = _MIRRORED.get(answer[1], answer[1])
+    if gold[1] not in (answer[1], flipped):
+        return False
+    second = _difference(answer)
+    try:
+        first = _difference(gold)
+    except UnreadableError:
+        return False
+    wanted = 0 if senses <= {"=", r"\neq"} else 1 if gold[1] == answer[1] else -1
+    return _proportional(first, second, wanted)
+
+
+def _difference(relation: tuple[str, str, str]) -> Node:
+    left, right = read_expression(relation[0]), read_expression(relation[2])
+    return Node("sum", (left, Node("negative", (right,))))
+
+
+def _proportional(first: Node, second: Node, wanted_sign: int) -> bool:
+    """Whether one is a constant times the other at all points; ``wanted_sign``: the constant's, 0 for any."""
+    names = sorted(variables(first) | variables(second))
+    if not names:
+        return False
+    rng = random.Random(repr((first, second)))
+    previous: dict[str, Value] | None = None
+    agreed = 0
+    for attempt in range(ATTEMPTS):
+        point = _point(rng, names, _literals(first, second), attempt, whole=False)
+        before = previous
+
+        def related() -> bool | None:
+            one, two = _numbers_at((first, second), point)  # noqa: B023  # called at once
+            zeros = is_zero(one), is_zero(two)
+            if any(zeros):
+                return None if all(zeros) else False
+            if not one.is_real or not two.is_real:
+                return None
+            if wanted_sign and sign(multiply(one, two)) != wanted_sign:
+                return False
+            if before is None:  # noqa: B023  # called at once
+                return True
+            third, fourth = _numbers_at((first, second), before)  # noqa: B023  # called at once
+            return is_zero(subtract(multiply(one, fourth), multiply(two, third)))
+
+        try:
+            found = precise(related)
+        except NoValueError:
+            continue
+        if found is False:
+            return False
+        if found:
+            agreed += previous is not None
+            previous = previous or point
+        if agreed >= WANTED_BRANCHED:
+            break
+    return agreed >= 2
+
+
+def _numbers_at(nodes: Iterable[Node], point: Mapping[str, Value]) -> list[Value]:
+    found = []
+    for node in nodes:
+        value = evaluate(node, point)
+        if isinstance(value, Matrix):
+            raise UnreadableError("an equation of matrices")
+        found.append(value)
+    return found

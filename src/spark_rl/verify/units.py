@@ -1,55 +1,134 @@
-r"""Units of measurement after a number: which are the same, which contradict, and which are mere words.
+r"""Units of measurement after a number: which are the same, how they convert, which contradict, which are mere words.
 
-A unit wrapped in ``\text{}`` may be any words. A bare one must be known (``5cm``, and with a space ``5 m``) or stand
-apart as a word of four letters or more (``5 apples``), because ``5xy`` and ``5m`` are expressions.
+A unit wrapped in ``\text{}`` may be any words that do not change the number or comment on it. A bare one must be known
+(``5cm``, and with a space ``5 m``), be written in another script (``20元``), or stand apart as one or two words of
+which the first has four letters or more (``5 apples``), because ``5xy`` and ``5m`` are expressions. Symbols keep their
+case: ``42M`` is not 42 metres.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
 
-SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+SCALES = {
+    "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
+    "lakh": 10**5, "crore": 10**7, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
+}  # fmt: skip
 """Words that multiply the number before them."""
 
-_SPELLINGS = """
-mm millimeter millimeters millimetre millimetres
-cm centimeter centimeters centimetre centimetres
-m meter meters metre metres
-km kilometer kilometers kilometre kilometres
-in inch inches
-ft foot feet
-yd yard yards
-mi mile miles
-mg milligram milligrams
-g gram grams
-kg kilogram kilograms
-lb lbs pound pounds
-oz ounce ounces
-ml mL milliliter milliliters millilitre millilitres
-L liter liters litre litres
-gal gallon gallons
-s sec secs second seconds
-min mins minute minutes
-h hr hrs hour hours
-day days
-week weeks
-month months
-yr yrs year years
-mph
-degree degrees deg
-radian radians rad
-dollar dollars usd
-cent cents
+_TABLE = """
+mm millimeter millimeters millimetre millimetres 毫米 | m 1/1000
+cm centimeter centimeters centimetre centimetres 厘米 | m 1/100
+dm decimeter decimeters decimetre decimetres 分米 | m 1/10
+m meter meters metre metres 米 | m 1
+km kilometer kilometers kilometre kilometres 千米 公里 | m 1000
+in inch inches | m 0.0254
+ft foot feet | m 0.3048
+yd yard yards | m 0.9144
+mi mile miles | m 1609.344
+mg milligram milligrams | g 1/1000
+g gram grams 克 | g 1
+kg kilogram kilograms kgs 千克 公斤 | g 1000
+lb lbs pound pounds | g 453.59237
+oz ounce ounces | g 28.349523125
+ml mL milliliter milliliters millilitre millilitres 毫升 | m^3 1/1000000
+L l liter liters litre litres 升 | m^3 1/1000
+gal gallon gallons | m^3 0.003785411784
+s sec secs second seconds 秒 | s 1
+min mins minute minutes 分钟 | s 60
+h hr hrs hour hours 小时 | s 3600
+day days 天 | s 86400
+week weeks | s 604800
+month months | month 1
+yr yrs year years | month 12
+mph | m/s 0.44704
+kph kmh | m/s 5/18
+degree degrees deg 度 | degree 1
+radian radians rad rads | radian 1
+dollar dollars usd USD | dollar 1
+cent cents | dollar 1/100
+yuan 元 | yuan 1
+ohm ohms Ohm | ohm 1
+kohm | ohm 1000
+N newton newtons | g*m/s^2 1000
+kN | g*m/s^2 1000000
+J joule joules | g*m^2/s^2 1000
+kJ | g*m^2/s^2 1000000
+W watt watts | g*m^2/s^3 1000
+kW kilowatts | g*m^2/s^3 1000000
+Pa pascal pascals | g/m*s^2 1000
+kPa | g/m*s^2 1000000
+Hz hertz | 1/s 1
+kHz | 1/s 1000
+MHz | 1/s 1000000
+V volt volts | volt 1
+kV | volt 1000
+mV | volt 1/1000
+amp amps ampere amperes | amp 1
+mA | amp 1/1000
+K kelvin kelvins | kelvin 1
+mol mole moles | mol 1
 """
-_CANONICAL = {word: line.split()[0] for line in _SPELLINGS.strip().splitlines() for word in line.split()}
-_NOT_UNITS = frozenset(
-    ("and", "or", "not", "than", "least", "most", "more", "less", "over", "under", "to", "of", "the", "pi", "dozen")
-)
 
-_WRAPPED = re.compile(r"(?:\\text\{[^{}]*\}(?:\^(?:[0-9]|\{[0-9]\}))?[ /]?(?:\\cdot ?)?)+")
-_BARE = re.compile(r" ?[A-Za-z]+(?:\^[0-9])?(?:[ /][A-Za-z]+(?:\^[0-9])?)*")
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Kilometres per hour are ``Unit((("m", 1), ("s", -1)), Fraction(5, 18))``."""
+
+    dimensions: tuple[tuple[str, int], ...]
+    scale: Fraction
+
+
+def _dimensions(text: str) -> dict[str, int]:
+    """``g*m/s^2``: everything after the slash is divided by."""
+    found: dict[str, int] = {}
+    for side, factor in zip(text.split("/"), (1, -1), strict=False):
+        for part in side.split("*"):
+            name, _, power = part.partition("^")
+            if name != "1":
+                found[name] = factor * int(power or 1)
+    return found
+
+
+_CANONICAL: dict[str, str] = {}
+_BASIC: dict[str, tuple[dict[str, int], Fraction]] = {}
+for _line in _TABLE.strip().splitlines():
+    _words, _, _meaning = _line.partition("|")
+    _base, _scale = _meaning.split()
+    _BASIC[_words.split()[0]] = (_dimensions(_base), Fraction(_scale))
+    _CANONICAL |= dict.fromkeys(_words.split(), _words.split()[0])
+
+_SPACED_LETTERS = frozenset(("m", "g", "s", "h", "L", "N", "J", "W"))
+"""Symbols of one letter that may stand without ``\\text``, set apart from the number."""
+_BESIDE_LETTERS = frozenset(("m", "g", "s", "h", "L"))
+"""Those that may follow a number without a space, where no expression is expected."""
+_LOWERED = frozenset(
+    ("MM", "CM", "KM", "KG", "Kg", "Km", "Cm", "ML", "Ml", "FT", "Ft", "In", "IN", "LB", "Lb", "OZ", "Oz")
+)
+NOT_UNITS = frozenset(
+    "and or not no than least most more less over under above below to of the pi x times plus minus by is are was were be "
+    "equals equal wrong false incorrect right correct true answer answers maybe perhaps probably guess sure unsure hopefully "
+    "check error approx about around if but because since then when for with without except instead otherwise unless i you we "
+    "it this that these those my so also either neither nor never none nothing only just please ignore mod modulo half third "
+    "squared cubed factorial percent k mil bn mn".split()
+) | frozenset("不 非 错 無 无 没 或 以上 以下 以内 左右 不是 错误 не или нет или больше меньше".split())
+_OTHERWISE_NOT_UNITS = ("不", "非", "错", "没", "以上", "以下", "以内", "左右")
+_LARGE = frozenset(("M", "B", "k", "T"))
+"""Letters that people write for millions, billions and thousands."""
+
+_LETTERS = r"[^\W\d_]+"
+_WRAPPED = re.compile(r"(?:\\text\{[^{}]*\}(?:\^(?:-?[0-9]|\{-?[0-9]\}))?[ /]?(?:\\cdot ?)?)+")
+_BARE = re.compile(rf" ?{_LETTERS}(?:\^[0-9])?(?:[ /]{_LETTERS}(?:\^[0-9])?)*")
+_BRACKETED = re.compile(rf" ?\(({_LETTERS}(?: {_LETTERS})*)\)")
 _DEGREES = re.compile(r"\^\\circ ?(?:\\text\{([CF])\}|([CF])|\\text\{degrees?\})?")
-_WORD = re.compile(r"[A-Za-z]+")
+_TRAILING = re.compile(
+    r"(?<=[^\\])(?:\\text\{[^{}]*\}(?:\^(?:-?[0-9]|\{-?[0-9]\}))?[ /]?(?:\\cdot ?)?)+$|(?<=[0-9})])[^\W\d_a-zA-Z]+$"
+)
+_OHM = re.compile(r"\\Omega(?![A-Za-z])")
+_WORD = re.compile(_LETTERS)
 
 
 def read_unit(text: str, *, bare_letters: bool = False) -> str | None:
@@ -60,42 +139,106 @@ def read_unit(text: str, *, bare_letters: bool = False) -> str | None:
     degrees = _DEGREES.fullmatch(text)
     if degrees:
         scale = degrees[1] or degrees[2]
-        return f"degree {scale}" if scale else "degree"
+        return f"degree{scale}" if scale else "degree"
+    if r"\Omega" in text:
+        text = _OHM.sub(
+            r"\\text{ohm}", text.replace(r"k\Omega", r"\text{kohm}").replace(r"\text{k}\Omega", r"\text{kohm}")
+        )
+    bracketed = _BRACKETED.fullmatch(text)
+    if bracketed and all(_known(word) or len(word) >= 4 or not word.isascii() for word in bracketed[1].split()):
+        text = rf"\text{{{bracketed[1]}}}"
     wrapped = _WRAPPED.fullmatch(text) is not None
     if not wrapped and not _BARE.fullmatch(text):
         return None
     plain = text.replace(r"\text{", " ").replace(r"\cdot", " ").translate(_BRACES)
     words = _WORD.findall(plain)
-    if not words or not _NOT_UNITS.isdisjoint(map(str.lower, words)):
+    if not words or any(_is_comment(word) for word in words) or (len(words) == 1 and words[0] in _LARGE):
         return None
-    if not wrapped and not _may_stand_bare(words, text.startswith(" "), bare_letters):
+    if wrapped:
+        return None if len(words) > 4 else _name(plain)
+    return _name(plain) if _may_stand_bare(words, text.startswith(" "), bare_letters) else None
+
+
+def conversion(gold: str, answer: str) -> Fraction | None:
+    """What a number in the unit ``answer`` is multiplied with to be in ``gold``; ``None`` if they contradict."""
+    if gold == answer:
+        return Fraction(1)
+    first, second = unit_of(gold), unit_of(answer)
+    if first is None or second is None or first.dimensions != second.dimensions:
         return None
-    return _name(plain)
+    return second.scale / first.scale
+
+
+@cache
+def unit_of(name: str) -> Unit | None:
+    """The meaning of a name that :func:`read_unit` returned; ``None`` for temperatures and currencies with a sign."""
+    dimensions: dict[str, int] = {}
+    scale = Fraction(1)
+    sign = 1
+    for token in name.split():
+        if token == "/":  # noqa: S105  # a slash, not a secret
+            sign = -1
+            continue
+        word, _, power = token.partition("^")
+        if word not in _BASIC:
+            return None
+        basic, factor = _BASIC[word]
+        exponent = sign * int(power or 1)
+        scale *= factor**exponent
+        for base, times in basic.items():
+            dimensions[base] = dimensions.get(base, 0) + times * exponent
+    return Unit(tuple(sorted((base, times) for base, times in dimensions.items() if times)), scale)
+
+
+def trailing_unit(text: str) -> tuple[str, Unit | None]:
+    r"""An expression without the unit in ``\text{}`` at its end, and that unit if it is known."""
+    found = _TRAILING.search(text)
+    if found is None:
+        return text, None
+    name = read_unit(found[0])
+    if name is None:
+        return text, None
+    return text[: found.start()].rstrip(), unit_of(name) if name else None
 
 
 _BRACES = str.maketrans("", "", "{}")
 
 
+def _is_comment(word: str) -> bool:
+    """Whether a word changes the number or comments on it."""
+    if word.isascii():
+        return word.lower() in NOT_UNITS and word not in _CANONICAL
+    return word in NOT_UNITS or any(part in word for part in _OTHERWISE_NOT_UNITS)
+
+
 def _may_stand_bare(words: list[str], apart: bool, bare_letters: bool) -> bool:
-    if all(_known(word) and (len(word) > 1 or apart or bare_letters) for word in words):
+    if all(not word.isascii() for word in words):
         return True
-    return apart and len(words[0]) >= 4
+    allowed = (_SPACED_LETTERS if apart else frozenset()) | (_BESIDE_LETTERS if bare_letters else frozenset())
+    if all(_known(word) and (len(word) > 1 or word in allowed) for word in words):
+        return True
+    return apart and len(words[0]) >= 4 and len(words) <= 2
 
 
 def _known(word: str) -> str | None:
-    return _CANONICAL.get(word) or _CANONICAL.get(word.lower())
+    found = _CANONICAL.get(word)
+    if found is None and (len(word) > 2 or word in _LOWERED):
+        found = _CANONICAL.get(word.lower())
+    return found
 
 
 def _name(plain: str) -> str:
     """``square inches`` and ``in^2`` become ``in^2``; one unknown word makes the whole unknown."""
     parts: list[str] = []
     power = ""
-    for token in re.findall(r"[A-Za-z]+|\^[0-9]|/", plain):
+    for token in re.findall(rf"{_LETTERS}|\^-?[0-9]|/", plain):
         word = token.lower()
         if word in ("square", "sq", "cubic"):
             power = "^3" if word == "cubic" else "^2"
-        elif word in ("squared", "cubed") or token.startswith("^"):
-            parts.append({"squared": "^2", "cubed": "^3"}.get(word, token))
+        elif token.startswith("^"):
+            if not parts:
+                return ""
+            parts[-1] += token
         elif word in ("per", "/"):
             parts.append("/")
         elif (unit := _known(token)) is not None:
@@ -103,4 +246,4 @@ def _name(plain: str) -> str:
             power = ""
         else:
             return ""
-    return "".join(parts)
+    return " ".join(parts)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
+from spark_rl.config import THINKING, Thinking
 from spark_rl.problem import Status
-from spark_rl.verify.boxed import extract_boxed
+from spark_rl.verify.boxed import answer_part, extract_boxed
 
 Labels = tuple[str, str]
 YES_NO: Labels = ("Yes", "No")
@@ -46,15 +47,17 @@ _MARKUP = re.compile(r"\\[A-Za-z]+|\\.|[{}$*_`\"()\[\].,:;!]")
 _WORD = re.compile(r"[A-Za-z']+")
 
 
-def read_verdict(response: str, labels: Labels = YES_NO) -> str | None:
+def read_verdict(response: str, labels: Labels = YES_NO, thinking: Thinking = THINKING) -> str | None:
     r"""The label in the last box of ``response``, spelled as in ``labels``; ``None`` if there is none to read.
+
+    A box between the tags of ``thinking`` is none.
 
     ``read_verdict(r"... \boxed{\text{yes}.}")`` is ``"Yes"``; ``\boxed{Yes and No}`` is ``None``.
 
     Raises:
         ValueError: for labels other than Yes/No and A/B, in either order.
     """
-    boxed = extract_boxed(response)
+    boxed = extract_boxed(answer_part(response, thinking))
     return None if boxed is None else read_label(boxed, labels)
 
 

@@ -2,7 +2,9 @@
 
 Started by :mod:`spark_rl.verify.pool`; speaks length-prefixed JSON over the socket that is its standard input: nothing
 is unpickled, and nothing that a library prints can corrupt the protocol. It limits its own memory, ends when its parent
-does, and sets a kernel alarm before each comparison, which ends it even while a C routine holds the interpreter.
+does, and sets kernel timers before each comparison: one of the processor time it takes, and a far longer one of the
+clock for what waits without working. Their signals keep their default action, which ends the process even while a C
+routine holds the interpreter.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -24,17 +26,25 @@ from spark_rl.problem import Status
 
 MEMORY_LIMIT = 2 << 30
 """Address space of a worker, in bytes."""
-ALARM_GRACE = 2.0
-"""Seconds after the pool's own limit at which the kernel ends the process, should the pool be gone."""
+WALL_FACTOR = 10.0
+LEAST_WALL = 60.0
+"""Seconds on the clock, at least, before a comparison is ended that has not used up its processor time."""
+TIME_IS_UP = frozenset(
+    -getattr(signal, name)
+    for name in ("SIGPROF", "SIGALRM")
+    if hasattr(signal, name)  # POSIX only
+)
+"""Exit codes of a worker that one of its timers ended."""
 ORPHAN_CHECK = 5.0
 """Seconds between two looks at whether the parent still lives."""
 
 COMPARISONS: Mapping[str, str] = {
     "math": "spark_rl.verify.worker:compare_symbolically",
+    "choice": "spark_rl.verify.worker:compare_options",
     "reference": "spark_rl.evals.reference:compare",
 }
-"""Name -> ``module:function``, loaded by the worker at its first use. A function takes (gold, answer) and returns a
-:data:`spark_rl.problem.Status`; whatever it raises counts as ``unparsable``."""
+"""Name -> ``module:function``, loaded by the worker at its first use. A function takes (gold, answer), ``choice`` the
+option texts too, and returns a :data:`spark_rl.problem.Status`; whatever it raises counts as ``unparsable``."""
 
 
 def send(connection: socket.socket, message: dict[str, Any]) -> None:
@@ -64,7 +74,7 @@ def _read(connection: socket.socket, size: int) -> bytes | None:
 
 
 def serve(limit: float) -> None:
-    """Answer comparisons until the parent closes the connection or dies. ``limit``: seconds per comparison."""
+    """Answer comparisons until the parent closes the connection or dies. ``limit``: processor seconds for each."""
     parent = os.getppid()
     connection = socket.socket(fileno=0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
@@ -79,19 +89,19 @@ def serve(limit: float) -> None:
         request = receive(connection) if readable else None
         if request is None:
             return
-        _alarm(limit + ALARM_GRACE)
+        _limit_time(limit)
         try:
-            status = _comparison(request["name"])(request["gold"], request["answer"])
+            status = _comparison(request["name"])(*request["arguments"])
         except Exception:  # noqa: BLE001  # untrusted text in a third-party parser: any failure means "not readable"
             status = "unparsable"
-        _alarm(0.0)
+        _limit_time(None)
         send(connection, {"status": status})
 
 
 @cache
-def _comparison(name: str) -> Callable[[str, str], Status]:
+def _comparison(name: str) -> Callable[..., Status]:
     module, _, function = COMPARISONS[name].partition(":")
-    found: Callable[[str, str], Status] = getattr(import_module(module), function)
+    found: Callable[..., Status] = getattr(import_module(module), function)
     return found
 
 
@@ -103,9 +113,24 @@ def compare_symbolically(gold: str, answer: str) -> Status:
     return compare(gold, answer, symbolically_equal) or "unparsable"
 
 
-def _alarm(seconds: float) -> None:
+def compare_options(gold: str, answer: str, choices: Sequence[str] = ()) -> Status:
+    """:func:`spark_rl.verify.choice.compare_choice` with symbolic algebra for options it would leave undecided."""
+    from spark_rl.verify.choice import compare_choice  # noqa: PLC0415
+    from spark_rl.verify.symbolic import symbolically_equal  # noqa: PLC0415
+
+    return compare_choice(gold, answer, choices, symbolically_equal) or "unparsable"
+
+
+def wall_limit(limit: float) -> float:
+    """Seconds on the clock for a comparison that may take ``limit`` seconds of processor time."""
+    return max(WALL_FACTOR * limit, LEAST_WALL)
+
+
+def _limit_time(limit: float | None) -> None:
+    """Start both timers, or stop them."""
     if sys.platform != "win32":
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, limit or 0.0)
+        signal.setitimer(signal.ITIMER_REAL, 0.0 if limit is None else wall_limit(limit))
 
 
 def _silence() -> None:

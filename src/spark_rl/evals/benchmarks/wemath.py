@@ -134,8 +134,8 @@ BENCHMARK = Benchmark(
     files=("vlm/wemath/testmini.json", "vlm/wemath/testmini.jsonl", "vlm/wemath/testmini.parquet"),
     load=load,
     protocols={
-        "reference": Protocol(reference, _accuracy),
-        "rule": Protocol(rule, _accuracy),
+        "reference": Protocol(reference, _accuracy, unit=_composite),
+        "rule": Protocol(rule, _accuracy, unit=_composite),
         "official": Protocol(each(official), _strict, headline_is_mean=False, unit=_composite),
     },
     published=1740,

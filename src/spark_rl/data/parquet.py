@@ -1,0 +1,100 @@
+"""Parquet files, read in batches of bounded size; one that is a bomb is refused before its rows are made (Sec. 3.1).
+
+A column of one long text, a million times, takes a few kilobytes in a Parquet file and gigabytes in memory. What the
+values of a file take when they are read is known before any row exists: numbers and plain texts from the footer, and
+texts that are stored once and referred to from their lengths and how often each is referred to.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from spark_rl.data.layouts import DataError
+from spark_rl.data.source import Number
+
+MOST_BYTES = 4 * 2**30
+"""What a file may expand to, whatever its own size."""
+MOST_TIMES = 20
+"""How many times its own size a larger file may expand to: text compresses five- to tenfold, pictures hardly."""
+
+_VALUE_BYTES = 32
+"""What the smallest value takes as a Python object."""
+_BATCH_ROWS = 1024
+_BATCH_BYTES = 64 * 2**20
+
+
+def read_parquet(path: Path) -> Iterator[tuple[Number, Any]]:
+    """(row number, row) of a file; numbers start at 1.
+
+    Raises:
+        DataError: it is no Parquet file, is damaged, or would expand to more than :data:`MOST_BYTES` and
+            :data:`MOST_TIMES` its size.
+    """
+    # heavy, and only this format needs it; no stubs
+    import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
+
+    numbers = itertools.count(1)
+    try:
+        with pq.ParquetFile(path) as file:
+            expanded = _expanded(file, path)
+            mean = expanded / max(1, file.metadata.num_rows)
+            rows = max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(1.0, mean))))
+            for batch in file.iter_batches(batch_size=rows):
+                yield from zip(numbers, batch.to_pylist(), strict=False)
+    except (OSError, ValueError, NotImplementedError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(f"{path} is not a readable Parquet file ({lines[0][:200]})") from None
+
+
+def _expanded(file: Any, path: Path) -> int:
+    """The bytes that the values of a file take. Raises :class:`DataError` for a bomb."""
+    most = max(MOST_BYTES, MOST_TIMES * path.stat().st_size)
+    total, repeated = 0, set[str]()
+    for group in range(file.metadata.num_row_groups):
+        for index in range(file.metadata.num_columns):
+            column = file.metadata.row_group(group).column(index)
+            plain = column.total_uncompressed_size
+            total += max(plain, _VALUE_BYTES * column.num_values)
+            texts = "BYTE_ARRAY" in column.physical_type
+            shared = any("DICTIONARY" in encoding for encoding in column.encodings)
+            if texts and shared and plain * column.num_values > most:
+                repeated.add(column.path_in_schema)
+    if total <= most and repeated:
+        total += _repeated(path, sorted(repeated), most)
+    if total > most:
+        raise DataError(
+            f"{path}: {path.stat().st_size / 1e6:,.1f} MB that expand to {total / 1e9:,.1f} GB or more, over "
+            f"{MOST_BYTES / 1e9:.1f} GB and {MOST_TIMES} times the file; if it is meant to be so, write it as .jsonl"
+        )
+    return total
+
+
+def _repeated(path: Path, columns: list[str], most: int) -> int:
+    """The bytes of columns of texts, each text counted as often as it is referred to; stops where it is too much."""
+    import pyarrow.parquet as pq
+
+    total = 0
+    with pq.ParquetFile(path, read_dictionary=columns) as file:
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+            total += sum(_bytes_of(column) for column in batch.columns)
+            if total > most:
+                break
+    return total
+
+
+def _bytes_of(array: Any) -> int:
+    """The bytes of a column, inside of lists and structures too."""
+    import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+    from pyarrow import compute  # type: ignore[import-untyped, unused-ignore]
+
+    if pa.types.is_struct(array.type):
+        return sum(_bytes_of(member) for member in array.flatten())
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        return _bytes_of(array.flatten())
+    if not pa.types.is_dictionary(array.type):
+        return int(array.nbytes)
+    lengths = compute.binary_length(array.dictionary)
+    return int(compute.sum(compute.take(lengths.cast(pa.int64()), array.indices)).as_py() or 0)

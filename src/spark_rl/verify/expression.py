@@ -1,0 +1,554 @@
+r"""A bounded reader of expressions as answers write them, in LaTeX or plain text: canonical text to a tree, nothing else.
+
+``read_expression(r"2\sin^2x")`` is the tree of 2 (sin x)^2. Nothing is simplified or evaluated here
+(:mod:`spark_rl.verify.value` does that), so a power tower costs as much as its text. What is not listed is refused:
+
+- numbers (thousands, decimals, ``0.\overline{3}``, ``0.(3)``, ``3e5``, numerals in a base), ``\pi``, ``e``, ``i``,
+  variables with subscripts, primes and marks (``\vec{a}``), applied names (``f(x)``);
+- ``+ - * / ^ ! %``, ``\frac``, ``\sqrt[n]{}``, ``\binom``, ``|x|``, floor and ceiling, degrees, finite sums and
+  products, matrices, determinants, powers and transposes of matrices;
+- functions with a backslash and without, with powers and bases (``\sin^2x``, ``log_2 3``, ``\tan^{-1}x``).
+
+Where writers differ: ``3\frac12`` is a mixed number, and so is any whole number before a proper fraction; every other
+juxtaposition is a product (``3(4)``, ``2\frac{\pi}{3}``). ``1/2x`` is read from left to right. A function without
+brackets takes the product that follows it: ``\sin2x\cos y``, ``\ln2+1``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from spark_rl.verify.notation import MAX_DEPTH, UnreadableError
+from spark_rl.verify.units import NOT_UNITS
+
+MAX_EXPONENT = 1000
+"""Larger powers of ten in scientific notation are refused."""
+
+
+class WordsError(UnreadableError):
+    """Mathematics with words or marks beside it: readable, but no value (``12 or more``, ``5'``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """``x+1`` is ``Node("sum", (Node("variable", name="x"), Node("number", value=Fraction(1))))``."""
+
+    kind: str
+    parts: tuple[Node, ...] = ()
+    value: Fraction = Fraction(0)
+    name: str = ""
+    columns: int = 0
+    """Width of a matrix, whose parts are its cells row by row."""
+
+
+FUNCTIONS = frozenset(
+    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot asin acos atan ln log lg exp abs sgn max min "
+    "gcd lcm Re Im arg det".split()
+)
+_INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot", "asin": "arcsin", "acos": "arccos",
+             "atan": "arctan"}  # fmt: skip
+_WORDS = tuple(sorted((FUNCTIONS - {"arg", "det", "Re", "Im", "sgn"}) | {"sqrt", "tg", "ctg"}, key=len, reverse=True))
+_ALIASES = {"tg": "tan", "ctg": "cot", "cosec": "csc", "arctg": "arctan", "lb": "log"}
+_CALLED_ONLY = frozenset(("abs", "max", "min", "gcd", "lcm", "exp", "sec"))
+"""Plain words that are functions only before a bracket: ``5 min`` and ``5 sec`` are units."""
+_MARKS = frozenset(r"\vec \hat \bar \overline \overrightarrow \widehat \tilde \dot \underline \mathcal".split())
+_GREEK = frozenset(
+    "\\" + name
+    for name in "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma "
+    "tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell".split()
+)
+_APPLIED = frozenset("fgh")
+_FENCES = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", "|": "|", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil",
+           r"\|": r"\|"}  # fmt: skip
+_NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?: [0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
+_TOKEN = re.compile(
+    rf"(?P<number>{_NUMBER})|(?P<command>\\(?:[A-Za-z]+|.))|(?P<letters>[A-Za-z]+)|(?P<space> +)|(?P<char>.)", re.DOTALL
+)
+_SCIENTIFIC = re.compile(r"[eE]([+-]?[0-9]+)(?![0-9.])")
+_CYCLE = re.compile(r"\\overline\{([0-9]+)\}|(?<=\.)\(([0-9]+)\)")
+_BASE = re.compile(r"_(?:\{([0-9]+)\}|([0-9]))")
+_MATRIX = re.compile(
+    r"\\begin\{(?P<env>[pbBvV]?(?:small)?matrix|array)\}(?:\{[^{}]*\})?(?P<body>.*?)\\end\{(?P=env)\}", re.DOTALL
+)
+_ROWS = re.compile(r"\\\\(?:\[[^\]]*\])?")
+ZERO, ONE = Node("number"), Node("number", value=Fraction(1))
+
+
+def read_expression(text: str) -> Node:
+    """The tree of canonical ``text``. Raises :class:`UnreadableError` for what is no expression."""
+    return _Reader(text).whole()
+
+
+def variables(node: Node) -> frozenset[str]:
+    """The names of the free variables of a tree."""
+    if node.kind == "variable":
+        return frozenset((node.name,))
+    inner: frozenset[str] = frozenset().union(*(variables(part) for part in node.parts))
+    return inner - {node.name} if node.kind in ("summation", "multiplication") else inner
+
+
+def uses(node: Node, kinds: frozenset[str]) -> bool:
+    """Whether a node of one of the ``kinds`` occurs in the tree."""
+    return node.kind in kinds or any(uses(part, kinds) for part in node.parts)
+
+
+class _Reader:
+    """Recursive descent over the text; ``self._at`` is the position."""
+
+    def __init__(self, text: str, depth: int = 0) -> None:
+        self._text = text
+        self._at = 0
+        self._fences: list[str] = []
+        self._depth = depth
+
+    def whole(self) -> Node:
+        node = self._sum()
+        if self._peek():
+            raise self._refusal()
+        return node
+
+    def _refusal(self) -> UnreadableError:
+        return UnreadableError(f"no expression at {self._text[self._at : self._at + 20]!r}")
+
+    def _peek(self) -> str:
+        """The next token, without spaces before it; "" at the end. Letters come one run at a time."""
+        while self._text[self._at : self._at + 1] == " ":
+            self._at += 1
+        match = _TOKEN.match(self._text, self._at)
+        return match[0] if match else ""
+
+    def _take(self, token: str) -> bool:
+        if self._peek() != token:
+            return False
+        self._at += len(token)
+        return True
+
+    def _expect(self, token: str) -> None:
+        if not self._take(token):
+            raise self._refusal()
+
+    def _sum(self) -> Node:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise UnreadableError(f"an expression nested deeper than {MAX_DEPTH} groups")
+        terms: list[Node] = []
+        sign = self._signs(first=True)
+        while sign:
+            term = self._product()
+            terms.append(_negative(term) if sign < 0 else term)
+            sign = self._signs(first=False)
+        self._depth -= 1
+        return terms[0] if len(terms) == 1 else Node("sum", tuple(terms))
+
+    def _signs(self, *, first: bool) -> int:
+        """1 or -1 for the signs at the position; 0 where a further term does not begin."""
+        sign = 1 if first else 0
+        while (token := self._peek()) in ("+", "-"):
+            self._at += 1
+            sign = (sign or 1) * (-1 if token == "-" else 1)
+        return sign
+
+    def _product(self) -> Node:
+        node = self._signed_power()
+        while True:
+            token = self._peek()
+            if token in (r"\times", r"\cdot", "*", r"\bullet"):
+                self._at += len(token)
+                node = _times(node, self._signed_power())
+            elif token == "/":
+                self._at += 1
+                node = Node("quotient", (node, self._signed_power()))
+            elif self._begins_factor(token, node):
+                node = _times(node, self._power())
+            else:
+                return node
+
+    def _begins_factor(self, token: str, before: Node) -> bool:
+        """Whether a product goes on without a sign. Digits may follow a bracket, never another number or a letter."""
+        if not token or (self._fences and token == self._fences[-1]):
+            return False
+        if token[0].isdigit() or token[0] == ".":
+            return self._text[: self._at].rstrip()[-1:] in (")", "]", "}", "|", "!") and before.kind != "number"
+        if token[0].isalpha() and token.isascii():
+            return True
+        if token in ("(", "[", "{", "|"):
+            return True
+        return token.startswith("\\") and self._is_operand(token)
+
+    def _is_operand(self, token: str) -> bool:
+        return (
+            token in _GREEK
+            or token in _MARKS
+            or token[1:] in FUNCTIONS
+            or token[1:] in _ALIASES
+            or token
+            in (r"\pi", r"\frac", r"\sqrt", r"\binom", r"\lfloor", r"\lceil", r"\text", r"\begin", r"\sum", r"\prod")
+        )
+
+    def _signed_power(self) -> Node:
+        sign = self._signs(first=True)
+        node = self._power()
+        return _negative(node) if sign < 0 else node
+
+    def _power(self) -> Node:
+        """An operand with everything that is written after it: powers, factorials, degrees, percent."""
+        node = self._operand()
+        while True:
+            token = self._peek()
+            if token == "^":
+                self._at += 1
+                node = self._raised(node)
+            elif token == "!":
+                self._at += 1
+                double = self._take("!")
+                node = Node("double factorial" if double else "factorial", (node,))
+            elif token == "%":
+                self._at += 1
+                node = Node("quotient", (node, Node("number", value=Fraction(100))))
+            elif token == "'":
+                raise WordsError("a number with a prime")
+            else:
+                return node
+
+    def _raised(self, base: Node) -> Node:
+        if self._take(r"\circ"):
+            return Node("degrees", (base,))
+        if self._take("{"):
+            if self._peek() == r"\circ":
+                self._at += len(r"\circ")
+                self._expect("}")
+                return Node("degrees", (base,))
+            if self._peek() in ("T", r"\top") and base.kind in ("matrix", "variable"):
+                return self._transposed(base, closing=True)
+            exponent = self._inside("}")
+        elif self._peek() in ("T", r"\top") and base.kind == "matrix":
+            return self._transposed(base, closing=False)
+        else:
+            exponent = self._small()
+        return Node("power", (base, exponent))
+
+    def _transposed(self, base: Node, *, closing: bool) -> Node:
+        self._at += len(self._peek())
+        if closing:
+            self._expect("}")
+        if base.kind != "matrix":
+            return Node("variable", name=base.name + "^T")
+        width = base.columns
+        cells = tuple(
+            base.parts[row * width + column] for column in range(width) for row in range(len(base.parts) // width)
+        )
+        return Node("matrix", cells, columns=len(base.parts) // width)
+
+    def _small(self) -> Node:
+        """An exponent without braces: a sign, then one operand, itself perhaps raised (``2^3^2``)."""
+        sign = self._signs(first=True)
+        node = self._operand()
+        if self._peek() == "^":
+            self._at += 1
+            node = self._raised(node)
+        return _negative(node) if sign < 0 else node
+
+    def _inside(self, closing: str) -> Node:
+        self._fences.append(closing)
+        node = self._sum()
+        if closing == "}" and self._take(r"\choose"):
+            node = Node("binomial", (node, self._sum()))
+        self._fences.pop()
+        self._expect(closing)
+        return node
+
+    def _operand(self) -> Node:
+        token = self._peek()
+        if not token:
+            raise UnreadableError("an unfinished expression")
+        if token[0].isdigit() or token[0] == ".":
+            return self._number(token)
+        if token[0].isalpha() and token.isascii():
+            return self._letters(token)
+        if token == "[" and (matrix := self._matrix(self._at + 1)) is not None:
+            self._expect("]")
+            return matrix
+        if token in ("(", "{"):
+            self._at += 1
+            return self._inside(_FENCES[token])
+        if token == "[":
+            self._at += 1
+            return self._inside("]")
+        if token in ("|", r"\|"):
+            self._at += len(token)
+            inner = self._inside(token)
+            return Node("function", (inner,), name="det" if inner.kind == "matrix" else "abs")
+        if token.startswith("\\"):
+            return self._command(token)
+        raise self._refusal()
+
+    def _number(self, token: str) -> Node:
+        self._at += len(token)
+        text = token.replace(",", "").replace(" ", "")
+        if match := _SCIENTIFIC.match(self._text, self._at):
+            if abs(int(match[1][:8])) > MAX_EXPONENT:
+                raise UnreadableError(f"a power of ten beyond 10^{MAX_EXPONENT}")
+            self._at = match.end()
+            return Node("number", value=_decimal(text) * Fraction(10) ** int(match[1]))
+        if "." in text and (match := _CYCLE.match(self._text, self._at)):
+            self._at = match.end()
+            cycle = match[1] or match[2]
+            places = len(text.partition(".")[2])
+            return Node("number", value=_decimal(text) + Fraction(int(cycle), (10 ** len(cycle) - 1) * 10**places))
+        if text.isdigit() and (match := _BASE.match(self._text, self._at)):
+            self._at = match.end()
+            base = int((match[1] or match[2])[:4])
+            if not 2 <= base <= 36 or any(int(digit) >= base for digit in text):
+                raise UnreadableError("a numeral whose digits its base does not have")
+            return Node("number", value=Fraction(int(text, base)))
+        value = _decimal(text)
+        if text.isdigit() and self._peek() == r"\frac" and (part := self._proper_fraction()) is not None:
+            value += part
+        elif text.isdigit() and (match := re.compile(r" ([0-9]+)/([0-9]+)(?![0-9.])").match(self._text, self._at)):
+            if not 0 < int(match[1]) < int(match[2]):
+                raise self._refusal()
+            self._at = match.end()
+            value += Fraction(int(match[1]), int(match[2]))
+        return Node("number", value=value)
+
+    def _proper_fraction(self) -> Fraction | None:
+        match = PROPER.match(self._text, self._at)
+        if match is None or not 0 < int(match[1]) < int(match[2]):
+            return None
+        self._at = match.end()
+        return Fraction(int(match[1]), int(match[2]))
+
+    def _letters(self, run: str) -> Node:
+        """One letter of a run, or the function whose name begins there."""
+        if len(run) > 2 and _is_word(run, self._text[self._at + len(run) :]):
+            raise WordsError(f"a word in an expression: {run!r}")
+        for word in _WORDS:
+            if run.startswith(word):
+                after = self._text[self._at + len(word) :].lstrip()[:1]
+                if word in _CALLED_ONLY and after != "(":
+                    continue
+                if not after or after in "+-*/)],=":
+                    continue
+                self._at += len(word)
+                return self._root() if word == "sqrt" else self._function(_ALIASES.get(word, word))
+        self._at += 1
+        letter = run[0]
+        if letter in _APPLIED and self._text[self._at : self._at + 1] == "(":
+            self._at += 1
+            return Node("applied", self._arguments(")"), name=letter)
+        return self._named(letter)
+
+    def _named(self, name: str) -> Node:
+        """A variable with its subscript and primes, or the constant of that name."""
+        if self._text[self._at : self._at + 1] == "_":
+            self._at += 1
+            name += "_" + self._script()
+        primes = 0
+        while self._text[self._at : self._at + 1] == "'":
+            self._at += 1
+            primes += 1
+        name += "'" * primes
+        if name in ("e", "i"):
+            return Node("constant", name=name)
+        return Node("variable", name=name)
+
+    def _script(self) -> str:
+        """The text of a subscript, without its braces."""
+        if self._text[self._at : self._at + 1] != "{":
+            match = re.compile(r"\\[A-Za-z]+|[A-Za-z0-9]").match(self._text, self._at)
+            if match is None:
+                raise self._refusal()
+            self._at = match.end()
+            return match[0]
+        return self._braced()
+
+    def _braced(self) -> str:
+        """The text between the braces at the position."""
+        depth = 0
+        for index in range(self._at, len(self._text)):
+            depth += {"{": 1, "}": -1}.get(self._text[index], 0)
+            if depth == 0:
+                inner = self._text[self._at + 1 : index]
+                self._at = index + 1
+                return inner.replace(" ", "")
+        raise self._refusal()
+
+    def _command(self, token: str) -> Node:
+        name = token[1:]
+        if token == r"\begin":
+            return self._environment()
+        self._at += len(token)
+        if token in _GREEK:
+            return self._named(token)
+        if name in FUNCTIONS or name in _ALIASES:
+            return self._function(_ALIASES.get(name, name))
+        if token == r"\pi":
+            return Node("constant", name="pi")
+        if token == r"\frac":
+            top, bottom = self._group(), self._group()
+            return Node("quotient", (top, bottom))
+        if token == r"\binom":
+            top, bottom = self._group(), self._group()
+            return Node("binomial", (top, bottom))
+        if token == r"\sqrt":
+            return self._root()
+        if token in (r"\lfloor", r"\lceil"):
+            inner = self._inside(_FENCES[token])
+            return Node("function", (inner,), name="floor" if token == r"\lfloor" else "ceil")
+        if token in _MARKS:
+            self._peek()
+            return self._named(f"{token}{{{self._script()}}}")
+        if token == r"\text":
+            return self._text_word()
+        if token in (r"\sum", r"\prod"):
+            return self._series("summation" if token == r"\sum" else "multiplication")
+        raise UnreadableError(f"no expression knows {token}")
+
+    def _text_word(self) -> Node:
+        self._peek()
+        word = self._braced()
+        if word in FUNCTIONS:
+            return self._function(word)
+        if len(word) == 1 and word.isalpha() and word.isascii():
+            return self._named(word)
+        raise WordsError(f"words in an expression: {word!r}")
+
+    def _group(self) -> Node:
+        self._expect("{")
+        return self._inside("}")
+
+    def _root(self) -> Node:
+        degree = Node("number", value=Fraction(2))
+        if self._take("["):
+            degree = self._inside("]")
+        if self._take("{"):
+            return Node("root", (degree, self._inside("}")))
+        if self._take("("):
+            return Node("root", (degree, self._inside(")")))
+        return Node("root", (degree, self._operand()))
+
+    def _function(self, name: str) -> Node:
+        """A function whose name has been read: its base and power, then its argument."""
+        base = power = None
+        while True:
+            if name in ("log", "lg", "ln") and base is None and self._take("_"):
+                base = read_expression(self._script())
+            elif power is None and self._peek() == "^":
+                self._at += 1
+                power = self._inside("}") if self._take("{") else self._small()
+            else:
+                break
+        if power == _negative(ONE) and name in _INVERSES:
+            name, power = _INVERSES[name], None
+        name = _INVERSES.get(name, name) if name in ("asin", "acos", "atan") else name
+        arguments = self._argument(name)
+        if base is not None:
+            arguments = (*arguments, base)
+        node = Node("function", arguments, name=name)
+        return node if power is None else Node("power", (node, power))
+
+    def _argument(self, name: str) -> tuple[Node, ...]:
+        for opening in ("(", "{", "["):
+            if self._take(opening):
+                return self._arguments(_FENCES[opening])
+        if self._take("|"):
+            return (Node("function", (self._inside("|"),), name="abs"),)
+        factors = [self._signed_power()]
+        while True:
+            token = self._peek()
+            if not self._begins_factor(token, factors[-1]) or self._is_function(token):
+                break
+            if token in ("(", "[", "|") and any(factor.kind != "number" for factor in factors):
+                break
+            factors.append(self._power())
+        node = factors[0]
+        for factor in factors[1:]:
+            node = _times(node, factor)
+        if self._peek() == "/" and name not in ("ln", "log", "lg") and uses(node, frozenset(("constant",))):
+            raise UnreadableError("a slash that may belong to a function's argument or not")
+        return (node,)
+
+    def _is_function(self, token: str) -> bool:
+        return token[1:] in FUNCTIONS if token.startswith("\\") else token.startswith(_WORDS)
+
+    def _arguments(self, closing: str) -> tuple[Node, ...]:
+        self._fences.append(closing)
+        found = [self._sum()]
+        while self._take(","):
+            found.append(self._sum())
+        self._fences.pop()
+        self._expect(closing)
+        return tuple(found)
+
+    def _series(self, kind: str) -> Node:
+        """``\\sum_{k=1}^{5}k``: parts (first index, last index, body)."""
+        lower = upper = ""
+        while (token := self._peek()) in ("_", "^"):
+            self._at += 1
+            script = self._script()
+            lower, upper = (script, upper) if token == "_" else (lower, script)
+        name, equals, start = lower.partition("=")
+        if not equals or not upper or not re.fullmatch("[A-Za-z]", name):
+            raise UnreadableError("a sum or product without finite bounds")
+        body = self._product()
+        bounds = [_Reader(text, self._depth).whole() for text in (start, upper)]
+        return Node(kind, (*bounds, _renamed_index(body, name)), name=name)
+
+    def _environment(self) -> Node:
+        node = self._matrix(self._at)
+        if node is None:
+            raise UnreadableError("an environment that is no matrix")
+        return node
+
+    def _matrix(self, start: int) -> Node | None:
+        match = _MATRIX.match(self._text, start)
+        if match is None:
+            return None
+        rows = [row.split("&") for row in _ROWS.split(match["body"].replace(r"\hline", "")) if row.strip()]
+        if not rows or any(len(row) != len(rows[0]) for row in rows):
+            raise UnreadableError("a matrix whose rows differ in length")
+        self._at = match.end()
+        cells = tuple(_Reader(cell.strip(), self._depth).whole() for row in rows for cell in row)
+        node = Node("matrix", cells, columns=len(rows[0]))
+        return Node("function", (node,), name="det") if match["env"].startswith("v") else node
+
+
+def _is_word(run: str, after: str) -> bool:
+    """Whether a run of letters is a word: it comments (``not``), is long, or has another word after it."""
+    if run.lower() in NOT_UNITS:
+        return True
+    if any(word in run for word in _WORDS):
+        return False
+    return len(run) > 4 or re.match(r" [A-Za-z]{2}", after) is not None
+
+
+PROPER = re.compile(r" ?\\frac\{([0-9]+)\}\{([0-9]+)\}")
+
+
+def _decimal(text: str) -> Fraction:
+    if text == ".":
+        raise UnreadableError("a point without digits")
+    return Fraction(text if not text.endswith(".") else text[:-1])
+
+
+def _negative(node: Node) -> Node:
+    if node.kind == "number":
+        return Node("number", value=-node.value)
+    return Node("negative", (node,))
+
+
+def _times(first: Node, second: Node) -> Node:
+    if first.kind == "product":
+        return Node("product", (*first.parts, second))
+    return Node("product", (first, second))
+
+
+def _renamed_index(node: Node, name: str) -> Node:
+    """``i`` as an index of summation is a variable, not the imaginary unit."""
+    if node.kind == "constant" and node.name == name:
+        return Node("variable", name=name)
+    return Node(
+        node.kind, tuple(_renamed_index(part, name) for part in node.parts), node.value, node.name, node.columns
+    )
