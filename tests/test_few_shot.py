@@ -17,7 +17,7 @@ from spark_rl.clock import Clock
 from spark_rl.engine.base import Sampling
 from spark_rl.evals.exam import exam_of_problems
 from spark_rl.evals.runner import Examiner
-from spark_rl.learner.model import EMBEDDED
+from spark_rl.places import EMBEDDED
 from spark_rl.problem import TASKS, Completion, Task
 from spark_rl.rollout import Sampler
 from spark_rl.verify import Verifier

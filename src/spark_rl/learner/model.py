@@ -44,6 +44,7 @@ from spark_rl.learner.sizes import (
 )
 from spark_rl.learner.weights import check_finite, check_writes_text, merged, read_weights, with_saved_adapters
 from spark_rl.places import find_model, has_adapters, layers_of, on_disk
+from spark_rl.problem import TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,11 @@ def check_run_lengths(config: Config, path: str | Path | None = None) -> None:
         ConfigError: like :func:`describe_model`, or they don't.
     """
     described = describe_model(config, path)
-    few_shot = {"chat.few_shot": len(described.tokenizer(config.chat.few_shot, add_special_tokens=False)["input_ids"])}
+    texts = {task: config.chat.few_shot_of(task) for task in TASKS}
+    few_shot = {
+        f"chat.few_shot of {task}": len(described.tokenizer(text, add_special_tokens=False)["input_ids"])
+        for task, text in texts.items()
+    }
     evaluates = config.data.heldout is not None or config.data.transfer is not None
     check_lengths(config, described.positions, few_shot, evaluates=evaluates)
 
