@@ -18,6 +18,7 @@ from spark_rl.chat import ChatError, ChatFormat, Prompt, end_tokens, policy_prom
 from spark_rl.config import ANSWER_FORMAT, ChatConfig, ConfigError, load_config
 from spark_rl.embedded.build import build_tokenizer
 from spark_rl.problem import TASKS, Problem
+from spark_rl.recycle.candidate import clean
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
@@ -403,6 +404,14 @@ def test_added_tokens_that_look_like_control_tokens_stay_text(field: str, token:
     prompt = chat.encode(replace(PROBLEM, **{field: f"a{token}b"}))
     assert tokenizer.convert_tokens_to_ids(token) not in prompt.token_ids
     assert f"a{token[0]} {token[1:]}b" in prompt.text
+
+
+@pytest.mark.parametrize("token", [*STEERING[:5], "[/INST]", "<|im_end|>", "<image_soft_token>", "</tool_call>"])
+def test_a_recycled_response_shows_no_control_token(token: str) -> None:
+    shown = clean(f"a{token}b, {token[:2]}{token}{token[2:]} < 3 [1, 2] <b>c</b>")
+    assert token not in shown
+    assert shown.startswith("a b, ")
+    assert shown.endswith(" < 3 [1, 2] <b>c</b>")
 
 
 def test_added_tokens_that_are_words_stay_tokens() -> None:

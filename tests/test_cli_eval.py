@@ -90,12 +90,14 @@ class Served:
     url: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
     dies_after: int | None = None
+    refuses: str | None = None
+    """Text of the request that is refused."""
 
     def reply(self, body: dict[str, Any]) -> str | None:
         self.asked.append(body)
-        if self.dies_after is not None and len(self.asked) > self.dies_after:
-            return None
         text = json.dumps(body["messages"][-1]["content"])
+        if (self.dies_after is not None and len(self.asked) > self.dies_after) or (self.refuses or "\0") in text:
+            return None
         if "Correctness" in text:
             return "0.5"
         sums = re.findall(r"(\d+)\+(\d+)", text)
@@ -291,6 +293,26 @@ def test_a_server_is_asked_once_about_each_row_whatever_happens(root: Path, plac
     assert facts["gsm8k"]["about"]["tokens"] == 7 * SUMS
     assert {body["model"] for body in served.asked} == {"sums-1b"}
     assert {body["temperature"] for body in served.asked} == {0}
+
+
+def test_a_request_that_is_refused_for_itself_is_a_row_and_named(
+    root: Path, place: Path, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.refuses = "What is 3+3?"
+    given = ("--model", served.url, "--bench", "gsm8k", "--data-root", root, "--limit", "6", "--out", "rows.jsonl")
+    facts = evaluate(*given)["gsm8k"]
+    assert "1 of gsm8k refused by the server, scored 0: the first, " in capsys.readouterr().out
+    rows = json_lines(place / "rows.jsonl")
+    assert [row["status"] for row in rows] == ["refused" if n == 3 else "correct" for n in range(6)]
+    assert "out of order" in rows[3]["error"]
+    assert (facts["about"]["refused"], facts["rule"]["n"], facts["rule"]["score"]) == (1, 6, 5 / 6)
+    served.asked = []
+    assert evaluate(*given, "--resume")["gsm8k"] == facts
+    assert served.asked == [], "the refusal stands"
+    write_lines(place / "rows.jsonl", *(row for row in rows if row["status"] != "refused"))
+    served.refuses = None
+    assert evaluate(*given, "--resume")["gsm8k"]["rule"]["score"] == 1.0, "without its row it is asked again"
+    assert len(served.asked) == 1
 
 
 def test_a_served_model_is_named(root: Path, place: Path, served: Served) -> None:

@@ -112,7 +112,8 @@ def test_the_engine_is_asked_as_configured(chat: ChatFormat, verifier: Verifier)
     sampler(engine, chat, verifier, samples=5, temperature=0.8, max_new_tokens=9).groups([exact()], 11, Clock())
     ((prompts, sampling),) = engine.seen
     assert prompts == (chat.encode(exact()),)
-    assert sampling == Sampling(5, 0.8, 9, 11, ("\nQ:",))
+    assert sampling == Sampling(5, 0.8, 9, 11)
+    assert prompts[0].stop == ("\nQ:",)
 
 
 def test_prompts_that_are_too_long_are_left_out(chat: ChatFormat, verifier: Verifier) -> None:

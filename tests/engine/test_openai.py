@@ -355,7 +355,9 @@ OF_ITSELF: tuple[tuple[int, Any, str], ...] = (
     (200, TOO_LONG, "HTTP 200 with an error: This model's maximum context"),
     (200, {"error": {"message": "bad", "code": "400"}}, r"HTTP 200 with an error.*bad"),
     (200, {"object": "error", "message": "no", "code": 40303}, "HTTP 200 with an error: no"),
+    (429, {"error": {"message": "Request too large for x on tokens per min"}}, r"too large .*\(asked 2 times\)"),
     (200, {"choices": [], "why": "blocked"}, "no choices: .*blocked"),
+    (200, {"choices": None, "detail": "blocked"}, "no choices: blocked"),
     (200, {"choices": [{"message": {"content": "half"}, "finish_reason": "content_filter"}]}, "content filter"),
     (200, {"choices": [{"message": {"content": ""}, "finish_reason": "error"}]}, r"reason error \(asked 2 times\)"),
     (200, {"choices": [{"finish_reason": "error", "error": {"code": 400, "message": "dead"}}]}, "gave up.*dead"),
@@ -365,13 +367,13 @@ OF_ITSELF: tuple[tuple[int, Any, str], ...] = (
 @pytest.mark.parametrize(("status", "said", "why"), OF_ITSELF)
 def test_one_refused_request_is_named_and_the_others_go_on(served: Served, status: int, said: Any, why: str) -> None:
     served.answer = lambda body: (status, said) if body["messages"][-1]["content"] == "bad" else echo(body)
-    first, refused, last = served.ask("a", "bad", "b", n=2)
+    first, refused, last = served.ask("a", "bad", "b", n=2, engine=served.engine(retries=1))
     assert [c.text for c in (*first, *last)] == ["a", "a", "b", "b"]
     for completion in refused:
         assert (completion.finish, completion.text, completion.tokens) == ("refused", "", 0)
         assert re.search(why, completion.error or "")
         assert "\n" not in (completion.error or "")
-    ((alone,),) = served.ask("bad")
+    ((alone,),) = served.ask("bad", engine=served.engine(retries=1))
     assert alone.finish == "refused", "the server answers a trivial question, so it is this one's fault"
 
 
@@ -379,9 +381,15 @@ def test_one_refused_request_is_named_and_the_others_go_on(served: Served, statu
 def test_a_server_that_refuses_everything_stops(served: Served, status: int, said: Any, why: str) -> None:
     served.answer = script((status, said))
     with pytest.raises(UserError, match=f"refuses every request, a trivial one too: .*{why}") as caught:
-        served.ask("a", "b")
+        served.ask("a", "b", engine=served.engine(retries=1))
     assert str(caught.value).startswith(served.url)
     assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_starts_to_refuse_everything_stops_in_the_middle(served: Served) -> None:
+    served.answer = script(*[(200, said("ok"))] * 3, (400, {"error": "out of order"}))
+    with pytest.raises(UserError, match="a trivial one too: HTTP 400: out of order"):
+        served.ask(*"abcdef", engine=served.engine(parallel=1))
 
 
 def test_a_server_that_sees_nothing_refuses_every_picture(served: Served) -> None:

@@ -19,10 +19,12 @@ from spark_rl.engine.base import Sampling
 from spark_rl.errors import UserError
 from spark_rl.evals.benchmark import Item, Protocol
 from spark_rl.evals.exam import Exam, exam_of_problems
-from spark_rl.evals.rowfile import Row, RowFile, read_rows
-from spark_rl.evals.runner import BATCH, Examiner, batches, fingerprint
+from spark_rl.evals.grading import grade
+from spark_rl.evals.rowfile import Row, RowFile, read_rows, write_parquet
+from spark_rl.evals.runner import BATCH, Examiner, batches, fingerprint, new_row
 from spark_rl.evals.scoring import rule
 from spark_rl.evals.totals import results
+from spark_rl.problem import Completion
 from spark_rl.report.console import Pace
 from spark_rl.report.evaluation import EvaluationView, evaluation_tables, short_name
 from spark_rl.verify import Verifier, extract_boxed
@@ -185,6 +187,108 @@ def test_too_long_prompts_are_skipped_and_counted_apart(actor: Actor, exam: Exam
     assert set(found[1]) == set(found[0])
     nothing = results(few, ask(actor, few, longest=1))
     assert (nothing["rule"]["score"], nothing["about"]["skipped"]) == (None, 3)
+
+
+class Refusing(Engine):
+    """Refuses what has a word in it, as a server does."""
+
+    def __init__(self, engine: Any, *words: str) -> None:
+        super().__init__(engine)
+        self.words = words
+
+    def generate(self, prompts: Sequence[Any], sampling: Sampling) -> Any:
+        found = super().generate(prompts, sampling)
+        said = Completion("", (), (), "refused", 0, "HTTP 400: too long")
+        return [
+            [said] * sampling.n if any(word in prompt.text for word in self.words) else completions
+            for prompt, completions in zip(prompts, found, strict=True)
+        ]
+
+
+def refusing(one: Examiner, *words: str) -> Examiner:
+    engine: Any = Refusing(one.reasoner.engine, *words)
+    return replace(one, reasoner=replace(one.reasoner, engine=engine))
+
+
+@pytest.mark.parametrize("options", [{}, {"rounds": 1}, {"samples": 3, "temperature": 1.0, "judges": False}])
+def test_a_refused_request_is_a_row_of_its_own_status(
+    actor: Actor, exam: Exam, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    few = replace(exam, items=exam.items[:4])
+    bad = few.items[1].problem.question
+    (rows,) = refusing(examiner(actor, **options), f"solve {bad}").ask(few)
+    (plain,) = examiner(actor, **options).ask(few)
+    row = rows[1]
+    assert (row["status"], row["error"], row["response"], row["reward"]) == ("refused", "HTTP 400: too long", None, 0.0)
+    assert (row["judgement"], row["accepted"]) == (None, None), "there is nothing to judge"
+    others = [(sample["status"], sample["error"], sample["response"]) for sample in row["samples"]]
+    assert others == [("refused", "HTTP 400: too long", None)] * (options.get("samples", 1) - 1)
+    assert all("error" not in other for other in rows if other is not row)
+    if "samples" not in options:
+        assert timeless([rows[0], *rows[2:]]) == timeless([plain[0], *plain[2:]]), "the others are as ever"
+    if "rounds" in options:
+        assert (row["final"]["status"], row["final"]["error"], row["final"]["answers"]) == ("refused", row["error"], 0)
+    found = results(few, rows)
+    assert found["rule"]["n"] == 4
+    assert found["about"]["refused"] == 1
+    assert sum(found["about"]["statuses"].values()) == 3, "refused is not wrong"
+    assert found["about"]["missing"] == 0
+    if "rounds" in options:
+        assert found["rule+tts"]["n"] == 4
+    if options.get("judges", True):
+        assert found["judge"]["accuracy"]["n"] == 3
+    (asked, *_) = evaluation_tables({"few": found})
+    cells = {str(column.header): [str(cell) for cell in column.cells] for column in asked.columns}
+    assert (cells["rows"], cells["refused"], cells["no answer"]) == (["4"], ["1"], [str(noanswers(rows))])
+    # what is read back is graded again as it was
+    path = tmp_path / "rows.jsonl"
+    RowFile(path, "abc").append(rows)
+    again = read_rows(path)
+    grade(again, few, Verifier(), again=True)
+    assert again == rows
+    write_parquet(tmp_path / "rows.parquet", rows)
+    assert results(few, read_rows(tmp_path / "rows.parquet")) == found
+    assert RowFile(path, "abc", resume=True).done("puzzles") == {row["id"] for row in rows}, "a continued run keeps it"
+
+
+def noanswers(rows: Sequence[Row]) -> int:
+    return sum(row["status"] == "no_answer" for row in rows)
+
+
+def test_a_refused_judgement_is_said(actor: Actor, exam: Exam, caplog: pytest.LogCaptureFixture) -> None:
+    few = replace(exam, items=exam.items[:2])
+    (rows,) = refusing(examiner(actor), "judge ").ask(few)
+    assert [(row["judgement"], row["accepted"]) for row in rows] == [("", None)] * 2
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == "2 of 2 requests to judge were refused: the first because of HTTP 400: too long"
+
+
+def test_a_grader_that_is_refused_grades_nothing() -> None:
+    def as_it_is(item: Item, response: str) -> str:
+        return response if item.problem.id == "p" else ""
+
+    def judge(turns: Sequence[str]) -> list[str | None]:
+        return replies[: len(turns)]
+
+    protocol = Protocol(rule, ask_judge=as_it_is)
+    item = Item(Problem("p", "1+1?", "2"))
+    exam = Exam("graded", (item,), {"judged": protocol}, "judged")
+    replies: list[str | None] = [None]
+    row = new_row("", exam, item) | {"response": "\\boxed{2}"}
+    grade([row], exam, Verifier(), judge)
+    assert (row["status"], row["replies"], row["reward"]) == ("no_answer", {}, 0.0)
+    replies = ["\\boxed{2}"]
+    row["grades"] = {}
+    grade([row], exam, Verifier(), judge)
+    assert (row["status"], row["replies"]) == ("correct", {"judged": "\\boxed{2}"})
+
+
+def test_progress_counts_what_was_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    with EvaluationView(1, 2, Console(width=200), clock=lambda: 0.0) as view:
+        view.batch("few", [{"status": "correct"}, {"status": "refused"}])
+    assert capsys.readouterr().out.startswith("few | 2/2 | 1 right | 1 refused | ")
 
 
 @pytest.mark.parametrize("lines", [0, 1, BATCH, BATCH + 1, BATCH + 8])

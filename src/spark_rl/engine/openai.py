@@ -14,8 +14,8 @@ Departures from what the embedded engine promises, each the server's doing:
 - A server that refuses ``logprobs``, ``seed``, ``top_p``, ``temperature``, ``stop`` or ``n`` by name is asked without,
   which is said once: without a seed sampling does not repeat, without a temperature the server's own holds, without
   ``n`` each response is a request.
-- A request that is refused for what it holds gives completions that are ``refused``, with the server's words; a server
-  that then refuses a trivial question too refuses everything, which is an error.
+- A request that is refused for what it holds gives completions that are ``refused``, with the server's words. A call
+  with such ends with a trivial question: a server that refuses it too refuses everything, which is an error.
 - Control tokens in untrusted text are broken in their common forms only, because the tokenizer is not at hand.
 - Stop strings are passed on as they are, special tokens too; whether a server sees those is the server's affair.
 - Reasoning that the server keeps apart from the answer is not in the text, though its tokens are counted.
@@ -51,7 +51,7 @@ from spark_rl.rollout import stream_seed
 logger = logging.getLogger(__name__)
 
 TRIVIAL = "What is 1+1?"
-"""Asked of a server that has refused everything it was asked."""
+"""Asked of a server that has refused something."""
 
 _IMAGE = re.escape(MARKER)
 _CONTROL = re.compile(
@@ -158,8 +158,9 @@ class OpenAIEngine:
             async with anyio.create_task_group() as tasks:
                 for number in range(len(prompts)):
                     tasks.start_soon(one, number)
-            if all(completion.finish == "refused" for group in found for completion in group):
-                await self._try_trivial(client, prompts, sampling, found[0][0].error)
+            refusals = [completion.error for group in found for completion in group if completion.finish == "refused"]
+            if refusals:
+                await self._try_trivial(client, prompts, sampling, refusals[0])
 
         try:
             self.endpoint.run(all_of_them)
@@ -238,16 +239,18 @@ class OpenAIEngine:
     async def _try_trivial(
         self, client: httpx.AsyncClient, prompts: Sequence[Prompt], sampling: Sampling, why: str | None
     ) -> None:
-        """Raises :class:`EndpointError` if the server, which refused all prompts, refuses a trivial one like them too.
+        """Raises :class:`EndpointError` if the server, which refused some prompts, refuses a trivial one too.
 
-        Like them in everything but the question: the settings, the system message, and an image where all have one.
+        It is like them in all but the question: the settings, the system message and an image, if all have one.
         """
-        first = prompts[0]
+        first, asked = prompts[0], chat_messages([TRIVIAL], None)
         seen = (Image.new("RGB", (64, 64), "white"),) if all(prompt.images for prompt in prompts) else ()
-        asked = [message for message in first.messages if message["role"] == "system"]
-        asked += chat_messages(["", TRIVIAL] if seen else [TRIVIAL], None)
-        prompt = replace(first, messages=tuple(asked), images=seen)
-        (answer,) = await self._complete(client, prompt, replace(sampling, n=1))
+        if seen:
+            asked = chat_messages(["", TRIVIAL], None)
+        if all(prompt.messages[0]["role"] == "system" for prompt in prompts):
+            asked = [first.messages[0], *asked]
+        trivial = replace(first, messages=tuple(asked), images=seen)
+        (answer,) = await self._complete(client, trivial, replace(sampling, n=1))
         if answer.finish == "refused":
             raise EndpointError(f"{self.endpoint.url} refuses every request, a trivial one too: {why}")
 

@@ -84,7 +84,7 @@ def of_reply(reply: Mapping[str, Any]) -> Failure | None:
     if reply.get("error") or reply.get("object") == "error":
         return _error("HTTP 200 with an error", reply)
     choices = reply.get("choices")
-    if choices == []:
+    if "choices" in reply and not choices:
         return Failure("the reply holds no choices", words_of(reply), 200, own=True)
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict) and choice.get("finish_reason") in _GAVE_UP:
@@ -139,7 +139,8 @@ def _judged(what: str, words: str, status: int) -> Failure:
         return Failure(what, words, status)
     own = status in _OF_ITSELF or (status in _MAY_BE_OWN and _OWN.search(words) is not None)
     own = own or (status in {500, 501} and "support" in words and next(parameters(words), None) is not None)
-    return Failure(what, words, status, own, not own and (status in _PASSING or status >= 500))
+    passes = status in _PASSING or (status >= 500 and not own)
+    return Failure(what, words, status, own or (status == 429 and _OWN.search(words) is not None), passes)
 
 
 def _text(words: object) -> str:

@@ -44,6 +44,7 @@ from spark_rl.learner.sizes import (
 )
 from spark_rl.learner.weights import check_finite, check_language_head, merged, read_weights, with_saved_adapters
 from spark_rl.places import find_model, has_adapters, layers_of, on_disk
+from spark_rl.problem import TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +173,10 @@ def fitted_to_model(config: Config, path: str | Path | None = None) -> Config:
         ConfigError: like :func:`describe_model` and :func:`spark_rl.learner.sizes.prompt_limit`.
     """
     described = describe_model(config, path)
-    few_shot = described.tokenizer(config.chat.few_shot, add_special_tokens=False)["input_ids"]
-    limit = prompt_limit(config, described.positions, len(few_shot))
+    few_shot = [
+        described.tokenizer(config.chat.few_shot_of(task), add_special_tokens=False)["input_ids"] for task in TASKS
+    ]
+    limit = prompt_limit(config, described.positions, max(map(len, few_shot)))
     rollout = config.rollout.model_copy(update={"max_prompt_tokens": limit})
     return config.model_copy(update={"rollout": rollout})
 

@@ -100,7 +100,7 @@ def prompt_limit(config: Config, positions: int | None, few_shot: int) -> int:
     Args:
         config: of the run.
         positions: of the model, ``None`` if it has no limit.
-        few_shot: tokens of ``chat.few_shot``.
+        few_shot: tokens of the longest ``chat.few_shot`` of a task.
 
     Raises:
         ConfigError: a prompt as long as was asked for and its response are longer than the model can hold, or the
