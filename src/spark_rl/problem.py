@@ -47,8 +47,6 @@ class Problem:
     """The raw question, without the answer-format suffix and without any chat markup."""
     answer: str
     """The gold answer. It never enters a prompt except as the verifier's label."""
-    alternatives: tuple[str, ...] = ()
-    """Further gold answers, each as right as ``answer``. A list that is one answer stays one text in ``answer``."""
     kind: Kind = "math"
     task: Task = "policy"
     prompt: str | None = None
@@ -62,6 +60,8 @@ class Problem:
     """Where the problem comes from: a file, a data set, or the family of a procedural task."""
     parent: str | None = None
     """The id of the problem this one was recycled from; ``None`` for data."""
+    alternatives: tuple[str, ...] = ()
+    """Further gold answers, each as right as ``answer``. A list that is one answer stays one text in ``answer``."""
 
     @property
     def golds(self) -> tuple[str, ...]:

@@ -43,7 +43,10 @@ def recycle(
     """Finished groups as new problems with free labels: pure, no model, and the groups stay as they are.
 
     Only groups of task ``policy`` are recycled. Ids are unique within one call; a parent that is sampled again in a
-    later step gives the same ids again. ``thinking`` are the tags of ``verify.thinking``. Raises ``ValueError`` if the template set is missing or malformed.
+    later step gives the same ids again. ``thinking`` are the tags of ``verify.thinking``.
+
+    Raises:
+        ValueError: the template set is missing or malformed.
     """
     return _Recycler(config, rng, thinking).problems(groups)
 
