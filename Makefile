@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUN ?=
 STAMP := $(VENV)/.installed
 
-.PHONY: train train-vl test check install base base-vl bench docs clean
+.PHONY: train train-vl test check install base base-vl bench fuzz docs clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	$(BIN)/spark-rl train $(RUN)
@@ -40,6 +40,9 @@ bench: $(STAMP)  ## the speed measurements of benchmarks/
 	$(BIN)/python benchmarks/rollout_speed.py
 	$(BIN)/python benchmarks/grading.py
 	$(BIN)/python benchmarks/shared_prompt.py
+
+fuzz: $(STAMP)  ## 200,000 pairs of answers of known truth: false rewards and false refusals of the verifier
+	$(BIN)/python benchmarks/verifier_fuzz.py --pairs 200000 --alone
 
 docs: $(STAMP)  ## write docs/configuration.md from the settings' own docstrings
 	$(BIN)/spark-rl config --markdown docs/configuration.md
