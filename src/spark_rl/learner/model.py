@@ -172,8 +172,10 @@ def fitted_to_model(config: Config, path: str | Path | None = None) -> Config:
         ConfigError: like :func:`describe_model` and :func:`spark_rl.learner.sizes.prompt_limit`.
     """
     described = describe_model(config, path)
-    few_shot = described.tokenizer(config.chat.few_shot, add_special_tokens=False)["input_ids"]
-    limit = prompt_limit(config, described.positions, len(few_shot))
+    given: Any = config.chat.few_shot  # one text, or one a task
+    texts = list(given.values()) if isinstance(given, Mapping) else [given]
+    few_shot = max((len(described.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts), default=0)
+    limit = prompt_limit(config, described.positions, few_shot)
     rollout = config.rollout.model_copy(update={"max_prompt_tokens": limit})
     return config.model_copy(update={"rollout": rollout})
 
