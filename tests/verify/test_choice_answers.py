@@ -79,11 +79,15 @@ LETTERS = (
     r"{\bf B}", r"B\ ", r"\,B\,", "~B", r"\operatorname{B}", r"\textsc{B}", r"\textcircled{B}", "Ｂ", "（Ｂ）", "Ⓑ",
     "ⓑ", "⒝", "🅑", "🅱", "𝐁", "【B】", "「B」", "Option B", "choice B", "Answer: B", r"\text{Answer: }B",
     "The correct answer is (B)", "B is correct", "B only", "选B", "答案：B", "故选B。", "B项",
+    r"\mathds{B}", r"{\cal B}", r"\colorbox{red}{B}", r"\boxed{\boxed{B}}", r"\left( \text{B} \right)",
+    r"\text{Option (B)}", "It is B", "I choose B", r"\therefore B", "→ B", "🇧", "B ✓", "<b>B</b>", "((B))", r"B\\",
+    "选项：B", "答案为B",
 )  # fmt: skip
 WITH_TEXT = (
     "B (8)", "B: 8", "B. 8", "B) 8", "B, 8", "B = 8", "B - 8", "B 8", "(B) 8", "8 (B)", r"\textbf{(B)}\ 8",
     r"\textbf{(B) }8", r"\textit{(B)}\; 8", r"B \quad 8", "B: $8$", "$B: 8$", "**B. 8**", r"\text{B. 8}", "B、8",
-    "B．8", r"B: 2^3", r"\text{B. }\frac{16}{2}",
+    "B．8", r"B: 2^3", r"8 \ (\text{B})", r"\text{8 (B)}", r"B\,(8)", r"\text{B (8)}", "B — 8", "B → 8",
+    r"\text{B. }\frac{16}{2}",
 )  # fmt: skip
 HEDGES = (
     "A. 7, B. 8", "A. 7 B. 8", "A) 7; C) 9", "A. B. C. D.", "A) B) C) D)", "A: 7 or 8", "(A) and (B)", "A and B",
@@ -161,7 +165,9 @@ def test_texts_beside_letters_of_unknown_options(answer: str) -> None:
     assert decided("A", answer, ()) == "correct"
 
 
-@pytest.mark.parametrize("answer", ["E(X)", "f(x)", "B'", "B^c", "B_1", "P(A|B)", "AB=5", r"B^{\prime}", "B2", "Bob"])
+@pytest.mark.parametrize(
+    "answer", [r"\overline{A}", "E(X)", "f(x)", "B'", "B^c", "B_1", "P(A|B)", "AB=5", r"B^{\prime}", "B2", "Bob"]
+)
 def test_names_are_no_letters(answer: str) -> None:
     assert {decided(letter, answer, ()) for letter in "ABEFP"} == {"unparsable"}
 

@@ -28,21 +28,22 @@ Leaf = Callable[[str, str], bool | None]
 """As in :mod:`spark_rl.verify.equivalence`, which reads letters and is therefore imported late."""
 
 _WRAPPERS = (
-    "text[a-z]*", "math(?:rm|bf|sf|it|tt|bb|cal|frak|scr|normal|ord|strut)", "boldsymbol", "bm", "pmb", "[mhf]box",
-    "boxed", "framebox", "underline", "overline", "uline", "emph", "operatorname", "circled", "ensuremath", "rm", "bf",
-    "it", "sf", "tt", "bfseries", "itshape", "(?:display|script|scriptscript)style", "tiny", "small", "normalsize",
-    "[lL]arge", "LARGE", "[hH]uge", "left", "right", "[bB]igg?[lrm]?", "quad", "qquad", "space", "enspace", "bigcirc",
-    "checkmark", "limits", "nolimits",
+    "text[a-z]*", "math[a-z]*", "boldsymbol", "bm", "pmb", "[mhf]box", "boxed", "framebox", "underline", "uline",
+    "emph", "operatorname", "circled", "ensuremath", "tag", "rm", "bf", "it", "sf", "tt", "cal", "scr", "frak",
+    "bfseries", "itshape", "(?:display|script|scriptscript)style", "tiny", "small", "normalsize", "[lL]arge", "LARGE", "[hH]uge",
+    "left", "right", "[bB]igg?[lrm]?", "quad", "qquad", "space", "enspace", "checkmark", "limits", "nolimits",
 )  # fmt: skip
 _MARKUP = (
-    rf"(?:\\(?:text)?color *\{{[^{{}}]*\}}|\\(?:{'|'.join(_WRAPPERS)})(?![A-Za-z])\*?"
-    r"|\\[,;:!> ()\[\]{}]|[{}$*_`\"'~]|\s)"
+    rf"(?:\\f?colorbox *(?:\{{[^{{}}]*\}}){{1,2}}(?=\{{)|\\(?:text)?color *\{{[^{{}}]*\}}"
+    rf"|\\(?:{'|'.join(_WRAPPERS)})(?![A-Za-z])\*?"
+    r"|(?-i:</?(?:b|i|u|em|p|code|mark|span|strong)>)|\\[,;:!> ()\[\]{}\\]|[{}$*_`\"'~✓✔☑✅]|\s)"
 )
 """One piece of what stands around letters and says nothing: LaTeX formatting, Markdown, quotes, space."""
 
 _PREFIX = (
-    r"(?:(?:so|thus|hence|therefore|the|my|final|correct|right|best|answer|ans|option|choice|letter|is|would be)"
-    r"(?![A-Za-z])|正确|答案|选项|选择|选|应|为|是|故|[:=,])"
+    r"(?:(?:so|thus|hence|therefore|the|my|final|correct|right|best|answer|ans|option|choice|letter|is|would be|"
+    r"it is|(?:i )?(?:choose|pick|select))(?![A-Za-z])|\\(?:therefore|to|implies|[rR]ightarrow)(?![A-Za-z])|[•→⇒∴]"
+    r"|正确|答案|选项|选择|选|应|为|是|故|[:=,])"
 )
 _OPENING = re.compile(rf"(?:{_MARKUP}|{_PREFIX}|[(\[<])*+", re.IGNORECASE)
 _LETTER = re.compile(r"([A-Za-z])(?![A-Za-z0-9^]|_[{A-Za-z0-9])")
@@ -57,7 +58,7 @@ _AFFIRMED = re.compile(
     re.IGNORECASE,
 )
 _LABEL_BEHIND = re.compile(
-    rf"(?s:(.*?[^\s,;:]))[\s,;:]*[(\[](?:{_MARKUP})*+([A-Za-z])(?:{_MARKUP})*+[)\]](?:{_MARKUP}|\.)*+"
+    rf"(?s:(.*?[^\s,;:\\]))(?:{_MARKUP}|[,;:])*+[(\[](?:{_MARKUP})*+([A-Za-z])(?:{_MARKUP})*+[)\]](?:{_MARKUP}|\.)*+"
 )
 _SEVERAL = re.compile(
     r"[(\[]*[A-Z](?![A-Za-z])[)\].]*(?:(?: ?(?:,|;|&|、|和|and\b) ?(?:and )?| )[(\[]*[A-Z](?![A-Za-z])[)\].]*)*"
@@ -72,7 +73,7 @@ _WAY_OUT = re.compile(
 """Beside a letter, where the option's own text is not known."""
 _ANOTHER = re.compile(
     r"(?:^|[,;/|&、<>=~]|\b(?:and|also|then|plus|with|option|choice|answer|letter|is|be)\b)[\s(\[]*[A-I](?![A-Za-z0-9'^_])"
-    r"|(?<![A-Za-z0-9])[A-I] ?[.:)](?![A-Za-z0-9])|(?<![A-Za-z0-9_^])[(\[][A-I][)\]]|^[(\[][a-i][)\]]"
+    r"|(?<![A-Za-z0-9])[A-I] ?[.:)](?![A-Za-z])|(?<![A-Za-z_^])[(\[][A-I][)\]]|^[(\[][a-i][)\]]"
 )
 """Beside a letter: another one, where labels stand."""
 _PIECES = re.compile(r"[,;/|&]|\b(?:or|and)\b", re.IGNORECASE)
@@ -326,7 +327,9 @@ def _label(text: str) -> _Label | None:
     if not beside or _AFFIRMED.fullmatch(_unformatted(beside)):
         return _Label(letter[1].upper())
     marks = re.sub(r"\\.", "", closing[0])
-    firm = _FIRM.search(marks) is not None or (marks.isspace() and _BRACKETED.fullmatch(beside.strip()) is not None)
+    firm = _FIRM.search(marks) is not None or (
+        closing[0] != "" and _BRACKETED.fullmatch(beside.rstrip("}$* \t\n")) is not None
+    )
     if text[: closing.end()].count("$") % 2:  # the formula began before the letter
         beside = beside.replace("$", "", 1)
     if not firm and letter[1].islower():  # ``a quarter``, ``d = 8``
@@ -336,7 +339,7 @@ def _label(text: str) -> _Label | None:
 
 def _label_behind(text: str) -> _Label | None:
     """The bracketed letter that ends a text: ``8 (B)``."""
-    found = _LABEL_BEHIND.fullmatch(_in_ascii(text))
+    found = _LABEL_BEHIND.fullmatch(_in_ascii(_bare(text)))
     return None if found is None or found[2].islower() else _Label(found[2], _balanced(found[1]), firm=False)
 
 
@@ -412,6 +415,8 @@ def _drawn(char: str) -> str:
     code = ord(char)
     if 0x1F150 <= code <= 0x1F169 or 0x1F170 <= code <= 0x1F189:  # white on black, which Unicode doesn't decompose
         return string.ascii_uppercase[(code - (0x1F150 if code < 0x1F170 else 0x1F170))]
+    if 0x1F1E6 <= code <= 0x1F1FF:  # the letters that flags are made of
+        return string.ascii_uppercase[code - 0x1F1E6]
     if char in _BRACKETS:
         return _BRACKETS[char]
     if 0xFF00 <= code <= 0xFF5E or 0x2460 <= code <= 0x24FF or 0x1D400 <= code <= 0x1F149 or 0x2100 <= code <= 0x214F:
