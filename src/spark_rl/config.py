@@ -665,7 +665,9 @@ def _nearest(dotted: str, section: type[Section], key: str) -> str:
 
 
 def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
+    errors = error.errors()
+    # of a union, the member that fits furthest says what is wrong inside of it
+    first = max((e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"]))
     # of a union, pydantic's location also names the member that was tried
     parts = [str(part) for part in first["loc"]]
     where = ".".join(part for part in parts if part.isdecimal() or (part.isidentifier() and not part[:1].isupper()))

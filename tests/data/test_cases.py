@@ -104,6 +104,8 @@ ANIMALS = ["whale", "trout", "gecko"]
         ({"text": ANIMALS}, "trout", ANIMALS, "B"),
         # mappings
         ({"A": "whale", "B": "trout"}, "B", ["whale", "trout"], "B"),
+        ({"option_a": "whale", "option_b": "trout"}, "option_b", ["whale", "trout"], "B"),
+        (["10 cm", "20 cm"], "20", ["10 cm", "20 cm"], "B"),
         ({"B": "trout", "A": "whale"}, "B", ["whale", "trout"], "B"),
         ({"1": "whale", "2": "trout"}, "2", ["whale", "trout"], "B"),
         ({"A": "whale", "B": "trout", "C": None}, "trout", ["whale", "trout"], "B"),
@@ -245,6 +247,9 @@ PRINTED = "Find the area. $\\textbf{(A)}\\ 2 \\qquad \\textbf{(B)}\\ 3 \\qquad \
         ({"answer": "$\\textbf{(C)}\\ \\frac{7}{2}$"}, ["3.5", "C"], ["7"]),
         ({"answer": "\\mathrm{(D) \\ }12"}, ["12", "D"], ["1"]),
         ({"answer": "\\text{(B)} -3"}, ["-3", "B"], ["3"]),
+        ({"answer": "\\mathbf{(E)}\\hspace{.05in} 12"}, ["12", "E"], ["1"]),
+        ({"answer": "$\\boxed{\\textbf{(B)}\\ 3}$"}, ["3", "B"], ["2"]),
+        ({"answer": "$\\boxed{7}$"}, ["7"], ["8"]),
         ({"answer": "(B) 3"}, ["3", "B"], ["2"]),
         ({"answer": "B. 3"}, ["3", "B"], ["2"]),
         ({"answer": "B) $3$"}, ["3", "B"], ["2"]),
@@ -269,7 +274,8 @@ def test_golds_as_sets_write_them(tmp_path: Path, row: dict[str, Any], right: li
         *(
             ({"answer": gold}, f"the answer is {gold!r}, which stands for none")
             for gold in ("proof", "Proof.", "notfound", "Not found", "N/A", "n/a", "None", "null", "see solution",
-                         "no answer", "-", "?", "[]")
+                         "no answer", "No answer given", "N.A.",
+                         "-", "?", "[]")
         ),
         ({"answer": ["proof"]}, "stands for none"),
         ({"answer": "\\boxed{proof}"}, "stands for none"),
@@ -281,6 +287,7 @@ def test_golds_as_sets_write_them(tmp_path: Path, row: dict[str, Any], right: li
         ({"answer": {"value": "1"}}, "the answer is a dict"),
         ({"reward_model": {"ground_truth": '{"inputs": ["1"], "outputs": ["2"]}'}}, "a mapping written as text"),
         ({"question": "Which picture? Answer with the option letter.", "answer": "4"}, "asks for a letter"),
+        ({"question": "Which is it (A, B, C or D)?", "answer": 4}, "asks for a letter"),
         ({"question": "Pick the letter of the correct figure.", "answer": 12}, "asks for a letter"),
         ({"question": PRINTED, "answer": "17"}, "none of the labels A, B, C nor one of the 3 options"),
     ],
@@ -412,7 +419,10 @@ TEXT = base64.b64encode(encoded()).decode()
 @pytest.mark.parametrize(
     "image",
     [
-        *({key: "a.png"} for key in ("url", "file_name", "filename", "image", "path", "file", "src")),
+        *(
+            {key: "a.png"}
+            for key in ("url", "file_name", "filename", "image", "path", "file", "src", "uri", "file_path")
+        ),
         {"image_url": {"url": "a.png"}},
         {"type": "image", "image": "a.png"},
         {"path": "a.png", "bytes": None},
@@ -441,13 +451,13 @@ def test_an_image_is_read_whatever_holds_it(tmp_path: Path, image: Any) -> None:
 @pytest.mark.parametrize(
     ("image", "why"),
     [
-        ({"link": "a.png"}, "an image is a mapping of link, none of which is known"),
-        ({}, "an image is a mapping of nothing"),
-        ([{"url": "a.png"}, {"caption": "x"}], "an image is a mapping of caption"),
-        ({"base64": "!!!"}, "an image's base64 is not valid"),
+        ({"link": "a.png"}, "a mapping of link, none of which is known"),
+        ({}, "a mapping of nothing"),
+        ([{"url": "a.png"}, {"caption": "x"}], "a mapping of caption"),
+        ({"base64": "!!!"}, "base64 that is not valid"),
         ({"base64": TEXT[:80]}, "damaged"),
         (TEXT[:65], "not valid base64"),
-        ({"bytes": [1, 2, 999]}, "an image's bytes are a list of something else"),
+        ({"bytes": [1, 2, 999]}, "bytes that are a list of something else"),
         ({"url": "https://example.org/a.png"}, "https://example.org/a.png: addresses are not fetched; download it"),
         ({"image_url": {"url": "http://x/a.png"}}, "addresses are not fetched"),
         ("ftp://x/a.png", "addresses are not fetched"),

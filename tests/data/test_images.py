@@ -416,7 +416,7 @@ def test_what_a_problem_keeps(value: Any, kept: str | bytes) -> None:
     [
         (3, "a int: neither a path nor bytes nor a data: string"),
         ({"bytes": None, "path": None}, "a NoneType: neither"),
-        ({}, "an image is a mapping of nothing"),
+        ({}, "a mapping of nothing"),
         ("a\0b", "no path, it has a NUL"),
         ("http://x/a.png", "http://x/a.png: addresses are not fetched"),
         (Image.new("RGB", (0, 3)), "a Image: can't be encoded"),

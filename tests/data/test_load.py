@@ -478,9 +478,9 @@ def test_several_sources_are_put_together_with_unique_ids(tmp_path: Path) -> Non
         ("[]", "data: train is an empty list; name at least one source"),
         ("[a.jsonl, a.jsonl]", "train names 'a.jsonl' twice"),
         ("[a.jsonl, {source: b.jsonl, weight: 2}]", "train gives 'a.jsonl' no weight and others one; give all or none"),
-        ("[{source: a.jsonl, weight: 0}]", "data.train"),
-        ("[{source: a.jsonl, wieght: 1}]", "data.train"),
-        ("[{weight: 1}]", "data.train"),
+        ("[{source: a.jsonl, weight: 0}]", "data.train.0.weight: input should be greater than 0 (got 0)"),
+        ("[a.jsonl, {source: b.jsonl, wieght: 1}]", "data.train.1.wieght: extra inputs are not permitted (got 1)"),
+        ("[{weight: 1}]", "data.train.0.source: field required"),
     ],
 )
 def test_lists_of_sources_that_say_nothing_are_refused(train: str, message: str) -> None:

@@ -29,8 +29,9 @@ _SENTINEL = re.compile(
     r"(?:the |a )?(?:proof|proofs)(?: (?:above|below|omitted|attached|required|needed|only))?|proved|proven|q\.?e\.?d"
     r"|see (?:the )?(?:proof|solutions?|explanation|above|below|attached|figure)(?: (?:above|below))?"
     r"|(?:the )?(?:solution|explanation) (?:above|below|omitted|attached)"
-    r"|not ?found|not ?available|not ?applicable|not ?provided|not ?given|no ?answer|no ?final ?answer|unanswered"
-    r"|n/a|null|nan|tbd|todo|unavailable|[-\u2013\u2014?.\s]+|\[\]|\{\}|\"\"|''",
+    r"|not ?found|not ?available|not ?applicable|not ?provided|not ?given|unanswered"
+    r"|no ?(?:final ?)?answer(?: (?:provided|given|available|found|needed))?"
+    r"|n/a|n\.a|null|nan|tbd|todo|unavailable|[-\u2013\u2014?.\s]+|\[\]|\{\}|\"\"|''",
     re.IGNORECASE,
 )
 _EXACT = frozenset(("None", "NA"))
@@ -44,7 +45,7 @@ _WITH_UNIT = re.compile(
 _OPERATOR = r"(?!\s*[=+*/^<>])"
 _TEX_OPTION = re.compile(
     r"\$?\s*\\(?:textbf|text|textrm|mathrm|mathbf|bf|rm)\s?\{\s?\(?([A-J])\)?[.:]?\s?(?:\\ )?\}"
-    r"(?:\\[ ,;:!]|\\q?quad|[\s~:.])*+(.*)",
+    r"(?:\\[ ,;:!]|\\q?quad|\\hspace\*?\{[^{}]{0,20}\}|[\s~:.])*+(.*)",
     re.DOTALL,
 )
 _PLAIN_OPTION = re.compile(
@@ -112,8 +113,9 @@ def _members(value: Any) -> list[Any]:
 
 def _unwrap(answer: str) -> str:
     """An answer that is one box and nothing else, without the box."""
-    if last_box_span(answer) == (0, len(answer)):
-        return (extract_boxed(answer) or "").strip()
+    bare = answer.strip("$ ")
+    if last_box_span(bare) == (0, len(bare)):
+        return (extract_boxed(bare) or "").strip()
     braces = re.sub(r"\\[\\{}]", "", answer)
     if answer.startswith("\\boxed") and braces.count("{") != braces.count("}"):
         raise RowError("unbalanced braces in the box of the answer")

@@ -42,6 +42,7 @@ from spark_rl.data.golds import gold_texts, is_sentinel, printed_option
 from spark_rl.data.options import (
     CHOICES,
     INDEXED,
+    LETTERS,
     NO_OPTIONS,
     Options,
     first_number,
@@ -96,7 +97,8 @@ _ASKS_LETTER = re.compile(
     r"\b(?:option|answer|choice)(?:['’]s)?(?: option)? letters?\b|\bletters? (?:of|for|corresponding to) "
     r"(?:the |your )?(?:correct|right|best|chosen)"
     r"|\b(?:with|only|just|give|choose|select|state|write) (?:only )?(?:the |a |one )?"
-    r"(?:single |correct |capital |corresponding )*letter\b|\bwhich letter\b",
+    r"(?:single |correct |capital |corresponding )*letter\b|\bwhich letter\b"
+    r"|\bA, ?B(?:, ?C)?(?:, ?D)?,? or [B-E]\b|\bA/B/C",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\$?-?\d[\d,]*(?:\.\d+)?(?:/\d+)?\$?")
@@ -328,11 +330,17 @@ def _chosen(question: str, gold: Any, images: tuple[Any, ...], options: Options,
     letter = right_option(gold, options, first, counted=counted)
     text = text_of(gold, "answer") if not isinstance(gold, list | tuple) else ""
     notes: tuple[tuple[str, str], ...] = ()
-    if not options.labels and _NUMBER.fullmatch(text) and text not in options.texts:
+    if not options.labels and text not in options.texts and text.isdecimal() and _place(text, first) == letter:
         notes = ((f"{INDEX} {first or 0}", text),)
     asked = without_format(strip_suffix(question))
     notes = notes if not asked[1] else (*notes, (FORMAT, asked[1]))
     return Fields(with_options(asked[0], options.texts), letter, images, options.texts, notes=notes)
+
+
+def _place(number: str, first: int | None) -> str:
+    """The letter at a position."""
+    at = int(number[:4]) - (first or 0)
+    return LETTERS[at] if 0 <= at < len(LETTERS) else ""
 
 
 def _first_gold(gold: str, options: Options) -> Any:

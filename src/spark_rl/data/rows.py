@@ -25,24 +25,15 @@ MARKER = "<image>"
 """Where an image stands in a question."""
 
 IMAGES = (
-    "images", "image", "image_path", "image_paths", "image_urls", "image_url", "image_file", "image_base64", "img",
-    "img_path", "picture", "pictures",
+    "images", "image", "image_path", "image_paths", "image_urls", "image_url", "image_file", "image_file_name",
+    "image_filename", "image_name", "image_base64", "image_b64", "image_bytes", "image_data", "img", "imgs", "img_path",
+    "picture", "pictures", "pic",
 )  # fmt: skip
 """The usual names of image columns; ``image_1``, ``image_2``, ... are read where none of them is there."""
 IMAGE_KEYS = (
-    "bytes",
-    "base64",
-    "b64",
-    "data",
-    "image",
-    "image_url",
-    "url",
-    "path",
-    "file_name",
-    "filename",
-    "file",
-    "src",
-)
+    "bytes", "base64", "b64", "data", "image", "image_url", "image_path", "url", "uri", "path", "file_path",
+    "file_name", "filename", "file", "img", "src",
+)  # fmt: skip
 """What a mapping may hold its image under, the first that holds something counts: encoded bytes before paths, for the
 hub's copies of sets name files that nobody has."""
 PROMPT_CHATS = ("message", "conversations", "messages")
@@ -157,7 +148,7 @@ def images_of(value: Any) -> tuple[Any, ...]:
     known = [key for key in IMAGE_KEYS if key in value]
     if not known:
         names = ", ".join(str(key)[:20] for key in list(value)[:5])
-        raise UnreadableImageError(f"an image is a mapping of {names or 'nothing'}, none of which is known")
+        raise UnreadableImageError(f"a mapping of {names or 'nothing'}, none of which is known")
     key = next((key for key in known if value[key] is not None), None)
     if key is None:
         return ()  # the hub's way to write that there is no image
@@ -246,7 +237,7 @@ def _from_base64(value: Any) -> Any:
     try:
         return base64.b64decode("".join(value.split()), validate=True)
     except ValueError:
-        raise UnreadableImageError("an image's base64 is not valid") from None
+        raise UnreadableImageError("base64 that is not valid") from None
 
 
 def _from_numbers(value: list[Any]) -> bytes:
@@ -254,7 +245,7 @@ def _from_numbers(value: list[Any]) -> bytes:
     try:
         return bytes(value)
     except (TypeError, ValueError):
-        raise UnreadableImageError("an image's bytes are a list of something else") from None
+        raise UnreadableImageError("bytes that are a list of something else") from None
 
 
 def place_images(question: str, images: Sequence[Any]) -> str:
