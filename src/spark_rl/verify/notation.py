@@ -38,7 +38,7 @@ _COMMAND = re.compile(r"(?P<size>\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\s*\
 _RENAMED = (
     dict.fromkeys((r"\!", r"\,", r"\thinspace", r"\(", r"\)", r"\[", r"\]", r"\displaystyle", r"\textstyle"), "")
     | dict.fromkeys((r"\operatorname", r"\operatorname*"), r"\text")
-    | dict.fromkeys((r"\limits", r"\nolimits", r"\boxed", r"\bf", r"\it", r"\mathop"), "")
+    | dict.fromkeys((r"\limits", r"\nolimits", r"\therefore", r"\boxed", r"\bf", r"\it", r"\mathop"), "")
     | dict.fromkeys((r"\;", r"\:", r"\ ", "\\\n", "\\\t", r"\quad", r"\qquad", r"\enspace", r"\space"), " ")
     | dict.fromkeys((r"\dfrac", r"\tfrac", r"\cfrac"), r"\frac")
     | dict.fromkeys((r"\mathrm", r"\mbox", r"\textrm", r"\textbf", r"\textit", r"\textsf", r"\texttt"), r"\text")
@@ -73,7 +73,7 @@ _NAMED = re.compile(r"(?<![A-Za-z\\])(?:pi|infinity|infty|inf)(?![A-Za-z])")
 _ARGUMENTS = re.compile(r"\\(frac|binom|sqrt)(?![A-Za-z])")
 _CONSTANT = re.compile(r"\\(?:pi|alpha|beta|gamma|theta|lambda|mu|phi|omega|infty)(?![A-Za-z])")
 _SINGLE = re.compile(r"([\^_])\{([A-Za-z0-9])\}")
-_DEGREES = re.compile(r"\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?")
+_DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z])\s*)")
 _CONNECTOR = re.compile(
     r"(?:, ?)?(?:\\text ?\{[, ]*(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))|;|\\text ?\{[^{}]*\}"
 )

@@ -130,7 +130,7 @@ _DEGREES = re.compile(r"\^\\circ ?(?:\\text\{([CF])\}|([CF])|\\text\{degrees?\})
 _TRAILING = re.compile(
     r"(?<=[^\\])(?:\\text\{[^{}]*\}(?:\^(?:-?[0-9]|\{-?[0-9]\}))?[ /]?(?:\\cdot ?)?)+$|(?<=[0-9})])[^\W\d_a-zA-Z]+$"
 )
-_OHM = re.compile(r"\\Omega(?![A-Za-z])")
+_OHM = re.compile(r"(?:\\text\{ ?)?(k?)(?:\} ?)?\\Omega(?![A-Za-z])\}?")
 _WORD = re.compile(_LETTERS)
 
 
@@ -144,9 +144,7 @@ def read_unit(text: str, *, bare_letters: bool = False) -> str | None:
         scale = degrees[1] or degrees[2]
         return f"degree{scale}" if scale else "degree"
     if r"\Omega" in text:
-        text = _OHM.sub(
-            r"\\text{ohm}", text.replace(r"k\Omega", r"\text{kohm}").replace(r"\text{k}\Omega", r"\text{kohm}")
-        )
+        text = _OHM.sub(r"\\text{\1ohm}", text)
     bracketed = _BRACKETED.fullmatch(text)
     if bracketed and all(_known(word) or len(word) >= 4 or not word.isascii() for word in bracketed[1].split()):
         text = rf"\text{{{bracketed[1]}}}"

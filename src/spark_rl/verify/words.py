@@ -17,14 +17,16 @@ _TEXTUAL = re.compile(rf"\\text\{{[^{{}}]*{_LETTER}{{2}}|(?<![\\A-Za-z])(?:[A-Za
 _VALUE = r"(?=[-+]? ?(?:[0-9.(\[|$]|\\(?!text)|[A-Za-z](?![A-Za-z]{2})))"
 _WRAPPED_LABEL = re.compile(rf"\\text\{{([^{{}}]*)\}} ?{_VALUE}")
 _BARE_LABEL = re.compile(
-    rf"((?:{_LETTER}{{2,}}(?: {_LETTER}+)*)[:.]|[A-Z]{{2,3}}(?= ?[0-9])|[^\x00-\x7f]+:?) ?(?=[-+]?[0-9.\\(\[])"
+    rf"((?:{_LETTER}{{2,}}(?: {_LETTER}+)*)[:.]|[A-Z]{{2,3}}(?= ?[0-9])|[A-Za-z]+(?: [A-Za-z]+)*(?= )|[^\x00-\x7f]+:?)"
+    r" ?(?=[-+]?[0-9.\\(\[])"
 )
 _CURRENCY_NAMES = """
 rs inr usd eur gbp rm php hk us sgd cad aud nt r rmb cny krw jpy chf pkr ngn kes zar
 """
 _CURRENCIES = frozenset(_CURRENCY_NAMES.split())
 _INTRODUCTION_WORDS = """
-answer ans answers about approximately approx exactly is total value result equals
+answer ans answers about approximately approx exactly is total value result equals the final so thus hence
+therefore gives equal to
 """
 _INTRODUCTIONS = frozenset(_INTRODUCTION_WORDS.split())
 _LETTERED = re.compile(r"\\text\{\(([A-J])\)[.:]?\} ?(?=.)|\(([A-J])\) ?(?=[-0-9\\.])")
@@ -59,6 +61,10 @@ def without_label(text: str) -> str:
     r"""The value after a label (``\text{Rs. }20`` is ``20``), or ``text`` itself."""
     if text[:1].isdigit() or text[:1] == "-":
         return text
+    whole = _TEXT.fullmatch(text)
+    if whole and any(char.isdigit() for char in whole[1]):
+        inner = without_label(whole[1].strip())
+        return text if inner == whole[1].strip() else inner
     lettered = _LETTERED.match(text)
     if lettered:
         return text[lettered.end() :]
