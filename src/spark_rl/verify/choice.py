@@ -19,67 +19,19 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from spark_rl.problem import Status
+from spark_rl.verify.letters import Label, bare, hedges, label_behind, label_of, letters_listed, read_letters
 from spark_rl.verify.notation import MAX_LENGTH, UnreadableError, canonical, tight
+
+__all__ = ["compare_choice", "options_spelled", "read_choice", "read_letters", "stated_choice"]
 
 Leaf = Callable[[str, str], bool | None]
 """As in :mod:`spark_rl.verify.equivalence`, which reads letters and is therefore imported late."""
 
-_WRAPPERS = (
-    "text[a-z]*", "math[a-z]*", "boldsymbol", "bm", "pmb", "[mhf]box", "boxed", "framebox", "underline", "uline",
-    "emph", "operatorname", "circled", "ensuremath", "tag", "rm", "bf", "it", "sf", "tt", "cal", "scr", "frak",
-    "bfseries", "itshape", "(?:display|script|scriptscript)style", "tiny", "small", "normalsize", "[lL]arge", "LARGE", "[hH]uge",
-    "left", "right", "[bB]igg?[lrm]?", "quad", "qquad", "space", "enspace", "checkmark", "limits", "nolimits",
-)  # fmt: skip
-_MARKUP = (
-    rf"(?:\\f?colorbox *(?:\{{[^{{}}]*\}}){{1,2}}(?=\{{)|\\(?:text)?color *\{{[^{{}}]*\}}"
-    rf"|\\(?:{'|'.join(_WRAPPERS)})(?![A-Za-z])\*?"
-    r"|(?-i:</?(?:b|i|u|em|p|code|mark|span|strong)>)|\\[,;:!> ()\[\]{}\\]|[{}$*_`\"'~✓✔☑✅]|\s)"
-)
-"""One piece of what stands around letters and says nothing: LaTeX formatting, Markdown, quotes, space."""
-
-_PREFIX = (
-    r"(?:(?:so|thus|hence|therefore|the|my|final|correct|right|best|answer|ans|option|choice|letter|is|would be|"
-    r"it is|(?:i )?(?:choose|pick|select))(?![A-Za-z])|\\(?:therefore|to|implies|[rR]ightarrow)(?![A-Za-z])|[•→⇒∴]"
-    r"|正确|答案|选项|选择|选|应|为|是|故|[:=,])"
-)
-_OPENING = re.compile(rf"(?:{_MARKUP}|{_PREFIX}|[(\[<])*+", re.IGNORECASE)
-_LETTER = re.compile(r"([A-Za-z])(?![A-Za-z0-9^]|_[{A-Za-z0-9])")
-_CLOSING = re.compile(rf"(?:{_MARKUP}|[)\]>:;,!、]|\.(?!\d)|(?<=[A-Za-z)\]}}*])\.|[-–—→](?=\s))*+")
-_FIRM = re.compile(r"[)\]:.、]")
-"""What marks the letter before it as a label, so that any text may follow."""
-_BRACKETED = re.compile(r"\((?=[^()]*(?:[0-9]|[A-Za-z]{3}))[^()]*\)")
-"""A text that marks the letter before it as a label by its brackets, and is no argument of a function."""
-_AFFIRMED = re.compile(
-    r"(?:is )?(?:the )?(?:(?:correct|right|best|true|only|final)(?: (?:answer|option|choice|one))?|answer|option"
-    r"|choice)|正确|项",
-    re.IGNORECASE,
-)
-_LABEL_BEHIND = re.compile(
-    rf"(?s:(.*?[^\s,;:\\]))(?:{_MARKUP}|[,;:])*+[(\[](?:{_MARKUP})*+([A-Za-z])(?:{_MARKUP})*+[)\]](?:{_MARKUP}|\.)*+"
-)
-_SEVERAL = re.compile(
-    r"[(\[]*[A-Z](?![A-Za-z])[)\].]*(?:(?: ?(?:,|;|&|、|和|and\b) ?(?:and )?| )[(\[]*[A-Z](?![A-Za-z])[)\].]*)*"
-    r"|[A-Z]{2,26}"
-)
-
-_WAY_OUT = re.compile(
-    r"\b(?:or|nor|either|neither|maybe|perhaps|possibly|probably not|but|however|unless|except|vs|versus|incorrect|"
-    r"wrong|not)\b|n't\b|[?？]|或|不|错",
-    re.IGNORECASE,
-)
-"""Beside a letter, where the option's own text is not known."""
-_ANOTHER = re.compile(
-    r"(?:^|[,;/|&、<>=~]|\b(?:and|also|then|plus|with|option|choice|answer|letter|is|be)\b)[\s(\[]*[A-I](?![A-Za-z0-9'^_])"
-    r"|(?<![A-Za-z0-9])[A-I] ?[.:)](?![A-Za-z])|(?<![A-Za-z_^])[(\[][A-I][)\]]|^[(\[][a-i][)\]]"
-)
-"""Beside a letter: another one, where labels stand."""
 _PIECES = re.compile(r"[,;/|&]|\b(?:or|and)\b", re.IGNORECASE)
 _NEGATED = re.compile(r"\b(?:not|no|never|neither|nor|isn't|cannot|can't|incorrect|wrong)\b|不|非", re.IGNORECASE)
 
-_WRAPPED = re.compile(rf"\\(?:{'|'.join(_WRAPPERS)}) *\{{")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _WORDS = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
 _MATHEMATICAL = re.compile(r"[0-9\\^=+*/<>|-]")
@@ -88,34 +40,6 @@ _IMAGE = "<image"
 
 class _UndecidedError(Exception):
     """Only symbolic algebra can tell which option this is."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Label:
-    """One letter, and what stands beside it: ``B: 8`` is ``_Label("B", "8", firm=True)``."""
-
-    letter: str
-    beside: str = ""
-    firm: bool = True
-    """Whether punctuation marks the letter as a label; a loose one counts beside its own text only."""
-
-
-def read_letters(text: str, *, several: bool = True) -> frozenset[str] | None:
-    """The option letters that ``text`` states, or ``None``. With ``several``, also ``A, C`` and ``AC``.
-
-    A text may stand beside one letter if it neither names another one nor keeps a way out.
-    """
-    if len(text) > MAX_LENGTH:
-        return None
-    label = _label(text)
-    if label is not None and not label.beside:
-        return frozenset(label.letter)
-    letters = _list(text) if several else None
-    if letters is not None:
-        return letters
-    if label is not None and label.firm and not _hedges(label.beside):
-        return frozenset(label.letter)
-    return None
 
 
 def compare_choice(gold: str, answer: str, choices: Sequence[str] = (), leaf: Leaf | None = None) -> Status | None:
@@ -162,21 +86,21 @@ def read_choice(text: str, choices: Sequence[str], *, several: bool, leaf: Leaf 
     if len(text) > MAX_LENGTH:
         return None
     known = string.ascii_uppercase[: len(choices)] if choices else string.ascii_uppercase
-    label = _label(text)
+    label = label_of(text)
     if label is not None and label.letter not in known:
         label = None
     if label is not None and not label.beside:
         small = label.letter.lower() in text and any(_plain(text) == _plain(choice) for choice in choices)
         return options_spelled(text, choices) if small else frozenset(label.letter)
-    letters = _list(text) if several else None
+    letters = letters_listed(text) if several else None
     if letters is not None and letters <= set(known):
         return letters
     if not choices:
-        return frozenset(label.letter) if label is not None and label.firm and not _hedges(label.beside) else None
-    behind = _label_behind(text)
+        return frozenset(label.letter) if label is not None and label.firm and not hedges(label.beside) else None
+    behind = label_behind(text)
     if behind is not None and behind.letter not in known:
         behind = None
-    labelled = label is not None and (label.firm or label.beside.startswith("=") or _hedges(label.beside))
+    labelled = label is not None and (label.firm or label.beside.startswith("=") or hedges(label.beside))
     labelled = labelled or behind is not None
     option = options_spelled(text, choices) if labelled else _option(text, choices, leaf)
     if option:
@@ -187,9 +111,9 @@ def read_choice(text: str, choices: Sequence[str], *, several: bool, leaf: Leaf 
     return None
 
 
-def _agrees(label: _Label, choices: Sequence[str], leaf: Leaf | None) -> bool:
+def _agrees(label: Label, choices: Sequence[str], leaf: Leaf | None) -> bool:
     """Whether the text beside a letter is its option's, or at least no other's and no way out."""
-    hedged = _hedges(label.beside)
+    hedged = hedges(label.beside)
     # ``B / C`` is no quotient, ``(A) 0 (B) 1`` no product
     option = options_spelled(label.beside, choices) if hedged else _option(label.beside, choices, leaf)
     if option:
@@ -203,7 +127,7 @@ def _agrees(label: _Label, choices: Sequence[str], leaf: Leaf | None) -> bool:
 def _read_gold(gold: str, choices: Sequence[str]) -> frozenset[str] | None:
     """Letters, else the text of options; no algebra, because whoever reads the data must be told at once."""
     letters = read_letters(gold)
-    label = _label(gold)
+    label = label_of(gold)
     known = set(string.ascii_uppercase[: len(choices)] if choices else string.ascii_uppercase)
     if letters is not None and letters <= known and (len(letters) > 1 or label is None or not label.beside):
         return letters
@@ -253,7 +177,7 @@ def _equal(text: str, choices: Sequence[str], leaf: Leaf | None) -> frozenset[st
 
     if _NEGATED.search(text):
         return frozenset()
-    text = _bare(text)
+    text = bare(text)
     value, unit = _without_unit(text)
     split = [_without_unit(choice) for choice in choices]
     pairs = [
@@ -313,120 +237,10 @@ def _is_word(char: str) -> bool:
     return unicodedata.category(char) in {"Lo", "Ll", "Lu", "Lm", "Sc"} or char in "℃℉"
 
 
-def _label(text: str) -> _Label | None:
-    """The letter that begins a text, if one does."""
-    text = _in_ascii(text)
-    opening = _OPENING.match(text)
-    assert opening is not None
-    letter = _LETTER.match(text, opening.end())
-    if letter is None or (text.startswith("'", letter.end()) and "'" not in opening[0]):  # a prime
-        return None
-    closing = _CLOSING.match(text, letter.end())
-    assert closing is not None
-    beside = text[closing.end() :]
-    if not beside or _AFFIRMED.fullmatch(_unformatted(beside)):
-        return _Label(letter[1].upper())
-    marks = re.sub(r"\\.", "", closing[0])
-    firm = _FIRM.search(marks) is not None or (
-        closing[0] != "" and _BRACKETED.fullmatch(beside.rstrip("}$* \t\n")) is not None
-    )
-    if text[: closing.end()].count("$") % 2:  # the formula began before the letter
-        beside = beside.replace("$", "", 1)
-    if not firm and letter[1].islower():  # ``a quarter``, ``d = 8``
-        return None
-    return _Label(letter[1].upper(), _balanced(beside), firm)
-
-
-def _label_behind(text: str) -> _Label | None:
-    """The bracketed letter that ends a text: ``8 (B)``."""
-    found = _LABEL_BEHIND.fullmatch(_in_ascii(_bare(text)))
-    return None if found is None or found[2].islower() else _Label(found[2], _balanced(found[1]), firm=False)
-
-
-def _list(text: str) -> frozenset[str] | None:
-    """Several letters and nothing else, none of them twice."""
-    text = _in_ascii(text)
-    opening = re.match(rf"(?:{_MARKUP}|{_PREFIX}|(?:options|choices|answers|are)(?![A-Za-z]))*+", text, re.IGNORECASE)
-    assert opening is not None
-    plain = " ".join(re.sub(_MARKUP, " ", text[opening.end() :]).split()).rstrip(".,; ")
-    plain = re.sub(r" (?=[,;.)\]])|(?<=[(\[]) ", "", plain)
-    if not _SEVERAL.fullmatch(plain):
-        return None
-    letters = re.findall("[A-Z]", plain)
-    return frozenset(letters) if len(set(letters)) == len(letters) else None
-
-
-def _hedges(beside: str) -> bool:
-    """Whether a text beside a letter names another letter or keeps a way out."""
-    plain = _unformatted(beside)
-    return _WAY_OUT.search(plain) is not None or _ANOTHER.search(plain) is not None
-
-
-def _unformatted(text: str) -> str:
-    return " ".join(re.sub(_MARKUP, " ", text).split()).rstrip(".,; ")
-
-
-def _balanced(text: str) -> str:
-    """Without the closing marks of what opened before it: ``12}`` of ``\\text{B. 12}``, ``12**`` of ``**B. 12**``."""
-    text = text.strip()
-    while text.endswith("}") and not text.endswith(r"\}") and text.count("{") < text.count("}"):
-        text = text[:-1].rstrip()
-    text = text.rstrip("*`").rstrip()
-    if text.startswith("(") and text.endswith(")") and _closes(text, 0) == len(text) - 1:
-        text = text[1:-1]
-    return text.strip()
-
-
-def _closes(text: str, start: int) -> int:
-    """Where the bracket or brace that stands at ``start`` closes; -1 if it does not."""
-    opening = text[start]
-    closing = ")" if opening == "(" else "}"
-    depth = 0
-    for place in range(start, len(text)):
-        depth += (text[place] == opening) - (text[place] == closing)
-        if not depth:
-            return place
-    return -1
-
-
-def _bare(text: str) -> str:
-    r"""Without ``\text{}`` or another wrapper around the whole of it."""
-    text = text.strip()
-    while (wrapper := _WRAPPED.match(text)) is not None and _closes(text, wrapper.end() - 1) == len(text) - 1:
-        text = text[wrapper.end() : -1].strip()
-    return text
-
-
 def _plain(text: str) -> str:
-    text = _bare(text)
+    text = bare(text)
     try:
         text = canonical(text)
     except UnreadableError:
         return text
     return tight(_TEXT.sub(r"\1", text)).rstrip(".")
-
-
-def _in_ascii(text: str) -> str:
-    """Letters, brackets and colons in ASCII, however they are drawn: full-width, circled, squared, bold."""
-    return text if text.isascii() else "".join(char if char.isascii() else _drawn(char) for char in text)
-
-
-def _drawn(char: str) -> str:
-    code = ord(char)
-    if 0x1F150 <= code <= 0x1F169 or 0x1F170 <= code <= 0x1F189:  # white on black, which Unicode doesn't decompose
-        return string.ascii_uppercase[(code - (0x1F150 if code < 0x1F170 else 0x1F170))]
-    if 0x1F1E6 <= code <= 0x1F1FF:  # the letters that flags are made of
-        return string.ascii_uppercase[code - 0x1F1E6]
-    if char in _BRACKETS:
-        return _BRACKETS[char]
-    if 0xFF00 <= code <= 0xFF5E or 0x2460 <= code <= 0x24FF or 0x1D400 <= code <= 0x1F149 or 0x2100 <= code <= 0x214F:
-        plain = unicodedata.normalize("NFKC", char)
-        return plain if re.fullmatch(r"\(?[A-Za-z]\)?|[().:,;\[\]!?]", plain) else char
-    return char
-
-
-_BRACKETS = {
-    "【": "(", "】": ")", "「": "(", "」": ")", "『": "(", "』": ")", "〔": "(", "〕": ")", "《": "(", "》": ")",
-    "“": '"', "”": '"', "‘": "'", "’": "'", "。": ".", "．": ".", "：": ":", "，": ",", "；": ";", "\u3000": " ",
-    "\u00a0": " ", "\u2061": "", "\u200b": "", "\u200d": "", "\ufe0f": "",
-}  # fmt: skip
