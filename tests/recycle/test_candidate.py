@@ -110,7 +110,7 @@ def test_the_tags_are_those_of_the_verifier() -> None:
     mine = (("((", "))"),)
     assert shown("((\\boxed{3})) \\boxed{4}", "answer", mine) == "4"
     assert shown("((\\boxed{3}", "cot", mine) == "3"
-    assert shown("<think>\\boxed{3}", "cot", mine) == "<think>\\boxed{3}"
+    assert (shown("<think>\\boxed{3}", "answer", mine), shown("<think>\\boxed{3}", "answer")) == ("3", "")
 
 
 @pytest.mark.parametrize("token", ["<|im_end|>", "<think>", "\\boxed{", "</s>", "<image>"])

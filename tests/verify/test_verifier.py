@@ -367,7 +367,7 @@ GOLDS = (
     (r"\boxed{2, \frac{1}{2}}", ("2", r"\frac{1}{2}"), "math", (), "wrong", "both at once is another answer"),
     (r"\boxed{\sqrt{12}}", ("4", r"2\sqrt{3}"), "math", (), "correct", "one that a worker decides"),
     (r"\boxed{\sqrt{13}}", (r"3\sqrt{2}", r"2\sqrt{3}"), "math", (), "wrong", "both decided by workers"),
-    (r"\boxed{9^{9^{9^{9}}}}", ("2", GOLD), "math", (), "timeout", "one comparison never ended"),
+    (HANGS, ("2", GOLD), "math", (), "timeout", "one comparison never ended"),
     ("no box", ("2", "3"), "math", (), "no_answer", "nothing said"),
     (r"\boxed{C}", ("A", "C"), "choice", ("7", "8", "9"), "correct", "letters"),
     (r"\boxed{B}", ("A", "C"), "choice", ("7", "8", "9"), "wrong", "another letter"),

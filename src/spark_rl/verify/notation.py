@@ -26,11 +26,15 @@ _SYMBOLS = {
     "∠": r"\angle ", "△": r"\triangle ", "ℝ": r"\mathbb{R}", "∖": r"\setminus ", "≤": r"\leq ", "≥": r"\geq ",
     "≠": r"\neq ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
     "∅": r"\emptyset ", "±": r"\pm ", "∓": r"\mp ",
-    "α": r"\alpha ",
-    "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "φ": r"\phi ", "ω": r"\omega ",
     "：": ":", "，": ", ", "；": ";", "、": ", ", "。": ".", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"',
 }  # fmt: skip
-_FOLD = _DASHES | _SYMBOLS
+_GREEK_NAMES = """
+alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega
+Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi epsilon vartheta varphi
+"""
+_GREEK = dict(zip("αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨϵϑϕ", _GREEK_NAMES.split(), strict=True))
+"""Letters that are variables in every script; the sign of ohm is a unit."""
+_FOLD = _DASHES | _SYMBOLS | {letter: rf"\{name} " for letter, name in _GREEK.items()}
 _SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
 _LOWERED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 
