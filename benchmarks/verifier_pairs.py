@@ -3,7 +3,7 @@ r"""Pairs of answers of known truth, and how the verifier and math-verify judge 
 ``python benchmarks/verifier_pairs.py [--pairs N] [--against-math-verify]`` draws N unequal and N equal pairs of each
 kind, seeded, and counts false rewards and false refusals, with examples of each. A pair is equal or unequal by
 construction: its parameters (fractions, coefficients, end points) are the same or are not, and are written in two of
-many spellings. Nothing of the verifier is used to draw it. ``tests/verify/test_pairs.py`` runs a small draw.
+many spellings. Nothing of the verifier is used to draw it. ``tests/verify/test_mathematics.py`` runs a small draw.
 """
 
 from __future__ import annotations

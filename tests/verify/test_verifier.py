@@ -94,12 +94,12 @@ def test_a_timeout_kills_the_process_and_later_items_still_work(verifier: Verifi
 
 
 def test_start_up_is_not_charged_to_the_item() -> None:
-    with Verifier(VerifyConfig(workers=1, timeout=0.25)) as verifier:
+    with Verifier(VerifyConfig(workers=1, timeout=0.1)) as verifier:
         start = time.perf_counter()
         first = verifier.verify(SYMBOLIC, GOLD)
 
         assert first.status == "correct"
-        assert time.perf_counter() - start > 0.25  # loading sympy alone takes longer than the limit
+        assert time.perf_counter() - start > 0.1  # loading the reader alone takes longer than the limit
 
 
 def test_a_worker_is_replaced_after_its_share_of_work() -> None:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cmp_to_key
 
+from spark_rl.verify.evaluation import Matrix, evaluate
 from spark_rl.verify.expression import Node, read_expression, variables
 from spark_rl.verify.notation import UnreadableError
 from spark_rl.verify.structure import Shape, comparisons, shape, split
-from spark_rl.verify.value import Matrix, Value, evaluate, sign, subtract
+from spark_rl.verify.value import Value, sign, subtract
 
 MAX_PIECES = 64
 

@@ -21,25 +21,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
+from spark_rl.verify.evaluation import Matrix, evaluate
 from spark_rl.verify.expression import Node, WordsError, read_expression, uses, variables
 from spark_rl.verify.notation import UnreadableError
 from spark_rl.verify.number import APPROXIMATE_PLACES, Number, agrees, close_to, read_number, rounding_of
 from spark_rl.verify.region import Region, is_region, read_region, same_region
 from spark_rl.verify.structure import comparisons, is_relational
 from spark_rl.verify.units import Unit, trailing_unit
-from spark_rl.verify.value import (
-    Matrix,
-    NoValueError,
-    Value,
-    as_fraction,
-    evaluate,
-    is_zero,
-    multiply,
-    precise,
-    rational,
-    sign,
-    subtract,
-)
+from spark_rl.verify.value import NoValueError, Value, as_fraction, is_zero, multiply, precise, rational, sign, subtract
 
 ATTEMPTS = 30
 """Points that are tried."""
