@@ -90,7 +90,7 @@ def test_the_contracts_have_the_stated_signatures() -> None:
     assert names(policy_loss)[:6] == [
         "logp_BT", "old_logp_BT", "ref_logp_BT", "advantages_B", "mask_BT", "config",
     ]  # fmt: skip
-    assert names(recycle) == ["groups", "config", "rng"]
+    assert names(recycle)[:3] == ["groups", "config", "rng"]
     assert names(solve)[:2] == ["problems", "engine"]
     assert {"generate", "sync", "version", "close"} <= set(dir(Engine))
     assert {"update", "logprobs", "state", "load_state", "save_pretrained"} <= set(dir(Learner))

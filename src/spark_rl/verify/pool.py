@@ -160,7 +160,7 @@ class _Worker:
         self.stop()
         raise RuntimeError(
             "the verifier's worker process did not start (its own error is above, unless it was killed); "
-            "check that 'python -c \"import math_verify, sympy\"' works in this environment and that memory is left"
+            "check that 'python -c \"import mpmath\"' works in this environment and that memory is left"
         )
 
     def _start(self) -> None:
