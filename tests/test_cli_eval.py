@@ -223,7 +223,7 @@ def test_every_benchmark_with_data_of_a_group_is_asked(
 def test_images_that_are_not_there_are_told_before_a_model_loads(
     root: Path, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["eval", "--model", "nowhere", "--data-root", str(root), "--bench"]
+    asked = ["eval", "--model", "embedded-vl", "--data-root", str(root), "--bench"]
     assert main([*asked, "mathvision"]) == 2
     assert "mathvision: 1 of 2 images are not there, the first is" in capsys.readouterr().err
     assert main([*asked, "math-vlm"]) == 2

@@ -44,9 +44,9 @@ MAX_PASSES = 16
 _TOKEN = re.compile(r"(?P<slashes>\\+)(?P<box>boxed\s*(?P<open>\{)?)?|[{}]")
 
 
-def answered(group: Group) -> tuple[list[Rollout], list[Rollout]]:
+def answered(group: Group, thinking: Thinking = THINKING) -> tuple[list[Rollout], list[Rollout]]:
     """The (right, wrong) rollouts of a group that can be shown in either form, in sampling order."""
-    usable = [rollout for rollout in group.rollouts if clean(rollout.verdict.extracted or "").strip()]
+    usable = [rollout for rollout in group.rollouts if shown(rollout.text, "answer", thinking)]
     right = [rollout for rollout in usable if rollout.verdict.status == "correct"]
     wrong = [rollout for rollout in usable if rollout.verdict.status == "wrong"]
     return right, wrong

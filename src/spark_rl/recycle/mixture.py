@@ -75,7 +75,7 @@ class _Recycler:
     def judge(self, group: Group) -> Iterator[Judged]:
         """Up to ``per_group`` pointwise or pairwise problems."""
         config, rng = self.config, self.rng
-        right, wrong = answered(group)
+        right, wrong = answered(group, self.templates.thinking)
         mixed = bool(right and wrong)
         singles = {True: [(rollout,) for rollout in right], False: [(rollout,) for rollout in wrong]}
         pairs = list(product(right, wrong)) if config.pairwise else []
@@ -91,7 +91,7 @@ class _Recycler:
 
     def reflect(self, groups: Sequence[Group]) -> Iterator[Problem]:
         """Up to ``per_group`` reflection problems from each group with a wrong response."""
-        wrongs = [(group, [(rollout,) for rollout in answered(group)[1]]) for group in groups]
+        wrongs = [(group, [(rollout,) for rollout in answered(group, self.templates.thinking)[1]]) for group in groups]
         turns = [(group, left) for group, left in wrongs for _ in range(min(self.config.per_group, len(left)))]
         for turn, (group, left) in enumerate(turns):
             half: Form = "cot" if 2 * turn < len(turns) else "answer"
