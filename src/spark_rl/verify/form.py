@@ -48,7 +48,7 @@ MAX_HEIGHT = 128
 
 Left = frozenset[str]
 VARIABLES, IRRATIONAL, LONG = "variables", "irrational", "long"
-"""What a text may contain beside operations left to do: the last are those that a person leaves for their length."""
+"""What a text may hold beside operations left to do. The last are operations that a person leaves for their length."""
 
 _SEPARATORS = (":", r"\cup", r"\cap", r"\setminus")
 _CYCLE = re.compile(r"([0-9]*\.[0-9]*)\(([0-9]+)\)")
@@ -72,9 +72,9 @@ def is_evaluated(gold: str, answer: str) -> bool:
     wanted = _read(gold)
     if wanted is None or VARIABLES in wanted:
         return True
-    allowed = wanted | {VARIABLES}
-    allowed |= {IRRATIONAL} if _STANDS_FOR_MORE.search(gold) else set()
-    allowed |= {LONG} if _LONG_NUMBER.search(gold) else set()
+    text = canonical(gold)
+    decimal = {IRRATIONAL} if _STANDS_FOR_MORE.search(text) else set()
+    allowed = wanted | decimal | ({LONG} if _LONG_NUMBER.search(text) else set())
     return (_read(answer, allowed) or frozenset()) <= allowed
 
 
@@ -87,36 +87,31 @@ def left_to_do(text: str) -> Left:
 
 
 @lru_cache(maxsize=1024)
-def _read(text: str, allowed: Left = frozenset()) -> Left | None:
-    """What a text leaves to do; of a chain, the member that leaves least beside what is allowed. ``None``: not read."""
+def _read(text: str, allowed: Left | None = None) -> Left | None:
+    """What a text leaves to do, ``None`` if it is not read. Of a chain that is an answer (those have something
+    ``allowed``), the member counts that leaves least beside that."""
     try:
         return _left(_CYCLE.sub(r"\1\\overline{\2}", canonical(text)), allowed)
     except UnreadableError:
         return None
 
 
-def _left(text: str, allowed: Left) -> Left | None:
+def _left(text: str, allowed: Left | None) -> Left | None:
     """The same of canonical text, which may be named, a chain, or built of several expressions."""
     while read_number(text) is None and (plain := without_label(text)) != text:
         text = plain
     stated = relation(text)
-    if stated is not None:
-        members = _each(stated.values, allowed)
-        if any(VARIABLES in left for left in members):  # an equation
-            return frozenset((VARIABLES,))
-        return min(members, key=lambda left: len(left - allowed), default=None)
-    pieces = _pieces(text)
-    if not pieces:
-        return _left_by_expression(text)
-    found = _each(pieces, allowed)
-    return frozenset().union(*found) if found else None
+    parts = _parts(text) if stated is None else stated.values
+    if not parts:
+        return _left_by_expression(text, is_answer=allowed is not None)
+    found = [left for part in parts if (left := _left(part, allowed)) is not None]
+    whole = frozenset[str]().union(*found)
+    if not found or stated is None or (allowed is None and VARIABLES in whole):  # the last is an equation
+        return whole if found else None
+    return min(found, key=lambda left: len(left - (allowed or frozenset())))
 
 
-def _each(texts: Sequence[str], allowed: Left) -> list[Left]:
-    return [left for text in texts if (left := _left(text, allowed)) is not None]
-
-
-def _pieces(text: str) -> Sequence[str]:
+def _parts(text: str) -> Sequence[str]:
     """Terms of a ratio, sets, items and sides of inequalities; nothing for an expression."""
     for separator in _SEPARATORS:
         parts = split(text, separator)
@@ -128,8 +123,8 @@ def _pieces(text: str) -> Sequence[str]:
     return [side for one, _, other in comparisons(text) for side in (one, other) if not is_name(side)]
 
 
-def _left_by_expression(text: str) -> Left | None:
-    number = read_number(text)
+def _left_by_expression(text: str, *, is_answer: bool) -> Left | None:
+    number = read_number(text, bare_letters=is_answer)
     rules = _Rules()
     try:
         rules.term(read_expression(number.written if number is not None else trailing_unit(text)[0]))
