@@ -195,6 +195,9 @@ ROWS = (
     # what only trees and units know
     ("42", r"\frac{42x}{x}", False, "a variable that cancels"),
     ("5", "5m", True, "but a letter after a number is a unit"),
+    (r"\textbf{(B)}\ 3", "B", True, "or the letter of an option"),
+    ("6", r"4\frac{3}{2}", False, "no mixed number but a product"),
+    ("-2", r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", False, "a determinant"),
     ("42", "84/2 apples", False, "a quotient with a unit"),
     ("42", r"6\times7\text{ cm}", False, "a product with one"),
     ("2", r"200\%", True, "a percentage of more than everything"),

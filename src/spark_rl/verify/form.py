@@ -115,6 +115,8 @@ def _left_by_expression(text: str, *, is_answer: bool) -> Left | None:
         tree = read_expression(number.written if number is not None else trailing_unit(text)[0])
     except UnreadableError:
         return frozenset(("operation",)) if _NEVER.search(text) else None
+    if is_answer and tree.kind == "variable":  # the letter of an option
+        return None
     rules.term(tree)
     if DEPTH not in rules.left and variables(tree):
         rules.left.add(VARIABLES)
