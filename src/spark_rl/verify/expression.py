@@ -39,6 +39,7 @@ class Node:
     parts: tuple[Node, ...] = ()
     value: Fraction = Fraction(0)
     name: str = ""
+    """Of a variable, a constant, a function; ``mixed`` of a mixed number."""
     columns: int = 0
     """Width of a matrix, whose parts are its cells row by row."""
 
@@ -70,7 +71,8 @@ _NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?: [0-9]{3})+(?![0-9
 _TOKEN = re.compile(
     rf"(?P<number>{_NUMBER})|(?P<command>\\(?:[A-Za-z]+|.))|(?P<letters>[A-Za-z]+)|(?P<space> +)|(?P<char>.)", re.DOTALL
 )
-_SCIENTIFIC = re.compile(r"[eE]([+-]?[0-9]+)(?![0-9.])")
+_SCIENTIFIC = re.compile(r"[eE]([0-9]+|[+-][0-9]+(?![A-Za-z\\]))(?![0-9.])")
+"""But ``2e+8e`` is a sum."""
 _CYCLE = re.compile(r"\\overline\{([0-9]+)\}|(?<=\.)\(([0-9]+)\)")
 _BASE = re.compile(r"_(?:\{([0-9]+)\}|([0-9]))")
 _MATRIX = re.compile(
@@ -137,17 +139,18 @@ class _Reader:
         if not self._take(word):
             raise self._refusal()
 
-    def _sum(self) -> Node:
+    def _deepen(self) -> None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise UnreadableError(f"an expression nested deeper than {MAX_DEPTH} groups")
+
+    def _sum(self) -> Node:
         terms: list[Node] = []
         sign = self._signs(first=True)
         while sign:
             term = self._product()
             terms.append(_negative(term) if sign < 0 else term)
             sign = self._signs(first=False)
-        self._depth -= 1
         return terms[0] if len(terms) == 1 else Node("sum", tuple(terms))
 
     def _signs(self, *, first: bool) -> int:
@@ -204,6 +207,7 @@ class _Reader:
 
     def _power(self) -> Node:
         """An operand with everything that is written after it: powers, factorials, degrees, percent."""
+        self._deepen()
         node = self._operand()
         while True:
             word = self._peek()
@@ -220,6 +224,7 @@ class _Reader:
             elif word == "'":
                 raise WordsError("a number with a prime")
             else:
+                self._depth -= 1
                 return node
 
     def _raised(self, base: Node) -> Node:
@@ -253,11 +258,13 @@ class _Reader:
 
     def _small(self) -> Node:
         """An exponent without braces: a sign, then one operand, itself perhaps raised (``2^3^2``)."""
+        self._deepen()
         sign = self._signs(first=True)
         node = self._operand()
         if self._peek() == "^":
             self._at += 1
             node = self._raised(node)
+        self._depth -= 1
         return _negative(node) if sign < 0 else node
 
     def _inside(self, closing: str) -> Node:
@@ -316,12 +323,12 @@ class _Reader:
             return Node("number", value=Fraction(int(text, base)))
         value = _decimal(text)
         if text.isdigit() and self._peek() == r"\frac" and (part := self._proper_fraction()) is not None:
-            value += part
-        elif text.isdigit() and (match := re.compile(r" ([0-9]+)/([0-9]+)(?![0-9.])").match(self._text, self._at)):
+            return Node("number", value=value + part, name="mixed")
+        if text.isdigit() and (match := re.compile(r" ([0-9]+)/([0-9]+)(?![0-9.])").match(self._text, self._at)):
             if not 0 < int(match[1]) < int(match[2]):
                 raise self._refusal()
             self._at = match.end()
-            value += Fraction(int(match[1]), int(match[2]))
+            return Node("number", value=value + Fraction(int(match[1]), int(match[2])), name="mixed")
         return Node("number", value=value)
 
     def _proper_fraction(self) -> Fraction | None:
@@ -438,14 +445,17 @@ class _Reader:
             return Node("root", (degree, self._inside("}")))
         if self._take("("):
             return Node("root", (degree, self._inside(")")))
-        return Node("root", (degree, self._operand()))
+        self._deepen()
+        inside = self._operand()
+        self._depth -= 1
+        return Node("root", (degree, inside))
 
     def _function(self, name: str) -> Node:
         """A function whose name has been read: its base and power, then its argument."""
         base = power = None
         while True:
             if name in ("log", "lg", "ln") and base is None and self._take("_"):
-                base = read_expression(self._script())
+                base = _Reader(self._script(), self._depth).whole()
             elif power is None and self._peek() == "^":
                 self._at += 1
                 power = self._inside("}") if self._take("{") else self._small()

@@ -24,15 +24,18 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from spark_rl.verify.notation import MAX_DEPTH, MAX_LENGTH
-from spark_rl.verify.units import read_unit
+from spark_rl.verify.expression import Node, read_expression
+from spark_rl.verify.notation import UnreadableError, canonical
+from spark_rl.verify.number import read_number
+from spark_rl.verify.structure import comparisons, is_name, relation, shape, split
+from spark_rl.verify.units import trailing_unit
+from spark_rl.verify.words import without_label
 
 MOST_DIGITS = 9
 """A person multiplies a power out up to this many digits."""
@@ -40,517 +43,269 @@ SHORT_POWER = 9
 """A person expands ``(1+\\sqrt2)^n`` up to this exponent."""
 LARGEST_KERNEL = 10**8
 """Radicands above are compared as they are written: their square factors are not looked for."""
+MAX_HEIGHT = 128
+"""Higher trees leave something to do."""
 
-_SPELLINGS = {
-    "²": "^2", "³": "^3", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "∗": "*", "÷": r"\div ",
-    "−": "-", "–": "-", "π": r"\pi ", "√": r"\sqrt ", "∑": r"\sum ", "Σ": r"\sum ", "∏": r"\prod ", "∫": r"\int ",
-    "≈": "=", "°": r"^\circ ", "⌊": r"\lfloor ", "⌈": r"\lceil ", "∪": r"\cup ", "≤": "<", "≥": ">",
-    "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
-}  # fmt: skip
-_SPELLED = re.compile("|".join(map(re.escape, _SPELLINGS)))
-_DROPPED = re.compile(
-    r"\$|(?<!\\)\\[()\[\],;:! ]|~|\\(?:left|right)(?![A-Za-z])\.?"
-    r"|\\(?:[bB]igg?[lrm]?|displaystyle|textstyle|limits|q?quad|hline)(?![A-Za-z])"
-)
-_WORDY = re.compile(r"\\(?:text|mbox|mathrm|textrm|operatorname\*?|textbf|mathbf|boldsymbol|textit|bf|rm)(?![A-Za-z])")
-_TOKEN = re.compile(
-    r"(?P<open>\\begin\{[A-Za-z*]+\}(?:\{[lcr| ]*\})?|\\\{|[({\[])|(?P<close>\\end\{[A-Za-z*]+\}|\\\}|[)}\]])"
-    r"|(?P<mixed>\d+ +\d+ */ *\d+)"
-    r"|(?P<number>(?:\d{1,3}(?:(?:,|\{,\}| )\d{3})+(?!\d)|\d+)?\.\d*(?:\\overline *\{\d+\}|\\dot *\{?\d\}?|\(\d+\))"
-    r"|(?:\d{1,3}(?:(?:,|\{,\}| )\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?![A-Za-z\d]))?|\.\d+)"
-    r"|(?P<command>\\(?:[A-Za-z]+|.))|(?P<word>[^\W\d_]+)|(?P<space>\s+|\.+)|(?P<symbol>.)",
-    re.DOTALL,
-)
+Left = frozenset[str]
+VARIABLES, IRRATIONAL, LONG = "variables", "irrational", "long"
+"""What a text may hold beside operations left to do. The last are operations that a person leaves for their length."""
 
-_TIMES = frozenset((r"\times", r"\cdot", "*", r"\ast", r"\bullet"))
-_OVER = frozenset(("/", r"\div"))
-_SIGNS = frozenset(("+", "-", r"\pm", r"\mp"))
-_EQUALS = frozenset(("=", r"\approx", r"\simeq", r"\equiv", r"\doteq"))
-_SEPARATORS = frozenset((
-    ",", ";", "&", r"\\", r"\cup", r"\cap", "<", ">", r"\le", r"\ge", r"\leq", r"\geq", r"\lt", r"\gt", r"\ne", r"\neq",
-    r"\in", r"\to", r"\rightarrow", ":", "and", "or",
-))  # fmt: skip
-_TRIGONOMETRIC = frozenset(
-    f"{arc}{name}{h}"
-    for arc in ("", "arc", "a")
-    for name in ("sin", "cos", "tan", "cot", "sec", "csc")
-    for h in ("", "h")
+_SEPARATORS = (":", r"\cup", r"\cap", r"\setminus")
+_CYCLE = re.compile(r"([0-9]*\.[0-9]*)\(([0-9]+)\)")
+_NEVER = re.compile(
+    r"\\(?:sum|prod|i{0,3}nt|oint|lim|limsup|liminf|[bp]?mod|choose)(?![A-Za-z])|[∑∏∫⌊⌈]|(?<![A-Za-z])[CP]\([0-9]+,"
 )
+"""Signs of operations that no expression has, or not in this form."""
+_STANDS_FOR_MORE = re.compile(r"[0-9]\.[0-9]|\.[0-9]|\\circ|degree")
+"""Decimals, which can be rounded, and degrees."""
+_LONG_NUMBER = re.compile(rf"[0-9]{{{MOST_DIGITS + 1}}}|[0-9]{{1,3}}(?:,[0-9]{{3}}){{{MOST_DIGITS // 3}}}")
 _LOGARITHMS = frozenset(("ln", "log", "lg"))
-_NEVER = frozenset((
-    "sum", "prod", "int", "iint", "iiint", "oint", "lim", "limsup", "liminf", "max", "min", "gcd", "lcm", "det",
-    "choose", "lfloor", "lceil", "floor", "ceil", "abs", "mod", "bmod", "pmod", "lvert", "vert",
-))  # fmt: skip
-_INFIX = frozenset(("mod", "choose"))
-_CONSTANTS = {"pi": "π", "e": "e", "i": "i"}
-_GREEK = frozenset((
-    "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "rho", "sigma", "tau", "phi", "varphi",
-    "omega",
-))  # fmt: skip
-_MARKS = frozenset(("circ", "degree", "prime"))
+_NAMED_OPERATIONS = frozenset(("abs", "floor", "ceil", "max", "min", "gcd", "lcm", "det", "sgn", "arg", "Re", "Im"))
 
 
 def is_evaluated(gold: str, answer: str) -> bool:
     """Whether a right ``answer`` leaves nothing to do that ``gold`` does not leave as well.
 
     ``is_evaluated("42", r"6\\times7")`` is false; ``is_evaluated(r"6\\times7", r"7\\cdot6")`` is true, and so is every
-    answer to a gold answer with variables. Linear in the length of the texts.
+    answer to a gold answer with variables, and every answer that is not read.
     """
     wanted = _read(gold)
-    if wanted.variables or not wanted.values:
+    if wanted is None or VARIABLES in wanted:
         return True
-    given = _read(answer)
-    left = set(given.left)
-    if not wanted.irrational:
-        left |= set() if wanted.stands_for_more else given.irrational
-        left |= given.long if not (wanted.long or wanted.long_numbers) else set()
-    return left <= wanted.left
+    text = canonical(gold)
+    decimal = {IRRATIONAL} if _STANDS_FOR_MORE.search(text) else set()
+    allowed = wanted | decimal | ({LONG} if _LONG_NUMBER.search(text) else set())
+    return (_read(answer, allowed) or frozenset()) <= allowed
 
 
-def left_to_do(text: str) -> frozenset[str]:
+def left_to_do(text: str) -> Left:
     r"""The operations that a person would still carry out: ``left_to_do(r"2\cdot3+\sin0")`` is product and function."""
-    return frozenset(_read(text).left)
+    return (_read(text) or frozenset()) - {VARIABLES, IRRATIONAL, LONG}
 
 
-@dataclass(slots=True)
-class _Found:
-    """What a text is made of."""
-
-    left: set[str] = field(default_factory=set)
-    """Operations left to do."""
-    irrational: set[str] = field(default_factory=set)
-    """Radicals, constants and functions."""
-    long: set[str] = field(default_factory=set)
-    """Operations that a person would leave because their value is long."""
-    long_numbers: bool = False
-    stands_for_more: bool = False
-    """Whether there are decimals, which can be rounded, or degrees."""
-    values: int = 0
-    """Numbers and constants."""
-    words: int = 0
-    variables: bool = False
-    """Whether a letter stands for a number, as far as that can be told."""
-
-    def add(self, other: _Found) -> None:
-        """What ``other`` holds too, whichever of its letters are variables."""
-        self.left |= other.left
-        self.irrational |= other.irrational
-        self.long |= other.long
-        self.long_numbers |= other.long_numbers
-        self.stands_for_more |= other.stands_for_more
-        self.values += other.values
-        self.words += other.words
-
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """A part of an expression as the rules see it."""
-
-    rational: Fraction | None = None
-    key: str = ""
-    """What is irrational about it, in a spelling that like terms share; empty for a rational number."""
-    scale: Fraction | None = None
-    """The rational factor or divisor that is written beside the irrational part."""
-    terms: tuple[_Value, ...] = ()
-    """Of a sum."""
-    written: bool = False
-    """A number as it is written, with no operation in it."""
-    fraction: bool = False
-    """A fraction of two such numbers."""
-    ten: bool = False
-    """A power of ten."""
-
-
-class _TooDeepError(Exception):
-    """Nested deeper than the verifier reads."""
+# --- from text to trees ---
 
 
 @lru_cache(maxsize=1024)
-def _read(text: str) -> _Found:
-    if len(text) > MAX_LENGTH:
-        return _Found(left={"length"}, values=1)
-    reader = _Reader(_tokens(text))
+def _read(text: str, allowed: Left | None = None) -> Left | None:
+    """What a text leaves to do, ``None`` if it is not read. Of a chain that is an answer (those have something
+    ``allowed``), the member counts that leaves least beside that."""
     try:
-        reader.members(None)
-    except _TooDeepError:
-        reader.found.left.add("depth")
-    return reader.found
-
-
-def _tokens(text: str) -> list[tuple[str, str]]:
-    """(kind, text) of each token; words that only format are gone."""
-    text = _SPELLED.sub(lambda found: _SPELLINGS[found[0]], text)
-    text = unicodedata.normalize("NFKC", text).replace("⁄", "/")
-    text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", re.sub(r"\\[dt]binom(?![A-Za-z])", r"\\binom", text))
-    tokens: list[tuple[str, str]] = []
-    for found in _TOKEN.finditer(_WORDY.sub(_plain_words, _DROPPED.sub(" ", text))):
-        kind = found.lastgroup or ""
-        if kind != "space":
-            tokens.append((kind, found[0]))
-    return tokens
-
-
-def _plain_words(_: re.Match[str]) -> str:
-    return r"\text "
-
-
-class _Reader:
-    """Recursive descent over tokens: a list of chains of sums of products of powers."""
-
-    def __init__(self, tokens: list[tuple[str, str]]) -> None:
-        self.found = _Found()
-        self._tokens = tokens
-        self._at = 0
-        self._depth = 0
-        self._apart = False  # whether a unit or a degree sign stood before what comes next
-        self._word_before = ""
-
-    # --- structure ---
-
-    def members(self, closing: str | None) -> _Value | None:
-        """What stands up to the closing bracket: one expression, or several with separators between them."""
-        found = [self._chain()]
-        while self._at < len(self._tokens):
-            kind, token = self._tokens[self._at]
-            self._at += 1
-            if kind == "close" and closing is not None:
-                break
-            if kind == "close" or token in _SEPARATORS:
-                found.append(self._chain())
-            else:
-                raise AssertionError(f"an expression ends before {token!r}")
-        self._apart = False
-        present = [value for value in found if value is not None]
-        return present[0] if len(found) == 1 and present else _Value(key="()") if len(present) > 1 else None
-
-    def _chain(self) -> _Value | None:
-        """Members with equals signs between them. Its value, unless it is a remark such as ``(\\approx 3.46)``."""
-        whole, members = self.found, []
-        while True:
-            self.found = _Found()
-            value = self._sum()
-            members.append(self.found)
-            if self._peek() not in _EQUALS:
-                break
-            self._at += 1
-        *others, last = members
-        stated = [last, *(member for member in others if member.values and not member.words)]
-        whole.add(min(stated, key=lambda member: (len(member.left), len(member.irrational), len(member.long))))
-        whole.variables |= last.variables
-        self.found = whole
-        is_remark = bool(others) and not others[0].values and not others[0].words
-        return None if is_remark else value
-
-    # --- expressions ---
-
-    def _sum(self) -> _Value | None:
-        terms: list[_Value] = []
-        while True:
-            negative = False
-            while self._peek() in _SIGNS:
-                negative ^= self._peek() == "-"
-                self._at += 1
-            term = self._product()
-            if term is not None:
-                terms.append(_negative(term) if negative else term)
-            if self._peek() not in _SIGNS:
-                break
-        if len(terms) < 2:
-            return terms[0] if terms else None
-        flat = [inner for term in terms for inner in (term.terms or (term,))]
-        if max(Counter(term.key for term in flat).values()) > 1:
-            self.found.left.add("sum")
-        return _Value(key="(" + "+".join(sorted(term.key for term in flat)) + ")", terms=tuple(flat))
-
-    def _product(self) -> _Value | None:
-        factors: list[_Value] = []
-        self._apart = False
-        while True:
-            operator = self._peek() if self._peek() in _TIMES | _OVER else ""
-            self._at += bool(operator)
-            if not self._more():
-                break
-            is_frac = self._peek() == r"\frac"
-            apart, self._apart = self._apart and not operator, False
-            factor = self._power()
-            if factor is None:
-                self._apart |= apart
-            elif operator in _OVER:
-                factors = [self._quotient(self._times(factors), factor) or factor]
-            elif not operator and is_frac and factor.fraction and factors and _is_whole(factors[-1]):
-                factors[-1] = _Value(rational=Fraction(1, 3), fraction=True)  # a mixed number; its value says no more
-            elif not (apart and factor.written):  # 2 hours 30 minutes, 30 degrees 15 minutes
-                factors.append(factor)
-        return self._times(factors)
-
-    def _times(self, factors: Sequence[_Value]) -> _Value | None:
-        if len(factors) < 2:
-            return factors[0] if factors else None
-        first, second = factors[0], factors[1]
-        if len(factors) == 2 and first.written and second.ten:
-            return _Value(rational=(first.rational or Fraction(0)) * (second.rational or Fraction(0)))
-        numbers = [factor.scale if factor.rational is None else factor.rational for factor in factors]
-        scales = [number for number in numbers if number is not None]
-        keys = [factor.key for factor in factors if factor.key]
-        radicals = Counter(key.partition(":")[0] for key in keys if key.startswith("√") and ":" in key)
-        sums = sum(bool(factor.terms) for factor in factors)
-        if (
-            len(scales) > 1
-            or 0 in scales
-            or any(count > 1 for count in radicals.values())
-            or sums > 1
-            or len(set(keys)) < len(keys)
-        ):
-            self.found.left.add("product")
-        scale = scales[0] if scales else None
-        return _Value(key="*".join(sorted(keys)), scale=scale, rational=None if keys else scale)
-
-    def _quotient(self, above: _Value | None, below: _Value | None) -> _Value | None:
-        if above is None or below is None:
-            return above or below
-        if above.rational is not None and below.rational is not None:
-            value = above.rational / below.rational if below.rational else Fraction(0)
-            if not (above.written and below.written) or value.denominator == 1:
-                self.found.left.add("quotient")
-            return _Value(rational=value, fraction=True)
-        if below.rational is not None:
-            scale = (above.scale or Fraction(1)) / (below.rational or 1)
-            if scale.denominator == 1 or above.fraction:
-                self.found.left.add("quotient")
-            return _Value(key=above.key, scale=scale, fraction=True)
-        if above.key == below.key or "i" in below.key:
-            self.found.left.add("quotient")
-        factor = above.scale if above.rational is None or above.rational == 1 else above.rational
-        return _Value(key=f"{above.key}/{below.key}", scale=factor, fraction=True)
-
-    def _power(self) -> _Value | None:
-        """A primary with what is written behind it: exponents, subscripts, signs of units."""
-        base = self._primary()
-        while (mark := self._peek()) in {"^", "_", "!", "%", r"\%", "'", '"', r"\prime"}:
-            self._at += 1
-            if mark == "^" and self._peek() in {r"\circ", r"\prime"}:
-                self._at += 1
-                self._apart = self.found.stands_for_more = True
-            elif mark == "^":
-                base = self._raised(base, self._argument(whole=True))
-            elif mark == "_":
-                self._skipped()
-            elif mark == "!":
-                whole = base.rational if base is not None else None
-                base = self._counted("factorial", whole is not None and whole > 12)
-            elif mark not in {"%", r"\%"}:
-                self._apart = True
-        return base
-
-    def _primary(self) -> _Value | None:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise _TooDeepError
-        kind, text = self._tokens[self._at]
-        self._at += 1
-        value = self._of(kind, text)
-        self._depth -= 1
-        return value
-
-    def _of(self, kind: str, text: str) -> _Value | None:
-        if kind in {"number", "mixed"}:
-            return self._number(text)
-        if kind == "open":
-            return self.members(text)
-        name = text.removeprefix("\\")
-        if name in _CONSTANTS:
-            self.found.values += 1
-            self.found.irrational.add("constant")
-            return _Value(key=_CONSTANTS[name])
-        if name == "exp":
-            self.found.irrational.add("constant")
-            return self._raised(_Value(key="e"), self._power() if self._more() else None)
-        if name == "frac":
-            return self._quotient(self._argument(), self._argument())
-        if name == "sqrt":
-            return self._root(whole=kind == "word")
-        if name in _TRIGONOMETRIC:
-            return self._function(name)
-        if name in _LOGARITHMS:
-            return self._logarithm(name)
-        if name == "binom":
-            return self._binomial()
-        if text == "|" or name in (_NEVER if kind == "command" else _INFIX):
-            self.found.left.add(name)
-            self.found.values += 1
-            return _Value(key=name)
-        if text == r"\infty":
-            self.found.values += 1
-            return _Value(key="∞")
-        return self._word(kind, name)
-
-    def _word(self, kind: str, name: str) -> _Value | None:
-        """A unit, a name or a word: nothing, unless it is applied to numbers."""
-        if name == "text":
-            variables = self.found.variables
-            value = self._argument()
-            self.found.variables = variables  # words in text are units
-            self._apart = value is None
-            if value is None and self._word_before in _NEVER and self._peek() in {"(", r"\{", "{"}:
-                self.found.left.add(self._word_before)
-            return value
-        if kind not in {"word", "command"}:
-            return None
-        self._apart = name in _MARKS or bool(read_unit(name))
-        self.found.stands_for_more |= name in _MARKS
-        self._word_before = name
-        self.found.words += 1
-        is_letter = name in _GREEK if kind == "command" else name.isascii() and (len(name) == 1 or not read_unit(name))
-        self.found.variables |= is_letter
-        if kind == "word" and self._peek() == "(":
-            self._at += 1
-            if self.members("(") is not None:
-                self.found.left.add("function")
+        return _left(_CYCLE.sub(r"\1\\overline{\2}", canonical(text)), allowed)
+    except UnreadableError:
         return None
 
-    def _number(self, token: str) -> _Value:
-        self.found.values += 1
-        if "/" in token:
-            return _Value(rational=Fraction(1, 3), fraction=True)
-        digits = re.sub(r"[,{} ()]|\\[a-z]+", "", token)
-        mantissa, _, exponent = digits.lower().partition("e")
-        self.found.long_numbers |= len(mantissa) > MOST_DIGITS
-        self.found.stands_for_more |= "." in mantissa
-        value = Fraction(mantissa.rstrip(".") or 0) * (Fraction(10) ** int(exponent) if exponent else 1)
-        return _Value(rational=value, written=True)
 
-    def _argument(self, *, whole: bool = False) -> _Value | None:
-        """What a command takes: a group, or one token, which of a number is its first digit unless ``whole`` (people
-        write ``2^10``)."""
-        negative = False
-        while self._peek() in _SIGNS:
-            negative ^= self._peek() == "-"
-            self._at += 1
-        if not self._more():
-            return None
-        kind, text = self._tokens[self._at]
-        if kind == "number" and len(text) > 1 and text.isdecimal() and not whole:
-            self._tokens[self._at] = ("number", text[1:])
-            value: _Value | None = self._number(text[0])
+def _left(text: str, allowed: Left | None) -> Left | None:
+    """The same of canonical text, which may be named, a chain, or built of several expressions."""
+    while read_number(text) is None and (plain := without_label(text)) != text:
+        text = plain
+    stated = relation(text)
+    parts = _parts(text) if stated is None else stated.values
+    if not parts:
+        return _left_by_expression(text, is_answer=allowed is not None)
+    found = [left for part in parts if (left := _left(part, allowed)) is not None]
+    whole = frozenset[str]().union(*found)
+    if not found or stated is None or (allowed is None and VARIABLES in whole):  # the last is an equation
+        return whole if found else None
+    return min(found, key=lambda left: len(left - (allowed or frozenset())))
+
+
+def _parts(text: str) -> Sequence[str]:
+    """Terms of a ratio, sets, items and sides of inequalities; nothing for an expression."""
+    for separator in _SEPARATORS:
+        parts = split(text, separator)
+        if len(parts) > 1:
+            return parts
+    items = shape(text).items
+    if items != (text,):
+        return items
+    return [side for one, _, other in comparisons(text) for side in (one, other) if not is_name(side)]
+
+
+def _left_by_expression(text: str, *, is_answer: bool) -> Left | None:
+    number = read_number(text, bare_letters=is_answer)
+    rules = _Rules()
+    try:
+        rules.term(read_expression(number.written if number is not None else trailing_unit(text)[0]))
+    except UnreadableError:
+        return frozenset(("operation",)) if _NEVER.search(text) else None
+    return frozenset(rules.left)
+
+
+# --- the rules ---
+
+
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """A part of an expression as the rules see it."""
+
+    number: Fraction | None = None
+    """Its value if it is rational, otherwise the rational factor that is written beside the irrational part."""
+    key: str = ""
+    """What is irrational about it, in a spelling that like terms share; empty for a rational number."""
+    terms: tuple[_Term, ...] = ()
+    """Of a sum."""
+    form: str = ""
+    """``written`` for a number without operations, ``fraction`` for one of two such, ``ten`` for a power of ten."""
+
+
+class _Rules:
+    """What is left to do in a tree."""
+
+    def __init__(self) -> None:
+        self.left: set[str] = set()
+        self._height = 0
+        self._bound: list[str] = []  # indices of summation
+
+    def term(self, node: Node) -> _Term:
+        if self._height >= MAX_HEIGHT:
+            self.left.add("depth")
+            return _Term(key="…")
+        self._height += 1
+        if node.kind in {"summation", "multiplication"}:
+            self._bound.append(node.name)
+        found = self._found(node, [self.term(part) for part in node.parts])
+        if node.kind in {"summation", "multiplication"}:
+            self._bound.pop()
+        self._height -= 1
+        return found
+
+    def _found(self, node: Node, parts: list[_Term]) -> _Term:
+        match node.kind:
+            case "number":
+                return _Term(node.value, form="fraction" if node.name == "mixed" else "written")
+            case "negative":
+                return replace(parts[0], number=None if parts[0].number is None else -parts[0].number)
+            case "degrees":
+                return parts[0]
+            case "constant":
+                self.left.add(IRRATIONAL)
+                return _Term(key=node.name)
+            case "sum":
+                return self._sum(parts)
+            case "product":
+                return self._product(parts)
+            case "quotient":
+                return self._quotient(parts[0], parts[1])
+            case "power":
+                return self._power(parts[0], parts[1])
+            case "root":
+                return self._root(parts[1], parts[0])
+            case "function":
+                return self._function(node.name, parts)
+            case "factorial" | "double factorial" | "binomial":
+                return self._counted(node.kind, [part.number for part in parts if not part.key])
+            case "variable" | "applied":
+                self.left |= set() if node.name in self._bound else {VARIABLES}
+            case "summation" | "multiplication":
+                self.left.add(node.kind)
+        return _Term(key=f"{node.kind} {node.name}")
+
+    def _sum(self, parts: list[_Term]) -> _Term:
+        terms = tuple(inner for part in parts for inner in (part.terms or (part,)))
+        keys = sorted(term.key for term in terms)
+        if len(set(keys)) < len(keys):
+            self.left.add("sum")
+        return _Term(key=f"({'+'.join(keys)})", terms=terms)
+
+    def _product(self, parts: list[_Term]) -> _Term:
+        first, second = parts[:2]
+        numbers = [part.number for part in parts if part.number is not None]
+        if len(parts) == 2 and first.form == "written" and second.form == "ten":  # scientific notation
+            return _Term(numbers[0] * numbers[1])
+        keys = sorted(part.key for part in parts if part.key)
+        radicals = Counter(key.partition(":")[0] for key in keys if key.startswith("√") and ":" in key)
+        sums = [part for part in parts if part.terms]
+        several = len(numbers) > 1 or len(sums) > 1 or any(count > 1 for count in radicals.values())
+        if several or 0 in numbers or len(set(keys)) < len(keys):
+            self.left.add("product")
+        return _Term(numbers[0] if numbers else None, "*".join(keys))
+
+    def _quotient(self, above: _Term, below: _Term) -> _Term:
+        factor = above.number if above.number is not None else Fraction(1)
+        number = factor / (below.number or 1) if not below.key else None if factor == 1 else factor
+        if not above.key and not below.key:
+            undone = above.form != "written" or below.form != "written" or number.denominator == 1
+        elif not below.key:
+            undone = above.form == "fraction" or number.denominator == 1
         else:
-            value = self._primary()
-        return _negative(value) if negative and value is not None else value
+            undone = above.key == below.key or re.search(r"\bi\b", below.key) is not None
+        if undone:
+            self.left.add("quotient")
+        return _Term(number, f"{above.key}/{below.key}" if below.key else above.key, form="fraction")
 
-    def _skipped(self) -> None:
-        """A subscript."""
-        found, self.found = self.found, _Found()
-        self._argument()
-        self.found = found
-
-    # --- operations ---
-
-    def _binomial(self) -> _Value:
-        above, below = self._argument(), self._argument()
-        if above is None or above.rational is None or below is None or below.rational is None:
-            return self._counted("binomial", False)
-        return self._counted("binomial", _is_long_binomial(int(above.rational), int(below.rational)))
-
-    def _counted(self, name: str, is_long: bool) -> _Value:
-        if is_long:
-            self.found.long.add(name)
-            return _Value(key=f"{name[0].upper()}!{self._at}")
-        self.found.left.add(name)
-        return _Value(rational=Fraction(1, 3))
-
-    def _root(self, *, whole: bool) -> _Value | None:
-        """A radical; ``whole`` for ``sqrt12``, of which TeX's ``\\sqrt12`` takes the first digit."""
-        index = 2
-        if self._peek() == "[":
-            self._at += 1
-            given = self.members("[")
-            index = int(given.rational) if given is not None and given.rational is not None else 2
-        inside = self._primary() if whole and self._more() else self._argument()
-        self.found.irrational.add("root")
-        return None if inside is None else self._radical(inside, index)
-
-    def _radical(self, inside: _Value, index: int) -> _Value:
-        if inside.rational is None:
-            return _Value(key=f"√{index}({inside.key})")
-        above, below = abs(inside.rational.numerator), inside.rational.denominator
-        if index > 0 and _is_power(above, index) and _is_power(below, index):
-            self.found.left.add("root")
-        return _Value(key=f"√{index}:{_kernel(above * below) if index == 2 else inside.rational}")
-
-    def _raised(self, base: _Value | None, exponent: _Value | None) -> _Value | None:
-        if base is None or exponent is None:
-            return base
-        number = exponent.rational
-        if number is None:
+    def _power(self, base: _Term, exponent: _Term) -> _Term:
+        power = exponent.number
+        key = f"{base.key}{'' if base.number is None else base.number}^{exponent.key or power}"
+        if exponent.key or power is None:
             if exponent.key.startswith("log"):
-                self.found.left.add("power")
-            return _Value(key=f"{base.key}{base.rational or ''}^{exponent.key}")
-        key = f"{base.key}{'' if base.rational is None else base.rational}^{number}"
-        if number.denominator > 1:
-            self.found.irrational.add("root")
-            return self._radical(base, number.denominator) if base.rational is not None else _Value(key=key)
-        power = int(number)
-        if base.rational is not None:
-            return self._rational_power(base.rational, power, key)
-        constant = base.key in {"π", "e", "∞"}
-        if (abs(power) < 2 and power != -1) or (not constant and (abs(power) <= SHORT_POWER or not base.terms)):
-            self.found.left.add("power")
-        return _Value(key=key)
+                self.left.add("power")
+            return _Term(key=key)
+        if power.denominator > 1:
+            self.left.add(IRRATIONAL)
+            return _Term(key=key) if base.key else self._root(base, _Term(Fraction(power.denominator)))
+        if not base.key and base.number is not None:
+            return self._rational_power(base.number, int(power), key)
+        if base.key in {"pi", "e"}:
+            undone = power in (0, 1)
+        else:
+            undone = abs(power) <= SHORT_POWER or not base.terms
+        if undone:
+            self.left.add("power")
+        return _Term(key=key)
 
-    def _rational_power(self, base: Fraction, power: int, key: str) -> _Value:
+    def _rational_power(self, base: Fraction, power: int, key: str) -> _Term:
         largest = max(abs(base.numerator), base.denominator)
         if abs(base) == 10 and 3 <= abs(power) <= 300:
-            return _Value(rational=base**power, ten=True)
+            return _Term(base**power, form="ten")
         if largest > 1 and abs(power) * math.log10(largest) > MOST_DIGITS:
-            self.found.long.add("power")
-            return _Value(key=key)
-        self.found.left.add("power")
-        return _Value(rational=base**power if base else Fraction(0))
+            self.left.add(LONG)
+            return _Term(key=key)
+        self.left.add("power")
+        return _Term(base**power if base else Fraction(0))
 
-    def _function(self, name: str) -> _Value:
-        if self._peek() == "^":
-            self._at += 1
-            self._skipped()
-        argument = self._power() if self._more() else None
-        self.found.left.add("function")
-        self.found.irrational.add("function")
-        return _Value(key=f"{name}({argument.key if argument else ''})")
+    def _root(self, inside: _Term, degree: _Term) -> _Term:
+        self.left.add(IRRATIONAL)
+        index = int(degree.number) if degree.number is not None else 2
+        if inside.key or inside.number is None:
+            return _Term(key=f"√{index}({inside.key})")
+        above, below = abs(inside.number.numerator), inside.number.denominator
+        if index > 0 and _is_power(above, index) and _is_power(below, index):
+            self.left.add("root")
+        return _Term(key=f"√{index}:{_kernel(above * below) if index == 2 else inside.number}")
 
-    def _logarithm(self, name: str) -> _Value:
-        base: _Value | None = _Value(key="e") if name == "ln" else _Value(rational=Fraction(10))
-        if self._peek() == "_":
-            self._at += 1
-            base = self._argument()
-        argument = self._power() if self._more() else None
-        self.found.irrational.add("logarithm")
-        if argument is None or base is None:
-            return _Value(key="log")
-        if base.rational is None:
-            known = argument.rational == 1 or argument.key == base.key or argument.key.startswith(f"{base.key}^")
+    def _counted(self, name: str, numbers: list[Fraction | None]) -> _Term:
+        """A factorial or a binomial."""
+        whole = [int(number) for number in numbers if number is not None and number.denominator == 1]
+        if name == "binomial":
+            is_long = len(whole) == 2 and 0 <= whole[1] <= whole[0] and _is_long_binomial(*whole)
         else:
-            known = argument.rational is not None and _are_powers(base.rational, argument.rational)
+            is_long = len(whole) == 1 and whole[0] > 12
+        self.left.add(LONG if is_long else name)
+        return _Term(key=f"{name}{whole}") if is_long else _Term(Fraction(1, 3))  # whose value says no more
+
+    def _function(self, name: str, arguments: list[_Term]) -> _Term:
+        if name in _LOGARITHMS:
+            return self._logarithm(*arguments, *([_E] if name == "ln" else [_TEN]))
+        if name == "exp":
+            self.left.add(IRRATIONAL)
+            return self._power(_E, arguments[0])
+        self.left |= {name} if name in _NAMED_OPERATIONS else {"function", IRRATIONAL}
+        return _Term(key=f"{name}({arguments[0].key})")
+
+    def _logarithm(self, argument: _Term, base: _Term, *_: _Term) -> _Term:
+        self.left.add(IRRATIONAL)
+        if base.key:
+            known = (not argument.key and argument.number == 1) or (argument.key + "^").startswith(f"{base.key}^")
+        else:
+            known = not argument.key and _are_powers(base.number or Fraction(0), argument.number or Fraction(0))
         if known:
-            self.found.left.add("logarithm")
-        return _Value(key=f"log({base.key}{base.rational}:{argument.key}{argument.rational})")
-
-    # --- tokens ---
-
-    def _peek(self) -> str:
-        return self._tokens[self._at][1] if self._at < len(self._tokens) else ""
-
-    def _more(self) -> bool:
-        """Whether a factor follows."""
-        if self._at >= len(self._tokens):
-            return False
-        kind, token = self._tokens[self._at]
-        return kind != "close" and token not in _SIGNS | _EQUALS | _SEPARATORS
+            self.left.add("logarithm")
+        return _Term(key=f"log({base.key}{base.number}:{argument.key}{argument.number})")
 
 
-def _negative(value: _Value) -> _Value:
-    return value if value.rational is None else replace(value, rational=-value.rational)
-
-
-def _is_whole(value: _Value) -> bool:
-    return value.written and value.rational is not None and value.rational.denominator == 1
+_E, _TEN = _Term(key="e"), _Term(Fraction(10))
 
 
 def _is_power(number: int, index: int) -> bool:

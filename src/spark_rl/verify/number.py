@@ -22,7 +22,7 @@ Decisions, where graders disagree:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from spark_rl.verify.notation import UnreadableError
@@ -70,6 +70,8 @@ class Number:
     percent: bool = False
     unit: str | None = None
     """The canonical name of a known unit."""
+    written: str = field(default="", compare=False)
+    """The numeral itself, without sign, currency and unit."""
 
 
 def read_number(text: str, *, bare_letters: bool = False) -> Number | None:
@@ -100,8 +102,9 @@ def read_number(text: str, *, bare_letters: bool = False) -> Number | None:
         value = -value
     rest = text[match.end() :]
     if not rest and not sign[2]:
-        return Number(value, places)
-    return _with_unit(value, places, rest, sign[2], bare_letters)
+        return Number(value, places, written=match[0])
+    number = _with_unit(value, places, rest, sign[2], bare_letters)
+    return number and replace(number, written=match[0])
 
 
 _FIRST = frozenset("0123456789.\\")
