@@ -6,8 +6,8 @@ each): the shares are exact in every pass and random in a batch. Each source is 
 own, shuffled anew whenever it is through, and goes on in the next pass where it stopped: none of its problems comes a
 second time before all came once.
 
-The order is a function of the problems, the seed and the pass alone, not of where the sources lie: a resumed run goes on
-with the same batches, also after they have moved.
+The order is a function of the problems, the seed and the pass alone, not of where the sources lie: a resumed run goes
+on with the same batches, also after they have moved.
 
 Departure: the paper draws from one set (25k, put together beforehand); the weights are ours.
 """
