@@ -192,6 +192,19 @@ ROWS = (
     (r"\pm3", r"\pm 3", True, "two signs"),
     (r"\pm\sqrt3", r"\pm\sqrt{3}", True, "of a radical"),
     (r"2\pm\sqrt3", r"2\pm\sqrt{3}", True, "in a sum"),
+    # what only trees and units know
+    ("42", r"\frac{42x}{x}", False, "a variable that cancels"),
+    ("5", "5m", True, "but a letter after a number is a unit"),
+    ("42", "84/2 apples", False, "a quotient with a unit"),
+    ("42", r"6\times7\text{ cm}", False, "a product with one"),
+    ("2", r"200\%", True, "a percentage of more than everything"),
+    ("10e", "2e+8e", False, "e is no exponent here"),
+    (r"\frac12", r"\frac{1\frac12}{3}", False, "a mixed number over a number"),
+    (r"\frac16", "0.1(6)", True, "a repeating decimal that begins late"),
+    ("90°", r"\frac{\pi}{2}", True, "degrees with the sign itself"),
+    ("(-2,2)", "-2<x<2", True, "an interval as an inequality"),
+    ("(-2,2)", "-2<x<1+1", False, "with a sum in it"),
+    ("42", "1" + "/1" * 500 + r"\cdot42", False, "a high tree"),
     # golds that are no numbers
     ("x+1", "1+x", True, "a variable"),
     ("2x", r"x(6-4)", True, "nothing is asked of expressions"),
@@ -263,6 +276,7 @@ HOSTILE = (
     "e^",
     r"\sqrt[",
     "C(",
+    "/10^{-300}",
     "9",
 )
 """Beginnings without an end."""

@@ -25,15 +25,16 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from spark_rl.verify.expression import Node, read_expression
+from spark_rl.verify.expression import Node, read_expression, variables
 from spark_rl.verify.notation import UnreadableError, canonical
 from spark_rl.verify.number import read_number
-from spark_rl.verify.structure import comparisons, is_name, relation, shape, split
+from spark_rl.verify.powers import are_powers, is_power, kernel
+from spark_rl.verify.structure import parts, relation
 from spark_rl.verify.units import trailing_unit
 from spark_rl.verify.words import without_label
 
@@ -41,16 +42,13 @@ MOST_DIGITS = 9
 """A person multiplies a power out up to this many digits."""
 SHORT_POWER = 9
 """A person expands ``(1+\\sqrt2)^n`` up to this exponent."""
-LARGEST_KERNEL = 10**8
-"""Radicands above are compared as they are written: their square factors are not looked for."""
 MAX_HEIGHT = 128
 """Higher trees leave something to do."""
 
 Left = frozenset[str]
-VARIABLES, IRRATIONAL, LONG = "variables", "irrational", "long"
-"""What a text may hold beside operations left to do. The last are operations that a person leaves for their length."""
+DEPTH, VARIABLES, IRRATIONAL, LONG = "depth", "variables", "irrational", "long"
+"""What a text may hold beside the names of operations; ``LONG`` ones are left by a person, too."""
 
-_SEPARATORS = (":", r"\cup", r"\cap", r"\setminus")
 _CYCLE = re.compile(r"([0-9]*\.[0-9]*)\(([0-9]+)\)")
 _NEVER = re.compile(
     r"\\(?:sum|prod|i{0,3}nt|oint|lim|limsup|liminf|[bp]?mod|choose)(?![A-Za-z])|[∑∏∫⌊⌈]|(?<![A-Za-z])[CP]\([0-9]+,"
@@ -59,7 +57,6 @@ _NEVER = re.compile(
 _STANDS_FOR_MORE = re.compile(r"[0-9]\.[0-9]|\.[0-9]|\\circ|degree")
 """Decimals, which can be rounded, and degrees."""
 _LONG_NUMBER = re.compile(rf"[0-9]{{{MOST_DIGITS + 1}}}|[0-9]{{1,3}}(?:,[0-9]{{3}}){{{MOST_DIGITS // 3}}}")
-_LOGARITHMS = frozenset(("ln", "log", "lg"))
 _NAMED_OPERATIONS = frozenset(("abs", "floor", "ceil", "max", "min", "gcd", "lcm", "det", "sgn", "arg", "Re", "Im"))
 
 
@@ -101,35 +98,26 @@ def _left(text: str, allowed: Left | None) -> Left | None:
     while read_number(text) is None and (plain := without_label(text)) != text:
         text = plain
     stated = relation(text)
-    parts = _parts(text) if stated is None else stated.values
-    if not parts:
+    pieces = parts(text) if stated is None else stated.values
+    if not pieces:
         return _left_by_expression(text, is_answer=allowed is not None)
-    found = [left for part in parts if (left := _left(part, allowed)) is not None]
+    found = [left for piece in pieces if (left := _left(piece, allowed)) is not None]
     whole = frozenset[str]().union(*found)
     if not found or stated is None or (allowed is None and VARIABLES in whole):  # the last is an equation
         return whole if found else None
     return min(found, key=lambda left: len(left - (allowed or frozenset())))
 
 
-def _parts(text: str) -> Sequence[str]:
-    """Terms of a ratio, sets, items and sides of inequalities; nothing for an expression."""
-    for separator in _SEPARATORS:
-        parts = split(text, separator)
-        if len(parts) > 1:
-            return parts
-    items = shape(text).items
-    if items != (text,):
-        return items
-    return [side for one, _, other in comparisons(text) for side in (one, other) if not is_name(side)]
-
-
 def _left_by_expression(text: str, *, is_answer: bool) -> Left | None:
     number = read_number(text, bare_letters=is_answer)
     rules = _Rules()
     try:
-        rules.term(read_expression(number.written if number is not None else trailing_unit(text)[0]))
+        tree = read_expression(number.written if number is not None else trailing_unit(text)[0])
     except UnreadableError:
         return frozenset(("operation",)) if _NEVER.search(text) else None
+    rules.term(tree)
+    if DEPTH not in rules.left and variables(tree):
+        rules.left.add(VARIABLES)
     return frozenset(rules.left)
 
 
@@ -156,60 +144,39 @@ class _Rules:
     def __init__(self) -> None:
         self.left: set[str] = set()
         self._height = 0
-        self._bound: list[str] = []  # indices of summation
 
     def term(self, node: Node) -> _Term:
         if self._height >= MAX_HEIGHT:
-            self.left.add("depth")
+            self.left.add(DEPTH)
             return _Term(key="…")
         self._height += 1
-        if node.kind in {"summation", "multiplication"}:
-            self._bound.append(node.name)
-        found = self._found(node, [self.term(part) for part in node.parts])
-        if node.kind in {"summation", "multiplication"}:
-            self._bound.pop()
+        parts = [self.term(part) for part in node.parts]
         self._height -= 1
-        return found
-
-    def _found(self, node: Node, parts: list[_Term]) -> _Term:
+        if (rule := _RULES.get(node.kind)) is not None:
+            return rule(self, *parts)
         match node.kind:
             case "number":
                 return _Term(node.value, form="fraction" if node.name == "mixed" else "written")
-            case "negative":
-                return replace(parts[0], number=None if parts[0].number is None else -parts[0].number)
-            case "degrees":
-                return parts[0]
+            case "function":
+                return self._function(node.name, *parts)
+            case "factorial" | "double factorial" | "binomial":
+                return self._counted(node.kind, parts)
             case "constant":
                 self.left.add(IRRATIONAL)
-                return _Term(key=node.name)
-            case "sum":
-                return self._sum(parts)
-            case "product":
-                return self._product(parts)
-            case "quotient":
-                return self._quotient(parts[0], parts[1])
-            case "power":
-                return self._power(parts[0], parts[1])
-            case "root":
-                return self._root(parts[1], parts[0])
-            case "function":
-                return self._function(node.name, parts)
-            case "factorial" | "double factorial" | "binomial":
-                return self._counted(node.kind, [part.number for part in parts if not part.key])
-            case "variable" | "applied":
-                self.left |= set() if node.name in self._bound else {VARIABLES}
+            case "applied":
+                self.left.add(VARIABLES)
             case "summation" | "multiplication":
                 self.left.add(node.kind)
-        return _Term(key=f"{node.kind} {node.name}")
+        return _Term(key=node.name or node.kind)
 
-    def _sum(self, parts: list[_Term]) -> _Term:
+    def _sum(self, *parts: _Term) -> _Term:
         terms = tuple(inner for part in parts for inner in (part.terms or (part,)))
         keys = sorted(term.key for term in terms)
         if len(set(keys)) < len(keys):
             self.left.add("sum")
         return _Term(key=f"({'+'.join(keys)})", terms=terms)
 
-    def _product(self, parts: list[_Term]) -> _Term:
+    def _product(self, *parts: _Term) -> _Term:
         first, second = parts[:2]
         numbers = [part.number for part in parts if part.number is not None]
         if len(parts) == 2 and first.form == "written" and second.form == "ten":  # scientific notation
@@ -225,69 +192,62 @@ class _Rules:
     def _quotient(self, above: _Term, below: _Term) -> _Term:
         factor = above.number if above.number is not None else Fraction(1)
         number = factor / (below.number or 1) if not below.key else None if factor == 1 else factor
-        if not above.key and not below.key:
-            undone = above.form != "written" or below.form != "written" or number.denominator == 1
-        elif not below.key:
-            undone = above.form == "fraction" or number.denominator == 1
-        else:
+        if below.key:
             undone = above.key == below.key or re.search(r"\bi\b", below.key) is not None
-        if undone:
-            self.left.add("quotient")
+        else:
+            nested = {above.form, below.form} != {"written"} if not above.key else above.form == "fraction"
+            undone = nested or factor % (below.number or 1) == 0
+        self.left |= {"quotient"} if undone else set()
         return _Term(number, f"{above.key}/{below.key}" if below.key else above.key, form="fraction")
 
     def _power(self, base: _Term, exponent: _Term) -> _Term:
         power = exponent.number
-        key = f"{base.key}{'' if base.number is None else base.number}^{exponent.key or power}"
+        key = f"{base.key}{'' if base.number is None else hash(base.number)}^{exponent.key or hash(power)}"
         if exponent.key or power is None:
-            if exponent.key.startswith("log"):
-                self.left.add("power")
-            return _Term(key=key)
-        if power.denominator > 1:
+            undone = exponent.key.startswith("log")
+        elif power.denominator > 1:
             self.left.add(IRRATIONAL)
-            return _Term(key=key) if base.key else self._root(base, _Term(Fraction(power.denominator)))
-        if not base.key and base.number is not None:
+            return _Term(key=key) if base.key else self._root(_Term(Fraction(power.denominator)), base)
+        elif not base.key and base.number is not None:
             return self._rational_power(base.number, int(power), key)
-        if base.key in {"pi", "e"}:
-            undone = power in (0, 1)
         else:
-            undone = abs(power) <= SHORT_POWER or not base.terms
-        if undone:
-            self.left.add("power")
+            undone = power in (0, 1) if base.key in {"pi", "e"} else abs(power) <= SHORT_POWER or not base.terms
+        self.left |= {"power"} if undone else set()
         return _Term(key=key)
 
     def _rational_power(self, base: Fraction, power: int, key: str) -> _Term:
-        largest = max(abs(base.numerator), base.denominator)
         if abs(base) == 10 and 3 <= abs(power) <= 300:
             return _Term(base**power, form="ten")
-        if largest > 1 and abs(power) * math.log10(largest) > MOST_DIGITS:
+        if min(abs(power), 10**6) * math.log10(max(abs(base.numerator), base.denominator)) > MOST_DIGITS:
             self.left.add(LONG)
             return _Term(key=key)
         self.left.add("power")
         return _Term(base**power if base else Fraction(0))
 
-    def _root(self, inside: _Term, degree: _Term) -> _Term:
+    def _root(self, degree: _Term, inside: _Term) -> _Term:
         self.left.add(IRRATIONAL)
         index = int(degree.number) if degree.number is not None else 2
         if inside.key or inside.number is None:
-            return _Term(key=f"√{index}({inside.key})")
+            return _Term(key=f"√{hash(index)}({inside.key})")
         above, below = abs(inside.number.numerator), inside.number.denominator
-        if index > 0 and _is_power(above, index) and _is_power(below, index):
+        if index > 0 and is_power(above, index) and is_power(below, index):
             self.left.add("root")
-        return _Term(key=f"√{index}:{_kernel(above * below) if index == 2 else inside.number}")
+        return _Term(key=f"√{hash(index)}:{kernel(above * below) if index == 2 else hash(inside.number)}")
 
-    def _counted(self, name: str, numbers: list[Fraction | None]) -> _Term:
+    def _counted(self, name: str, parts: list[_Term]) -> _Term:
         """A factorial or a binomial."""
-        whole = [int(number) for number in numbers if number is not None and number.denominator == 1]
+        numbers = [int(part.number or 0) for part in parts if not part.key]
         if name == "binomial":
-            is_long = len(whole) == 2 and 0 <= whole[1] <= whole[0] and _is_long_binomial(*whole)
+            above, below = numbers if len(numbers) == 2 else (0, 0)
+            is_long = 0 <= below <= above and (above > 10_000 or math.comb(above, below) >= 10**MOST_DIGITS)
         else:
-            is_long = len(whole) == 1 and whole[0] > 12
+            is_long = numbers > [12]
         self.left.add(LONG if is_long else name)
-        return _Term(key=f"{name}{whole}") if is_long else _Term(Fraction(1, 3))  # whose value says no more
+        return _Term(key=f"{name}{hash(tuple(numbers))}") if is_long else _Term(Fraction(1, 3))  # any value
 
-    def _function(self, name: str, arguments: list[_Term]) -> _Term:
-        if name in _LOGARITHMS:
-            return self._logarithm(*arguments, *([_E] if name == "ln" else [_TEN]))
+    def _function(self, name: str, *arguments: _Term) -> _Term:
+        if name in {"ln", "log", "lg"}:
+            return self._logarithm(*arguments, _E if name == "ln" else _TEN)
         if name == "exp":
             self.left.add(IRRATIONAL)
             return self._power(_E, arguments[0])
@@ -299,51 +259,19 @@ class _Rules:
         if base.key:
             known = (not argument.key and argument.number == 1) or (argument.key + "^").startswith(f"{base.key}^")
         else:
-            known = not argument.key and _are_powers(base.number or Fraction(0), argument.number or Fraction(0))
-        if known:
-            self.left.add("logarithm")
-        return _Term(key=f"log({base.key}{base.number}:{argument.key}{argument.number})")
+            known = not argument.key and are_powers(base.number or Fraction(0), argument.number or Fraction(0))
+        self.left |= {"logarithm"} if known else set()
+        return _Term(key=f"log({base.key}{hash(base.number)}:{argument.key}{hash(argument.number)})")
 
 
 _E, _TEN = _Term(key="e"), _Term(Fraction(10))
-
-
-def _is_power(number: int, index: int) -> bool:
-    """Whether a number is an exact power of this index."""
-    if number < 2:
-        return True
-    if number.bit_length() > 1000 or index > 64:
-        return False
-    root = math.isqrt(number) if index == 2 else round(number ** (1 / index))
-    return any(candidate**index == number for candidate in (root - 1, root, root + 1) if candidate > 0)
-
-
-def _kernel(number: int) -> int:
-    """What stays under the square root when all square factors are drawn out."""
-    if number > LARGEST_KERNEL:
-        return number
-    divisor = 2
-    while divisor * divisor <= number:
-        while number % (divisor * divisor) == 0:
-            number //= divisor * divisor
-        divisor += 1
-    return number
-
-
-def _are_powers(base: Fraction, number: Fraction) -> bool:
-    """Whether the logarithm is rational, as far as denominators up to six."""
-    if number <= 0 or base <= 0 or base == 1:
-        return False
-    ratio = (math.log(number.numerator) - math.log(number.denominator)) / (
-        math.log(base.numerator) - math.log(base.denominator)
-    )
-    near = Fraction(ratio).limit_denominator(6)
-    return abs(float(near) - ratio) < 1e-12 * max(1.0, abs(ratio)) and (
-        abs(near.numerator) < 1000 and base**near.numerator == number**near.denominator
-    )
-
-
-def _is_long_binomial(above: int, below: int) -> bool:
-    if not 0 <= below <= above:
-        return False
-    return above > 10_000 or math.comb(above, below) >= 10**MOST_DIGITS
+_RULES: dict[str, Callable[..., _Term]] = {
+    "sum": _Rules._sum,
+    "product": _Rules._product,
+    "quotient": _Rules._quotient,
+    "power": _Rules._power,
+    "root": _Rules._root,
+    "degrees": lambda _, part: part,
+    "negative": lambda _, part: part if part.number is None else replace(part, number=-part.number),
+}
+"""What a kind of node does with its parts."""

@@ -122,6 +122,21 @@ def shape(text: str) -> Shape:
     return Shape(kind, items)
 
 
+def parts(text: str) -> tuple[str, ...]:
+    """The expressions that canonical ``text`` is built of: items, sets, terms of ratios, sides of inequalities.
+
+    Nothing for an expression, and not the names that inequalities are about: ``2<x<3`` is 2 and 3.
+    """
+    for separator in (":", r"\cup", r"\cap", r"\setminus"):
+        pieces = split(text, separator)
+        if len(pieces) > 1:
+            return pieces
+    items = shape(text).items
+    if items != (text,):
+        return items
+    return tuple(side for one, _, other in comparisons(text) for side in (one, other) if not is_name(side))
+
+
 def split(text: str, separator: str = ",") -> tuple[str, ...]:
     """``text`` cut at the separators outside all brackets; itself when a piece would be empty.
 
