@@ -139,8 +139,9 @@ def _repeating(value: Fraction, rng: random.Random) -> str | None:
     cycle = f"{rest.numerator * (10**length - 1) // rest.denominator:0{length}d}"
     sign = "-" if value < 0 else ""
     ways = [rf"{sign}{whole}.\overline{{{cycle}}}", f"{sign}{whole}.({cycle})"]
-    if length == 1:
-        ways.append(rf"{sign}{whole}.\dot{{{cycle}}}")
+    first, last = cycle[0], cycle[-1]
+    dots = rf"\dot{{{first}}}" if length == 1 else rf"\dot{{{first}}}{cycle[1:-1]}\dot{{{last}}}"
+    ways += [f"{sign}{whole}.{dots}", rf"{sign}{whole}.{cycle}\overline{{{cycle}}}"]
     return rng.choice(ways)
 
 
@@ -552,10 +553,282 @@ def counting(rng: random.Random, equal: bool) -> tuple[str, str]:
     return str(value if equal else value + rng.choice((1, -1, 10, value))), text
 
 
+# More kinds: products without a sign, two variables, equations, identities, roundings
+
+
+def _spelled(rng: random.Random, value: Fraction) -> str:
+    """One spelling of a rational number."""
+    top, bottom, sign = abs(value.numerator), value.denominator, "-" if value < 0 else ""
+    if bottom == 1:
+        factors = next(((a, top // a) for a in (2, 3, 5, 7) if top > a and top % a == 0), (1, top))
+        return sign + rng.choice(
+            [str(top), f"{top}.0", str(top), f"({factors[0]})({factors[1]})" if not sign else str(top)]
+        )
+    times = rng.choice((1, 1, 2, 3))
+    spelled = [rf"\frac{{{times * top}}}{{{times * bottom}}}", rf"\dfrac{{{top}}}{{{bottom}}}", f"{top}/{bottom}"]
+    if top > bottom:
+        spelled.append(rf"{top // bottom}\frac{{{top % bottom}}}{{{bottom}}}")
+    if bottom in (2, 4, 5, 8, 10, 20, 25):
+        spelled.append(str(top / bottom))
+    return sign + rng.choice(spelled)
+
+
+def _another(rng: random.Random, value: Fraction) -> Fraction:
+    """Another rational number, near or far."""
+    if value in (0, 1, -1):
+        return value + rng.choice((-2, 3, Fraction(1, rng.randint(2, 10**6))))
+    return rng.choice([value + Fraction(1, rng.randint(1, 10**6)), value + 1, value - 1, -value, 1 / value, 10 * value])
+
+
+def _any_fraction(rng: random.Random) -> Fraction:
+    return Fraction(rng.randint(-99, 99), rng.choice((1, 1, 1, 2, 3, 4, 5, 7, 8, 12)))
+
+
+def product(rng: random.Random, equal: bool) -> tuple[str, str]:
+    """Products without a sign against their value or, unequal, the sum of the factors."""
+    a, b = rng.randint(2, 60), rng.randint(3, 60)
+    half = Fraction(b, 2)
+    written, value, total = rng.choice([
+        (f"({a})({b})", Fraction(a * b), Fraction(a + b)),
+        (f"{a}({b})", Fraction(a * b), Fraction(a + b)),
+        (rf"{a}\left({b}\right)", Fraction(a * b), Fraction(a + b)),
+        (rf"{a}\left(\frac{{{b}}}{{2}}\right)", a * half, a + half),
+        (rf"\frac{{{a}({b})}}{{2}}", a * half, Fraction(a + b, 2)),
+        (rf"{a} \times {b}", Fraction(a * b), Fraction(a + b)),
+    ])  # fmt: skip
+    return _spelled(rng, value if equal else total), written
+
+
+Terms = dict[tuple[int, int], int]
+
+
+def _terms(rng: random.Random, terms: Terms) -> str:
+    order = list(terms)
+    rng.shuffle(order)
+    written = ""
+    for powers in order:
+        value = terms[powers]
+        if value == 0:
+            continue
+        letters = "".join(
+            name if power == 1 else f"{name}^{power}" if power else "" for name, power in zip("xy", powers, strict=True)
+        )
+        number = "" if abs(value) == 1 and letters else str(abs(value))
+        sign = "-" if value < 0 else "+" if written else ""
+        joint = r"\cdot " if number and letters and rng.random() < 0.2 else ""
+        written += rng.choice(["", " "]) + sign + rng.choice(["", " "]) + number + joint + letters
+    return written.strip() or "0"
+
+
+def _product_of(first: Terms, second: Terms) -> Terms:
+    found: Terms = {}
+    for (a, b), value in first.items():
+        for (c, d), other in second.items():
+            found[a + c, b + d] = found.get((a + c, b + d), 0) + value * other
+    return found
+
+
+def two_variables(rng: random.Random, equal: bool) -> tuple[str, str]:
+    """Expanded, factored and reordered two_variables in x and y."""
+    first: Terms = {(1, 0): rng.randint(1, 9), (0, 0): rng.choice((-1, 1)) * rng.randint(1, 9)}
+    second: Terms = {(1, 0): rng.randint(1, 9), (0, 1): rng.choice((-1, 0, 1)), (0, 0): rng.randint(1, 9)}
+    product = _product_of(first, second)
+    gold = _terms(rng, product)
+    if not equal:
+        product = dict(product)
+        place = rng.choice(list(product))
+        product[place] += rng.choice((-1, 1, 10))
+        return gold, _terms(rng, product)
+    factored = f"({_terms(rng, first)})({_terms(rng, second)})"
+    return rng.choice([(gold, _terms(rng, product)), (gold, factored), (factored, gold)])
+
+
+def rational_function(rng: random.Random, equal: bool) -> tuple[str, str]:
+    """Rational functions: cancelled, expanded, split."""
+    a, b, c = rng.randint(1, 9), rng.randint(1, 9), rng.randint(2, 9)
+    gold = rf"\frac{{{a}x+{b}}}{{x+{c}}}"
+    changed = a if equal else a + rng.choice((-1, 1, 2))
+    other = rng.choice([
+        rf"\frac{{({changed}x+{b})(x-{c})}}{{x^2-{c * c}}}",
+        rf"{changed}+\frac{{{b - changed * c}}}{{x+{c}}}".replace("+\\frac{-", "-\\frac{"),
+        f"({changed}x+{b})/(x+{c})",
+        rf"\frac{{{2 * changed}x+{2 * b}}}{{{2}x+{2 * c}}}",
+    ])  # fmt: skip
+    return gold, other
+
+
+def solutions(rng: random.Random, equal: bool) -> tuple[str, str]:
+    values = [Fraction(value) for value in rng.sample(range(-40, 40), rng.randint(2, 4))]
+    values[0] += Fraction(1, 3)
+    other = list(values)
+    rng.shuffle(other)
+    if not equal:
+        if rng.random() < 0.3:
+            other.pop()
+        else:
+            place = rng.randrange(len(other))
+            other[place] += 100
+    form = rng.choice([(r"\{", r"\}"), (r"\left\{", r"\right\}")])
+    gold = r"\{" + ", ".join(plain(value) for value in values) + r"\}"
+    listed = ", ".join(plain(value) for value in other)
+    return gold, rng.choice([form[0] + listed + form[1], "x=" + listed.replace(", ", " or x=")])
+
+
+def inequality(rng: random.Random, equal: bool) -> tuple[str, str]:
+    low, high = Fraction(rng.randint(-30, 0), rng.choice((1, 2))), Fraction(rng.randint(1, 30), rng.choice((1, 3)))
+    closed = [rng.random() < 0.5, rng.random() < 0.5]
+    gold = _as_interval(rng, low, high, closed, exact=True)
+    if not equal:
+        changed = rng.randrange(3)
+        if changed == 0:
+            closed[rng.randrange(2)] ^= True
+        elif changed == 1:
+            low -= Fraction(1, 7)
+        else:
+            high += Fraction(1, 10**6)
+    return gold, _as_interval(rng, low, high, closed, exact=False)
+
+
+def _as_interval(rng: random.Random, low: Fraction, high: Fraction, closed: Sequence[bool], *, exact: bool) -> str:
+    brackets = "[" if closed[0] else "(", "]" if closed[1] else ")"
+    interval = f"{brackets[0]}{plain(low)}, {plain(high)}{brackets[1]}"
+    if exact:
+        return interval
+    signs = r"\leq" if closed[0] else "<", r"\le" if closed[1] else "<"
+    middle = (low + high) / 2
+    return rng.choice([
+        interval, rf"\left{interval[:-1]}\right{interval[-1]}", rf"x \in {interval}",
+        f"{plain(low)} {signs[0]} x {signs[1]} {plain(high)}",
+        rf"{brackets[0]}{plain(low)},{plain(middle)}) \cup [{plain(middle)},{plain(high)}{brackets[1]}",
+    ])  # fmt: skip
+
+
+def matrix_sum(rng: random.Random, equal: bool) -> tuple[str, str]:
+    cells = [rng.randint(-9, 9) for _ in range(4)]
+    other = [rng.randint(-9, 9) for _ in range(4)]
+    total = [a + b for a, b in zip(cells, other, strict=True)]
+    gold = _square(rng, total)
+    if not equal:
+        other[rng.randrange(4)] += rng.choice((-1, 1))
+        total = [a + b for a, b in zip(cells, other, strict=True)]
+    doubled = [2 * value for value in total]
+    return gold, rng.choice([
+        _square(rng, total),
+        f"{_square(rng, cells)} + {_square(rng, other)}",
+        rf"\frac{{1}}{{2}}{_square(rng, doubled)}",
+    ])  # fmt: skip
+
+
+def _square(rng: random.Random, cells: Sequence[int]) -> str:
+    body = r"{} & {} \\ {} & {}".format(*cells)
+    return rng.choice([
+        rf"\begin{{pmatrix}} {body} \end{{pmatrix}}", rf"\begin{{bmatrix}} {body} \end{{bmatrix}}",
+        rf"\left[\begin{{array}}{{cc}} {body} \end{{array}}\right]",
+    ])  # fmt: skip
+
+
+_FAMILIES: tuple[tuple[tuple[str, int], ...], ...] = (
+    (("mm", 1), ("cm", 10), ("m", 1000), ("km", 10**6)),
+    (("g", 1), ("kg", 1000)),
+    (("seconds", 1), ("minutes", 60), ("hours", 3600)),
+    (("cm^2", 1), ("m^2", 10**4)),
+    (("cents", 1), ("dollars", 100)),
+)
+
+
+def converted(rng: random.Random, equal: bool) -> tuple[str, str]:
+    family = rng.choice(_FAMILIES)
+    (first, scale), (second, other) = rng.choice(family), rng.choice(family)
+    value = Fraction(rng.randint(1, 500))
+    converted = value * scale / other
+    if not equal:
+        converted = rng.choice([value if scale != other else value + 1, converted * 10, converted + 1])
+    return f"{_with_unit(rng, plain(value), first)}", _with_unit(rng, plain(converted), second)
+
+
+def _with_unit(rng: random.Random, number: str, unit: str) -> str:
+    name, _, power = unit.partition("^")
+    tail = f"^{power}" if power else ""
+    return rng.choice(
+        [rf"{number}\text{{ {name}}}{tail}", rf"{number}\,\mathrm{{{name}}}{tail}", rf"{number} \text{{{name}}}{tail}"]
+    )
+
+
+def identity(rng: random.Random, equal: bool) -> tuple[str, str]:
+    n = rng.randint(1, 5)
+    gold, same = rng.choice([
+        (rf"\sin {2 * n}x", rf"2\sin {n}x \cos {n}x" if n > 1 else r"2\sin x\cos x"),
+        (rf"\cos {2 * n}x", rf"1-2\sin^2 {n}x" if n > 1 else r"1-2\sin^2 x"),
+        (rf"{n}", rf"{n}\sin^2 x+{n}\cos^2 x"),
+        (rf"\tan^2 x+{n}", rf"\frac{{1}}{{\cos^2 x}}+{n - 1}"),
+    ])  # fmt: skip
+    return gold, same if equal else same + rng.choice(["+1", "-x", r"+\sin x"])
+
+
+def log_identity(rng: random.Random, equal: bool) -> tuple[str, str]:
+    a, b, n = rng.choice((2, 3, 5, 7)), rng.choice((2, 3, 5, 6)), rng.randint(2, 5)
+    gold, same, other = rng.choice([
+        (rf"{n}\ln {a}", rf"\ln {a**n}", rf"\ln {a**n + 1}"),
+        (rf"\ln {a * b}", rf"\ln {a}+\ln {b}", rf"\ln {a}\cdot\ln {b}"),
+        (f"{n}", rf"\log_{{{a}}} {a**n}", rf"\log_{{{a}}} {a ** (n + 1)}"),
+        (rf"\log_{{{a}}} {b + 6}", rf"\frac{{\ln {b + 6}}}{{\ln {a}}}", rf"\frac{{\ln {a}}}{{\ln {b + 6}}}"),
+        (f"{a**n}", rf"e^{{{n}\ln {a}}}", rf"e^{{{n}+\ln {a}}}"),
+        (rf"\log_{{{a}}} {b + 6}", f"log_{a} {b + 6}", f"log_{a} {b + 7}"),
+        (rf"\ln(x^{n})", rf"{n}\ln x", rf"{n + 1}\ln x"),
+    ])  # fmt: skip
+    return gold, same if equal else other
+
+
+def named_tuple(rng: random.Random, equal: bool) -> tuple[str, str]:
+    values = [_any_fraction(rng) for _ in range(rng.randint(2, 3))]
+    gold = f"({', '.join(plain(value) for value in values)})"
+    other = list(values)
+    if not equal:
+        place = rng.randrange(len(other))
+        other[place] = _another(rng, other[place])
+    return gold, rng.choice([
+        rf"\left({', '.join(_spelled(rng, value) for value in other)}\right)",
+        ", ".join(f"{name}={plain(value)}" for name, value in zip("xyz", other, strict=False)),
+    ])  # fmt: skip
+
+
+def equation(rng: random.Random, equal: bool) -> tuple[str, str]:
+    a, b, c = rng.randint(1, 9), rng.randint(1, 9), rng.randint(-9, 9)
+    common = math.gcd(math.gcd(a, b), c) or 1
+    gold = f"{a}x+{b}y={c}"
+    times = rng.choice((1, -1, 2, 3))
+    changed = c if equal else c + rng.choice((-1, 1))
+    left = f"{times * a}x{times * b:+}y"
+    return gold, rng.choice([
+        f"{left}={times * changed}", f"{times * changed}={left}",
+        f"{left}{-times * changed:+}=0" if changed else f"{left}=0",
+        rf"y=\frac{{{changed}-{a}x}}{{{b}}}", f"{a}x = {changed} - {b}y" if common else gold,
+    ])  # fmt: skip
+
+
+def rounded_chain(rng: random.Random, equal: bool) -> tuple[str, str]:
+    """True rounded_chain of the gold's value; unequal: false ones, or true ones of another value."""
+    n, d = rng.randint(2, 12), rng.choice((2, 3, 5, 7))
+    exact, value = rf"{n}\sqrt{{{d}}}", n * d**0.5
+    places = rng.randint(1, 4)
+    rounded = f"{value:.{places}f}"
+    if equal:
+        return exact, rng.choice(
+            [rf"{exact} \approx {rounded}", f"{exact} = {rounded}", rf"x = {exact}", rf"{exact}\ (\approx {rounded})"]
+        )
+    wrong = f"{value + 3 * 10**-places:.{places}f}"
+    return exact, rng.choice([
+        rf"{exact} \approx {wrong}", f"{exact} = {wrong}", rf"{n + 1}\sqrt{{{d}}} = {exact}", f"{exact}={n}", rounded,
+    ])  # fmt: skip
+
+
 KINDS: Mapping[str, Callable[[random.Random, bool], tuple[str, str]]] = {
     "rational": rational, "radical": radical, "polynomial": polynomial, "list or set": listed, "tuple": ordered,
     "interval": interval, "union": union, "matrix": matrix, "unit": unit, "angle": angle,
     "trigonometric": trigonometric, "logarithmic": logarithmic, "complex": complex_number, "chain": chain,
-    "counting": counting,
+    "counting": counting, "product": product, "two variables": two_variables, "rational function": rational_function,
+    "solutions": solutions, "inequality": inequality, "matrix sum": matrix_sum, "conversion": converted,
+    "identity": identity, "logarithm": log_identity, "named tuple": named_tuple, "equation": equation,
+    "rounded chain": rounded_chain,
 }  # fmt: skip
 """Kind -> (rng, whether the two are equal) -> (gold, content of the answer's box)."""

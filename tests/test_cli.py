@@ -103,6 +103,9 @@ def test_a_run_is_resumed_without_repeating_its_settings(
     assert config == load_config(None, **json.loads((run / "config.json").read_text()))
     more = resolve(parse(["train", "--run-dir", str(run), "--resume", "train.steps=3"]))
     assert (more.train.steps, more.run_dir) == (3, str(run))
+    moved = resolve(parse(["train", "--run-dir", str(run), "--resume", "--data", "elsewhere.jsonl"]))
+    assert (moved.data.train, moved.data.heldout) == ("elsewhere.jsonl", config.data.heldout), "it is one run's exam"
+    assert config.data.heldout is not None
     assert main(["train", "--run-dir", "runs/a", "--resume", *FAST]) == 0
     assert [record["step"] for record in json_lines(run / "metrics.jsonl")] == [1, 2]
 
@@ -377,6 +380,25 @@ def test_recycle_given_responses_needs_no_model(place: Path) -> None:
     assert {row["answer"] for row in rows if row["task"] == "reflection"} == {"7"}
     assert {row["answer"] for row in rows if row["parent"] == "mine"} <= {"No", "A", "B", "7"}
     assert done.stdout.count("label ") == 4
+
+
+def test_recycle_knows_several_gold_answers_and_options(place: Path) -> None:
+    write_lines(
+        place / "rollouts.jsonl",
+        {"question": "half?", "answer": ["1/2", "0.50 m"], "responses": ["\\boxed{\\frac{2}{4}}", "\\boxed{2}"]},
+        {"question": "which?", "answer": "B", "choices": ["7", "8"], "responses": ["\\boxed{8}", "\\boxed{A}"]},
+    )
+    done = spark_rl_process("recycle", "--rollouts", "rollouts.jsonl", "--out", "recycled.jsonl",
+                            "recycle.pointwise_share=0", cwd=place)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    reflections = [row for row in json_lines(place / "recycled.jsonl") if row["task"] == "reflection"]
+    assert {(row["answer"], tuple(row["alternatives"]), tuple(row["choices"])) for row in reflections} == {
+        ("1/2", ("0.50 m",), ()), ("B", (), ("7", "8")),
+    }  # fmt: skip
+    write_lines(place / "odd_golds.jsonl", {"question": "half?", "answer": ["1/2", 3], "responses": []})
+    done = spark_rl_process("recycle", "--rollouts", "odd_golds.jsonl", cwd=place)
+    assert done.returncode == 2
+    assert "needs a 'question' and an 'answer', a text or a list of them" in done.stderr
 
 
 def test_recycle_shows_as_many_as_asked_in_turn(

@@ -394,6 +394,24 @@ def test_responses_to_problems_of_a_file(place: Path) -> None:
     assert facts["mine.jsonl"]["rule"]["score"] == 0.5
 
 
+def test_every_accepted_answer_counts_and_stands_in_the_rows(place: Path) -> None:
+    """Rows hold all golds: a score from rows, of either format, is the score beside the data."""
+    write_lines(
+        place / "mine.jsonl", {"question": "x^2=4?", "answer": ["2", "-2"]}, {"question": "1+1?", "answer": "2"}
+    )
+    write_lines(place / "said.jsonl", {"id": "mine-1", "response": "\\boxed{-2}"}, {"id": "mine-2", "response": "4"})
+    facts = evaluate("--data", "mine.jsonl", "--responses", "said.jsonl", "--out", "rows.parquet")
+    assert facts["mine.jsonl"]["rule"]["score"] == 0.5
+    rows = json_lines(place / "rows.jsonl")
+    assert [row["alternatives"] for row in rows] == [["-2"], []]
+    assert evaluate("--rescore", "rows.jsonl") == facts
+    assert evaluate("--rescore", "rows.parquet") == facts
+    for row in rows:  # of a version that knew one gold a row
+        del row["alternatives"]
+    write_lines(place / "old.jsonl", *rows)
+    assert evaluate("--rescore", "old.jsonl")["mine.jsonl"]["rule"]["score"] == 0.0
+
+
 def test_tables_of_result_folders(root: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_lines(place / "said.jsonl", {"id": "1", "response": "\\boxed{3}"}, {"id": "2", "response": "\\boxed{A}"})
     for name in ("mine", "yours"):

@@ -30,7 +30,7 @@ import torch
 
 from spark_rl.config import Config, ConfigError, saved_settings
 from spark_rl.learner.base import Learner
-from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part
+from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part, texts
 from spark_rl.recycle import Pool
 
 FREE_TO_CHANGE = frozenset({
@@ -85,10 +85,11 @@ def check_run(run_dir: Path, config: Config, resume: bool) -> None:
                    for tree in (settings, current))  # fmt: skip
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and key not in FREE_TO_CHANGE:
+            is_part = _is_one_of(key, PARTS) and list(texts(before.get(key))) != list(texts(now.get(key)))
             raise ConfigError(
                 f"{run_dir} was made with {key}={before.get(key)!r}, not {now.get(key)!r}; resume it with the "
                 "same settings or start a new run"
-                + (" (what lies there is not what the run was made with)" if _is_one_of(key, PARTS) else "")
+                + (" (what lies there is not what the run was made with)" if is_part else "")
             )
     needs_base = config.model.lora is not None or config.objective.kl > 0 or not checkpoints(run_dir)
     missing = gone(config, PARTS if needs_base else [key for key in PARTS if key != "model.path"])

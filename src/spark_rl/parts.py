@@ -51,7 +51,7 @@ def with_resolved_paths(config: Config) -> Config:
 
 def digests(config: Config) -> dict[str, str]:
     """Path of a part on this disk -> digest of what is there."""
-    flat = [value for key in PARTS for value in _texts(part(config.model_dump(mode="json"), key))]
+    flat = [value for key in PARTS for value in texts(part(config.model_dump(mode="json"), key))]
     return {value: digest(place) for value in flat if (place := _place(value)) is not None}
 
 
@@ -63,7 +63,7 @@ def is_the_same_part(before: Any, now: Any, recorded: Mapping[str, str]) -> bool
         now: the setting it is to go on with.
         recorded: what :func:`digests` returned when the run began.
     """
-    old, new = list(_texts(before)), list(_texts(now))
+    old, new = list(texts(before)), list(texts(now))
     if len(old) != len(new) or _skeleton(before) != _skeleton(now):
         return False
     return all(was == is_ or _same(was, is_, recorded) for was, is_ in zip(old, new, strict=True))
@@ -80,7 +80,7 @@ def part(settings: Mapping[str, Any], key: str) -> Any:
 def gone(config: Config, keys: Iterable[str]) -> tuple[str, str] | None:
     """The first of ``keys`` that names an absolute path where nothing is, with the path; ``None`` if all are there."""
     settings = config.model_dump(mode="json")
-    named = ((key, text) for key in keys for text in _texts(part(settings, key)))
+    named = ((key, text) for key in keys for text in texts(part(settings, key)))
     return next((pair for pair in named if Path(pair[1]).is_absolute() and _place(pair[1]) is None), None)
 
 
@@ -144,16 +144,16 @@ def _absolute(text: str) -> Path:
         return Path(text).resolve()
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts(value: Any) -> Iterator[str]:
     """All texts in a setting, in order."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _texts(item)
+            yield from texts(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _texts(item)
+            yield from texts(item)
 
 
 def _skeleton(value: Any) -> Any:

@@ -113,3 +113,14 @@ def test_a_run_on_two_sources_by_weight_goes_on_where_it_stopped(tmp_path: Path)
     whole = asked("whole")
     assert whole == asked("halves")
     assert sum("6*" in prompt for prompt in whole) * 2 == len(whole) > 0
+
+
+def test_the_order_does_not_depend_on_where_sources_lie() -> None:
+    """A run whose data moved, or that is repeated in another folder, draws the same problems."""
+
+    def order(folder: str) -> list[int]:
+        names = [f"{folder}/a.jsonl"] * 7 + [f"{folder}/b.jsonl"] * 5
+        problems = [Problem(f"p{i}", "?", "1", source=name) for i, name in enumerate(names)]
+        return pass_order(problems, 1, 3, {f"{folder}/a.jsonl": 0.25, f"{folder}/b.jsonl": 0.75})
+
+    assert order("here") == order("there/and/deeper")

@@ -73,7 +73,8 @@ def test_a_row_holds_what_the_model_said_and_what_is_true_of_it(actor: Actor, ex
         assert {key: value for key, value in row.items() if key != "seconds"} == {
             "settings": "abc", "source": "puzzles", "benchmark": False, "id": problem.id, "question": problem.question,
             "prompt": f"solve {problem.question}", "system": None, "label": problem.answer, "kind": problem.kind,
-            "choices": [], "meta": {}, "prompt_tokens": len(reasoner.chat.encode(problem).token_ids), "images": 0,
+            "alternatives": [], "choices": [], "meta": {},
+            "prompt_tokens": len(reasoner.chat.encode(problem).token_ids), "images": 0,
             "image_sizes": [], "response": answer.response, "extracted": answer.answer, "status": status,
             "reward": float(right), "tokens": answer.tokens,
             "grades": {"rule": {"score": float(right), "extracted": answer.answer, "status": status}}, "samples": [],

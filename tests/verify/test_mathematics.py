@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -26,9 +22,9 @@ from spark_rl.verify.symbolic import symbolically_equal
 from spark_rl.verify.value import ImpreciseError, is_zero, precise, rational, separation, subtract
 
 from .rows_mathematics import MATHEMATICS
+from .rows_siblings import SIBLINGS
 
 CASES = SHARED.parent / "cases" / "math.jsonl"
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "verifier_pairs.py"
 
 
 def status(gold: str, answer: str) -> str:
@@ -45,17 +41,6 @@ def verifier() -> Iterator[Verifier]:
         yield shared
 
 
-@pytest.fixture(scope="module")
-def pairs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("verifier_pairs", BENCHMARK)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_every_kind_has_right_and_wrong_rows() -> None:
     assert len(MATHEMATICS) >= 350
     assert len({row[:2] for row in MATHEMATICS}) == len(MATHEMATICS)
@@ -64,6 +49,12 @@ def test_every_kind_has_right_and_wrong_rows() -> None:
 @pytest.mark.parametrize(("gold", "answer", "right", "why"), MATHEMATICS)
 def test_rows(gold: str, answer: str, right: bool, why: str) -> None:
     assert (status(gold, answer) == "correct") is right, why
+
+
+@pytest.mark.parametrize(("gold", "right", "wrong"), SIBLINGS)
+def test_siblings(gold: str, right: tuple[str, ...], wrong: tuple[str, ...]) -> None:
+    assert [answer for answer in right if status(gold, answer) != "correct"] == []
+    assert [answer for answer in wrong if status(gold, answer) == "correct"] == []
 
 
 def test_workers_find_the_same(verifier: Verifier) -> None:
@@ -82,18 +73,6 @@ def test_the_shared_cases() -> None:
         if row["want"] != "no_answer":
             found = status(row["gold"], extract_boxed(row["response"]) or "")
             assert (found == "correct") == (row["want"] == "correct"), row
-
-
-@pytest.mark.parametrize("equal", [True, False], ids=["equal", "unequal"])
-def test_pairs_of_known_truth(pairs: ModuleType, equal: bool) -> None:
-    mistaken = [
-        (kind, *pair)
-        for kind in pairs.KINDS
-        for pair in pairs.draw_pairs(kind, 25, equal=equal, seed=5)
-        if (status(*pair) == "correct") is not equal
-    ]
-
-    assert mistaken == []
 
 
 HOSTILE = (

@@ -51,18 +51,23 @@ def _given_groups(path: Path, config: Config) -> list[Group]:
             responses = row.get("responses")
             if not isinstance(responses, list) or not all(isinstance(r, str) for r in responses):
                 raise UserError(f"{path} line {number} has no list of texts in 'responses'")
-            if not all(isinstance(row.get(name), str) and row[name] for name in ("question", "answer")):
-                raise UserError(f"{path} line {number} needs a 'question' and an 'answer'")
+            golds: list[Any] = row["answer"] if isinstance(row.get("answer"), list) else [row.get("answer")]
+            if not golds or not all(isinstance(text, str) and text for text in (row.get("question"), *golds)):
+                raise UserError(f"{path} line {number} needs a 'question' and an 'answer', a text or a list of them")
+            choices = row.get("choices", [])
+            if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+                raise UserError(f"{path} line {number}: 'choices' is no list of texts")
             images = find_images(
                 named_images(row), row["question"], path.parent, config.data.images, f"{path} line {number}"
             )
             problem = Problem(
-                id=str(row.get("id", f"{path.stem}-{number}")), question=row["question"], answer=row["answer"],
-                kind=row.get("kind", "math"), images=images,
+                id=str(row.get("id", f"{path.stem}-{number}")), question=row["question"], answer=golds[0],
+                alternatives=tuple(golds[1:]), kind=row.get("kind", "choice" if choices else "math"),
+                choices=tuple(choices), images=images,
             )  # fmt: skip
             try:
                 verdicts = verifier.verify_many(
-                    [(r, problem.golds, problem.kind, ()) for r in responses], config.reward.form
+                    [(r, problem.golds, problem.kind, problem.choices) for r in responses], config.reward.form
                 )
             except ValueError as error:
                 raise UserError(f"{path} line {number}: {error}") from None

@@ -52,7 +52,7 @@ def resolve(arguments: argparse.Namespace) -> Config:
     if arguments.data is not None:
         sources = arguments.data if len(arguments.data) > 1 else arguments.data[0]
         settings["data"] = {**settings.get("data", {}), "train": sources}
-        if arguments.config is None:  # what the default recipe evaluates on says nothing about other data
+        if arguments.config is None and not arguments.resume:  # the default recipe's exams are about other data
             settings["data"] |= {"heldout": None, "transfer": None}
     if arguments.heldout is not None:
         settings.setdefault("data", {})["heldout"] = arguments.heldout

@@ -6,7 +6,8 @@ each): the shares are exact in every pass and random in a batch. Each source is 
 own, shuffled anew whenever it is through, and goes on in the next pass where it stopped: none of its problems comes a
 second time before all came once.
 
-The order is a function of the problems, the seed and the pass alone, so a resumed run goes on with the same batches.
+The order is a function of the problems, the seed and the pass alone, not of where the sources lie: a resumed run goes
+on with the same batches, also after they have moved.
 
 Departure: the paper draws from one set (25k, put together beforehand); the weights are ours.
 """
@@ -36,12 +37,12 @@ def pass_order(problems: Sequence[Problem], number: int, seed: int, shares: Mapp
     if empty is not None:
         raise DataError(f"no problem of {empty} is left to train on; take it out of data.train")
     drawn: list[int] = []
-    for source, count in draws(len(problems), shares).items():
+    for nth, (source, count) in enumerate(draws(len(problems), shares).items()):
         own = places[source]
         for position in range(number * count, (number + 1) * count):
             turn, at = divmod(position, len(own))
             if at == 0 or position == number * count:
-                order = _shuffled(len(own), stream_seed(seed, f"order of {source}", turn))
+                order = _shuffled(len(own), stream_seed(seed, "order of source", nth, turn))
             drawn.append(own[order[at]])
     return [drawn[at] for at in _shuffled(len(drawn), stream_seed(seed, "order", number))]
 

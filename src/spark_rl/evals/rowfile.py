@@ -3,14 +3,15 @@ r"""The rows of an evaluation and the files that keep them: one JSON object a li
 A row holds all that scoring needs, so that every number can be computed again without a model and without the data::
 
     {"settings": "5c2f...", "source": "math500", "benchmark": true, "id": "test-3", "question": "How many ...",
-     "prompt": "How many ...\nPlease first ...", "system": null, "label": "5", "kind": "math", "choices": [],
-     "meta": {"subject": "algebra"}, "prompt_tokens": 312, "images": 1, "image_sizes": [[640, 480]],
+     "prompt": "How many ...\nPlease first ...", "system": null, "label": "5", "alternatives": [], "kind": "math",
+     "choices": [], "meta": {"subject": "algebra"}, "prompt_tokens": 312, "images": 1, "image_sizes": [[640, 480]],
      "response": "... \\boxed{5}", "extracted": "5", "status": "correct", "reward": 1.0, "tokens": 88,
      "grades": {"reference": {"score": 1.0, "extracted": "5", "status": "correct"}, "rule": {...}},
      "samples": [], "judgement": "... \\boxed{Yes}", "accepted": true, "judge_tokens": 40, "rounds": 2,
      "final": {"response": ..., "extracted": "5", "status": "correct", "reward": 1.0, "tokens": 128, "grades": {...},
      "answers": 1}, "seconds": 0.7}
 
+``alternatives`` are the gold answers that are as right as ``label``; rows of versions before it have none.
 ``extracted``, ``status`` and ``reward`` are those of the protocol that tables show first. ``samples`` are the further
 responses where several were drawn, with the same fields as ``final``, what test-time scaling ends with after at most
 ``rounds`` rounds and ``answers`` answers. ``final`` and ``judgement`` are null where nobody asked for them;
@@ -49,7 +50,7 @@ _COLUMNS: Mapping[str, Any] = {
     "rounds": int, "final": dict | None, "seconds": float | int,
 }  # fmt: skip
 """What scoring and adding up read, and as what."""
-_NESTED = ("choices", "meta", "image_sizes", "grades", "replies", "samples", "final")
+_NESTED = ("alternatives", "choices", "meta", "image_sizes", "grades", "replies", "samples", "final")
 """Columns that Parquet files hold as JSON: their shape differs from row to row."""
 
 
@@ -57,7 +58,7 @@ def item_of(row: Mapping[str, Any]) -> Item:
     """What was asked, without its images: all that scoring and adding up read."""
     problem = Problem(
         id=row["id"], question=row["question"], answer=row["label"], kind=row["kind"], prompt=row["prompt"],
-        choices=tuple(row["choices"]),
+        choices=tuple(row["choices"]), alternatives=tuple(row.get("alternatives", ())),
     )  # fmt: skip
     return Item(problem, row["meta"])
 
@@ -155,6 +156,9 @@ def _fault(row: Row) -> str | None:
     wrong = next((name for name, kind in _COLUMNS.items() if not isinstance(row.get(name, ...), kind)), None)
     if wrong is not None:
         return f"{wrong!r} is missing or not what it should be"
+    golds = row.get("alternatives", [])
+    if not isinstance(golds, list) or not all(isinstance(gold, str) for gold in golds):
+        return "'alternatives' is no list of texts"
     if row["kind"] not in get_args(Kind):
         return f"'kind' is none of {', '.join(get_args(Kind))}"
     answers = (*row["samples"], *(() if row["final"] is None else (row["final"],)))

@@ -149,9 +149,9 @@ def new_row(settings: str, exam: Exam, item: Item) -> Row:
     return {
         "settings": settings, "source": exam.name, "benchmark": exam.benchmark is not None, "id": problem.id,
         "question": problem.question, "prompt": problem.prompt, "system": item.system, "label": problem.answer,
-        "kind": problem.kind, "choices": list(problem.choices), "meta": json.loads(json.dumps(item.meta)),
-        "prompt_tokens": None, "images": len(problem.images), "image_sizes": [], **_answer(None, 0), "samples": [],
-        **_judged(None, None, 0), "rounds": 0, "final": None,
+        "alternatives": list(problem.alternatives), "kind": problem.kind, "choices": list(problem.choices),
+        "meta": json.loads(json.dumps(item.meta)), "prompt_tokens": None, "images": len(problem.images),
+        "image_sizes": [], **_answer(None, 0), "samples": [], **_judged(None, None, 0), "rounds": 0, "final": None,
     }  # fmt: skip
 
 

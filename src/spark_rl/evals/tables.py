@@ -263,7 +263,10 @@ def _beyond(
     return [_sheet(kept, paper, protocol, left, False) for protocol in _protocols(columns, left, wanted)]
 
 
-JUDGING = ("recall", "precision", "f1", "accuracy", "balanced_accuracy", "verdict_rate", "unparsable_rate")
+JUDGING = (
+    "recall", "precision", "f1", "accuracy", "balanced_accuracy", "constant_accuracy", "verdict_rate",
+    "unparsable_rate",
+)  # fmt: skip
 
 
 def judge_sheet(models: Sequence[Model]) -> Sheet | None:

@@ -141,9 +141,13 @@ def evaluation_tables(found: Mapping[str, Mapping[str, Any]]) -> list[Table]:
         ("F1", True, lambda judge: _share(judge["f1"])),
         ("accuracy", True, lambda judge: _share(judge["accuracy"])),
         ("balanced", True, lambda judge: _share(judge["balanced_accuracy"])),
+        ("constant", True, lambda judge: _share(judge["constant_accuracy"])),
         ("no verdict", True, lambda judge: _share(judge["unparsable_rate"])),
     ))  # fmt: skip
-    own.caption = "Percent. The model's own verdicts on its first answers; right answers are the positive class."
+    own.caption = (
+        "Percent. The model's own verdicts on its first answers; right answers are the positive class. Constant: "
+        "the accuracy of always saying the commoner of Yes and No."
+    )
     return [asked, right, own]
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from math import gcd
 
 from spark_rl.problem import Status
 from spark_rl.verify.choice import read_letters
 from spark_rl.verify.notation import UnreadableError, canonical, tight
 from spark_rl.verify.number import THOUSANDS, Number, agrees, equal_bases, equal_numbers, read_number
 from spark_rl.verify.structure import Relation, Shape, comparisons, is_relational, relation, shape, split
-from spark_rl.verify.words import is_text, read_words, same_text, without_label
+from spark_rl.verify.words import is_text, read_words, same_text, spelled, without_label
 
 Leaf = Callable[[str, str], bool | None]
 """(gold expression, answer expression) -> equal? ``None``: undecided. May raise :class:`UnreadableError`."""
@@ -29,6 +30,7 @@ _LETTERED_GOLD = re.compile(r"[A-Z](?:, ?[A-Z])*")
 _LETTER_AND_VALUE = re.compile(r"\\text\{\(([A-J])\)[.:]?\} ?(?=.)")
 _SET_SYMBOL = re.compile(r"\\(?:mathbb|R|Reals|cap|setminus|backslash|emptyset)(?![a-z])")
 _CYCLE_OR_PRODUCT = re.compile(r"(-?[0-9]*\.[0-9]+)\(([0-9]+)\)")
+_ANSWER_WORDS = frozenset(("yes", "no", "true", "false", "odd", "even", "dne", "none"))
 _CLOCK = re.compile(r"[0-9]{1,2}:[0-5][0-9]")
 
 
@@ -53,12 +55,12 @@ def compare(gold: str, answer: str, leaf: Leaf = undecided) -> Status | None:
     except UnreadableError:
         gold_text, readable = gold, False
     try:
-        answer_text = canonical(answer)
+        answer_text = canonical(answer, stated=True)
         if not answer_text:
             return "unparsable"
         if not readable:
             return "wrong"
-        found = _lettered(gold_text, answer_text)
+        found = _lettered(gold_text, answer)
         equal = _equal(gold_text, answer_text, leaf) if found is None else found
     except UnreadableError:
         return "unparsable"
@@ -90,7 +92,7 @@ def _equal(gold: str, answer: str, leaf: Leaf) -> bool | None:
     answer_number = read_number(answer, bare_letters=gold_number is not None)
     if gold_number is not None and answer_number is not None:
         return equal_numbers(gold_number, answer_number)
-    plain = [_without_label(gold, gold_number), _without_label(answer, answer_number)]
+    plain = [spelled(_without_label(gold, gold_number)), spelled(_without_label(answer, answer_number))]
     if plain != [gold, answer]:
         return _equal(plain[0], plain[1], leaf)
     by_name = _relations(gold, answer, leaf)
@@ -249,13 +251,18 @@ def _ratios(gold: str, answer: str, leaf: Leaf) -> bool | None:
         return _shapes(gold, answer, leaf)
     if len(first) == len(second):
         same = _ordered(first, second, leaf)
-        if same or (_CLOCK.fullmatch(gold) and _CLOCK.fullmatch(answer)):
+        if same or (_CLOCK.fullmatch(gold) and (_CLOCK.fullmatch(answer) or _is_time(first))):
             return same
         return _ordered(_quotients(first), _quotients(second), leaf)
-    if {len(first), len(second)} != {1, 2}:
+    if {len(first), len(second)} != {1, 2} or (_CLOCK.fullmatch(gold) and _is_time(first)):
         return False
     one, two = (_quotients(parts)[0] if len(parts) == 2 else parts[0] for parts in (first, second))
     return _equal(one, two, leaf)
+
+
+def _is_time(parts: Sequence[str]) -> bool:
+    """Whether a gold like ``12:30`` is no ratio: those are given in lowest terms."""
+    return gcd(int(parts[0]), int(parts[1])) > 1
 
 
 def _quotients(parts: Sequence[str]) -> list[str]:
@@ -272,6 +279,8 @@ def _words(gold: str, answer: str, gold_number: Number | None, answer_number: Nu
         if words == "no solution" and other in (r"\emptyset", r"\{\}"):
             return True
     if gold_words is not None:
+        if gold_words == answer_words and gold_words in _ANSWER_WORDS:
+            return True
         if is_text(gold) or (answer_words is not None and is_text(answer)):
             return gold_words == answer_words if answer_words is not None or answer_number is not None else None
         return None
@@ -324,7 +333,7 @@ def _as_list(one: Shape, other: Shape) -> Shape:
 def _against_leaf(first: Shape, second: Shape, gold: str, answer: str, leaf: Leaf) -> bool | None:
     """One side has structure, the other is an expression: ``\\{5\\}`` equals 5; the rest only algebra can tell."""
     structured, single = (second, first) if first.kind == "leaf" else (first, second)
-    if structured.kind == "set" and len(structured.items) == 1:
+    if structured.kind == "set" and len(structured.items) == 1 and not _SET_SYMBOL.search(structured.items[0]):
         return _equal(first.items[0], second.items[0], leaf)
     text = single.items[0]
     if read_number(text) is not None or (structured.kind == "matrix" and len(structured.items) < 2):

@@ -108,9 +108,13 @@ class _Reader:
         self._at = 0
         self._fences: list[str] = []
         self._depth = depth
+        self._cycle_end = -1
+        """Where the last repeating decimal ended, whose bracket is no product's."""
 
     def whole(self) -> Node:
         node = self._sum()
+        if self._take(r"\choose"):
+            node = Node("binomial", (node, self._sum()))
         if self._peek():
             raise self._refusal()
         return node
@@ -177,7 +181,9 @@ class _Reader:
         if not word or (self._fences and word == self._fences[-1]):
             return False
         if word[0].isdigit() or word[0] == ".":
-            return self._text[: self._at].rstrip()[-1:] in (")", "]", "}", "|", "!") and before.kind != "number"
+            end = self._text[: self._at].rstrip()
+            bracket = end[-1:] in (")", "]") and len(end) != self._cycle_end
+            return bracket or (end[-1:] in ("}", "|", "!") and before.kind != "number")
         if word[0].isalpha() and word.isascii():
             return True
         if word in ("(", "[", "{", "|"):
@@ -305,6 +311,7 @@ class _Reader:
             return Node("number", value=_decimal(text) * Fraction(10) ** int(match[1]))
         if "." in text and (match := _CYCLE.match(self._text, self._at)):
             self._at = match.end()
+            self._cycle_end = self._at
             cycle = match[1] or match[2]
             places = len(text.partition(".")[2])
             return Node("number", value=_decimal(text) + Fraction(int(cycle), (10 ** len(cycle) - 1) * 10**places))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import accumulate
 
 MAX_LENGTH = 2000
 """Longer answers are not read. It also keeps every numeral far below Python's limit for ``int``."""
@@ -26,6 +27,7 @@ _SYMBOLS = {
     "∠": r"\angle ", "△": r"\triangle ", "ℝ": r"\mathbb{R}", "∖": r"\setminus ", "≤": r"\leq ", "≥": r"\geq ",
     "≠": r"\neq ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
     "∅": r"\emptyset ", "±": r"\pm ", "∓": r"\mp ",
+    "∶": ":", "∨": r"\text{ or }", "⋃": r"\cup ", "￥": "¥",
     "：": ":", "，": ", ", "；": ";", "、": ", ", "。": ".", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"',
 }  # fmt: skip
 _GREEK_NAMES = """
@@ -43,6 +45,8 @@ _RENAMED = (
     dict.fromkeys((r"\!", r"\,", r"\thinspace", r"\(", r"\)", r"\[", r"\]", r"\displaystyle", r"\textstyle"), "")
     | dict.fromkeys((r"\operatorname", r"\operatorname*"), r"\text")
     | dict.fromkeys((r"\limits", r"\nolimits", r"\therefore", r"\boxed", r"\bf", r"\it", r"\mathop"), "")
+    | dict.fromkeys((r"\boldsymbol", r"\bm", r"\pmb", r"\emph", r"\fbox", r"\ensuremath", r"\underline"), "")
+    | dict.fromkeys((r"\tiny", r"\small", r"\normalsize", r"\large", r"\Large", r"\LARGE", r"\huge", r"\Huge"), "")
     | dict.fromkeys((r"\;", r"\:", r"\ ", "\\\n", "\\\t", r"\quad", r"\qquad", r"\enspace", r"\space"), " ")
     | dict.fromkeys((r"\dfrac", r"\tfrac", r"\cfrac"), r"\frac")
     | dict.fromkeys((r"\mathrm", r"\mbox", r"\textrm", r"\textbf", r"\textit", r"\textsf", r"\texttt"), r"\text")
@@ -52,11 +56,20 @@ _RENAMED = (
     | dict.fromkeys((r"\ge", r"\geqslant"), r"\geq")
     | dict.fromkeys((r"\lvert", r"\rvert", r"\vert"), "|")
     | {r"\lt": "<", r"\gt": ">", r"\ne": r"\neq", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\varnothing": r"\emptyset"}
-    | {r"\%": "%", r"\#": "#", r"\&": "&", r"\_": "_", r"\degree": r"^\circ", r"\lor": r"\text{or}"}
+    | {
+        r"\%": "%",
+        r"\#": "#",
+        r"\&": "&",
+        r"\_": "_",
+        r"\degree": r"^\circ",
+        r"\lor": r"\text{or}",
+        r"\vee": r"\text{or}",
+        r"\bigcup": r"\cup",
+    }
     | {r"\Vert": r"\|", r"\mid": "|", r"\lb": r"\log", r"\tg": r"\tan", r"\ctg": r"\cot", r"\cosec": r"\csc"}
     | {r"\ohm": r"\Omega", r"\upOmega": r"\Omega", r"\smallsetminus": r"\setminus", r"\thickapprox": r"\approx"}
     | {r"\doteq": r"\approx", r"\approxeq": r"\approx", r"\sim": r"\sim", r"\newline": r"\\"}
-    | {r"\div": "/", r"\ast": "*", r"\infin": r"\infty", r"\simeq": r"\approx"}
+    | {r"\div": "/", r"\ast": "*", r"\infin": r"\infty", r"\langle": "(", r"\rangle": ")", r"\simeq": r"\approx"}
 )
 _SPACED_THOUSANDS = re.compile(r",\s*\\!\s*(?=[0-9])")
 _SPACED = frozenset(name for name in _RENAMED.values() if name.startswith("\\") and name[-1].isalpha())
@@ -65,6 +78,7 @@ _UNEQUAL = re.compile(r"(?<![0-9n)}])!=|<>")
 """``x!=2``; but ``5!=120`` is a factorial."""
 _WRAPPERS = ("**", "__", "`", '"', "'", "$$", "$")
 _STARS = re.compile(r" ?\*\* ?")
+_TYPED_TIMES = re.compile(r"(?<=[0-9]) ?x ?(?=10\^)")
 _LONG_SCRIPT = re.compile(r"([\^_]) ?(-?[0-9]{2,}|-[0-9])")
 _TYPED_ROOT = re.compile(r"(?<![A-Za-z\\])sqrt ?(?:([0-9]+(?:\.[0-9]+)?)|\{)")
 _LISTED = re.compile(r"\\(begin|end)\{(?:cases|aligned|align\*?|gathered|split|array)\}(?:\[[a-z]\])?(?:\{[lcr| ]*\})?")
@@ -81,18 +95,37 @@ _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z])\s*)")
 _CONNECTOR = re.compile(
     r"(?:, ?)?(?:\\text ?\{[, ]*(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))|;|\\text ?\{[^{}]*\}"
 )
+_NEW_LINE = re.compile(r"(?<=[0-9)}])[ \t]*\n+\s*(?=-?[0-9]|[a-z](?:_[0-9])? ?=)")
+"""A line break in a list of values."""
+_UNEQUAL_SIGN = re.compile(r"[<>]|\\[gl]eq(?![A-Za-z])")
+_JOINING = re.compile(r" ?,? ?(?:\\text ?\{[, ]*(and|or)[, ]*\}|(?<![A-Za-z\\])(and|or)(?![A-Za-z])) ?")
+_VARIABLE = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
+_RELATION = re.compile(r"[<>=]|\\(?:[gl]eq|neq)(?![A-Za-z])")
+_FOREIGN_CONNECTOR = re.compile(r"(?<=[0-9})]) ?(?:和|或|与|及|или|и) ?(?=[-0-9\\(])")
+_UNSEEN = re.compile(
+    r"\\(?:text)?color ?\{[A-Za-z]+\}|\\(?:tag|label|[hv]?phantom)\*? ?\{[^{}]*\}|\\[hv]space\*? ?\{[^{}]*\}"
+)
+"""Colours and what prints nothing or no part of the answer."""
+_PUNCTUATION = re.compile(r"\\text ?\{((?:[ .,;:]|\\\$)*-?)\}")
+"""Signs in text mode: ``1\\text{ , }2``."""
+_CYCLE_DIGIT = re.compile(r"(?<=[0-9.])\\overline ?([0-9])")
+_DOTTED = re.compile(
+    r"(?<=\.)([0-9]*)\\dot ?(?:\{([0-9])\}|([0-9]))(?:([0-9]*)\\dot ?(?:\{([0-9])\}|([0-9])))?(?![0-9]|\\dot)"
+)
+"""A repeating decimal whose cycle has a dot on its first and last digit."""
 _END_PUNCTUATION = re.compile(r"(?<![\\.,;])[.,;]+$")
 _AFTER_COMMAND = re.compile(r"(\\[A-Za-z]+) +(?![A-Za-z])")
 _LOOSE_SPACE = re.compile(r"(?<=[^A-Za-z0-9,]) +| +(?=[^A-Za-z0-9])|(?<=,) +(?![0-9])|(?<=[^0-9],) +")
 _MIXED_SPACE = re.compile(r"(?<=[0-9]) (?=[A-Za-z])|(?<=[A-Za-z]) (?=[0-9])|(?<=,) ")
 
 
-def canonical(text: str) -> str:
+def canonical(text: str, *, stated: bool = False) -> str:
     """The one spelling of ``text``. Raises :class:`UnreadableError` when it is too long, too deep or unbalanced.
 
     Spaces survive only where they may carry meaning: between two letters, two digits, a digit and a letter
     (``1 1/2``, ``5 m``), and after a comma between digits (``1, 000`` is a list, ``1,000`` a number). ``1 or 2``,
-    ``1 and 2`` and ``1; 2`` become ``1, 2``.
+    ``1 and 2`` and ``1; 2`` become ``1, 2``. Inequalities that "or" joins are united; "and" intersects
+    them in an answer (``stated``), but not in a gold, whose writer may have meant either.
     """
     if len(text) > MAX_LENGTH:
         raise UnreadableError(f"an answer of {len(text)} characters is longer than {MAX_LENGTH}")
@@ -101,7 +134,8 @@ def canonical(text: str) -> str:
     text = _dollars(_unwrap(text))
     if "\\" in text:
         text = _SPACED_THOUSANDS.sub(",", text).replace(r",\,", ", ")
-        text = _COMMAND.sub(_rename, text)
+        text = _COMMAND.sub(_rename, _UNSEEN.sub("", text))
+        text = _PUNCTUATION.sub(r" \1 ", text)
         text = _DEGREES.sub(lambda _: r"^\circ ", text)
         text = _lines(text)
     text = _typed(text)
@@ -109,10 +143,18 @@ def canonical(text: str) -> str:
         text = text.replace(typed, command)
     if "!=" in text or "<>" in text:
         text = _UNEQUAL.sub(r"\\neq ", text)
-    text = text.replace("{,}", ",").replace("~", " ")
+    text = text.replace("{,}", ",").replace("{:}", ":").replace("~", " ")
     if "{" in text or "}" in text or "\\" in text:
         text = _SINGLE.sub(r"\1\2", _groups(text))
+        if r"\dot" in text or r"\overline" in text:
+            text = _DOTTED.sub(_cycle, _CYCLE_DIGIT.sub(r"\\overline{\1}", text))
+    if "\n" in text and r"\begin" not in text:
+        text = _NEW_LINE.sub(", ", text)
     text = " ".join(text.split())
+    if ("and" in text or "or" in text) and _UNEQUAL_SIGN.search(text):
+        text = _conditions(text, stated=stated)
+    if not text.isascii():
+        text = _FOREIGN_CONNECTOR.sub(", ", text)
     if ";" in text or "and" in text or "or" in text:
         text = _CONNECTOR.sub(_as_comma, _grouped(text))
     text = _LOOSE_SPACE.sub("", _AFTER_COMMAND.sub(r"\1", text))
@@ -125,6 +167,12 @@ def canonical(text: str) -> str:
 def tight(text: str) -> str:
     """Canonical text without the spaces between digits and letters and after commas: for equality of strings only."""
     return _MIXED_SPACE.sub("", text) if " " in text else text
+
+
+def _cycle(dotted: re.Match[str]) -> str:
+    """``0.\\dot{1}4285\\dot{7}`` as ``0.\\overline{142857}``."""
+    fixed, *cycle = (group or "" for group in dotted.groups())
+    return rf"{fixed}\overline{{{''.join(cycle)}}}"
 
 
 def _lines(text: str) -> str:
@@ -150,9 +198,26 @@ def _lines(text: str) -> str:
     return before.removesuffix(r"\{") + ", ".join(row.replace("&", "") for row in rows) + text[end.end() :]
 
 
+def _conditions(text: str, *, stated: bool) -> str:
+    r"""``x<2 or x>3`` as ``x<2\cup x>3``: inequalities in one variable, whose connectors mean what they say."""
+    joints = list(_JOINING.finditer(text))
+    pieces = _JOINING.sub("\n", text).split("\n")
+    names = {frozenset(_VARIABLE.findall(re.sub(r"\\mathbb ?\{?R\}?|\bR\b", "", piece))) for piece in pieces}
+    if len(pieces) < 2 or len(names) != 1 or len(next(iter(names))) != 1:
+        return text
+    if not all(_RELATION.search(piece) for piece in pieces):
+        return text
+    words = [joint[1] or joint[2] for joint in joints]
+    signs = {"or": r"\cup ", "and": r"\cap " if stated else ", "}
+    if len(set(words)) > 1:
+        return text
+    return pieces[0] + "".join(signs[word] + piece for word, piece in zip(words, pieces[1:], strict=True))
+
+
 def _grouped(text: str) -> str:
     """``p=5,q=2; p=7,q=2`` as ``(p=5,q=2), (p=7,q=2)``: what is separated twice is a list of lists."""
-    breaks = [found for found in _GROUP_BREAK.finditer(text) if _depth(text[: found.start()]) == 0]
+    depths = _depths(text)
+    breaks = [found for found in _GROUP_BREAK.finditer(text) if depths[found.start()] == 0]
     if not breaks:
         return text
     starts, ends = [0, *(found.end() for found in breaks)], [*(found.start() for found in breaks), len(text)]
@@ -161,15 +226,16 @@ def _grouped(text: str) -> str:
     return ", ".join(f"({piece})" for piece in pieces) if len(commas) == 1 and commas != {0} else text
 
 
-def _depth(text: str) -> int:
-    return sum(text.count(mark) for mark in "([{") - sum(text.count(mark) for mark in ")]}")
+def _depths(text: str) -> list[int]:
+    """How many brackets are open before each character."""
+    return list(accumulate(((char in "([{") - (char in ")]}") for char in text), initial=0))
 
 
 def _commas(text: str) -> int:
     """Commas outside of brackets that do not separate thousands."""
     return sum(
-        char == "," and not _THOUSANDS_AFTER.match(text, index) and _depth(text[:index]) == 0
-        for index, char in enumerate(text)
+        char == "," and depth == 0 and not _THOUSANDS_AFTER.match(text, index)
+        for index, (char, depth) in enumerate(zip(text, _depths(text), strict=False))
     )
 
 
@@ -180,6 +246,8 @@ def _typed(text: str) -> str:
     """Plain-text habits as LaTeX: ``x**2``, ``2^10`` (in TeX a 2^1 and a 0), ``pi``, ``infinity``."""
     if "*" in text:
         text = _STARS.sub("^", text)
+    if "10^" in text and "x" in text:
+        text = _TYPED_TIMES.sub(r"\\times ", text)
     if "^" in text or "_" in text:
         text = _LONG_SCRIPT.sub(r"\1{\2}", text)
     if "sqrt" in text:

@@ -50,6 +50,7 @@ _MAGNITUDE = re.compile(
     re.VERBOSE,
 )
 _SIGN = re.compile(r"([+-]?)(\\\$|[€£¥₹₩₽฿₺₫₦₱]|\\pounds|\\euro)?(-?)")
+_CURRENCY_SIGNS = "€£¥₹₩₽฿₺₫₦₱"
 _BASED = re.compile(r"([0-9][0-9A-Za-z]*+)_(?:\{([0-9]+)\}|([0-9]))")
 _SCALE = re.compile(
     rf" ?(\\text\{{)? ?({'|'.join(word for word in SCALES if word.isascii())}"
@@ -222,6 +223,8 @@ def _with_unit(value: Fraction, places: int, rest: str, currency: str | None, ba
     if scale is not None:
         value, places = value * SCALES[scale[2]], 0
         rest = ((scale[1] or "") + rest[scale.end() :]).replace(r"\text{}", "")
+    if not currency and len(rest.strip()) == 1 and rest.strip() in _CURRENCY_SIGNS:
+        currency, rest = rest.strip(), ""
     unit = read_unit(rest, bare_letters=bare_letters) if rest else ""
     if unit is None:
         return None

@@ -35,7 +35,7 @@ Region = tuple["Interval | Region | str", ...]
 """An expression in prefix order: ``("union", A, B)``, ``("both", A, B)``, ``("without", A, B)``, or an interval."""
 
 _SETS = re.compile(r"[<>]|\\(?:leq|geq|neq|cup|cap|setminus|mathbb|emptyset|infty)(?![A-Za-z])|\\backslash")
-_REALS = re.compile(r"\\mathbb(?:\{R\}|R)|\\R|\\Reals")
+_REALS = re.compile(r"\\mathbb(?:\{R\}| ?R)|\\R|\\Reals")
 _INFINITY = re.compile(r"[+-]?\\infty")
 _VARIABLE = re.compile(r"[A-Za-z](?:_[A-Za-z0-9])?|\\[a-z]+")
 _WITHOUT = re.compile(r"\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])|(?<=\})-(?=\\\{)")

@@ -13,6 +13,7 @@ from typing import Literal
 
 from spark_rl.verify.notation import MAX_DEPTH, UnreadableError
 from spark_rl.verify.number import THOUSANDS
+from spark_rl.verify.words import denying
 
 Kind = Literal["leaf", "list", "set", "matrix", "union", "()", "[]", "(]", "[)"]
 
@@ -41,7 +42,7 @@ class Relation:
 
 
 _TOKEN = re.compile(r"\\(?:[A-Za-z]+|.)|[()\[\]{},=:/+\-]|[^\\()\[\]{},=:/+\-]+", re.DOTALL)
-_LONG_NUMBER = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])[\\^A-Za-z/!][^,]*")
+_LONG_NUMBER = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])[\\^A-Za-z/!(][^,]*")
 """Thousands at the head of an expression: ``1,000\\pi``."""
 _OPENING = frozenset(("(", "[", "{", r"\{"))
 _CLOSING = frozenset((")", "]", "}", r"\}"))
@@ -50,32 +51,38 @@ _MATRIX = re.compile(
     r"\\begin\{(?P<env>[pbBs]?(?:small)?matrix|array)\}(?:\{[^{}]*\})?(?P<body>.*)\\end\{(?P=env)\}", re.DOTALL
 )
 _SYMBOL = re.compile(
-    r"(?:[A-Za-z]|\\(?!pi|infty)[A-Za-z]+|\\text\{[^{}]*\})(?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*(?:\([A-Za-z0-9, ]*\))?"
+    r"(?:[A-Za-z]|\\(?!pi|infty)[A-Za-z]+|\\text\{[^{}]*\})(?:_(?:[A-Za-z0-9]|\{(?:[^{}]|\{[^{}]*\})*\}))?"
+    r"'*(?:\([A-Za-z0-9, ]*\))?"
     r"|m?\\angle ?[A-Z0-9]{1,3}|[A-Z]{2,3}|[A-Za-z]{4,}(?: [A-Za-z]+)*"
     r"|\([A-Za-z](?:, ?[A-Za-z])*\)"
 )
-_POINTS = r"(?:[A-Z](?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*)"
+_POINTS = r"(?:[A-Z](?:_(?:[A-Za-z0-9]|\{(?:[^{}]|\{[^{}]*\})*\}))?'*)"
 _MARKED = (
     r"\\(?:vec|overline|overrightarrow|overleftrightarrow|hat|bar|widehat|tilde|widetilde|mathcal|mathbb)\{[^{}]*\}"
 )
 _PLAIN_NAME = re.compile(
-    rf"{_SYMBOL.pattern}|{_POINTS}{{1,5}}|{_MARKED}(?:_(?:[A-Za-z0-9]|\{{[^{{}}]*\}}))?"
+    rf"{_SYMBOL.pattern}|{_POINTS}{{1,5}}|{_MARKED}(?:_(?:[A-Za-z0-9]|\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}))?"
     rf"|m?\\(?:angle|triangle|odot|measuredangle) ?(?:{_POINTS}{{1,4}}|[0-9]|\\?[a-z]+)|\[{_POINTS}{{3,6}}\]|d[a-z]"
+    r"|\\(?:sigma|chi)\^2|\\(?:bar|hat|vec|tilde) ?[A-Za-z]|\\partial ?[a-z]"
+    r"|\\(?:mathbb|text)\{?E\}?\[[A-Z]\]|E\[[A-Z]\]"
+    r"|\\lim_\{(?:[^{}]|\{[^{}]*\})*\}.+|\\(?:max|min) ?[a-zA-Z](?:\([a-z]\))?"
 )
 _OF_A_NAME = re.compile(
     r"\\(?:sin|cos|tan|cot|sec|csc|arg|det|deg|dim|max|min|gcd|Re|Im|rank|tr)(?:\^2|\^\{2\})?(?![A-Za-z])"
     r"|\\text\{[A-Za-z ]+\}|sin|cos|tan|cot"
 )
-_CALLED = re.compile(rf"(?P<head>{_MARKED}|\\?[A-Za-z]+(?:_(?:[A-Za-z0-9]|\{{[^{{}}]*\}}))?|\\text\{{[^{{}}]*\}}"
+_CALLED = re.compile(rf"(?P<head>{_MARKED}|\\?[A-Za-z]+(?:_(?:[A-Za-z0-9]|\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}))?"
+                     r"|\\text\{[^{}]*\}"
                      r"|\([a-z]\\circ [a-z]\))(?:\^\{-1\}|\^\{\([0-9n]\)\}|'+)?\((?P<inside>.*)\)")  # fmt: skip
 _FUNCTION_LETTERS = frozenset((*"fghFGHPEVDRQpq", "Var", "Cov", "Pr"))
 _OPERAND_NAME = re.compile(rf"{_POINTS}{{2,3}}|\|{_POINTS}{{2}}\||{_MARKED}|m?\\angle ?[A-Z0-9]+")
 """What a name may be added to and multiplied with: segments, vectors, angles."""
-_SIMPLE_ARGUMENT = re.compile(r"[-0-9A-Za-z., ]*|\\[a-z]+")
+_SIMPLE_ARGUMENT = re.compile(r"(?:[-0-9A-Za-z., |']|\\c[ua]p(?![a-z]))*|\\[a-z]+")
 _NAMED_FRACTION = re.compile(r"\\frac\{(?P<top>(?:[^{}]|\{[^{}]*\})*)\}\{(?P<bottom>(?:[^{}]|\{[^{}]*\})*)\}")
 _LINK = re.compile(r"\\(?:leq|geq|neq|in|approx|sim|equiv|to|subset|subseteq|parallel|perp|cong)(?![A-Za-z])|[<>=]")
 _MEMBERSHIP = re.compile(rf"(?:{_SYMBOL.pattern}) ?\\in(?![A-Za-z]) ?(?P<set>(?:(?!\\in(?![A-Za-z])).)+)")
-_BUILDER = re.compile(r"[A-Za-z](?:\\in ?\\mathbb(?:\{R\}|R))?(?:[:|]|\\mid(?![A-Za-z])) ?(.+)")
+_BUILDER = re.compile(r"[A-Za-z](?:\\in ?\\mathbb(?:\{R\}| ?R))?(?:[:|]|\\mid(?![A-Za-z])) ?(.+)")
+_BUILDER_START = re.compile(r"[A-Za-z](?:\\in ?\\mathbb(?:\{R\}| ?R))?(?:[:|]|\\mid(?![A-Za-z]))(?=.*[<>=]|.*\\[gl]eq)")
 _EITHER_SIGN = re.compile(r"\\(pm|mp)(?![A-Za-z]) ?")
 
 
@@ -107,6 +114,8 @@ def shape(text: str) -> Shape:
         if items == ("",):
             return Shape("set", ())
         condition = _BUILDER.fullmatch(items[0]) if len(items) == 1 else None
+        if len(items) > 1 and (start := _BUILDER_START.match(items[0])):
+            return shape(text[width + start.end() : -width])
         if condition:
             return shape(condition[1])
         return Shape("set", tuple(value for item in items for value in signs(item)))
@@ -193,10 +202,12 @@ def is_name(text: str, depth: int = 3) -> bool:
     A sum or product of variables is no name: ``x+y=5`` is an equation.
     """
     text = text.strip()
-    if not text or depth < 0:
+    if not text or depth < 0 or denying(text):
         return False
     if _PLAIN_NAME.fullmatch(text):
         return True
+    if text.startswith(r"\|") and text.endswith(r"\|") and text.count(r"\|") == 2:
+        return is_name(text[2:-2], depth - 1)
     if len(text) > 2 and text[0] == text[-1] == "|" and text.count("|") == 2:
         return (
             is_name(text[1:-1], depth - 1)

@@ -16,6 +16,9 @@ from functools import cache
 SCALES = {
     "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
     "lakh": 10**5, "crore": 10**7, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
+    "тысяч": 1000, "тыс": 1000, "миллион": 10**6, "млн": 10**6, "миллиард": 10**9, "млрд": 10**9,
+    "천": 1000, "만": 10**4, "억": 10**8, "हज़ार": 1000, "हजार": 1000, "लाख": 10**5, "करोड़": 10**7,
+    "ألف": 1000, "آلاف": 1000, "مليون": 10**6,
 }  # fmt: skip
 """Words that multiply the number before them."""
 
@@ -114,11 +117,38 @@ were be equals equal wrong false incorrect right correct true answer answers may
 unsure hopefully check error approx about around if but because since then when for with without except
 instead otherwise unless i you we it this that these those my so also either neither nor never none nothing
 only just please ignore mod modulo half third squared cubed factorial percent k mil bn mn
-不 非 错 無 无 没 或 以上 以下 以内 左右 不是 错误 не или нет больше меньше
 """
 NOT_UNITS = frozenset(_COMMENTS.split())
-"""Words that change a number or comment on it."""
-_OTHERWISE_NOT_UNITS = ("不", "非", "错", "没", "以上", "以下", "以内", "左右")
+"""Words that change a number or comment on it, wherever they stand."""
+_COMMENTS_AFTER = """
+positive negative greater smaller larger bigger fewer upper lower bound too twice thrice double triple
+inverse reciprocal
+opposite invalid impossible false contradiction nope oops wait hmm lol yes out both all but any some point
+halves thirds fourths fifths sixths sevenths eighths ninths tenths hundredths thousandths
+one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty
+sixty seventy eighty ninety
+sin cos tan cot sec csc log ln lg sqrt exp max gcd lcm undefined infinity unknown
+mille mil millones millon millionen tausend faux falsch falso incorrecto nicht kein pas oder sondern ni non nein ou o
+khong sai fail fails failed
+"""
+_NOT_AFTER = NOT_UNITS | frozenset(_COMMENTS_AFTER.split())
+"""Those that do so after a number."""
+_PARTS_OF_COMMENTS = """
+不 非 错 錯 無 无 没 沒 未 否 负 負 误 誤 或 勿 别 除
+以上 以下 以内 以內 以外 左右 约 約 超 低于 高于 少于 多于 大于 小于 至少 至多
+最 多 少 几 余 近 又 半 分之 一 二 三 四 五 六 七 八 九 十 百 千 万 萬 亿 億 兆 倍以
+より ない でな 違 아니 틀 이상 이하 미만 초과
+십 백 천 만 억 조 ليس لا غير خط أو سالب مئ مائ ألف آلاف مليون مليار
+नह ग़ल गल सौ हज लाख करोड या ऋण
+тысяч тыс миллион млн миллиард млрд сотен сотн десят минус неверн неправ ошиб больш меньш более менее около примерно
+полов треть четверт или кроме không sai nghìn triệu trăm âm
+"""
+_IN_COMMENTS = tuple(_PARTS_OF_COMMENTS.split())
+"""What words of other scripts deny, bound, round or multiply a number with."""
+_WHOLE_COMMENTS = frozenset(("не", "нет", "и", "ни", "no", "né"))
+_ADJECTIVE = re.compile(r".{2,}(?:[^e]ed|ly|[ai]ble|less|ous)")
+"""The last word of a unit is a thing that is counted: ``5 rejected`` comments, ``5 unshaded squares`` does not."""
+_JOINTS = frozenset(("per", "square", "sq", "cubic"))
 _LARGE = frozenset(("M", "B", "k", "T"))
 """Letters that people write for millions, billions and thousands."""
 
@@ -153,7 +183,7 @@ def read_unit(text: str, *, bare_letters: bool = False) -> str | None:
         return None
     plain = text.replace(r"\text{", " ").replace(r"\cdot", " ").translate(_BRACES)
     words = _WORD.findall(plain)
-    if not words or any(_is_comment(word) for word in words) or (len(words) == 1 and words[0] in _LARGE):
+    if not words or comments(plain) or (len(words) == 1 and words[0] in _LARGE):
         return None
     if wrapped:
         return None if len(words) > 4 else _name(plain)
@@ -205,18 +235,34 @@ def trailing_unit(text: str) -> tuple[str, Unit | None]:
 _BRACES = str.maketrans("", "", "{}")
 
 
-def _is_comment(word: str) -> bool:
-    """Whether a word changes the number or comments on it."""
-    if word.isascii():
-        return word.lower() in NOT_UNITS and word not in _CANONICAL
-    return word in NOT_UNITS or any(part in word for part in _OTHERWISE_NOT_UNITS)
+def comments(plain: str) -> bool:
+    """Whether words that follow a number change it or comment on it."""
+    words = _WORD.findall(plain)
+    return denies(plain) or (
+        _ADJECTIVE.fullmatch(words[-1].lower()) is not None and words[-1].lower() not in _CANONICAL
+    )
+
+
+def denies(plain: str) -> bool:
+    """Whether one of the words changes a number or comments on it."""
+    if any(word.lower() in _NOT_AFTER and word not in _CANONICAL for word in _WORD.findall(plain)):
+        return True
+    return not plain.isascii() and any(
+        _denies_in_its_script(word.strip(".,:;!?()")) for word in plain.casefold().split()
+    )
+
+
+def _denies_in_its_script(word: str) -> bool:
+    if word.isascii() or word in _CANONICAL:
+        return False
+    return word in _WHOLE_COMMENTS or any(part in word for part in _IN_COMMENTS)
 
 
 def _may_stand_bare(words: list[str], apart: bool, bare_letters: bool) -> bool:
     if all(not word.isascii() for word in words):
         return True
     allowed = (_SPACED_LETTERS if apart else frozenset()) | (_BESIDE_LETTERS if bare_letters else frozenset())
-    if all(_known(word) and (len(word) > 1 or word in allowed) for word in words):
+    if all((_known(word) and (len(word) > 1 or word in allowed)) or word in _JOINTS for word in words):
         return True
     return apart and len(words[0]) >= 4 and len(words) <= 2
 

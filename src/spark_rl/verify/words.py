@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from spark_rl.verify.units import NOT_UNITS
+from spark_rl.verify.units import NOT_UNITS, denies
 
 _LETTER = r"[^\W\d_]"
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
@@ -29,10 +29,41 @@ answer ans answers about approximately approx exactly is total value result equa
 therefore gives equal to
 """
 _INTRODUCTIONS = frozenset(_INTRODUCTION_WORDS.split())
+_SAYS = re.compile(r"(?:答案|答|解|得|为|為|是|于|於|共|总|總|即|故|约合|合计)$|[€£¥￥₹₩₽฿₺₫₦₱]$")
+"""How a label of another script ends that has no colon."""
 _LETTERED = re.compile(r"\\text\{\(([A-J])\)[.:]?\} ?(?=.)|\(([A-J])\) ?(?=[-0-9\\.])")
 _NOTHING = frozenset(
-    ("no solution", "empty set", "no real solution exist", "no solution exist", "there are no solution")
-)
+    (
+        "no solution", "empty set", "the empty set", "no real solution", "no real solution exist", "no solution exist",
+        "there are no solution", "there is no solution", "there are no real solution", "无解", "無解", "нет решений",
+    )
+)  # fmt: skip
+_SPELLED = {
+    "infinity": r"\infty", "negative infinity": r"-\infty", "all real": r"\mathbb{R}", "real number": r"\mathbb{R}",
+    "all real number": r"\mathbb{R}", "the real number": r"\mathbb{R}", "any real number": r"\mathbb{R}",
+    "the set of all real number": r"\mathbb{R}", "set of all real number": r"\mathbb{R}",
+    "every real number": r"\mathbb{R}", "all the real number": r"\mathbb{R}",
+}  # fmt: skip
+_WRAPPED_INFINITY = re.compile(r"\\text\{ ?(-?\\infty) ?\}")
+_DENIAL_WORDS = """
+no not never wrong false incorrect except unless without but neither nor minus plus half twice double negative
+positive instead otherwise invalid impossible times squared cubed least most
+"""
+_DENIALS = frozenset(_DENIAL_WORDS.split())
+
+
+def spelled(text: str) -> str:
+    """The sign for words that stand for one: ``\\infty`` for ``infinity``; other text as it is."""
+    if r"\infty" in text and (sign := _WRAPPED_INFINITY.fullmatch(text)):
+        return sign[1]
+    words = read_words(text) if "l" in text or "inf" in text else None
+    return _SPELLED.get(words, text) if words else text
+
+
+def denying(text: str) -> bool:
+    r"""Whether words in ``\text{}`` deny or change what they stand before: ``\text{not }x``."""
+    found = " ".join(_TEXT.findall(text))
+    return bool(_DENIALS.intersection(found.casefold().split())) or (not found.isascii() and denies(found))
 
 
 def read_words(text: str) -> str | None:
@@ -44,6 +75,8 @@ def read_words(text: str) -> str | None:
     words = " ".join(word.removesuffix("s") if len(word) >= 5 else word for word in kept.split())
     if words in _NOTHING:
         return "no solution"
+    if words == "does not exist":
+        return "dne"
     return words if any(char.isalpha() for char in words) else None
 
 
@@ -76,11 +109,13 @@ def without_label(text: str) -> str:
 
 def _is_label(words: str) -> bool:
     plain = words.strip()
-    each = [word.strip(".:,").casefold() for word in plain.split()]
-    if not each or any(word in NOT_UNITS and word not in _INTRODUCTIONS for word in each):
+    if not any(char.isalpha() for char in plain):
         return False
-    if any(part in plain for part in ("不", "非", "错", "没", "大于", "小于", "至少", "至多", "超过")):
+    each = [word.strip(".:,").casefold() for word in plain.split()]
+    if not each or any(word in NOT_UNITS | _DENIALS and word not in _INTRODUCTIONS for word in each):
+        return False
+    if not plain.isascii() and denies(plain):
         return False
     if plain[-1] in ":." or all(word in _CURRENCIES for word in each):
         return True
-    return all(word in _INTRODUCTIONS for word in each) or not plain.isascii()
+    return all(word in _INTRODUCTIONS for word in each) or _SAYS.search(plain) is not None
