@@ -130,7 +130,7 @@ MISTAKES = {
     "train --data puzzles.jsonl --model folder": "cannot load the model 'folder'",
     "train --data puzzles.jsonl --run-dir runs/a": "already holds a run; continue it with --resume",
     "train --data puzzles.jsonl --run-dir runs/b --resume": "holds no run to resume",
-    "train --data puzzles.jsonl --run-dir runs/a --resume": "was made with data.heldout='split:2', not None",
+    "train --data empty.jsonl --run-dir runs/a --resume": "was made with data.train=",
     "train --run-dir runs/a --resume --seed 5": "was made with seed=0, not 5",
     "train --resume": "--resume needs --run-dir",
     "train --data puzzles.jsonl --run-dir a_file --model MODEL": "cannot write the run directory a_file",
