@@ -72,6 +72,8 @@ from spark_rl.problem import Kind, Problem
 from spark_rl.verify.boxed import extract_boxed
 from spark_rl.verify.choice import read_letters
 from spark_rl.verify.grade import grade
+from spark_rl.verify.notation import UnreadableError as UnreadableGoldError
+from spark_rl.verify.notation import canonical
 
 Layout = Literal[
     "columns", "message", "gsm8k", "simplerl",
@@ -164,6 +166,10 @@ def read_row(
     for gold in (fields.answer, *fields.alternatives):
         try:
             grade("", gold, kind, fields.choices)
+            if kind == "math":
+                canonical(gold)
+        except UnreadableGoldError as error:  # nothing but the same text could ever earn the reward
+            raise RowError(f"the answer {gold[:30]!r} is {error}") from None
         except ValueError as error:
             raise RowError(str(error)) from None
     if notes is not None:

@@ -29,6 +29,7 @@ import io
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -39,6 +40,7 @@ from spark_rl.config import DataConfig, TrainSource
 from spark_rl.data.layouts import DataError
 from spark_rl.data.parquet import read_parquet
 from spark_rl.data.procedural import PREFIX, procedural_problems
+from spark_rl.data.rows import MORE
 from spark_rl.data.source import Number, Source, unique
 from spark_rl.problem import Problem
 
@@ -142,7 +144,11 @@ def _read_csv(text: str, path: Path, delimiter: str = ",") -> Iterator[tuple[Num
     try:
         with _cells_of(len(text)):
             lines = io.StringIO(text, newline="")
-            rows = list(csv.DictReader(lines, restkey="(more)", strict=True, delimiter=delimiter))
+            reader = csv.DictReader(lines, restkey=MORE, strict=True, delimiter=delimiter)
+            twice = [name for name, count in Counter(reader.fieldnames or ()).items() if name and count > 1]
+            if twice:
+                raise DataError(f"{path} has {twice[0]!r} as the name of two columns; rename one of them")
+            rows = list(reader)
     except csv.Error as error:
         raise DataError(f"{path}: not valid {'CSV' if delimiter == ',' else 'TSV'} ({error})") from None
     return enumerate(rows, start=1)

@@ -289,7 +289,10 @@ def _checked(labels: Sequence[str], texts: Sequence[Any]) -> Options:
     for text in texts:
         if isinstance(text, Mapping | list | tuple | bytes):
             raise UnreadableError(f"the option is a {type(text).__name__}, not text or a number")
-    return Options(tuple(text_of(text, "option") for text in texts), tuple(labels))
+    found = tuple(text_of(text, "option") for text in texts)
+    if found and not all(found):
+        raise UnreadableError(f"option {LETTERS[found.index('')]} is empty")
+    return Options(found, tuple(labels))
 
 
 def _own_labels(options: Options) -> Options:

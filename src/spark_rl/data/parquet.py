@@ -8,6 +8,9 @@ texts that are stored once and referred to from their lengths and how often each
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,17 @@ MOST_BYTES = 4 * 2**30
 MOST_TIMES = 20
 """How many times its own size a larger file may expand to: text compresses five- to tenfold, pictures hardly."""
 
+_FOOTER = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+import pyarrow.parquet as pq
+with pq.ParquetFile(sys.argv[2]) as file:
+    found = file.metadata
+    for group in range(found.num_row_groups):
+        for index in range(found.num_columns):
+            found.row_group(group).column(index)
+"""
+_FOOTER_SECONDS = 120
 _VALUE_BYTES = 32
 """What the smallest value takes as a Python object."""
 _BATCH_ROWS = 1024
@@ -36,6 +50,7 @@ def read_parquet(path: Path) -> Iterator[tuple[Number, Any]]:
     # heavy, and only this format needs it; no stubs
     import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
+    _check_footer(path)
     numbers = itertools.count(1)
     try:
         with pq.ParquetFile(path) as file:
@@ -47,6 +62,21 @@ def read_parquet(path: Path) -> Iterator[tuple[Number, Any]]:
     except (OSError, ValueError, NotImplementedError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{path} is not a readable Parquet file ({lines[0][:200]})") from None
+
+
+def _check_footer(path: Path) -> None:
+    """Look at the footer in a process of its own first.
+
+    Of some damaged footers pyarrow ends the whole process, by an exception in C++ that nothing catches. It takes half a
+    second. Errors that Python can catch are left to the reading here.
+    """
+    look = [sys.executable, "-c", _FOOTER, json.dumps(sys.path), str(path)]
+    try:
+        ended = subprocess.run(look, capture_output=True, check=False, timeout=_FOOTER_SECONDS).returncode  # noqa: S603
+    except subprocess.TimeoutExpired:
+        ended = -1
+    if ended < 0:
+        raise DataError(f"{path} is not a readable Parquet file (its footer is damaged)")
 
 
 def _expanded(file: Any, path: Path) -> int:

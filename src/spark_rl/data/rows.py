@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from spark_rl.data.literal import read_literal
@@ -54,6 +55,10 @@ _CONTEXT = (
 _NUMBERED = re.compile(r"(?:image|img)[_ ]?(\d{1,2})", re.IGNORECASE)
 _USERS = ("user", "human")
 _LEADING = re.compile(r"^(?:<image>\s*)+")
+
+
+MORE = "(more)"
+"""Where the cells of a row are that no column has a name for."""
 
 
 class RowError(ValueError):
@@ -104,14 +109,16 @@ def text_of(value: Any, what: str) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        # lone surrogates are legal in JSON and fatal in every tokenizer
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
+        # lone surrogates are legal in JSON and fatal in every tokenizer; NUL ends texts in C
+        return value.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
     if isinstance(value, float):
         if not math.isfinite(value):
             return ""
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
     if isinstance(value, int):
         return str(value)
+    if isinstance(value, Decimal):  # as Parquet stores money
+        return f"{value.normalize():f}" if value.is_finite() else ""
     if isinstance(value, list | tuple) and not any(isinstance(item, list | tuple) for item in value):
         return ", ".join(text_of(item, what) for item in value)
     raise RowError(f"the {what} is a {type(value).__name__}, not text or a number")

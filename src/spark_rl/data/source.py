@@ -30,7 +30,7 @@ from spark_rl.data.layouts import (
     number_rule,
     read_row,
 )
-from spark_rl.data.rows import RowError, UnreadableError, UnreadableImageError, within_ranges
+from spark_rl.data.rows import MORE, RowError, UnreadableError, UnreadableImageError, within_ranges
 from spark_rl.problem import Problem
 
 HEAD = 100
@@ -115,6 +115,8 @@ class Source:
                 continue
             try:
                 said: list[tuple[str, str]] = []
+                if isinstance(row, Mapping) and MORE in row:
+                    raise RowError(f"{len(row[MORE])} more cells than there are columns")
                 problem = read_row(row, self.layout, settings.columns, settings.kind, self.spec, self.numbers, said)
             except UnreadableImageError as error:
                 self._leave_out(number, ImageError(str(error)))
