@@ -21,6 +21,8 @@ def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         config = config.model_copy(update={"run_dir": f"runs/{stamp}-seed{config.seed}"})
     assert config.run_dir is not None, "set just above"
+    if not arguments.resume:  # a run says which of its parts have moved
+        check_places(config)
     quiet_libraries()
     from spark_rl.report.console import before_after_table
     from spark_rl.report.watch import ConsoleWatcher
@@ -34,6 +36,23 @@ def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
     run_dir = Path(config.run_dir)
     say(f"model   {run_dir / 'model'}\nreport  {run_dir / 'report.html'}")
     return summary
+
+
+def check_places(config: Config) -> None:
+    """Mistyped paths of model and data are told before torch loads.
+
+    Raises:
+        UserError: there is no such model or file; the line names the nearest one.
+    """
+    from spark_rl.data.load import check_place
+    from spark_rl.places import find_model
+
+    find_model(config.model.path)
+    trained = config.data.train if isinstance(config.data.train, tuple) else (config.data.train,)
+    sources = [entry if isinstance(entry, str) else entry.source for entry in trained]
+    for source in (*sources, config.data.heldout, config.data.transfer):
+        if source is not None and not source.startswith("split:"):
+            check_place(source)
 
 
 def resolve(arguments: argparse.Namespace) -> Config:

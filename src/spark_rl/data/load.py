@@ -84,13 +84,26 @@ def load_problems(
         return Source(spec, path.stem, path, config).problems(_read_saved(path, config.split))
     if os.path.exists(path):  # noqa: PTH110
         return Source(spec, path.stem, path.parent, config).problems(read_file(path))
-    if path.suffix.lower() in SUFFIXES or spec.startswith((".", "/", "~")):
-        known = os.path.isdir(path.parent)  # noqa: PTH112
-        siblings = [sibling.name for sibling in path.parent.iterdir()] if known else []
-        close = difflib.get_close_matches(path.name, siblings, n=1)
-        raise DataError(f"there is no file {spec}" + (f"; did you mean {path.parent / close[0]}?" if close else ""))
+    check_place(spec)
     name = spec.partition("@")[0].partition(":")[0].rpartition("/")[2]
     return Source(spec, name, Path(), config).problems(_read_hub(spec, config.split))
+
+
+def check_place(spec: str) -> None:
+    """Whether a specification that looks like a file is there, before anything heavy loads.
+
+    Raises:
+        DataError: it is not; the line names the nearest file beside it.
+    """
+    path = _user_path(spec)
+    like_a_file = path.suffix.lower() in SUFFIXES or spec.startswith((".", "/", "~"))
+    if spec.startswith(PREFIX) or not like_a_file or os.path.exists(path):  # noqa: PTH110
+        return
+    known = os.path.isdir(path.parent)  # noqa: PTH112
+    siblings = path.parent.iterdir() if known else ()
+    stems = {sibling.stem: sibling for sibling in siblings if sibling.suffix.lower() in SUFFIXES}
+    close = difflib.get_close_matches(path.stem, stems, n=1)
+    raise DataError(f"there is no file {spec}" + (f"; did you mean {stems[close[0]]}?" if close else ""))
 
 
 def read_file(path: Path) -> Iterator[tuple[Number, Any]]:

@@ -226,7 +226,7 @@ def before_after_table(
 
     ``before`` and ``after`` are evaluations as in ``summary.json`` (see :func:`spark_rl.report.comparison.compare`);
     ``transfer`` is a second pair, ``{"before": ..., "after": ...}``, of a family that was not trained on. Shares in
-    percent with half the width of their 95% Wilson interval, changes in points, unknown values as a dash.
+    percent with half the width of their 95% interval, changes in points, unknown values as a dash.
     """
     table = Table(title="Before and after training", title_style="bold", caption_justify="left")
     table.add_column("")
@@ -237,7 +237,7 @@ def before_after_table(
     if transfer is not None:
         table.add_section()
         _add_rows(table, "Transfer problems", transfer.get("before"), transfer.get("after"))
-    table.caption = "Percent, changes in points; ± is half the 95% Wilson interval."
+    table.caption = "Percent, changes in points; ± is half the 95% interval."
     return table
 
 

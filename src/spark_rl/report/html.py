@@ -160,8 +160,8 @@ def _results(run: _Run) -> str:
     return (
         '<section id="results"><h2>Results</h2><p class="lead">What training changed, on problems it never saw.</p>'
         f"{blocks}"
-        '<p class="note">Shares in percent, changes in points. ± is half the 95% Wilson interval, given where the '
-        "number of trials is known. Before and after answer the same problems, so their difference is usually more "
+        '<p class="note">Shares in percent, changes in points. ± is half the 95% interval. '
+        "Before and after answer the same problems, so their difference is usually more "
         "certain than the two intervals suggest. ↓ means lower is better.</p></section>"
     )
 
