@@ -1,7 +1,8 @@
 """Run directories and checkpoints: written atomically, resumed exactly.
 
-A run directory holds ``config.json``, ``parts.json``, ``metrics.jsonl``, ``rollouts.jsonl``, ``before.json``,
-``checkpoints/``, ``model/`` (the final weights), ``summary.json`` and ``report.html``.
+A run directory holds ``config.json``, ``parts.json``, ``metrics.jsonl``, ``rollouts.jsonl``, ``pairs.json``
+(what is compared before and after), ``before.json``, ``checkpoints/``, ``model/`` (the final weights), ``summary.json``
+and ``report.html``.
 
 A checkpoint holds the weights in the Hugging Face layout, the optimiser's moments, the recycle pool and the counters.
 Random states and the data position are not in it: every random stream is a function of (seed, step, purpose), so the
