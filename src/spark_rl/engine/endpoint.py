@@ -18,17 +18,20 @@ system's store.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
 import ssl
+import threading
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
 import httpx
-from anyio.from_thread import start_blocking_portal
 
 from spark_rl.engine import refusals
 from spark_rl.errors import UserError
@@ -37,6 +40,8 @@ CONNECT_SECONDS = 20.0
 """A connection must be there within this time, or within the time limit of the request if that is shorter."""
 FIRST_PAUSE = 1.0
 """Seconds between the first two attempts; each further pause is twice as long, unless the server asks for more."""
+GRACE = 3.0
+"""Seconds that whoever interrupts waits for connections to close."""
 LONGEST_PAUSE = 60.0
 """Seconds between two attempts at most, whatever the server asks for."""
 MOST_BYTES = 256_000_000
@@ -91,18 +96,39 @@ class Endpoint:
         """What ``work`` makes of a client, whose connections are closed afterwards.
 
         It is done in a thread of its own, so that it can be called where an event loop runs already (a notebook).
-        Ctrl-C here cancels it there.
+        Ctrl-C here cancels it there, and never waits for it longer than :data:`GRACE` seconds.
 
         Raises:
             UserError: the proxy of the environment can't be used.
         """
+        began: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+        found: Future[_Found] = Future()
 
         async def whole() -> _Found:
+            task = asyncio.current_task()
+            assert task is not None
+            began.set_result((asyncio.get_running_loop(), task))
             async with self._client() as client:
                 return await work(client)
 
-        with start_blocking_portal("asyncio") as portal:
-            return portal.call(whole)
+        def apart() -> None:
+            try:
+                result = asyncio.run(whole())
+            except BaseException as error:  # noqa: BLE001  # it is raised again where the result is waited for
+                found.set_exception(error)
+            else:
+                found.set_result(result)
+
+        thread = threading.Thread(target=apart, name="spark-endpoint", daemon=True)
+        thread.start()
+        try:
+            return found.result()
+        finally:
+            if not found.done():  # Ctrl-C
+                loop, task = began.result(GRACE)
+                with suppress(RuntimeError):  # it has ended meanwhile
+                    loop.call_soon_threadsafe(task.cancel)
+            thread.join(GRACE)
 
     async def ask(self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The JSON object that the server replies to ``body``, or to a plain GET without one.
