@@ -18,7 +18,7 @@ from rich.table import Table
 
 from spark_rl.config import VerifyConfig
 from spark_rl.evals.benchmark import Item as Asked
-from spark_rl.evals.scoring import reference
+from spark_rl.evals.score.scorers import reference
 from spark_rl.problem import STATUSES, Kind, Problem, Status
 from spark_rl.verify import Verifier
 from spark_rl.verify.grade import grade

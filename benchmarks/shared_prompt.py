@@ -4,7 +4,7 @@
 weights, tokens, threads and number format,
 
 - learner: forward and backward of the clipped objective over n responses of one long image prompt, with the prompt
-  passed once (``spark_rl.learner.logprobs``) against every response bringing its own copy of prompt and image;
+  passed once (``spark_rl.model.score``) against every response bringing its own copy of prompt and image;
 - engine: prefill and n rollouts, prompt and image once, against transformers' ``generate`` on n copies.
 
 Each way runs in a process of its own, so that the peak of its resident memory is its own. Responses are forced to the
@@ -37,9 +37,9 @@ from spark_rl.chat import Prompt
 from spark_rl.config import parse_config
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.embedded import EmbeddedEngine
-from spark_rl.learner.logprobs import make_rows, response_logprobs
-from spark_rl.learner.model import load_processor
-from spark_rl.places import EMBEDDED
+from spark_rl.model.load import load_processor
+from spark_rl.model.places import EMBEDDED
+from spark_rl.model.score import make_rows, response_logprobs
 from spark_rl.problem import Problem
 
 WAYS = ("learner-naive", "learner-shared", "engine-naive", "engine-shared")

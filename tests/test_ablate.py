@@ -10,7 +10,8 @@ from rich.console import Console
 
 from running import BASE, SMALL
 from spark_rl.ablate import ARMS, ablate, ablation_table, arm_config, compare_arms, scores
-from spark_rl.config import ConfigError, RecycleConfig
+from spark_rl.config import RecycleConfig
+from spark_rl.errors import ConfigError
 from spark_rl.report.ablation import TONES
 
 OVERRIDES = (*SMALL, f"model.path={BASE}", "data.heldout=procedural:missing", "train.steps=1")

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from spark_rl.chat import ChatError, ChatFormat, Prompt, end_tokens, policy_prompt
-from spark_rl.config import ANSWER_FORMAT, ChatConfig, ConfigError, load_config
+from spark_rl.chat import ChatFormat, Prompt, end_tokens, policy_prompt
+from spark_rl.config import ANSWER_FORMAT, ChatConfig, load_config
 from spark_rl.embedded.build import build_tokenizer
+from spark_rl.errors import ChatError, ConfigError
 from spark_rl.problem import TASKS, Problem
 from spark_rl.recycle.candidate import clean
 

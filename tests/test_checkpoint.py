@@ -22,11 +22,12 @@ from spark_rl.checkpoint import (
     resume_notes,
     save_checkpoint,
     summarise,
-    write_json,
 )
-from spark_rl.config import Config, ConfigError, settings_table
+from spark_rl.config import Config, settings_table
+from spark_rl.errors import ConfigError
+from spark_rl.files import write_json
 from spark_rl.learner.local import LocalLearner
-from spark_rl.learner.model import load_model
+from spark_rl.model.load import load_model
 from spark_rl.problem import Problem
 from spark_rl.recycle import Pool
 from tiny import learner_of, random_groups, tiny_config

@@ -20,7 +20,7 @@ from spark_rl.cli import main, parse
 from spark_rl.commands import resolve
 from spark_rl.commands.models import RECIPES
 from spark_rl.config import load_config
-from spark_rl.places import EMBEDDED
+from spark_rl.model.places import EMBEDDED
 from vision import draw_image, make_vlm
 
 FAST = ("model.threads=1", "inference.max_new_tokens=6", "inference.rounds=1")

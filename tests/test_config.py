@@ -18,7 +18,6 @@ from spark_rl import config as module
 from spark_rl.config import (
     PRESETS,
     Config,
-    ConfigError,
     Section,
     load_config,
     merge_settings,
@@ -27,6 +26,7 @@ from spark_rl.config import (
     saved_settings,
     settings_table,
 )
+from spark_rl.errors import ConfigError
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 SECTIONS = [c for _, c in inspect.getmembers(module, inspect.isclass) if issubclass(c, Section) and c is not Section]

@@ -15,9 +15,9 @@ from spark_rl.actor import Actor, open_actor
 from spark_rl.chat import Prompt
 from spark_rl.clock import Clock
 from spark_rl.engine.base import Sampling
-from spark_rl.evals.exam import exam_of_problems
-from spark_rl.evals.runner import Examiner
-from spark_rl.places import EMBEDDED
+from spark_rl.evals.ask.exam import exam_of_problems
+from spark_rl.evals.ask.runner import Examiner
+from spark_rl.model.places import EMBEDDED
 from spark_rl.problem import TASKS, Completion, Task
 from spark_rl.rollout import Sampler
 from spark_rl.verify import Verifier

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from spark_rl.config import parse_config
+from spark_rl.model.places import EMBEDDED
 from spark_rl.parts import digest, digests, gone, is_the_same_part, with_resolved_paths
-from spark_rl.places import EMBEDDED
 
 
 def test_what_is_on_this_disk_gets_its_absolute_path(

@@ -17,11 +17,12 @@ from spark_rl.clock import Clock
 from spark_rl.config import ChatConfig, InferenceConfig, RewardConfig, RolloutConfig
 from spark_rl.engine.base import Engine, Sampling
 from spark_rl.inference import Reasoner
-from spark_rl.learner.model import load_model
+from spark_rl.model.load import load_model
 from spark_rl.problem import Completion, Problem
 from spark_rl.recycle import load_templates
 from spark_rl.recycle.candidate import answered
-from spark_rl.rollout import Sampler, stream_seed
+from spark_rl.rollout import Sampler
+from spark_rl.seeds import stream_seed
 from spark_rl.verify import Verifier
 from tiny import engine_of, tiny_config
 

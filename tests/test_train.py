@@ -23,12 +23,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from running import BASE, ENVIRONMENT, SMALL, command, json_lines, small, write_lines
 from spark_rl import Problem, load_config, train
 from spark_rl.actor import open_actor
-from spark_rl.chat import ChatError
 from spark_rl.checkpoint import Progress, checkpoints
-from spark_rl.config import Config, ConfigError
-from spark_rl.data import DataError
+from spark_rl.config import Config
+from spark_rl.errors import ChatError, ConfigError, DataError
 from spark_rl.learner.local import LocalLearner, mixed, to_samples, whole_groups
-from spark_rl.places import EMBEDDED
+from spark_rl.model.places import EMBEDDED
 from spark_rl.problem import TASKS, Task
 from spark_rl.recycle import Pool
 from spark_rl.report.watch import Silent

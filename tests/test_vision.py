@@ -15,10 +15,11 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from spark_rl.actor import Actor, open_actor
-from spark_rl.chat import ChatError, ChatFormat, Prompt
+from spark_rl.chat import ChatFormat, Prompt
 from spark_rl.engine.base import Sampling
+from spark_rl.errors import ChatError
 from spark_rl.learner.local import LocalLearner
-from spark_rl.learner.model import vision_tokens
+from spark_rl.model.load import vision_tokens
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
 from spark_rl.recycle import recycle
 from tiny import tiny_config

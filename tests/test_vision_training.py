@@ -12,12 +12,12 @@ import pytest
 from transformers import AutoModelForImageTextToText
 
 from spark_rl.actor import open_actor
-from spark_rl.chat import ChatError
 from spark_rl.checkpoint import checkpoints
 from spark_rl.config import Config, load_config
+from spark_rl.errors import ChatError
 from spark_rl.learner.base import Span
 from spark_rl.learner.local import LocalLearner
-from spark_rl.places import EMBEDDED
+from spark_rl.model.places import EMBEDDED
 from spark_rl.problem import Group
 from spark_rl.report.metrics import read_metrics
 from spark_rl.train import Loop, train

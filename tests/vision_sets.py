@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from spark_rl.data import DataError
+from spark_rl.errors import DataError
 from spark_rl.evals.benchmark import Benchmark, Graded, Item
 from spark_rl.verify.pool import default_verifier
 

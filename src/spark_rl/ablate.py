@@ -14,7 +14,8 @@ from typing import Any
 
 from rich.table import Table
 
-from spark_rl.config import PRESETS, Config, ConfigError, load_config
+from spark_rl.config import PRESETS, Config, load_config
+from spark_rl.errors import ConfigError
 from spark_rl.parts import with_resolved_paths
 from spark_rl.report.ablation import ArmTable, write_ablation_report
 from spark_rl.train import train

@@ -10,7 +10,7 @@ from spark_rl.config import Config
 from spark_rl.engine.base import Engine
 from spark_rl.engine.embedded import EmbeddedEngine
 from spark_rl.inference import Reasoner
-from spark_rl.learner.model import LoadedModel, load_model, set_threads
+from spark_rl.model.load import LoadedModel, load_model, set_threads
 from spark_rl.recycle import Templates, load_templates
 
 

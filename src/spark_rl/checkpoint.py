@@ -29,7 +29,9 @@ from typing import Any
 
 import torch
 
-from spark_rl.config import Config, ConfigError, saved_settings
+from spark_rl.config import Config, saved_settings
+from spark_rl.errors import ConfigError
+from spark_rl.files import write_json
 from spark_rl.learner.base import Learner
 from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part, texts
 from spark_rl.recycle import Pool
@@ -132,13 +134,6 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file so that a reader sees the old content or the new, never half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def save_checkpoint(run_dir: Path, learner: Learner, pool: Pool, progress: Progress, keep: int) -> Path:

@@ -15,8 +15,8 @@ from typing import Literal
 import torch
 
 from spark_rl.config import parse_config
-from spark_rl.learner.model import load_model, resolve_device
-from spark_rl.places import EMBEDDED
+from spark_rl.model.load import load_model, resolve_device
+from spark_rl.model.places import EMBEDDED
 
 BYTES_PER_WEIGHT = {"train": 16.0, "lora": 2.2, "infer": 2.0}
 """float32 weights, gradients and two Adam moments (4 + 4 + 4 + 4 bytes); bfloat16 weights under adapters or alone."""

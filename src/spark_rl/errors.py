@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend."""
+"""The errors that are the user's to mend. Each is one line."""
 
 from __future__ import annotations
 
@@ -12,3 +12,15 @@ class UserError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.splitlines()))
+
+
+class ConfigError(UserError):
+    """A mistake in the user's configuration, in one line: what is wrong, where, and how to mend it."""
+
+
+class DataError(UserError):
+    """A mistake in the data or in how it is named, in one line: what is wrong, where, and how to mend it."""
+
+
+class ChatError(UserError):
+    """A mistake in the chat settings, in one line: what is wrong, where, and how to mend it."""

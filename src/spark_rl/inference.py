@@ -21,7 +21,8 @@ from spark_rl.config import InferenceConfig
 from spark_rl.engine.base import Engine, Sampling
 from spark_rl.problem import Completion, Kind, Problem
 from spark_rl.recycle import Templates, render_judge, render_pairwise, render_reflection
-from spark_rl.rollout import as_read, stream_seed
+from spark_rl.rollout import as_read
+from spark_rl.seeds import stream_seed
 from spark_rl.verify import answer_part, extract_boxed, read_verdict
 from spark_rl.verify.grade import grade
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from spark_rl.config import Config, ConfigError, parse_config
-from spark_rl.places import EMBEDDED, find_model
+from spark_rl.config import Config, parse_config
+from spark_rl.errors import ConfigError
+from spark_rl.model.places import EMBEDDED, find_model
 
 PARTS = (
     "model.path", "data.train", "data.heldout", "data.transfer", "data.images.root", "chat.template",

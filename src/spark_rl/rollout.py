@@ -7,7 +7,6 @@ so its text begins with that tag for whoever reads it: a thought that is cut is 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -18,15 +17,6 @@ from spark_rl.config import RewardConfig, RolloutConfig, Thinking
 from spark_rl.engine.base import Engine, Sampling
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
 from spark_rl.verify import Verifier
-
-
-def stream_seed(seed: int, *purpose: object) -> int:
-    """A seed for one random stream of a run: a hash of the run's seed and what the stream is for.
-
-    Streams depend on nothing but their names, so a resumed run draws the same numbers without saving any state.
-    """
-    text = ":".join(str(part) for part in (seed, *purpose))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 def as_read(

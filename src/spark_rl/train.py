@@ -16,21 +16,24 @@ from spark_rl import checkpoint
 from spark_rl.actor import Actor, open_actor
 from spark_rl.checkpoint import Progress
 from spark_rl.clock import Clock
-from spark_rl.config import Config, ConfigError
+from spark_rl.config import Config
 from spark_rl.data import load_problems, remove_overlap
 from spark_rl.data.mixture import pass_order
+from spark_rl.errors import ConfigError
 from spark_rl.evals.heldout import HeldOutEvaluation, Pair, Scores, draw_pairs
+from spark_rl.files import write_json
 from spark_rl.learner.base import Learner, Span
 from spark_rl.learner.local import LocalLearner
-from spark_rl.learner.model import fitted_to_model, load_model
 from spark_rl.measure import Metrics, batch_metrics, left_out_metrics, rollout_records
+from spark_rl.model.load import fitted_to_model, load_model
 from spark_rl.parts import with_resolved_paths
 from spark_rl.problem import TASKS, Group, Problem
 from spark_rl.recycle import Pool, recycle
 from spark_rl.report.html import write_report
 from spark_rl.report.metrics import MetricsLog
 from spark_rl.report.watch import Silent, Watcher
-from spark_rl.rollout import Sampled, Sampler, stream_seed
+from spark_rl.rollout import Sampled, Sampler
+from spark_rl.seeds import stream_seed
 from spark_rl.verify import Verifier
 
 
@@ -154,7 +157,7 @@ def train(
         learner.save_pretrained(run_dir / "model")
         after = examine(actor, verifier, exams, pairs, "after training", watcher)
     summary = checkpoint.summarise(config, before, after, progress)
-    checkpoint.write_json(run_dir / "summary.json", summary)
+    write_json(run_dir / "summary.json", summary)
     write_report(run_dir)
     return summary
 

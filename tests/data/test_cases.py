@@ -17,9 +17,10 @@ from PIL import Image
 
 from spark_rl.chat import policy_prompt
 from spark_rl.config import ChatConfig, load_config
-from spark_rl.data import DataError, load_problems
+from spark_rl.data import load_problems
 from spark_rl.data.images import open_image
 from spark_rl.data.literal import MAX_DEPTH, read_literal
+from spark_rl.errors import DataError
 from spark_rl.problem import Problem
 from spark_rl.verify import verify
 

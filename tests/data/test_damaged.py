@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from spark_rl.config import DataConfig
-from spark_rl.data import DataError, load_problems
+from spark_rl.data import load_problems
+from spark_rl.errors import DataError
 
 QUESTION = "What is 6 times 7?"
 
@@ -29,7 +30,8 @@ def write(path: Path, *rows: dict[str, Any]) -> str:
 LOAD = """
 import sys
 from spark_rl.config import DataConfig
-from spark_rl.data import DataError, load_problems
+from spark_rl.data import load_problems
+from spark_rl.errors import DataError
 try:
     print(len(load_problems(sys.argv[1], DataConfig())))
 except DataError as error:

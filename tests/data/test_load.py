@@ -22,9 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from spark_rl.config import ColumnsConfig, ConfigError, DataConfig, ImagesConfig, load_config
-from spark_rl.data import DataError, check_disjoint, load_problems, parquet, remove_overlap
+from spark_rl.config import ColumnsConfig, DataConfig, ImagesConfig, load_config
+from spark_rl.data import check_disjoint, load_problems, parquet, remove_overlap
 from spark_rl.data.images import open_image
+from spark_rl.errors import ConfigError, DataError
 from spark_rl.problem import Problem
 
 ROWS: list[dict[str, Any]] = [{"question": f"{i}+1?", "answer": str(i + 1)} for i in range(5)]

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from running import json_lines, small, write_lines
 from spark_rl.config import load_config
-from spark_rl.data import DataError, check_disjoint
+from spark_rl.data import check_disjoint
 from spark_rl.data.mixture import draws, pass_order
+from spark_rl.errors import DataError
 from spark_rl.problem import Problem
 from spark_rl.train import batch_of, load_all_problems, train
 

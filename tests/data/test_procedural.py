@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from spark_rl.config import DataConfig
-from spark_rl.data import DataError, check_disjoint, load_problems
+from spark_rl.data import check_disjoint, load_problems
+from spark_rl.errors import DataError
 
 FAMILIES = ("operators", "missing")
 

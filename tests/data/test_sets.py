@@ -24,7 +24,8 @@ from PIL import Image
 
 from spark_rl.chat import policy_prompt
 from spark_rl.config import ChatConfig, ColumnsConfig, DataConfig
-from spark_rl.data import DataError, load_problems
+from spark_rl.data import load_problems
+from spark_rl.errors import DataError
 
 DAPO = (
     "Solve the following math problem step by step. The last line of your response should be of the form Answer: "

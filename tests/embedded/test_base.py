@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spark_rl.embedded.build import build_model, build_tokenizer, warm_start
 from spark_rl.embedded.demonstrations import Demonstrator
-from spark_rl.places import EMBEDDED
+from spark_rl.model.places import EMBEDDED
 
 
 @pytest.mark.parametrize("loaded", [False, True])

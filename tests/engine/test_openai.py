@@ -26,14 +26,14 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from spark_rl.actor import Actor, open_actor
-from spark_rl.chat import ChatError, ChatFormat, Prompt
+from spark_rl.chat import ChatFormat, Prompt
 from spark_rl.config import ChatConfig, ImagesConfig, load_config
 from spark_rl.data.images import open_image
 from spark_rl.engine import endpoint
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.dialect import completions, data_url, shares
 from spark_rl.engine.openai import OpenAIEngine, ServerChat
-from spark_rl.errors import UserError
+from spark_rl.errors import ChatError, UserError
 from spark_rl.inference import Reasoner
 from spark_rl.problem import Completion, Problem
 from test_chat import CHATML, bpe

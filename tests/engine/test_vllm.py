@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from spark_rl.actor import open_actor
-from spark_rl.config import Config, ConfigError
+from spark_rl.config import Config
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.vllm import (
     Facts,
@@ -25,8 +25,8 @@ from spark_rl.engine.vllm import (
     sampling_arguments,
     source_of,
 )
-from spark_rl.errors import UserError
-from spark_rl.places import EMBEDDED
+from spark_rl.errors import ConfigError, UserError
+from spark_rl.model.places import EMBEDDED
 from spark_rl.problem import Completion, Problem
 from tiny import tiny_config
 from vision import VLM_FAMILIES, draw_image, make_vlm

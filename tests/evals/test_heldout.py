@@ -18,7 +18,7 @@ from spark_rl.engine.base import Sampling
 from spark_rl.evals.heldout import PAIR_SAMPLES, HeldOutEvaluation, Pair, Scores, draw_pairs
 from spark_rl.inference import Reasoner
 from spark_rl.problem import STATUSES
-from spark_rl.rollout import stream_seed
+from spark_rl.seeds import stream_seed
 from spark_rl.verify import Verifier, extract_boxed, read_verdict
 
 CONFIG = InferenceConfig(rounds=2, max_new_tokens=40, reflect_temperature=1.0)

@@ -27,7 +27,7 @@ from spark_rl.evals.judge_accuracy import (
     judged,
     position_bias,
 )
-from spark_rl.evals.positions import positions
+from spark_rl.evals.score.positions import positions
 from spark_rl.verify import Verifier
 
 VERDICTS = st.lists(st.tuples(st.booleans(), st.sampled_from((True, False, None))), max_size=30)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from spark_rl.intervals import wilson
 from spark_rl.report.comparison import Row, compare, problems_note
-from spark_rl.report.intervals import wilson
 
 BEFORE: dict[str, Any] = {
     "policy_accuracy": 0.25, "policy_accuracy_low": 0.19, "policy_accuracy_high": 0.31,

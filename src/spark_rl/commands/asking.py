@@ -12,8 +12,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from spark_rl.commands.lines import encodable, find_images, named_images, read_lines, write_lines
 from spark_rl.commands.models import inference_config, open_model
-from spark_rl.commands.rows import encodable, find_images, named_images, read_lines, write_lines
 from spark_rl.commands.terminal import console, counted, short
 from spark_rl.config import Config
 from spark_rl.errors import UserError

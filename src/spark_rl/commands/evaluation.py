@@ -15,8 +15,8 @@ from spark_rl.errors import UserError
 
 if TYPE_CHECKING:
     from spark_rl.chat import Chat
-    from spark_rl.evals.exam import Exam
-    from spark_rl.evals.rowfile import Row
+    from spark_rl.evals.ask.exam import Exam
+    from spark_rl.evals.ask.records import Row
 
 SEVERAL_TEMPERATURE = 0.7
 """Of several samples an item, unless ``--temperature`` says otherwise."""
@@ -45,8 +45,8 @@ def _ask(arguments: argparse.Namespace) -> Mapping[str, Any]:
     if temperature is None and arguments.samples > 1:
         temperature = SEVERAL_TEMPERATURE
 
-    from spark_rl.evals.rowfile import RowFile
-    from spark_rl.evals.runner import Examiner, batches, fingerprint
+    from spark_rl.evals.ask.records import RowFile
+    from spark_rl.evals.ask.runner import Examiner, batches, fingerprint
 
     mark = fingerprint(
         config, trained_weights(arguments.model), samples=arguments.samples, temperature=temperature,
@@ -83,7 +83,7 @@ def _ask(arguments: argparse.Namespace) -> Mapping[str, Any]:
                         file.append(batch)
                     view.batch(exam.name, batch)
     else:
-        from spark_rl.evals.grading import judges_of
+        from spark_rl.evals.score.grading import judges_of
 
         exams = [exam.judged_by(judges_of(rows)) for exam in exams]
     return finish(exams, rows, config, out)
@@ -117,9 +117,9 @@ def _shown(
 
 def finish(exams: Sequence[Exam], rows: Sequence[Row], config: Config, out: Output | None) -> Mapping[str, Any]:
     """Add up, show and write what was found; rows from before that lack a protocol's grade get it here."""
-    from spark_rl.evals.grading import grade
-    from spark_rl.evals.rowfile import REFUSED
-    from spark_rl.evals.totals import results
+    from spark_rl.evals.ask.records import REFUSED
+    from spark_rl.evals.score.grading import grade
+    from spark_rl.evals.score.totals import results
     from spark_rl.report.evaluation import evaluation_tables
     from spark_rl.verify import Verifier
 
@@ -136,8 +136,8 @@ def finish(exams: Sequence[Exam], rows: Sequence[Row], config: Config, out: Outp
                 f"because of {refused[0].get('error')}"
             )
     if out is not None:
-        from spark_rl.evals.rowfile import write_parquet
-        from spark_rl.report.metrics import write_atomically
+        from spark_rl.evals.ask.records import write_parquet
+        from spark_rl.files import write_atomically
 
         say(f"wrote   {out.rows}")
         if out.parquet is not None:

@@ -14,7 +14,7 @@ from spark_rl.config import Config
 from spark_rl.errors import UserError
 
 if TYPE_CHECKING:
-    from spark_rl.evals.exam import Exam
+    from spark_rl.evals.ask.exam import Exam
 
 DATA_ROOT = "SPARK_RL_DATA_ROOT"
 """Environment variable for ``--data-root``."""
@@ -76,7 +76,7 @@ def _sets(arguments: argparse.Namespace, config: Config) -> list[Exam]:
         return []
     quiet_libraries()
     from spark_rl.data import load_problems
-    from spark_rl.evals.exam import exam_of_problems
+    from spark_rl.evals.ask.exam import exam_of_problems
 
     return [exam_of_problems(spec, load_problems(spec, config.data, "heldout")) for spec in specs]
 
@@ -85,8 +85,8 @@ def _benchmarks(arguments: argparse.Namespace, *, show: bool) -> list[Exam]:
     """One exam a benchmark. Of a group, those without data are left out and named."""
     if not arguments.bench:
         return []
+    from spark_rl.evals.ask.exam import data_file, exam_of_benchmark, missing_images
     from spark_rl.evals.benchmarks import find
-    from spark_rl.evals.exam import data_file, exam_of_benchmark, missing_images
 
     wanted = words(arguments.bench)
     if not wanted:

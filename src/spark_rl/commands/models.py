@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spark_rl.commands.terminal import quiet_libraries
-from spark_rl.config import Config, ConfigError, load_config, saved_settings
-from spark_rl.places import find_model, is_run
-from spark_rl.places import trained_weights as weights_of
+from spark_rl.config import Config, load_config, saved_settings
+from spark_rl.errors import ConfigError
+from spark_rl.model.places import find_model, is_run
+from spark_rl.model.places import trained_weights as weights_of
 
 if TYPE_CHECKING:
     from spark_rl.engine.base import Engine
     from spark_rl.engine.openai import OpenAIEngine, ServerChat
-    from spark_rl.evals.grading import Judge
+    from spark_rl.evals.score.grading import Judge
     from spark_rl.inference import Reasoner
 
 RECIPES = {"embedded": "tiny", "embedded-vl": "tiny-vl"}

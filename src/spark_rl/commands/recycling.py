@@ -11,8 +11,8 @@ from typing import Any
 from rich.panel import Panel
 from rich.text import Text
 
+from spark_rl.commands.lines import find_images, named_images, read_lines, write_lines
 from spark_rl.commands.models import inference_config, open_model
-from spark_rl.commands.rows import find_images, named_images, read_lines, write_lines
 from spark_rl.commands.terminal import console, counted, say
 from spark_rl.config import Config, parse_config
 from spark_rl.errors import UserError

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from spark_rl.commands.evaluation import finish
 from spark_rl.commands.exams import exams_of, names_of, output, words
+from spark_rl.commands.lines import read_lines
 from spark_rl.commands.models import inference_config
-from spark_rl.commands.rows import read_lines
 from spark_rl.commands.terminal import console, counted, say
 from spark_rl.errors import UserError
 
 if TYPE_CHECKING:
-    from spark_rl.evals.exam import Exam
-    from spark_rl.evals.rowfile import Row
-    from spark_rl.evals.tables import Sheet
+    from spark_rl.evals.ask.exam import Exam
+    from spark_rl.evals.ask.records import Row
+    from spark_rl.evals.paper.tables import Sheet
 
 SHOWN = 3
 """Missing ids named."""
@@ -26,8 +26,8 @@ SHOWN = 3
 
 def rescore(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Every score of a file of rows once more, from what the rows hold."""
-    from spark_rl.evals.grading import grade, judges_of
-    from spark_rl.evals.rowfile import RowFile, read_rows
+    from spark_rl.evals.ask.records import RowFile, read_rows
+    from spark_rl.evals.score.grading import grade, judges_of
     from spark_rl.verify import Verifier
 
     config = inference_config(arguments, needs_model=False)
@@ -60,9 +60,9 @@ def score_responses(arguments: argparse.Namespace) -> Mapping[str, Any]:
     exams = exams_of(whole, config, show=False)
     if len(exams) != 1:
         raise UserError(f"--responses is scored for one benchmark, not {len(exams)}; give one --bench NAME")
-    from spark_rl.evals.grading import grade
-    from spark_rl.evals.rowfile import RowFile
-    from spark_rl.evals.runner import new_row
+    from spark_rl.evals.ask.records import RowFile
+    from spark_rl.evals.ask.runner import new_row
+    from spark_rl.evals.score.grading import grade
     from spark_rl.verify import Verifier
 
     responses = _responses(arguments.responses, [item.problem.id for item in exams[0].items])
@@ -85,8 +85,8 @@ def score_responses(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 def show_tables(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Result files as the paper's tables, and how the models judge where that was asked."""
-    from spark_rl.evals.resultfile import read_results
-    from spark_rl.evals.tables import judge_sheet, lay_out
+    from spark_rl.evals.ask.results import read_results
+    from spark_rl.evals.paper.tables import judge_sheet, lay_out
 
     protocols = words(arguments.protocol)
     if len(protocols) > 1:
@@ -107,8 +107,8 @@ def show_tables(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _show(sheets: Sequence[Sheet], form: str | None, out: Path | None) -> None:
-    from spark_rl.evals.table_formats import terminal, write
-    from spark_rl.report.metrics import write_atomically
+    from spark_rl.evals.paper.formats import terminal, write
+    from spark_rl.files import write_atomically
 
     if form in {None, "terminal"}:
         if out is not None:
@@ -130,9 +130,9 @@ def _show(sheets: Sequence[Sheet], form: str | None, out: Path | None) -> None:
 
 def _exam_of_rows(source: str, rows: Sequence[Row]) -> Exam:
     """The exam that rows belong to, without the data they came from."""
+    from spark_rl.evals.ask.exam import Exam, exam_of_problems
+    from spark_rl.evals.ask.records import item_of
     from spark_rl.evals.benchmarks import find
-    from spark_rl.evals.exam import Exam, exam_of_problems
-    from spark_rl.evals.rowfile import item_of
 
     items = tuple(item_of(row) for row in rows)
     if not rows[0]["benchmark"]:

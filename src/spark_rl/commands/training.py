@@ -10,8 +10,8 @@ from typing import Any
 
 from spark_rl.commands.models import recipe_of, settings_of_run
 from spark_rl.commands.terminal import console, quiet_libraries, say
-from spark_rl.config import Config, ConfigError, load_config, merge_settings, saved_settings
-from spark_rl.errors import UserError
+from spark_rl.config import Config, load_config, merge_settings, saved_settings
+from spark_rl.errors import ConfigError, UserError
 
 
 def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
@@ -45,7 +45,7 @@ def check_places(config: Config) -> None:
         UserError: there is no such model or file; the line names the nearest one.
     """
     from spark_rl.data.load import check_place
-    from spark_rl.places import find_model
+    from spark_rl.model.places import find_model
 
     find_model(config.model.path)
     trained = config.data.train if isinstance(config.data.train, tuple) else (config.data.train,)

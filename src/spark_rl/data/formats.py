@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 
-from spark_rl.data.rows import MARKER
+from spark_rl.data.values import MARKER
 
 _ANSWER = re.compile(
     r"answer|solution|result|response|output|respuesta|réponse|antwort|risposta|resposta|ответ|答|结果|結果",

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spark_rl.data.literal import read_literal
-from spark_rl.data.rows import RowError, text_of
+from spark_rl.data.values import RowError, text_of
 from spark_rl.verify.boxed import extract_boxed, last_box_span
 
 _SENTINEL = re.compile(

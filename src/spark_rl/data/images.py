@@ -26,7 +26,7 @@ from PIL import Image
 
 from spark_rl.config import ImagesConfig
 from spark_rl.data.decode import ImageError, decode, encode, fit, media_type, quiet
-from spark_rl.data.rows import RowError, images_of
+from spark_rl.data.values import RowError, images_of
 
 __all__ = [
     "SUBFOLDERS",
@@ -86,7 +86,7 @@ def stored_image(value: object, root: Path, confined: bool = False) -> str | byt
     """What :class:`spark_rl.problem.Problem` keeps of an image: an absolute path, a ``data:`` string or encoded bytes.
 
     Relative paths are looked for in ``root`` and its :data:`SUBFOLDERS`; ``file://`` is taken off, and what follows is
-    taken literally. A mapping is read as :func:`spark_rl.data.rows.images_of` reads it; long base64 text that begins
+    taken literally. A mapping is read as :func:`spark_rl.data.values.images_of` reads it; long base64 text that begins
     like a picture is one. PIL images become lossless bytes, upright. Nothing is decoded: :func:`check_images` tells
     whether there is a picture.
 

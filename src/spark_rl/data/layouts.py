@@ -53,7 +53,7 @@ from spark_rl.data.options import (
     with_options,
 )
 from spark_rl.data.published import PUBLISHED
-from spark_rl.data.rows import (
+from spark_rl.data.values import (
     IMAGES,
     PROMPT_CHATS,
     Fields,
@@ -67,7 +67,7 @@ from spark_rl.data.rows import (
     usual_name,
     whole_question,
 )
-from spark_rl.errors import UserError
+from spark_rl.errors import DataError
 from spark_rl.problem import Kind, Problem
 from spark_rl.verify.boxed import extract_boxed
 from spark_rl.verify.choice import read_letters
@@ -115,10 +115,6 @@ _QWEN_SUFFIX = re.compile(
 
 Numbers = tuple[int | None, bool]
 UNKNOWN: Numbers = (None, False)
-
-
-class DataError(UserError):
-    """A mistake in the data or in how it is named, in one line: what is wrong, where, and how to mend it."""
 
 
 def read_row(

@@ -37,11 +37,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spark_rl.config import DataConfig, TrainSource
-from spark_rl.data.layouts import DataError
 from spark_rl.data.parquet import read_parquet
 from spark_rl.data.procedural import PREFIX, procedural_problems
-from spark_rl.data.rows import MORE
 from spark_rl.data.source import Number, Source, unique
+from spark_rl.data.values import MORE
+from spark_rl.errors import DataError
 from spark_rl.problem import Problem
 
 Role = Literal["train", "heldout", "transfer"]

@@ -17,9 +17,9 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from spark_rl.data.layouts import DataError
+from spark_rl.errors import DataError
 from spark_rl.problem import Problem
-from spark_rl.rollout import stream_seed
+from spark_rl.seeds import stream_seed
 
 
 def pass_order(problems: Sequence[Problem], number: int, seed: int, shares: Mapping[str, float] | None) -> list[int]:

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spark_rl.data.literal import read_literal
-from spark_rl.data.rows import Row, RowError, UnreadableError, pick, text_of
+from spark_rl.data.values import Row, RowError, UnreadableError, pick, text_of
 from spark_rl.verify.choice import compare_choice, read_letters
 
 CHOICES = ("choices", "options")

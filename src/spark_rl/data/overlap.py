@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from spark_rl.data.images import image_digest
-from spark_rl.data.layouts import DataError
+from spark_rl.errors import DataError
 from spark_rl.problem import Problem
 
 Key = tuple[str, tuple[bytes, ...]]

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spark_rl.data.layouts import DataError
 from spark_rl.data.source import Number
+from spark_rl.errors import DataError
 
 MOST_BYTES = 4 * 2**30
 """What a file may expand to, whatever its own size."""

@@ -12,9 +12,9 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
-from spark_rl.data.layouts import DataError
 from spark_rl.data.tasks import missing, operators, tiles
 from spark_rl.data.tasks.chains import Split
+from spark_rl.errors import DataError
 from spark_rl.problem import Problem
 
 PREFIX = "procedural:"

@@ -23,7 +23,7 @@ import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from spark_rl.data.rows import Fields, Row, RowError, images_of, row_images, text_of
+from spark_rl.data.values import Fields, Row, RowError, images_of, row_images, text_of
 from spark_rl.problem import Kind
 from spark_rl.verify.choice import read_letters
 

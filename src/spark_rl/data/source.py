@@ -20,17 +20,9 @@ from typing import Any
 
 from spark_rl.config import DataConfig
 from spark_rl.data.images import ImageError, check_images, stored_image
-from spark_rl.data.layouts import (
-    UNKNOWN,
-    DataError,
-    Layout,
-    Numbers,
-    check_columns,
-    detect_layout,
-    number_rule,
-    read_row,
-)
-from spark_rl.data.rows import MORE, RowError, UnreadableError, UnreadableImageError, within_ranges
+from spark_rl.data.layouts import UNKNOWN, Layout, Numbers, check_columns, detect_layout, number_rule, read_row
+from spark_rl.data.values import MORE, RowError, UnreadableError, UnreadableImageError, within_ranges
+from spark_rl.errors import DataError
 from spark_rl.problem import Problem
 
 HEAD = 100

@@ -19,10 +19,10 @@ from torch import Tensor
 from spark_rl.chat import Prompt, end_tokens
 from spark_rl.engine import attention
 from spark_rl.engine.base import Sampling
-from spark_rl.engine.cache import RolloutCache
-from spark_rl.learner.model import LoadedModel
-from spark_rl.learner.prefill import batch_prompts, extend, prefill
-from spark_rl.learner.sizes import positions_of
+from spark_rl.model.cache import RolloutCache
+from spark_rl.model.load import LoadedModel
+from spark_rl.model.prefill import batch_prompts, extend, prefill
+from spark_rl.model.sizes import positions_of
 from spark_rl.problem import Completion
 
 logger = logging.getLogger(__name__)

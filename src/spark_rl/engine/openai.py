@@ -37,16 +37,16 @@ import anyio.to_thread
 import httpx
 from PIL import Image
 
-from spark_rl.chat import MARKER, TURN_ENDS, ChatError, Prompt, chat_messages, check_policy, user_turn
+from spark_rl.chat import MARKER, TURN_ENDS, Prompt, chat_messages, check_policy, user_turn
 from spark_rl.config import ChatConfig, ImagesConfig
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.dialect import ReplyError, body, completions, data_url, refused
 from spark_rl.engine.endpoint import Endpoint, EndpointError, RefusedError
 from spark_rl.engine.refusals import OPTIONAL, parameters, wants_other_limit
-from spark_rl.errors import UserError
+from spark_rl.errors import ChatError, UserError
 from spark_rl.problem import Completion, Problem
 from spark_rl.recycle.candidate import CONTROL_TOKEN
-from spark_rl.rollout import stream_seed
+from spark_rl.seeds import stream_seed
 
 logger = logging.getLogger(__name__)
 

@@ -31,14 +31,14 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from spark_rl.chat import ChatFormat, Prompt, end_tokens
-from spark_rl.config import Config, ConfigError
+from spark_rl.config import Config
 from spark_rl.data.images import ImageError
 from spark_rl.engine.base import Sampling
-from spark_rl.errors import UserError
-from spark_rl.learner.model import load_processor, vision_tokens
-from spark_rl.places import find_model, has_adapters
+from spark_rl.errors import ConfigError, UserError
+from spark_rl.model.load import load_processor, vision_tokens
+from spark_rl.model.places import find_model, has_adapters
 from spark_rl.problem import Completion
-from spark_rl.rollout import stream_seed
+from spark_rl.seeds import stream_seed
 
 MOST_IMAGES = 16
 """Images in one prompt at most; vLLM reserves room for them."""

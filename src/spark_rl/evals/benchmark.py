@@ -108,7 +108,7 @@ class Benchmark:
     unboxed: bool = False
     r"""Whether ``rule`` takes a letter, an option's text or a Yes/No for the answer where a response has no box: so
     where the benchmark's own prompt, which models elsewhere were asked by, wants no ``\boxed{}``. What reads them is
-    :func:`spark_rl.evals.scoring.unboxed` around the scorer."""
+    :func:`spark_rl.evals.score.scorers.unboxed` around the scorer."""
 
     def __post_init__(self) -> None:
         """``rule`` never sees what a model thinks; the other protocols read what their authors' scripts read."""

@@ -25,9 +25,9 @@ from typing import Any
 from spark_rl.engine.base import Sampling
 from spark_rl.evals.judge_accuracy import Judged, judge_accuracy
 from spark_rl.inference import Reasoner, Round, standing
+from spark_rl.intervals import wilson
 from spark_rl.problem import STATUSES, Problem, Verdict
-from spark_rl.report.intervals import wilson
-from spark_rl.rollout import stream_seed
+from spark_rl.seeds import stream_seed
 from spark_rl.verify import Verifier
 
 PAIR_SAMPLES = 8

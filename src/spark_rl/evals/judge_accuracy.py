@@ -19,12 +19,12 @@ right_rate          judged answers that are right, to read the others against
 An unreadable verdict neither accepts nor rejects: it is missed by recall, specificity and accuracy, and no part of
 precision. Every number is ``{"score", "n", "low", "high"}`` as in a result file, ``n`` its denominator; ``score`` is
 ``None``, never 0, where there was nothing to count. Answers to one problem, and the orders of one pair, are not
-independent: intervals go by problem (:func:`spark_rl.report.intervals.clustered`); F1, balanced accuracy and the
+independent: intervals go by problem (:func:`spark_rl.intervals.clustered`); F1, balanced accuracy and the
 constant answer are resampled by problem. This is the one definition of these numbers: tables of benchmarks and the
 scores before and after a run (:mod:`spark_rl.evals.heldout`) are made of it.
 
-**Pairs.** :func:`position_bias` tells a judge that reads from one that prefers a place; :mod:`spark_rl.evals.positions`
-finds the comparisons of the reward benchmarks.
+**Pairs.** :func:`position_bias` tells a judge that reads from one that prefers a place;
+:mod:`spark_rl.evals.score.positions` finds the comparisons of the reward benchmarks.
 
 **Calibration** where a row has ``verdict_probability``, the chance that the judge gives to the answer being right
 (P(Yes) / (P(Yes) + P(No)) at its verdict): expected calibration error over bins of equal width, Brier score, and the
@@ -42,7 +42,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from spark_rl.report.intervals import RESAMPLES, bootstrap, clustered, wilson
+from spark_rl.intervals import RESAMPLES, bootstrap, clustered, wilson
 
 Share = dict[str, Any]
 """``{"score": 0.41, "n": 60, "low": 0.29, "high": 0.53}``."""
@@ -65,7 +65,7 @@ class Judged:
 def judged(
     rows: Iterable[Mapping[str, Any]], unit: Callable[[Mapping[str, Any]], str] = lambda row: str(row["id"])
 ) -> list[Judged]:
-    """The judged answers among the rows of a run (:mod:`spark_rl.evals.rowfile`).
+    """The judged answers among the rows of a run (:mod:`spark_rl.evals.ask.records`).
 
     Rows without a ``judgement`` (skipped, or scored without a model) are left out. ``unit`` names the problem of a row.
     """

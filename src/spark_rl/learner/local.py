@@ -30,9 +30,9 @@ from torch import Tensor
 from spark_rl.advantage import group_advantages, is_flat
 from spark_rl.config import Config, OptimiserConfig
 from spark_rl.learner.base import Span
-from spark_rl.learner.logprobs import Rows, make_rows, pack_by_tokens, response_logprobs
-from spark_rl.learner.model import LoadedModel
-from spark_rl.learner.prefill import Vision
+from spark_rl.model.load import LoadedModel
+from spark_rl.model.prefill import Vision
+from spark_rl.model.score import Rows, make_rows, pack_by_tokens, response_logprobs
 from spark_rl.objective import Totals, policy_loss
 from spark_rl.problem import Group
 

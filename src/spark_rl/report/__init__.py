@@ -5,9 +5,9 @@ Nothing here imports torch, and the report needs no network, neither to be writt
 
 from __future__ import annotations
 
+from spark_rl.intervals import wilson
 from spark_rl.report.console import TrainView, before_after_table
 from spark_rl.report.html import write_report
-from spark_rl.report.intervals import wilson
 from spark_rl.report.metrics import MetricsLog, read_metrics
 
 __all__ = ["MetricsLog", "TrainView", "before_after_table", "read_metrics", "wilson", "write_report"]

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from spark_rl.errors import UserError
+from spark_rl.files import write_atomically
 from spark_rl.report.charts import HEIGHT, WIDTH, Series, overlay_chart
 from spark_rl.report.markup import figure, page, swatch, table, text
-from spark_rl.report.metrics import finite, read_metrics, write_atomically
+from spark_rl.report.metrics import finite, read_metrics
 from spark_rl.report.notation import compact, duration, plain
 from spark_rl.report.settings import setting
 

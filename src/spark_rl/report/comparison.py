@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from spark_rl.intervals import wilson
 from spark_rl.problem import STATUSES
-from spark_rl.report.intervals import wilson
 from spark_rl.report.metrics import finite
 from spark_rl.report.notation import DASH, points
 

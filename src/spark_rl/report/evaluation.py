@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from spark_rl.evals.rowfile import REFUSED
+from spark_rl.evals.ask.records import REFUSED
 from spark_rl.report.console import Pace
 from spark_rl.report.notation import DASH, duration, plain
 
@@ -92,7 +92,7 @@ class _Left(ProgressColumn):
 
 
 def evaluation_tables(found: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """What was asked and what came of it, from :func:`spark_rl.evals.totals.results` by name.
+    """What was asked and what came of it, from :func:`spark_rl.evals.score.totals.results` by name.
 
     One row a set, or a set and protocol. Columns that would be empty everywhere are left out, and so is the table of
     judgements if there are none.

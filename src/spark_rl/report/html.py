@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from spark_rl.errors import UserError
+from spark_rl.files import write_atomically
 from spark_rl.problem import TASKS
 from spark_rl.report.charts import Pair, before_after_chart
 from spark_rl.report.comparison import Estimate, Row, compare, problems_note
 from spark_rl.report.markup import figure as boxed_figure
 from spark_rl.report.markup import page, swatch, table, text
-from spark_rl.report.metrics import finite, read_metrics, write_atomically
+from spark_rl.report.metrics import finite, read_metrics
 from spark_rl.report.notation import DASH, compact, duration, percent, plain, points
 from spark_rl.report.panels import figure, sections, with_other_time
 from spark_rl.report.settings import setting, settings_section

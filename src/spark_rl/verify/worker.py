@@ -41,7 +41,7 @@ ORPHAN_CHECK = 5.0
 COMPARISONS: Mapping[str, str] = {
     "math": "spark_rl.verify.worker:compare_symbolically",
     "choice": "spark_rl.verify.worker:compare_options",
-    "reference": "spark_rl.evals.reference:compare",
+    "reference": "spark_rl.evals.score.reference:compare",
 }
 """Name -> ``module:function``, loaded by the worker at its first use. A function takes (gold, answer), ``choice`` the
 option texts too, and returns a :data:`spark_rl.problem.Status`; whatever it raises counts as ``unparsable``."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spark_rl.data.layouts import DataError
+from spark_rl.errors import DataError
 from spark_rl.evals.benchmark import Benchmark, Item
 from spark_rl.evals.benchmarks import mmstar, realworldqa, scienceqa, seedbench
 from spark_rl.verify import Verifier

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from spark_rl.config import VerifyConfig
-from spark_rl.data.layouts import DataError
+from spark_rl.errors import DataError
 from spark_rl.evals.benchmark import Benchmark
 from spark_rl.verify import Verifier
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from spark_rl.data.images import open_image
-from spark_rl.data.layouts import DataError
+from spark_rl.errors import DataError
 from spark_rl.evals.benchmark import Item
 from spark_rl.evals.benchmarks.mmbench import BENCHMARK, load
 from spark_rl.verify import Verifier

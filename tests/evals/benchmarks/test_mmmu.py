@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_rl.config import VerifyConfig
-from spark_rl.data.layouts import DataError
+from spark_rl.errors import DataError
 from spark_rl.evals.benchmark import Graded, Item
 from spark_rl.evals.benchmarks.mmmu import BENCHMARK, DISCIPLINES, is_open_right, load, read_open, read_option
 from spark_rl.verify import Verifier

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from spark_rl.data.layouts import DataError
+from spark_rl.errors import DataError
 from spark_rl.evals.benchmark import Item
 from spark_rl.evals.benchmarks.mmvet import BENCHMARK, grade_prompt, load, read_grade, read_parts
 from spark_rl.verify import Verifier

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_rl.data.layouts import DataError
+from spark_rl.errors import DataError
 from spark_rl.evals.benchmark import Graded, Item
 from spark_rl.evals.benchmarks.pope import BENCHMARK, add_up, confusion, load, read_first_sentence
 from spark_rl.problem import Problem, Status

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_rl.data.layouts import DataError
+from spark_rl.errors import DataError
 from spark_rl.evals.benchmark import Benchmark, Graded, Item
 from spark_rl.evals.benchmarks import find, members
 from spark_rl.evals.benchmarks.rewardbench2 import (

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spark_rl.data.images import open_image
-from spark_rl.data.layouts import DataError
+from spark_rl.errors import DataError
 from spark_rl.evals.benchmark import Benchmark, Item
 from spark_rl.evals.benchmarks import find
 from spark_rl.evals.benchmarks.vl_rewardbench import BENCHMARK, SHUFFLED, group_of, read_any, read_official

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from spark_rl.evals.benchmark import Benchmark, Protocol
 from spark_rl.evals.benchmarks.aime24 import competition
-from spark_rl.evals.rows import Row
-from spark_rl.evals.scoring import reference, rule
+from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.score.scorers import reference, rule
 
 
 def _gold(row: Row) -> str:

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from spark_rl.data.layouts import DataError
+from spark_rl.errors import DataError
 from spark_rl.evals.benchmark import Graded, Item, Protocol
 from spark_rl.evals.benchmarks import dynamath
-from spark_rl.evals.scoring import by
-from spark_rl.evals.units import units
+from spark_rl.evals.score.scorers import by
+from spark_rl.evals.score.units import units
 
 VARIANTS = range(1, 11)
 

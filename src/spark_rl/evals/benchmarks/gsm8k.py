@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
-from spark_rl.evals.rows import Row, read_rows
-from spark_rl.evals.scoring import reference, rule
+from spark_rl.evals.benchmarks.entries import Row, read_rows
+from spark_rl.evals.score.scorers import reference, rule
 from spark_rl.problem import Problem
 
 

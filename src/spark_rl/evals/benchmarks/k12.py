@@ -15,11 +15,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from spark_rl.data.rows import images_of
+from spark_rl.data.values import images_of
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
-from spark_rl.evals.rows import Row
-from spark_rl.evals.scoring import reference, rule
-from spark_rl.evals.vision_rows import RAW_GOLD, as_written, read_items, vision_item
+from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.benchmarks.pictured import RAW_GOLD, as_written, read_items, vision_item
+from spark_rl.evals.score.scorers import reference, rule
 
 _REMARK = re.compile(r"\s*\((?:or fill in|not unique|answers? (?:is|are) not unique)[^()]*\)\s*$")
 

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol, Scorer
-from spark_rl.evals.rows import Row
-from spark_rl.evals.scoring import LETTERS, by, reference, rule, unboxed
-from spark_rl.evals.vision_rows import read_items, vision_item
+from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.benchmarks.pictured import read_items, vision_item
+from spark_rl.evals.score.scorers import LETTERS, by, reference, rule, unboxed
 from spark_rl.verify import Verifier
 from spark_rl.verify.choice import read_letters
 

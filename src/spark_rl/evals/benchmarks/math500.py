@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
-from spark_rl.evals.rows import read_rows
-from spark_rl.evals.scoring import by, reference, rule
+from spark_rl.evals.benchmarks.entries import read_rows
+from spark_rl.evals.score.scorers import by, reference, rule
 from spark_rl.problem import Problem
 
 

@@ -9,8 +9,8 @@ reference the authors' comparison
 rule      letter or option; numbers that agree when rounded to two decimals are equal
 official  ``evaluate.py`` and ``utils.py``: extraction by phrases, then equality with the gold letter or the gold
           option's value, both as published, as strings or after rounding to two decimals. Departure: expressions are
-          read by :func:`spark_rl.evals.arithmetic.plain_value`, not by latex2sympy and ``eval``; what it can't read
-          (functions, factorials) is equal to nothing but the same string
+          read by :func:`spark_rl.evals.score.arithmetic.plain_value`, not by latex2sympy and ``eval``; what it can't
+          read (functions, factorials) is equal to nothing but the same string
 
 Its own prompt asks for a box, so a letter without one does not count under ``rule``.
 """
@@ -21,13 +21,13 @@ import re
 import string
 from pathlib import Path
 
-from spark_rl.data.rows import RowError, text_of
-from spark_rl.evals.arithmetic import plain_value, value_of, within
+from spark_rl.data.values import RowError, text_of
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.rows import Row
-from spark_rl.evals.scoring import by, reference
-from spark_rl.evals.units import each
-from spark_rl.evals.vision_rows import read_items, vision_item
+from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.benchmarks.pictured import read_items, vision_item
+from spark_rl.evals.score.arithmetic import plain_value, value_of, within
+from spark_rl.evals.score.scorers import by, reference
+from spark_rl.evals.score.units import each
 
 MAX_ANSWER = 2000
 """Longer extractions are no answer."""

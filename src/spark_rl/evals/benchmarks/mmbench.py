@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.rows import LETTERS, Row, listed, read_rows
-from spark_rl.evals.scoring import by, rule, unboxed
-from spark_rl.evals.units import mean, units
+from spark_rl.evals.benchmarks.entries import LETTERS, Row, listed, read_rows
+from spark_rl.evals.score.scorers import by, rule, unboxed
+from spark_rl.evals.score.units import mean, units
 from spark_rl.problem import Problem
 
 PASS = 1_000_000

@@ -16,11 +16,11 @@ import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from spark_rl.data.rows import images_of
+from spark_rl.data.values import images_of
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.rows import Row
-from spark_rl.evals.scoring import by, mean_of_means, reference, rule
-from spark_rl.evals.vision_rows import inline_choices, read_items, spaced, vision_item
+from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.benchmarks.pictured import inline_choices, read_items, spaced, vision_item
+from spark_rl.evals.score.scorers import by, mean_of_means, reference, rule
 from spark_rl.verify.choice import read_letters
 
 

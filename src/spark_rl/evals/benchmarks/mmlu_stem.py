@@ -14,8 +14,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
-from spark_rl.evals.rows import LETTERS, Row, read_rows
-from spark_rl.evals.scoring import by, reference, rule
+from spark_rl.evals.benchmarks.entries import LETTERS, Row, read_rows
+from spark_rl.evals.score.scorers import by, reference, rule
 from spark_rl.problem import Problem
 
 

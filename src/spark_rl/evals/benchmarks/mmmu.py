@@ -31,12 +31,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spark_rl.data.rows import MARKER
+from spark_rl.data.values import MARKER
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.rows import LETTERS, Row, listed, read_rows
-from spark_rl.evals.scoring import by, rule, unboxed
-from spark_rl.evals.short_answer import grade_short
-from spark_rl.evals.units import each, grade_as
+from spark_rl.evals.benchmarks.entries import LETTERS, Row, listed, read_rows
+from spark_rl.evals.score.scorers import by, rule, unboxed
+from spark_rl.evals.score.short_answer import grade_short
+from spark_rl.evals.score.units import each, grade_as
 from spark_rl.problem import Kind, Problem
 from spark_rl.verify import Verifier
 

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.rows import Row, read_rows
-from spark_rl.evals.scoring import by, mean_of_means, rule, unboxed
+from spark_rl.evals.benchmarks.entries import Row, read_rows
+from spark_rl.evals.score.scorers import by, mean_of_means, rule, unboxed
 from spark_rl.problem import Problem
 
 _LETTERS = "ABCD"

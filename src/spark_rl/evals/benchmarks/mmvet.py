@@ -26,9 +26,9 @@ import re
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.rows import Row, read_rows
-from spark_rl.evals.scoring import by
-from spark_rl.evals.units import each
+from spark_rl.evals.benchmarks.entries import Row, read_rows
+from spark_rl.evals.score.scorers import by
+from spark_rl.evals.score.units import each
 from spark_rl.problem import Problem
 
 _ASKED = """\

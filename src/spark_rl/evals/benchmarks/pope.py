@@ -24,9 +24,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.rows import Row, read_rows
-from spark_rl.evals.scoring import rule, unboxed
-from spark_rl.evals.units import each, grade_as
+from spark_rl.evals.benchmarks.entries import Row, read_rows
+from spark_rl.evals.score.scorers import rule, unboxed
+from spark_rl.evals.score.units import each, grade_as
 from spark_rl.problem import Problem
 
 SPLITS = ("random", "popular", "adversarial")

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.rows import LETTERS, Row, read_rows
-from spark_rl.evals.scoring import by, rule, unboxed
-from spark_rl.evals.short_answer import grade_short
+from spark_rl.evals.benchmarks.entries import LETTERS, Row, read_rows
+from spark_rl.evals.score.scorers import by, rule, unboxed
+from spark_rl.evals.score.short_answer import grade_short
 from spark_rl.problem import Problem
 from spark_rl.verify import Verifier
 

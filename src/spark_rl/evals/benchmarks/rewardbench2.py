@@ -30,8 +30,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.rows import Row, read_rows
-from spark_rl.evals.units import Unit, each, grade_as, mean, units
+from spark_rl.evals.benchmarks.entries import Row, read_rows
+from spark_rl.evals.score.units import Unit, each, grade_as, mean, units
 from spark_rl.problem import Problem
 
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spark_rl.data.layouts import DataError
+from spark_rl.errors import DataError
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
-from spark_rl.evals.rows import LETTERS, Row, listed, read_rows
-from spark_rl.evals.scoring import by, rule, unboxed
+from spark_rl.evals.benchmarks.entries import LETTERS, Row, listed, read_rows
+from spark_rl.evals.score.scorers import by, rule, unboxed
 from spark_rl.problem import Problem
 
 

@@ -31,10 +31,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from spark_rl.data.rows import MARKER
+from spark_rl.data.values import MARKER
 from spark_rl.evals.benchmark import Adder, Benchmark, Graded, Item, Protocol, Scorer
-from spark_rl.evals.rows import Row, read_rows
-from spark_rl.evals.units import Unit, each, grade_as, mean, units
+from spark_rl.evals.benchmarks.entries import Row, read_rows
+from spark_rl.evals.score.units import Unit, each, grade_as, mean, units
 from spark_rl.problem import Problem
 from spark_rl.verify import extract_boxed
 

@@ -27,12 +27,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from spark_rl.data.rows import RowError
+from spark_rl.data.values import RowError
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.rows import Row
-from spark_rl.evals.scoring import LETTERS, by, read_letter, reference, rule, unboxed
-from spark_rl.evals.units import each, units
-from spark_rl.evals.vision_rows import read_items, vision_item
+from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.benchmarks.pictured import read_items, vision_item
+from spark_rl.evals.score.scorers import LETTERS, by, read_letter, reference, rule, unboxed
+from spark_rl.evals.score.units import each, units
 from spark_rl.verify import extract_boxed
 
 Mode = Literal["strict", "loose"]

@@ -1,0 +1,44 @@
+"""The settings of a run: their groups, and how they are read. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from spark_rl.config.chat import ANSWER_FORMAT, ChatConfig
+from spark_rl.config.data import ColumnsConfig, DataConfig, ImagesConfig, TrainSource
+from spark_rl.config.load import (
+    RECIPE_FOLDERS,
+    load_config,
+    merge_settings,
+    parse_config,
+    recipe_path,
+    saved_settings,
+    settings_table,
+)
+from spark_rl.config.method import (
+    PRESETS,
+    THINKING,
+    AdvantageConfig,
+    AnswerForm,
+    EvaluationConfig,
+    InferenceConfig,
+    LearnerConfig,
+    ObjectiveConfig,
+    OptimiserConfig,
+    RecycleConfig,
+    RewardConfig,
+    RolloutConfig,
+    Thinking,
+    TrainConfig,
+    VerifyConfig,
+)
+from spark_rl.config.model import EngineConfig, LoraConfig, ModelConfig
+from spark_rl.config.schema import Config
+from spark_rl.config.section import Section
+from spark_rl.errors import ConfigError
+
+__all__ = [
+    "ANSWER_FORMAT", "PRESETS", "RECIPE_FOLDERS", "THINKING", "AdvantageConfig", "AnswerForm", "ChatConfig",
+    "ColumnsConfig", "Config", "ConfigError", "DataConfig", "EngineConfig", "EvaluationConfig", "ImagesConfig",
+    "InferenceConfig", "LearnerConfig", "LoraConfig", "ModelConfig", "ObjectiveConfig", "OptimiserConfig",
+    "RecycleConfig", "RewardConfig", "RolloutConfig", "Section", "Thinking", "TrainConfig", "TrainSource",
+    "VerifyConfig", "load_config", "merge_settings", "parse_config", "recipe_path", "saved_settings", "settings_table",
+]  # fmt: skip

@@ -1,0 +1,202 @@
+"""From YAML files, nested mappings and dotted overrides to a validated :class:`~spark_rl.config.schema.Config`.
+
+``load_config("configs/tiny.yaml", ["rollout.samples=4"])`` reads a YAML file, applies dotted overrides and validates
+everything. Nothing here imports torch, so a wrong key or a contradiction is reported in a fraction of a second, before
+anything loads. Unknown keys name the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import ValidationError
+
+from spark_rl.config.method import PRESETS
+from spark_rl.config.schema import Config
+from spark_rl.config.section import Section
+from spark_rl.errors import ConfigError
+
+RECIPE_FOLDERS = (Path(__file__).parents[1] / "configs", Path(__file__).parents[3] / "configs")
+"""Where recipes lie: inside an installed package, or at the top of a checkout."""
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), **settings: Any) -> Config:
+    """The configuration from a YAML file, then ``settings`` (nested mappings), then dotted ``key=value`` overrides.
+
+    ``path`` is a file, or the name of a recipe that ships with the project (``tiny``); null starts from the defaults.
+    Values are read as YAML, so ``optimiser.lr=1e-5`` is a number and ``chat.stop=["\\n\\n"]`` a list; where a setting
+    is text, so is ``run_dir=2024`` or ``chat.policy={question}``.
+
+    Raises:
+        ConfigError: one line that says what is wrong, where, and how to mend it.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        tree = _read_yaml(recipe_path(path))
+    merge_settings(tree, settings)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"override {override!r} is not of the form key=value, e.g. rollout.samples=4")
+        node = tree
+        *parents, leaf = keys = key.strip().split(".")
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):
+                node[parent] = {}
+            node = node[parent]
+        node[leaf] = _value(text, keys)
+    return parse_config(tree)
+
+
+def parse_config(tree: Mapping[str, Any]) -> Config:
+    """A validated :class:`Config` from nested mappings, presets applied. Raises :class:`ConfigError`."""
+    _check_keys(tree, Config)
+    tree = dict(tree)
+    recycle = tree.get("recycle")
+    if isinstance(recycle, Mapping):
+        preset = recycle.get("preset", "paper")
+        if preset in PRESETS:
+            tree["recycle"] = {**PRESETS[preset], **recycle}
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+
+
+def saved_settings(run_dir: Path) -> dict[str, Any]:
+    """The resolved settings that a run was made with. Raises :class:`ConfigError` if there is no such run."""
+    path = run_dir / "config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{run_dir} holds no run to resume; start one without --resume") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} can't be read ({error}); restore it or start a new run") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings; restore it or start a new run")
+    return settings
+
+
+def recipe_path(name: str | Path) -> Path:
+    """The file for a configuration given by path or by recipe name. Raises :class:`ConfigError` if there is none."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    recipes = {recipe.stem: recipe for folder in RECIPE_FOLDERS for recipe in folder.glob("*.yaml")}
+    if str(name) in recipes:
+        return recipes[str(name)]
+    known = ", ".join(sorted(recipes))
+    raise ConfigError(f"no configuration file {str(name)!r}; give a path to a YAML file or one of the recipes: {known}")
+
+
+def settings_table() -> Iterator[tuple[str, str, Any, str]]:
+    """(dotted key, type, default, docstring) for every setting, in order: the source of ``--help`` and the docs."""
+    yield from _walk(Config(), "")
+
+
+def _walk(section: Section, prefix: str) -> Iterator[tuple[str, str, Any, str]]:
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from _walk(value, f"{prefix}{name}.")
+        else:
+            kind = info.annotation.__name__ if isinstance(info.annotation, type) else str(info.annotation)
+            kind = re.sub(r"typing\.|spark_rl\.config\.\w+\.", "", kind)
+            yield f"{prefix}{name}", kind, value, " ".join((info.description or "").split())
+
+
+def _value(text: str, keys: Sequence[str]) -> Any:
+    """What an override's text means to the setting at ``keys``."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    annotation: Any = Config
+    for name in keys:
+        field = next((s.model_fields[name] for s in _sections(annotation) if name in s.model_fields), None)
+        entries = (get_args(member)[1] for member in get_args(annotation) if get_origin(member) is dict)
+        annotation = next(entries, None) if field is None else field.annotation
+    members = {annotation, *get_args(annotation)}
+    is_text = get_origin(annotation) not in {tuple, dict} and str in members
+    if isinstance(value, list) and any(get_origin(member) is tuple for member in members):
+        return value
+    if isinstance(value, dict) and text.lstrip().startswith("{") and any(get_origin(m) is dict for m in members):
+        return value
+    return text if is_text and not isinstance(value, str | None) else value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, not a {type(tree).__name__}")
+    return tree
+
+
+def merge_settings(tree: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """``tree`` with the nested settings of ``other`` put into it."""
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            merge_settings(tree[key], value)
+        else:
+            tree[key] = deepcopy(value)
+    return tree
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    candidates = (annotation, *get_args(annotation))
+    return [c for c in candidates if isinstance(c, type) and issubclass(c, Section)]
+
+
+def _check_keys(tree: Mapping[str, Any], section: type[Section], prefix: str = "") -> None:
+    for key, value in tree.items():
+        field = section.model_fields.get(str(key))
+        if field is None:
+            raise ConfigError(f"unknown setting {prefix}{key!s}; {_nearest(f'{prefix}{key}', section, str(key))}")
+        inner = _sections(field.annotation)
+        free = any(get_origin(member) is dict for member in (field.annotation, *get_args(field.annotation)))
+        if isinstance(value, Mapping) and not free:
+            if not inner:
+                raise ConfigError(f"{prefix}{key} is a single value, not a group of settings")
+            _check_keys(value, inner[0], f"{prefix}{key}.")
+        elif inner and not (value is None and type(None) in get_args(field.annotation)):
+            raise ConfigError(f"{prefix}{key} is a group of settings; set one of them, e.g. {prefix}{key}."
+                              f"{next(iter(inner[0].model_fields))}")  # fmt: skip
+
+
+def _nearest(dotted: str, section: type[Section], key: str) -> str:
+    close = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {dotted[: len(dotted) - len(key)]}{close[0]}?"
+    everywhere = {name: name for name, *_ in settings_table()}
+    leaves = {name.rpartition(".")[2]: name for name in everywhere}
+    found = leaves.get(key) or next(iter(difflib.get_close_matches(dotted, everywhere, n=1, cutoff=0.5)), None)
+    if found:
+        return f"did you mean {found}?"
+    return f"known here: {', '.join(section.model_fields)}"
+
+
+def _one_line(error: ValidationError) -> str:
+    errors = error.errors()
+    # of a union, the member that fits furthest says what is wrong inside of it
+    first = max((e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"]))
+    # of a union, pydantic's location also names the member that was tried
+    parts = [str(part) for part in first["loc"]]
+    where = ".".join(part for part in parts if part.isdecimal() or (part.isidentifier() and not part[:1].isupper()))
+    what = str(first["msg"]).removeprefix("Value error, ").replace("a valid tuple", "a list")
+    if not where:
+        return what
+    return f"{where}: {what[:1].lower()}{what[1:]} (got {first['input']!r})"

@@ -1,0 +1,55 @@
+"""Settings of the model and of what generates with it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from spark_rl.config.section import Section
+
+
+class LoraConfig(Section):
+    """Low-rank adapters instead of full fine-tuning."""
+
+    rank: int = Field(16, ge=1)
+    """Rank of the adapters."""
+    alpha: float = Field(32.0, gt=0)
+    """Scaling numerator: updates are scaled by alpha / rank."""
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of the linear modules to adapt, or ``all-linear``."""
+
+
+class ModelConfig(Section):
+    """Which model, in which number format, where."""
+
+    path: str = "embedded"
+    """A local directory (of a model, of adapters, or of a run, whose trained model is meant), a hub id, or ``embedded``
+    for the tiny base that ships with the package. A run stores it as an absolute path; a run whose base has moved is
+    resumed with the place where it is now."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of weights and activations. In bfloat16 the optimiser keeps float32 copies of what it trains and
+    sums its gradients in float32: small updates would round away otherwise."""
+    device: str = "auto"
+    """``auto`` (CUDA or MPS if present, else CPU), or any torch device string."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention implementation passed to transformers; ``sdpa`` becomes ``eager`` where a family's scores need it
+    (Gemma 2 caps them, gpt-oss adds sinks)."""
+    trust_remote_code: bool = False
+    """Allow a hub repository to run its own Python code. Off unless you trust the author."""
+    gradient_checkpointing: bool = False
+    """Trade compute for memory in the backward pass."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters only; null trains all weights."""
+    threads: int = Field(0, ge=0)
+    """CPU threads for torch; 0 uses all cores this process may run on. Two runs of one seed are the same bit for bit
+    with the same number of threads."""
+
+
+class EngineConfig(Section):
+    """What generates."""
+
+    name: Literal["embedded"] = "embedded"
+    """``embedded`` decodes on the learner's own weights: no second copy, nothing to synchronise."""
+    max_rows: int = Field(512, ge=1)
+    """Sequences decoded together. More is faster until memory or cache runs out."""

@@ -1,0 +1,81 @@
+"""One nested, frozen configuration: every setting of a run, each with its own docstring.
+
+Defaults are the authors' published settings wherever the paper or its release states one (``docs/paper-map.md``).
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from spark_rl.config.chat import ChatConfig
+from spark_rl.config.data import DataConfig
+from spark_rl.config.method import (
+    AdvantageConfig,
+    EvaluationConfig,
+    InferenceConfig,
+    LearnerConfig,
+    ObjectiveConfig,
+    OptimiserConfig,
+    RecycleConfig,
+    RewardConfig,
+    RolloutConfig,
+    TrainConfig,
+    VerifyConfig,
+)
+from spark_rl.config.model import EngineConfig, ModelConfig
+from spark_rl.config.section import Section
+from spark_rl.problem import TASKS
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    seed: int = Field(0, ge=0)
+    """The one seed: every random stream of the run is derived from it, the step and its purpose. It fixes a run to the
+    bit on one kind of machine, with one number of threads, one ``learner.micro_tokens`` and one version of torch."""
+    run_dir: str | None = None
+    """Where the run is written; null makes ``runs/<time>-seed<seed>``."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    chat: ChatConfig = ChatConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    engine: EngineConfig = EngineConfig()
+    verify: VerifyConfig = VerifyConfig()
+    reward: RewardConfig = RewardConfig()
+    advantage: AdvantageConfig = AdvantageConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    recycle: RecycleConfig = RecycleConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    learner: LearnerConfig = LearnerConfig()
+    train: TrainConfig = TrainConfig()
+    inference: InferenceConfig = InferenceConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _contradictions(self) -> Self:
+        """Settings that are fine alone and wrong together."""
+        recycling = self.recycle.pointwise or self.recycle.pairwise or self.recycle.reflection
+        if not self.train.policy_update and not recycling:
+            raise ValueError(
+                "train.policy_update is false and recycle makes nothing, so no update would ever happen; "
+                "turn one of recycle.pointwise, recycle.pairwise, recycle.reflection on"
+            )
+        if recycling and self.recycle.ready > self.recycle.pool_size:
+            raise ValueError(
+                f"recycle.ready ({self.recycle.ready}) is larger than recycle.pool_size ({self.recycle.pool_size}), "
+                "so the pool could never be ready; raise pool_size"
+            )
+        low, high = self.chat.min_pixels, self.chat.max_pixels
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"chat.min_pixels ({low}) is larger than chat.max_pixels ({high}); swap or change them")
+        if "{question}" not in self.chat.policy:
+            raise ValueError("chat.policy must contain {question}, or the model never sees the problem")
+        if any("" in pair or pair[0].lower() == pair[1].lower() for pair in self.verify.thinking):
+            raise ValueError("verify.thinking holds pairs of an opening and another closing tag, none of them empty")
+        if any("" in self.chat.stop_of(task) for task in TASKS):
+            raise ValueError("chat.stop has an empty string, which would end every response at once; remove it")
+        if not all(0 <= beta < 1 for beta in self.optimiser.betas):
+            raise ValueError(f"optimiser.betas must be at least 0 and below 1 (got {list(self.optimiser.betas)})")
+        return self

@@ -1,0 +1,195 @@
+"""Asking one model all items of one or more exams, row by row, safe to kill (paper Sec. 4.1 and 4.4).
+
+:class:`Examiner` asks an :class:`~spark_rl.evals.ask.exam.Exam` in batches: the model answers, once or several times;
+where that is wanted it judges its own first answer (Eq. 10) and, with test-time scaling on, reflects (Eq. 11); the
+protocols grade. Every item becomes one :data:`~spark_rl.evals.ask.records.Row`, and all numbers are computed from rows
+(:mod:`spark_rl.evals.score.totals`).
+
+A batch is the same items whatever was done before, and sampling is seeded by exam and batch, so a run that was killed
+and continued writes the rows of one that was not, but for ``seconds``. A kill in the middle of writing a batch leaves
+its first rows. The others are then asked without them while decoding is greedy, which changes nothing; where it is not,
+the batch is asked again as a whole, because each draw depends on all before it.
+
+A request that a server refuses for what it holds (too long, filtered, an image it can't take) is a row whose status is
+``refused``, with the server's words: it scores 0, is counted apart and never judged. A run that is continued keeps it;
+to ask again, take the row out of the file.
+
+Departures from the authors' scripts: an item whose prompt is too long is counted apart, not counted as wrong; no
+answer, an unreadable one and a wrong one are three things; every share comes with its interval.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from spark_rl.chat import Prompt, policy_prompt
+from spark_rl.config import Config, ImagesConfig
+from spark_rl.data.images import open_image
+from spark_rl.engine.base import Sampling
+from spark_rl.evals.ask.exam import Exam
+from spark_rl.evals.ask.records import REFUSED, SKIPPED, Row
+from spark_rl.evals.benchmark import Item
+from spark_rl.evals.score.grading import Judge, grade
+from spark_rl.inference import Reasoner
+from spark_rl.problem import Completion
+from spark_rl.rollout import as_read
+from spark_rl.seeds import stream_seed
+from spark_rl.verify import Verifier
+
+BATCH = 32
+"""Items asked together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examiner:
+    """One model, ready to be asked whole exams."""
+
+    reasoner: Reasoner
+    """``reasoner.config.rounds`` is the number of judge-and-reflect rounds."""
+    verifier: Verifier
+    max_prompt_tokens: int
+    """Items with longer prompts are skipped."""
+    settings: str = ""
+    """Written into every row: :func:`fingerprint`."""
+    samples: int = 1
+    """Responses an item."""
+    temperature: float | None = None
+    """Of these responses; ``None`` is ``reasoner.config.temperature``, which verdicts keep."""
+    judges: bool = False
+    """Whether the model judges its first answers without any round of reflection too."""
+    grader: Judge | None = None
+    """Who grades where a protocol wants a language model to."""
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+    """Which images are refused, as in the chat format."""
+
+    @property
+    def greedy(self) -> bool:
+        """Whether what is said to one item depends on nothing but the item."""
+        config = self.reasoner.config
+        return not (self._sampling.temperature or config.temperature or (config.rounds and config.reflect_temperature))
+
+    @property
+    def _sampling(self) -> Sampling:
+        reasoner = self.reasoner
+        temperature = reasoner.config.temperature if self.temperature is None else self.temperature
+        seed = stream_seed(reasoner.seed, "inference", "answer")
+        config = reasoner.config
+        return Sampling(
+            self.samples, temperature, config.max_new_tokens, seed, repetition_penalty=config.repetition_penalty
+        )
+
+    def ask(self, exam: Exam, done: Collection[str] = ()) -> Iterator[list[Row]]:
+        """The graded rows of the items whose ids are not ``done``, a batch at a time, in order."""
+        for number, start in enumerate(range(0, len(exam.items), BATCH)):
+            batch = exam.items[start : start + BATCH]
+            left = [item for item in batch if item.problem.id not in done]
+            if not left:
+                continue
+            seed = stream_seed(self.reasoner.seed, "exam", exam.name, number)
+            rows = self._rows(exam, left if self.greedy else batch, seed)
+            yield [row for row in rows if row["id"] not in done]
+
+    def _rows(self, exam: Exam, items: Sequence[Item], seed: int) -> list[Row]:
+        started = time.perf_counter()
+        one = replace(self, reasoner=replace(self.reasoner, seed=seed))
+        chat = one.reasoner.chat
+        prompts = [chat.encode(item.problem, item.system) for item in items]
+        fits = [len(prompt.token_ids) <= self.max_prompt_tokens for prompt in prompts]
+        asked = [(item, prompt) for item, prompt, fit in zip(items, prompts, fits, strict=True) if fit]
+        answered = iter(one._answers([item for item, _ in asked], [prompt for _, prompt in asked]))
+        rows = [
+            new_row(self.settings, exam, item) | {
+                "prompt": policy_prompt(item.problem, chat.config),
+                "system": chat.config.system if item.system is None else item.system,
+                "prompt_tokens": len(prompt.token_ids) or None,
+                "image_sizes": [list(open_image(image, self.images).size) for image in item.problem.images],
+                **(next(answered) if fit else {"status": SKIPPED}),
+            }
+            for item, prompt, fit in zip(items, prompts, fits, strict=True)
+        ]  # fmt: skip
+        grade(rows, exam, self.verifier, self.grader)
+        seconds = (time.perf_counter() - started) / len(rows)
+        return [row | {"seconds": round(seconds, 4)} for row in rows]
+
+    def _answers(self, items: Sequence[Item], prompts: Sequence[Prompt]) -> list[Row]:
+        """What the model said to each item and of its own answer."""
+        reasoner = self.reasoner
+        drawn = reasoner.engine.generate(prompts, self._sampling) if prompts else []
+        drawn = as_read(drawn, prompts, reasoner.chat, reasoner.templates.thinking)
+        rows = [_given(first) | {"samples": [_given(other) for other in others]} for first, *others in drawn]
+        answered = [number for number, (first, *_) in enumerate(drawn) if first.finish != "refused"]
+        problems = [items[number].problem for number in answered]
+        first = [reasoner.round(drawn[number][0].text, drawn[number][0].tokens) for number in answered]
+        own_rows = [rows[number] for number in answered]
+        if reasoner.config.rounds:
+            for row in rows:  # what was refused stays so
+                row["rounds"] = reasoner.config.rounds
+                row["final"] = {name: row[name] for name in (*_answer(None, 0), "error") if name in row} | {
+                    "answers": 0
+                }
+            for row, trace in zip(own_rows, reasoner.solve(problems, first), strict=True):
+                own = trace.rounds[0]
+                spent = sum(turn.tokens for turn in trace.rounds)
+                row.update(_judged(own.judgement, own.accepted, own.tokens - row["tokens"]))
+                row["final"] = _answer(trace.response, spent) | {"answers": len(trace.rounds)}
+        elif self.judges:
+            for row, said in zip(own_rows, reasoner.judge(problems, [turn.response for turn in first]), strict=True):
+                row.update(_judged(*said))
+        return rows
+
+
+def new_row(settings: str, exam: Exam, item: Item) -> Row:
+    """The row of an item that nobody has answered."""
+    problem = item.problem
+    return {
+        "settings": settings, "source": exam.name, "benchmark": exam.benchmark is not None, "id": problem.id,
+        "question": problem.question, "prompt": problem.prompt, "system": item.system, "label": problem.answer,
+        "alternatives": list(problem.alternatives), "kind": problem.kind, "choices": list(problem.choices),
+        "meta": json.loads(json.dumps(item.meta)), "prompt_tokens": None, "images": len(problem.images),
+        "image_sizes": [], **_answer(None, 0), "samples": [], **_judged(None, None, 0), "rounds": 0, "final": None,
+    }  # fmt: skip
+
+
+def batches(exam: Exam, done: Collection[str] = ()) -> tuple[int, int]:
+    """(batches, items) that :meth:`Examiner.ask` has left to do."""
+    left = [start // BATCH for start, item in enumerate(exam.items) if item.problem.id not in done]
+    return len(set(left)), len(left)
+
+
+def fingerprint(config: Config, weights: Path | None = None, **asked: Any) -> str:
+    """Twelve hex digits that stand for the model and every setting that a row depends on, the items left out."""
+    parts = {
+        "model": config.model.model_dump(mode="json", exclude={"device", "threads", "gradient_checkpointing"}),
+        "weights": None if weights is None else str(weights.resolve()),
+        "chat": config.chat.model_dump(mode="json"),
+        "inference": config.inference.model_dump(mode="json"),
+        "data": config.data.model_dump(mode="json", include={"split", "layout", "columns", "kind", "images"}),
+        "templates": config.recycle.templates,
+        "max_prompt_tokens": config.rollout.max_prompt_tokens,
+        "seed": config.seed,
+        "asked": asked,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _answer(response: str | None, tokens: int) -> Row:
+    return {
+        "response": response, "extracted": None, "status": "no_answer", "reward": 0.0, "tokens": tokens, "grades": {},
+    }  # fmt: skip
+
+
+def _given(completion: Completion) -> Row:
+    """What an engine gave, graded by nobody yet."""
+    if completion.finish == "refused":
+        return _answer(None, 0) | {"status": REFUSED, "error": completion.error}
+    return _answer(completion.text, completion.tokens)
+
+
+def _judged(judgement: str | None, accepted: bool | None, tokens: int) -> Row:
+    return {"judgement": judgement, "accepted": accepted, "judge_tokens": tokens}

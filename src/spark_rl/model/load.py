@@ -1,0 +1,358 @@
+"""Loading a model through transformers, by path, hub id or name of an embedded base: causal LMs with their tokenizer,
+image-text-to-text models with their processor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import get_peft_model
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+)
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.utils import VIDEO_PROCESSOR_NAME
+from transformers.video_processing_utils import BaseVideoProcessor
+
+from spark_rl.config import Config, LoraConfig, ModelConfig
+from spark_rl.errors import ConfigError
+from spark_rl.model.architecture import check_architecture, prove_decoder
+from spark_rl.model.places import find_model, has_adapters, layers_of, on_disk
+from spark_rl.model.read import check_finite, check_language_head, merged, read_weights, with_saved_adapters
+from spark_rl.model.sizes import (
+    VISION_TOKEN,
+    check_end,
+    check_tokenizer,
+    has_tokenizer,
+    positions_of,
+    prompt_limit,
+)
+from spark_rl.problem import TASKS
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A language model, seeing or not, with what the engine and the learner need to know of it."""
+
+    model: nn.Module
+    """What is trained and saved: the transformers model, or its peft wrapper."""
+    tokenizer: Any
+    decoder: nn.Module
+    """The stack that turns tokens into final hidden states."""
+    device: torch.device
+    processor: Any = None
+    """Turns chats with images into tokens and pixels; ``None`` for a model that sees nothing."""
+    banned: Tensor | None = None
+    """Token ids that no response may hold: those that stand for images."""
+
+    @property
+    def causal_lm(self) -> Any:
+        """The transformers model itself, adapters in place."""
+        return unwrapped(self.model)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """(..., H) final hidden states -> (..., V) logits in float32, -inf for the banned tokens.
+
+        Engine and learner both come through here, so a token that can't be sampled has no probability in training.
+        """
+        logits = self.logits(hidden)
+        return logits if self.banned is None else logits.index_fill(-1, self.banned, float("-inf"))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., H) final hidden states -> (..., V) logits in float32, as the model itself computes them."""
+        causal_lm = self.causal_lm
+        output_layer: Any = causal_lm.get_output_embeddings()
+        logits: Tensor = output_layer(hidden).float()
+        config = causal_lm.config.get_text_config()
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+            logits = torch.tanh(logits / cap) * cap
+        if (scale := getattr(config, "logit_scale", None)) is not None:
+            logits = logits * scale
+        if (divisor := getattr(config, "logits_scaling", None)) is not None:
+            logits = logits / divisor
+        return logits
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is CUDA, then MPS, then the CPU. Raises ``ConfigError`` for a device that can't be used here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch asserts that it was built for CUDA
+        raise ConfigError(f"model.device {name!r} can't be used here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def set_threads(config: ModelConfig) -> int:
+    """Set and return torch's CPU threads: ``model.threads``, or the cores this process may use."""
+    threads = config.threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
+    torch.set_num_threads(threads)
+    return threads
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is known of a model before its weights are read."""
+
+    source: str
+    """The directory or hub id that was asked for, as messages name it."""
+    base: str
+    """Where the whole model is: ``source``, or the base beneath the adapters in it."""
+    adapters: tuple[Path, ...]
+    """Directories of adapters upon ``base``, the innermost first."""
+    config: PreTrainedConfig
+    tokenizer: Any
+    processor: Any
+    """``None`` for a model that sees nothing."""
+
+    @property
+    def positions(self) -> int | None:
+        """Tokens of prompt and response together at most; ``None`` if the model says no limit."""
+        return positions_of(self.config)
+
+
+def describe_model(config: Config, path: str | Path | None = None) -> Description:
+    """Find the model of ``config.model`` (or ``path`` instead) and compare what needs no weights.
+
+    Adapters at ``path`` are those of a run, whose base is ``config.model.path`` if that can be found.
+
+    Raises:
+        ConfigError: there is no such model, it writes no text, or its tokenizer does not fit it; in one line.
+    """
+    settings = config.model
+    named = str(path or settings.path)
+    source, base = find_model(named), None
+    if path is not None and has_adapters(source):
+        base = _found(settings.path)
+    base, adapters = layers_of(source, base)
+    base = on_disk(base)
+    options = {"trust_remote_code": settings.trust_remote_code}
+    try:
+        model_config = AutoConfig.from_pretrained(base, **options)
+        check_architecture(model_config)
+        check_language_head(model_config, named)
+        sees = type(model_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(model_config, "vision_config")
+        texts = next((str(folder) for folder in reversed(adapters) if has_tokenizer(folder)), base)
+        if Path(texts).is_dir() and not has_tokenizer(texts):
+            raise ConfigError(f"{named!r} holds no tokenizer; copy tokenizer.json and tokenizer_config.json of the "
+                              "model it was made from into it")  # fmt: skip
+        processor = load_processor(texts, model_config, **options) if sees else None
+        tokenizer = processor.tokenizer if processor else AutoTokenizer.from_pretrained(texts, **options)
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise _cannot_load(named, error) from None
+    check_tokenizer(tokenizer, model_config, named, sees=sees)
+    check_end(tokenizer, model_config, named)
+    return Description(named, base, adapters, model_config, tokenizer, processor)
+
+
+def fitted_to_model(config: Config, path: str | Path | None = None) -> Config:
+    """The configuration of a training run with prompts no longer than the model can hold, before any weight is read.
+
+    Raises:
+        ConfigError: like :func:`describe_model` and :func:`spark_rl.model.sizes.prompt_limit`.
+    """
+    described = describe_model(config, path)
+    few_shot = [
+        described.tokenizer(config.chat.few_shot_of(task), add_special_tokens=False)["input_ids"] for task in TASKS
+    ]
+    limit = prompt_limit(config, described.positions, max(map(len, few_shot)))
+    rollout = config.rollout.model_copy(update={"max_prompt_tokens": limit})
+    return config.model_copy(update={"rollout": rollout})
+
+
+def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
+    """The model of ``config.model`` (or the weights at ``path`` instead), ready to train, dropout off.
+
+    A directory of adapters is a model like any other: they are merged into their base, except those at ``path`` of a
+    run with ``model.lora``, which are trained further.
+
+    Raises:
+        ConfigError: there is no such model, or it can't be read whole, in one line.
+    """
+    settings, device = config.model, resolve_device(config.model.device)
+    described = describe_model(config, path)
+    kind: Any = AutoModelForImageTextToText if described.processor else AutoModelForCausalLM
+    continued = settings.lora is not None and path is not None and described.adapters != ()
+    finished = described.adapters[:-1] if continued else described.adapters
+    try:
+        model = read_weights(
+            kind, described.base, dtype=getattr(torch, settings.dtype), trust_remote_code=settings.trust_remote_code,
+            attn_implementation=None if settings.attention == "sdpa" else settings.attention,
+        )  # fmt: skip
+        model.to(device)
+        for folder in finished:
+            model = merged(model, folder)
+        if settings.lora is not None:
+            model.name_or_path = str(finished[-1] if finished else described.base)  # which adapters save as their base
+            model = _with_adapters(model, settings.lora, described.adapters[-1] if continued else None, config.seed)
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise _cannot_load(described.source, error) from None
+    check_finite(model, described.source)
+    if settings.gradient_checkpointing:
+        checkpoint_layers(model)
+    model.eval()  # no dropout: the engine and the learner must see the same distribution
+    processor = described.processor
+    banned = vision_tokens(described.config, processor) if processor else []
+    loaded = LoadedModel(
+        model, described.tokenizer, _decoder(model), device, processor,
+        torch.tensor(banned, device=device) if banned else None,
+    )  # fmt: skip
+    check_head(loaded)
+    prove_decoder(loaded)
+    return loaded
+
+
+def _found(name: str) -> str | None:
+    """What :func:`find_model` finds, or ``None``."""
+    try:
+        return find_model(name)
+    except ConfigError:
+        return None
+
+
+def _cannot_load(source: str, error: Exception) -> ConfigError:
+    return ConfigError(f"cannot load the model {source!r}: {' '.join(str(error).split())[:300]}")
+
+
+def load_processor(source: str, config: PreTrainedConfig, **options: Any) -> Any:
+    """The processor of an image-text-to-text model, without its video part where that can't be loaded.
+
+    transformers 5 prepares video with torchvision only, and a processor that was saved without the video part does not
+    load with it. We train on images; the settings of the video part are saved again with the processor.
+    """
+    try:
+        return AutoProcessor.from_pretrained(source, **options)
+    except (ImportError, OSError, ValueError):
+        if type(config) not in PROCESSOR_MAPPING:
+            raise
+        try:
+            video, _ = BaseVideoProcessor.get_video_processor_dict(source)
+        except OSError:  # it has none
+            video = None
+        return stills_only(PROCESSOR_MAPPING[type(config)], video).from_pretrained(source, **options)
+
+
+def stills_only(kind: Any, video: Mapping[str, Any] | None = None) -> Any:
+    """A processor class without its video part, of which it saves the settings, ``video``, beside its own."""
+
+    class Stills(kind):  # type: ignore[misc]
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in super().get_attributes() if name != "video_processor"]
+
+        def save_pretrained(self, save_directory: str | Path, **options: Any) -> Any:
+            saved = super().save_pretrained(save_directory, **options)
+            if video is not None:
+                (Path(save_directory) / VIDEO_PROCESSOR_NAME).write_text(json.dumps(video, indent=2) + "\n", "utf-8")
+            return saved
+
+    Stills.__name__ = Stills.__qualname__ = kind.__name__  # what a saved processor is called
+    return Stills
+
+
+def vision_tokens(config: PreTrainedConfig, processor: Any) -> list[int]:
+    """Ids of the tokens that stand for images, videos and their frames, by every name the family gives them.
+
+    A policy that samples one asks for an image that is not there (trl#3847, ms-swift#9287).
+    """
+    named = {name: value for name, value in vars(config).items() if VISION_TOKEN.search(name)}
+    found = {i for name, i in named.items() if name.endswith(("_token_id", "_token_index")) and isinstance(i, int)}
+    for i, token in processor.tokenizer.added_tokens_decoder.items():
+        if token.content[:1] in {"<", "["} and VISION_TOKEN.search(token.content):
+            found.add(i)
+    return sorted(found)
+
+
+def check_head(loaded: LoadedModel) -> None:
+    """Prove on two tokens that decoder and head together are the model, or refuse it.
+
+    Log-probabilities are computed from hidden states in chunks (never all logits at once), which is only right if
+    nothing else happens between the decoder and the logits.
+    """
+    tokens = torch.tensor([[0, 1]], device=loaded.device)
+    with torch.no_grad():
+        whole = loaded.causal_lm(input_ids=tokens, use_cache=False).logits.float()
+        parts = loaded.logits(loaded.decoder(input_ids=tokens, use_cache=False).last_hidden_state)
+    # In half precision the model scales or caps its logits in that precision, ``head`` in float32.
+    tolerance = 1e-3 if loaded.causal_lm.dtype == torch.float32 else 2e-2
+    if not torch.allclose(whole, parts, rtol=tolerance, atol=tolerance):
+        name = type(loaded.causal_lm).__name__
+        raise ConfigError(f"{name} changes its logits after the output layer in a way spark-rl does not know; "
+                          "please report the model")  # fmt: skip
+
+
+def _decoder(model: nn.Module) -> nn.Module:
+    decoder: nn.Module = unwrapped(model).base_model
+    return decoder
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside a peft wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _with_adapters(model: Any, settings: LoraConfig, saved: Path | None, seed: int) -> nn.Module:
+    """New adapters, a function of the seed, or those saved in a directory, to be trained further."""
+    if saved is not None:
+        resumed = with_saved_adapters(model, saved, trainable=True)
+        resumed.peft_config["default"].base_model_name_or_path = model.name_or_path  # it may have moved
+        return resumed  # type: ignore[no-any-return]
+    targets = settings.target_modules
+    adapters = PeftLoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0,
+        target_modules=targets if targets == "all-linear" else list(targets), task_type="CAUSAL_LM",
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wrapped: nn.Module = get_peft_model(model, adapters)
+    return wrapped
+
+
+def checkpoint_layers(model: nn.Module) -> None:
+    """Recompute each decoder layer in the backward pass instead of keeping its activations.
+
+    transformers' own switch works in training mode only, which would turn dropout on.
+
+    Raises:
+        ConfigError: the model has no such layers.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        name = type(unwrapped(model)).__name__
+        raise ConfigError(f"{name} does not support model.gradient_checkpointing; leave it false")
+    for layer in layers:
+        layer.forward = _recomputed(layer.forward)
+
+
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(forward)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False)
+
+    return call

@@ -1,0 +1,256 @@
+"""Where a model lies: an embedded base, a directory, a run, the base of saved adapters, or the hub.
+
+A path that is mistyped is answered at once, with the nearest thing that exists: only what can be nothing else goes to
+the hub, which is asked once and briefly before anything is loaded. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import re
+from functools import lru_cache
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from spark_rl.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_BASES = Path(__file__).parent / "embedded"
+EMBEDDED = {"embedded": _BASES / "text", "embedded-vl": _BASES / "vision"}
+"""The tiny bases that ship with the package: one reads, the other also sees."""
+
+ADAPTERS = "adapter_config.json"
+"""The file that makes a directory one of adapters (peft)."""
+
+HUB_ID = re.compile(r"(?=.{1,96}$)(?!.*(--|\.\.))[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?(?<![.-])", re.ASCII)
+"""``name`` or ``owner/name``; nothing else is a name on the hub."""
+HUB_SECONDS = 5.0
+"""How long the hub may take to say whether it has a model."""
+
+
+def find_model(name: str | Path) -> str:
+    """The absolute directory of a model, or a hub id that the hub, or its cache on this disk, knows.
+
+    Args:
+        name: an embedded base's name, a directory with a model or with adapters, the directory of a run (its final
+            model is meant, or its newest checkpoint), or a hub id.
+
+    Raises:
+        ConfigError: there is no such model; the line names the nearest thing that exists.
+    """
+    text = str(name)
+    if text in EMBEDDED:
+        return str(EMBEDDED[text])
+    path = _expanded(text)
+    if _is_dir(path):
+        return str(_model_in(path.resolve(), text))
+    if _is_dir(path.parent) and path.name in _names_in(path.parent):
+        raise ConfigError(f"{text!r} is a file; give the directory that it lies in: {path.resolve().parent}")
+    if cached_copy(text) is not None:
+        return text
+    near = nearest(path) or next(iter(difflib.get_close_matches(text, EMBEDDED, n=1, cutoff=0.8)), None)
+    if not HUB_ID.fullmatch(text) or ("/" in text and _is_dir(path.parent)) or near is not None:
+        raise ConfigError(
+            f"there is no model at {text!r}{_meant(near)}; model.path is a directory, a hub id or an embedded base"
+        )
+    if (why := _hub_refusal(text)) is not None:
+        raise ConfigError(f"cannot load the model {text!r}: it is not on this disk, and {why}")
+    return text
+
+
+def on_disk(found: str) -> str:
+    """What :func:`find_model` found, with a hub id replaced by its copy in the cache where the hub can't be reached.
+
+    Reading it as a hub id would try to reach the hub again and again, file by file.
+    """
+    copy = None if Path(found).is_absolute() else cached_copy(found)
+    return found if copy is None or _hub_refusal(found) is None else str(copy)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory is that of a run, begun or finished."""
+    return _is_dir(path) and ((path / "metrics.jsonl").exists() or "rollout" in _json_of(path / "config.json"))
+
+
+def trained_weights(run: Path) -> Path:
+    """The weights of a run: its final ones, else those of its last checkpoint, which is said.
+
+    Raises:
+        ConfigError: it has neither.
+    """
+    if (run / "model").is_dir():
+        return run / "model"
+    from spark_rl.checkpoint import checkpoints
+
+    saved = checkpoints(run)
+    if not saved:
+        raise ConfigError(f"the run {run} has no trained model yet; it has neither finished nor saved a checkpoint")
+    logger.warning("the run %s has not finished; the model of its checkpoint %s is taken", run, saved[-1].name)
+    return saved[-1] / "model"
+
+
+def run_of(folder: Path) -> Path | None:
+    """The run that a directory of weights belongs to, as ``RUN/model`` or ``RUN/checkpoints/step-N/model``."""
+    if folder.name != "model":
+        return None
+    above = [folder.parent, *folder.parents[2:3]]
+    return next((run for run in above if is_run(run)), None)
+
+
+def has_adapters(source: str | Path) -> bool:
+    """Whether a directory holds adapters and not a whole model."""
+    return (Path(source) / ADAPTERS).is_file()
+
+
+def layers_of(source: str, base: str | None = None) -> tuple[str, tuple[Path, ...]]:
+    """The whole model beneath, and the directories of adapters upon it, the innermost first.
+
+    Args:
+        source: what :func:`find_model` found.
+        base: where the base of the adapters in ``source`` is now, if that is known better than they know it.
+
+    Raises:
+        ConfigError: a base is not there any more.
+    """
+    stack: list[Path] = []
+    while has_adapters(source):
+        folder = Path(source)
+        if folder in stack:
+            raise ConfigError(f"the adapters in {folder} name themselves as their base; mend its {ADAPTERS}")
+        stack.append(folder)
+        source, base = base or base_of(folder), None
+    return source, tuple(reversed(stack))
+
+
+def base_of(folder: Path) -> str:
+    """The model that saved adapters belong to, wherever this process was started and wherever the run was moved.
+
+    Looked for are the path in ``adapter_config.json``, the same from the directories above the adapters, the embedded
+    base of that name, and ``model.path`` of the adapters' run.
+
+    Raises:
+        ConfigError: it is nowhere; the line says where to write down where it is.
+    """
+    named = _json_of(folder / ADAPTERS).get("base_model_name_or_path")
+    run = run_of(folder)
+    wanted = [str(named)] if named else []
+    if run is not None:
+        wanted += [path for path in [_json_of(run / "config.json").get("model", {}).get("path")] if path]
+    if not wanted:
+        raise ConfigError(f"{folder / ADAPTERS} names no base_model_name_or_path, so the adapters have no base")
+    for name in wanted:
+        if name in EMBEDDED:
+            return str(EMBEDDED[name])
+        path = _expanded(name)
+        places = [path] if path.is_absolute() else [path, *(above / path for above in folder.parents)]
+        there = next((place for place in places if _is_dir(place)), None)
+        if there is not None:
+            return str(_model_in(there.resolve(), name))
+        for base in EMBEDDED.values():
+            if path.parts[-2:] == base.parts[-2:]:  # of an installation that is elsewhere
+                return str(base)
+    try:
+        return find_model(wanted[0])
+    except ConfigError as error:
+        raise ConfigError(f"the base of the adapters in {folder} is gone: {error}; say where it is now with "
+                          f"base_model_name_or_path in {folder / ADAPTERS}") from None  # fmt: skip
+
+
+def nearest(path: Path) -> Path | None:
+    """The existing path that a mistyped one most likely means, component by component, or ``None``."""
+    found = Path(path.anchor) if path.is_absolute() else Path()
+    for part in path.parts[1:] if path.is_absolute() else path.parts:
+        if part == ".." or part in _names_in(found):
+            found = found / part
+            continue
+        close = difflib.get_close_matches(part, _names_in(found), n=1, cutoff=0.6)
+        if not close:
+            return None
+        found = found / close[0]
+    return found if found != path else None
+
+
+def cached_copy(name: str) -> Path | None:
+    """The directory of a hub model in the cache on this disk, or ``None``."""
+    if not HUB_ID.fullmatch(name):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+@lru_cache(maxsize=32)
+def _hub_refusal(name: str) -> str | None:
+    """Why the hub does not give a model: it has none of that name, or can't be asked. ``None`` if it has it."""
+    from huggingface_hub import constants, get_token
+
+    if constants.HF_HUB_OFFLINE:
+        return "the hub is not asked (HF_HUB_OFFLINE is set)"
+    token = get_token()
+    request = Request(  # noqa: S310 - the address is the hub's
+        f"{constants.ENDPOINT}/api/models/{name}", method="HEAD",
+        headers={} if token is None else {"Authorization": f"Bearer {token}"},
+    )  # fmt: skip
+    try:
+        with urlopen(request, timeout=HUB_SECONDS):  # noqa: S310 - see above
+            return None
+    except HTTPError as error:
+        error.close()
+        if error.code in {401, 404}:  # the hub does not tell strangers whether a private model exists
+            return "the hub shows none of that name (log in with `hf auth login` if it is private)"
+        return None if error.code == 403 else f"the hub answers {error.code}"  # 403: it is there, behind a gate
+    except (OSError, HTTPException) as error:  # URLError and TimeoutError among them
+        return f"the hub can't be reached ({' '.join(str(error).split())[:80] or type(error).__name__})"
+
+
+def _model_in(folder: Path, named: str) -> Path:
+    """The model that a directory stands for; ``named`` is what it was called by whoever asked."""
+    if is_run(folder):
+        return trained_weights(folder)
+    if (folder / "config.json").is_file() or has_adapters(folder):
+        return folder
+    inside = sorted({file.parent for name in ("config.json", ADAPTERS) for file in folder.glob(f"*/{name}")}
+                    | {file.parent for file in folder.glob("*/*/config.json")})  # fmt: skip
+    raise ConfigError(f"cannot load the model {named!r}: {folder} has no config.json"
+                      f"{_meant(inside[0] if inside else None)}")  # fmt: skip
+
+
+def _meant(path: Path | str | None) -> str:
+    return "" if path is None else f"; did you mean {path}?"
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~name, and nobody has that name
+        return Path(text)
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long to be a path, or with a NUL in it
+        return False
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [child.name for child in folder.iterdir()]
+    except OSError:
+        return []
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one if there is none, which whoever needs it will say."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,147 @@
+"""Log-probabilities of given responses: each prompt goes through the model once, and the logits of a batch never exist
+all at once.
+
+The n responses of a group share one pass over their prompt and its images (:mod:`spark_rl.model.prefill`). Only
+hidden states that predict a response token reach the output layer, ``chunk`` of them at a time, and their logits are
+recomputed in the backward pass instead of being kept (peers: trl#3678).
+
+Shape suffixes: _P prompts, _B responses of a micro-batch, _T response tokens, _N response tokens of all rows laid end
+to end, _H hidden width, _V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from spark_rl.model.load import LoadedModel
+from spark_rl.model.prefill import PromptBatch, PromptCache, Vision, batch_prompts, prefill, respond
+
+PADDING = 0.25
+"""Padding of responses that go through the model together, as a share of their tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A micro-batch: some prompts, and responses that each continue one of them."""
+
+    prompts: PromptBatch
+    row_B: Tensor
+    """Which prompt each response continues."""
+    target_BT: Tensor
+    """The response tokens, padded with 0 on the right."""
+    mask_BT: Tensor
+    """True on response tokens."""
+
+
+def make_rows(
+    loaded: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    vision: Sequence[Vision],
+    row_of: Sequence[int],
+    responses: Sequence[Sequence[int]],
+) -> Rows:
+    """Lay prompts and responses out as padded tensors; response b continues prompt ``row_of[b]``."""
+    longest = max(1, *map(len, responses))
+    target_BT = torch.zeros(len(responses), longest, dtype=torch.long)
+    mask_BT = torch.zeros(len(responses), longest, dtype=torch.bool)
+    for i, response in enumerate(responses):
+        target_BT[i, : len(response)] = torch.tensor(response, dtype=torch.long)
+        mask_BT[i, : len(response)] = True
+    row_B, target_BT, mask_BT = (t.to(loaded.device) for t in (torch.tensor(row_of), target_BT, mask_BT))
+    return Rows(batch_prompts(loaded, prompts, vision), row_B, target_BT, mask_BT)
+
+
+def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk: int) -> Tensor:
+    """(B, T) float32 log-probability of every response token at ``temperature``, 0 where the mask is false.
+
+    Differentiable in the weights. At most ``chunk * V`` logits exist at any time. Responses of similar length go
+    through the model together, all of them after one pass over the prompts.
+    """
+    cache = PromptCache(loaded.causal_lm.config.get_text_config().num_hidden_layers)
+    last_PH = prefill(loaded, rows.prompts, cache)
+    hidden, places = [], []
+    for part in by_length(rows.mask_BT.sum(-1).tolist()):
+        part_B = torch.tensor(part, device=rows.row_B.device)
+        mask_BT = rows.mask_BT[part_B]
+        width = int(mask_BT.sum(-1).max())
+        mask_BT, row_B = mask_BT[:, :width], rows.row_B[part_B]
+        hidden_BTH = last_PH.index_select(0, row_B)[:, None]
+        if width > 1:  # the last token predicts nothing that is asked for
+            tokens_BT = rows.target_BT[part_B, : width - 1]
+            later_BTH = respond(loaded, rows.prompts, cache, row_B, tokens_BT, mask_BT[:, :-1])
+            hidden_BTH = torch.cat((hidden_BTH, later_BTH), dim=1)
+        hidden.append(hidden_BTH[:, :width][mask_BT])
+        place_NB, place_NT = mask_BT.nonzero(as_tuple=True)
+        places.append((part_B[place_NB], place_NT))
+    logp_BT = torch.zeros(rows.mask_BT.shape, dtype=torch.float32, device=last_PH.device)
+    if not hidden:
+        return logp_BT
+    hidden_NH = torch.cat(hidden)
+    place = tuple(torch.cat(parts) for parts in zip(*places, strict=True))
+    target_N = rows.target_BT[place]
+
+    def token_logprobs(hidden_NH: Tensor, target_N: Tensor) -> Tensor:
+        logits_NV = loaded.head(hidden_NH) / temperature
+        return logits_NV.gather(-1, target_N[:, None]).squeeze(-1) - logits_NV.logsumexp(-1)
+
+    pieces = []
+    for some_NH, some_N in zip(torch.split(hidden_NH, chunk), torch.split(target_N, chunk), strict=True):
+        if torch.is_grad_enabled() and len(hidden_NH) > chunk:
+            pieces.append(checkpoint(token_logprobs, some_NH, some_N, use_reentrant=False))
+        else:
+            pieces.append(token_logprobs(some_NH, some_N))
+    return logp_BT.index_put(place, torch.cat(pieces))
+
+
+def by_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of responses in parts of similar length: padding is at most :data:`PADDING` of a part, or 64 tokens.
+
+    Empty responses are left out.
+    """
+    parts: list[list[int]] = []
+    total = 0
+    for i in sorted((i for i, length in enumerate(lengths) if length), key=lambda i: (lengths[i], i)):
+        padding = (len(parts[-1]) + 1) * lengths[i] - total - lengths[i] if parts else 0
+        if not parts or padding > max(64, PADDING * (total + lengths[i])):
+            parts.append([])
+            total = 0
+        parts[-1].append(i)
+        total += lengths[i]
+    return parts
+
+
+def pack_by_tokens(
+    prompts: Sequence[Hashable], prompt_lengths: Sequence[int], lengths: Sequence[int], budget: int
+) -> list[list[int]]:
+    """Indices of responses in micro-batches of at most ``budget`` tokens, each prompt counted once, padded.
+
+    Responses of the same prompt stay together, prompts of similar length go together. A response that is longer than
+    the budget with its prompt gets a micro-batch of its own, and a group that does not fit is divided.
+
+    Args:
+        prompts: what tells the prompts apart, one entry a response.
+        prompt_lengths: (B,) tokens of each response's prompt.
+        lengths: (B,) tokens of each response.
+        budget: prompts * longest prompt + tokens of the responses.
+    """
+    first: dict[Hashable, int] = {}
+    for i, prompt in enumerate(prompts):
+        first.setdefault(prompt, i)
+    order = sorted(range(len(prompts)), key=lambda i: (prompt_lengths[i], first[prompts[i]], i))
+    batches: list[list[int]] = []
+    seen: set[Hashable] = set()
+    widest = total = 0
+    for i in order:
+        widest = max(widest, prompt_lengths[i])
+        if not batches or len(seen | {prompts[i]}) * widest + total + lengths[i] > budget:
+            batches.append([])
+            seen, widest, total = set(), prompt_lengths[i], 0
+        batches[-1].append(i)
+        seen.add(prompts[i])
+        total += lengths[i]
+    return batches
