@@ -25,7 +25,8 @@ from spark_rl.config import load_config
 from spark_rl.data import load_problems
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.embedded import EmbeddedEngine
-from spark_rl.model.load import LoadedModel, load_model
+from spark_rl.model.load import load_model
+from spark_rl.model.loaded import LoadedModel
 
 
 def transformers_tokens(loaded: LoadedModel, prompts: list[Prompt], n: int, limit: int, eos: int | None) -> int:

@@ -32,14 +32,14 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
 
-from spark_rl.actor import Actor, open_actor
+from spark_rl.backend import Backend, open_backend
 from spark_rl.chat import Prompt
 from spark_rl.config import parse_config
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.embedded import EmbeddedEngine
-from spark_rl.model.load import load_processor
 from spark_rl.model.places import EMBEDDED
 from spark_rl.model.score import make_rows, response_logprobs
+from spark_rl.model.vision import load_processor
 from spark_rl.problem import Problem
 
 WAYS = ("learner-naive", "learner-shared", "engine-naive", "engine-shared")
@@ -99,13 +99,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         "model": {"path": str(arguments.model), "threads": arguments.threads, "device": "cpu"},
         "chat": {"max_pixels": side * side, "min_pixels": side * side}, "objective": {"kl": 0.0},
     })  # fmt: skip
-    actor = open_actor(config)
+    backend = open_backend(config)
     noise = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    prompt = actor.chat.encode(Problem("p", "How many?", "1", images=(Image.fromarray(noise.numpy()),)))
+    prompt = backend.chat.encode(Problem("p", "How many?", "1", images=(Image.fromarray(noise.numpy()),)))
     work = {
         "learner-naive": learner_naive, "learner-shared": learner_shared, "engine-naive": engine_naive,
         "engine-shared": engine_shared,
-    }[arguments.way](actor, prompt, arguments)  # fmt: skip
+    }[arguments.way](backend, prompt, arguments)  # fmt: skip
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     value = work()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -122,20 +122,20 @@ def responses_of(arguments: argparse.Namespace) -> Tensor:
     return torch.randint(3, 100, (arguments.samples, arguments.tokens), generator=generator)
 
 
-def learner_shared(actor: Actor, prompt: Prompt, arguments: argparse.Namespace) -> Callable[[], float]:
+def learner_shared(backend: Backend, prompt: Prompt, arguments: argparse.Namespace) -> Callable[[], float]:
     responses = responses_of(arguments).tolist()
 
     def work() -> float:
-        rows = make_rows(actor.loaded, [prompt.token_ids], [prompt.vision], [0] * len(responses), responses)
-        logp = response_logprobs(actor.loaded, rows, 1.0, 1024)
+        rows = make_rows(backend.loaded, [prompt.token_ids], [prompt.vision], [0] * len(responses), responses)
+        logp = response_logprobs(backend.loaded, rows, 1.0, 1024)
         logp.mean().backward()  # type: ignore[no-untyped-call]
-        actor.loaded.model.zero_grad()
+        backend.loaded.model.zero_grad()
         return float(logp.detach().mean())
 
     return work
 
 
-def learner_naive(actor: Actor, prompt: Prompt, arguments: argparse.Namespace) -> Callable[[], float]:
+def learner_naive(backend: Backend, prompt: Prompt, arguments: argparse.Namespace) -> Callable[[], float]:
     """transformers' own forward over n whole rows; only the logits of the responses are computed, as ours are."""
     responses = responses_of(arguments)
     n = len(responses)
@@ -147,20 +147,20 @@ def learner_naive(actor: Actor, prompt: Prompt, arguments: argparse.Namespace) -
     }  # fmt: skip
 
     def work() -> float:
-        hidden = actor.loaded.decoder(
+        hidden = backend.loaded.decoder(
             input_ids=rows, attention_mask=torch.ones_like(rows), use_cache=False, **vision
         ).last_hidden_state
-        logits = actor.loaded.head(hidden[:, len(prompt.token_ids) - 1 : -1])
+        logits = backend.loaded.head(hidden[:, len(prompt.token_ids) - 1 : -1])
         logp = logits.log_softmax(-1).gather(-1, responses[..., None]).squeeze(-1)
         logp.mean().backward()  # type: ignore[no-untyped-call]
-        actor.loaded.model.zero_grad()
+        backend.loaded.model.zero_grad()
         return float(logp.detach().mean())
 
     return work
 
 
-def engine_shared(actor: Actor, prompt: Prompt, arguments: argparse.Namespace) -> Callable[[], float]:
-    engine = EmbeddedEngine(actor.loaded, [], actor.chat.decode)  # no end: every response has all its tokens
+def engine_shared(backend: Backend, prompt: Prompt, arguments: argparse.Namespace) -> Callable[[], float]:
+    engine = EmbeddedEngine(backend.loaded, [], backend.chat.decode)  # no end: every response has all its tokens
 
     def work() -> float:
         (found,) = engine.generate([prompt], Sampling(arguments.samples, 1.0, arguments.tokens))
@@ -169,8 +169,8 @@ def engine_shared(actor: Actor, prompt: Prompt, arguments: argparse.Namespace) -
     return work
 
 
-def engine_naive(actor: Actor, prompt: Prompt, arguments: argparse.Namespace) -> Callable[[], float]:
-    model = actor.loaded.causal_lm
+def engine_naive(backend: Backend, prompt: Prompt, arguments: argparse.Namespace) -> Callable[[], float]:
+    model = backend.loaded.causal_lm
     model.set_attn_implementation("sdpa")
     n = arguments.samples
     rows = torch.tensor([prompt.token_ids] * n)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import spark_rl
+from spark_rl.backend import Backend
 from spark_rl.config import Config, load_config
+from spark_rl.inference import Reasoner, build_reasoner
 
 BASE = "embedded"
 
@@ -54,3 +56,8 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 def write_lines(path: Path, *rows: dict[str, Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def reasoner_of(backend: Backend) -> Reasoner:
+    """The model of a backend in its three roles."""
+    return build_reasoner(backend.engine, backend.chat, backend.config)

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from spark_rl.config import load_config
 from spark_rl.report.metrics import read_metrics
-from spark_rl.train import train
+from spark_rl.run import train
 
 ROWS = [{"question": f"What is {n} plus {n}?", "answer": f"It is {n}+{n}.\n#### {2 * n}"} for n in range(1, 9)]
 

@@ -14,7 +14,6 @@ from spark_rl.checkpoint import (
     FREE_TO_CHANGE,
     Progress,
     arithmetic,
-    checkpoints,
     flatten,
     load_checkpoint,
     open_run,
@@ -30,6 +29,7 @@ from spark_rl.learner.local import LocalLearner
 from spark_rl.model.load import load_model
 from spark_rl.problem import Problem
 from spark_rl.recycle import Pool
+from spark_rl.runs import checkpoints
 from tiny import learner_of, random_groups, tiny_config
 
 

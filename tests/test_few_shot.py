@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from running import BASE, SMALL
+from running import BASE, SMALL, reasoner_of
 from spark_rl import Problem, load_config
-from spark_rl.actor import Actor, open_actor
+from spark_rl.backend import Backend, open_backend
 from spark_rl.chat import Prompt
 from spark_rl.clock import Clock
 from spark_rl.engine.base import Sampling
@@ -40,12 +40,12 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def actor(tmp_path_factory: pytest.TempPathFactory) -> Actor:
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Backend:
     folder = tmp_path_factory.mktemp("base") / "model"
     shutil.copytree(EMBEDDED[BASE], folder)
     (folder / "chat_template.jinja").unlink()
     chat = {"few_shot": EXAMPLES, "stop": STOPS}
-    found = open_actor(load_config("tiny", SMALL, model={"path": str(folder)}, chat=chat))
+    found = open_backend(load_config("tiny", SMALL, model={"path": str(folder)}, chat=chat))
     assert found.loaded.tokenizer.chat_template is None
     return found
 
@@ -62,28 +62,28 @@ def tasks_of(prompts: Sequence[Prompt]) -> set[str]:
     return found
 
 
-def test_training_asks_recycled_tasks_with_their_own_examples(actor: Actor) -> None:
-    engine: Any = Watched(actor.engine)
+def test_training_asks_recycled_tasks_with_their_own_examples(backend: Backend) -> None:
+    engine: Any = Watched(backend.engine)
     with Verifier() as verifier:
-        sampler = Sampler(engine, actor.chat, verifier, actor.config.rollout)
+        sampler = Sampler(engine, backend.chat, verifier, backend.config.rollout)
         groups = sampler.groups(PROBLEMS, 0, Clock())
         recycled = [replace(groups[0].problem, id=f"r{task}", task=task, prompt=f"{task} 1?") for task in TASKS[1:]]
         assert len(sampler.groups(recycled, 1, Clock())) == 3, "one call, three tasks"
     assert tasks_of(engine.prompts) == set(TASKS)
 
 
-def test_solving_asks_each_role_with_its_own_examples(actor: Actor) -> None:
-    engine: Any = Watched(actor.engine)
-    reasoner = replace(actor.reasoner(), engine=engine)
+def test_solving_asks_each_role_with_its_own_examples(backend: Backend) -> None:
+    engine: Any = Watched(backend.engine)
+    reasoner = replace(reasoner_of(backend), engine=engine)
     reasoner.solve(PROBLEMS)
     reasoner.compare(PROBLEMS, [("\\boxed{+}", "\\boxed{-}")] * 2)
     assert tasks_of(engine.prompts) == set(TASKS)
 
 
-def test_evaluation_asks_and_shows_the_examples(actor: Actor) -> None:
-    engine: Any = Watched(actor.engine)
-    config = actor.config.inference.model_copy(update={"rounds": 1})
-    reasoner = replace(actor.reasoner(), engine=engine, config=config)
+def test_evaluation_asks_and_shows_the_examples(backend: Backend) -> None:
+    engine: Any = Watched(backend.engine)
+    config = backend.config.inference.model_copy(update={"rounds": 1})
+    reasoner = replace(reasoner_of(backend), engine=engine, config=config)
     with Verifier() as verifier:
         (rows,) = Examiner(reasoner, verifier, 500).ask(exam_of_problems("two", PROBLEMS))
     assert tasks_of(engine.prompts) == {"policy", "pointwise", "reflection"}

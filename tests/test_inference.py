@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from running import BASE
+from running import BASE, reasoner_of
 from spark_rl import Problem, load_config, solve
-from spark_rl.actor import Actor, open_actor
+from spark_rl.backend import Backend, open_backend
 from spark_rl.config import DataConfig, InferenceConfig
 from spark_rl.data import load_problems
 from spark_rl.inference import Reasoner, Round, Trace, standing
@@ -20,15 +20,15 @@ from spark_rl.verify import extract_boxed, read_verdict
 
 
 @pytest.fixture(scope="module")
-def actor() -> Actor:
+def backend() -> Backend:
     """The embedded base."""
-    return open_actor(load_config("tiny", ["model.threads=1"], model={"path": BASE}))
+    return open_backend(load_config("tiny", ["model.threads=1"], model={"path": BASE}))
 
 
 @pytest.fixture(scope="module")
-def noise(tiny_models: dict[str, Path]) -> Actor:
+def noise(tiny_models: dict[str, Path]) -> Backend:
     """A random model, whose judgements can't be read."""
-    return open_actor(load_config("tiny", ["model.threads=1"], model={"path": str(tiny_models["llama"])}))
+    return open_backend(load_config("tiny", ["model.threads=1"], model={"path": str(tiny_models["llama"])}))
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,9 @@ def puzzles() -> tuple[Problem, ...]:
     return load_problems("procedural:missing", DataConfig(), "heldout")[:24]
 
 
-def reasoner(actor: Actor, **settings: Any) -> Reasoner:
+def reasoner(backend: Backend, **settings: Any) -> Reasoner:
     given = {"rounds": 3, "max_new_tokens": 40, "reflect_temperature": 1.0, **settings}
-    return replace(actor.reasoner(), config=InferenceConfig(**given))
+    return replace(reasoner_of(backend), config=InferenceConfig(**given))
 
 
 def check_trace(trace: Trace, rounds: int, unread: str) -> None:
@@ -69,29 +69,29 @@ def check_trace(trace: Trace, rounds: int, unread: str) -> None:
 @pytest.mark.parametrize("rounds", [0, 1, 2, 4])
 @pytest.mark.parametrize("unread", ["reflect", "accept"])
 def test_traces_are_what_the_equations_allow(
-    actor: Actor, puzzles: Sequence[Problem], rounds: int, unread: str
+    backend: Backend, puzzles: Sequence[Problem], rounds: int, unread: str
 ) -> None:
-    traces = reasoner(actor, rounds=rounds, judge_unparsed=unread).solve(puzzles)
+    traces = reasoner(backend, rounds=rounds, judge_unparsed=unread).solve(puzzles)
     assert [trace.problem for trace in traces] == list(puzzles)
     for trace in traces:
         check_trace(trace, rounds, unread)
 
 
-def test_the_base_accepts_and_rejects(actor: Actor, puzzles: Sequence[Problem]) -> None:
+def test_the_base_accepts_and_rejects(backend: Backend, puzzles: Sequence[Problem]) -> None:
     """Otherwise the test above would prove nothing."""
-    traces = reasoner(actor, rounds=2).solve(puzzles)
+    traces = reasoner(backend, rounds=2).solve(puzzles)
     assert {len(trace.rounds) for trace in traces} >= {1, 3}
     assert {turn.accepted for trace in traces for turn in trace.rounds} >= {True, False}
 
 
-def test_no_rounds_give_the_first_answers(actor: Actor, puzzles: Sequence[Problem]) -> None:
-    some = reasoner(actor, rounds=0)
+def test_no_rounds_give_the_first_answers(backend: Backend, puzzles: Sequence[Problem]) -> None:
+    some = reasoner(backend, rounds=0)
     assert [trace.rounds for trace in some.solve(puzzles)] == [(first,) for first in some.answer(puzzles)]
 
 
-def test_more_rounds_go_on_from_the_same_answers(actor: Actor, puzzles: Sequence[Problem]) -> None:
-    first = reasoner(actor, rounds=0).solve(puzzles)
-    one, two = (reasoner(actor, rounds=rounds).solve(puzzles) for rounds in (1, 2))
+def test_more_rounds_go_on_from_the_same_answers(backend: Backend, puzzles: Sequence[Problem]) -> None:
+    first = reasoner(backend, rounds=0).solve(puzzles)
+    one, two = (reasoner(backend, rounds=rounds).solve(puzzles) for rounds in (1, 2))
     for short, middle, long in zip(first, one, two, strict=True):
         assert middle.rounds[0].response == short.response
         assert [turn.response for turn in long.rounds[:2]] == [turn.response for turn in middle.rounds]
@@ -99,8 +99,8 @@ def test_more_rounds_go_on_from_the_same_answers(actor: Actor, puzzles: Sequence
             assert long == middle
 
 
-def test_answers_already_made_are_not_made_again(actor: Actor, puzzles: Sequence[Problem]) -> None:
-    some = reasoner(actor, rounds=1)
+def test_answers_already_made_are_not_made_again(backend: Backend, puzzles: Sequence[Problem]) -> None:
+    some = reasoner(backend, rounds=1)
     first = [Round("\\boxed{5}", "5", tokens=4) for _ in puzzles]
     traces = some.solve(puzzles, first)
     assert {trace.rounds[0].response for trace in traces} == {"\\boxed{5}"}
@@ -110,7 +110,7 @@ def test_answers_already_made_are_not_made_again(actor: Actor, puzzles: Sequence
 
 @pytest.mark.parametrize(("unread", "rounds"), [("reflect", 4), ("accept", 1)])
 def test_an_unreadable_verdict_reflects_or_accepts(
-    noise: Actor, puzzles: Sequence[Problem], unread: str, rounds: int
+    noise: Backend, puzzles: Sequence[Problem], unread: str, rounds: int
 ) -> None:
     for trace in reasoner(noise, judge_unparsed=unread, max_new_tokens=8).solve(puzzles[:4]):
         assert len(trace.rounds) == rounds
@@ -118,7 +118,7 @@ def test_an_unreadable_verdict_reflects_or_accepts(
         assert (trace.rounds[-1].judgement is None) == (unread == "reflect")
 
 
-def test_a_model_that_can_not_judge_or_reflect_keeps_its_answers(noise: Actor, puzzles: Sequence[Problem]) -> None:
+def test_a_model_that_can_not_judge_or_reflect_keeps_its_answers(noise: Backend, puzzles: Sequence[Problem]) -> None:
     """Every verdict and every reflection of a random model is noise; the answers it is given stay."""
     first = [Round("\\boxed{5}", "5", tokens=4) for _ in puzzles[:6]]
     for trace in reasoner(noise, rounds=3, max_new_tokens=8).solve(puzzles[:6], first):
@@ -150,14 +150,14 @@ def test_the_last_answer_that_can_be_read_stands(
     assert standing(Problem(id="p", question="?", answer="", kind=kind, choices=choices), answers) == which
 
 
-def test_greedy_answers_do_not_depend_on_the_seed(actor: Actor, puzzles: Sequence[Problem]) -> None:
-    greedy = reasoner(actor, reflect_temperature=0.0)
+def test_greedy_answers_do_not_depend_on_the_seed(backend: Backend, puzzles: Sequence[Problem]) -> None:
+    greedy = reasoner(backend, reflect_temperature=0.0)
     again = replace(greedy, seed=7)
     assert greedy.solve(puzzles) == greedy.solve(puzzles) == again.solve(puzzles)
 
 
-def test_sampled_reflections_depend_on_the_seed_alone(actor: Actor, puzzles: Sequence[Problem]) -> None:
-    sampled = reasoner(actor)
+def test_sampled_reflections_depend_on_the_seed_alone(backend: Backend, puzzles: Sequence[Problem]) -> None:
+    sampled = reasoner(backend)
     again = replace(sampled, seed=7)
     assert sampled.solve(puzzles) == sampled.solve(puzzles)
     ours, theirs = sampled.solve(puzzles), again.solve(puzzles)
@@ -165,24 +165,24 @@ def test_sampled_reflections_depend_on_the_seed_alone(actor: Actor, puzzles: Seq
     assert ours != theirs
 
 
-def test_every_turn_reflects_with_numbers_of_its_own(actor: Actor, puzzles: Sequence[Problem]) -> None:
-    some = reasoner(actor)
+def test_every_turn_reflects_with_numbers_of_its_own(backend: Backend, puzzles: Sequence[Problem]) -> None:
+    some = reasoner(backend)
     responses = ["\\boxed{5}"] * len(puzzles)
     assert some.reflect(puzzles, responses, 0) != some.reflect(puzzles, responses, 1)
 
 
-def test_tokens_are_counted(actor: Actor, puzzles: Sequence[Problem]) -> None:
-    some = reasoner(actor, rounds=1)
+def test_tokens_are_counted(backend: Backend, puzzles: Sequence[Problem]) -> None:
+    some = reasoner(backend, rounds=1)
     for trace in some.solve(puzzles):
         for turn in trace.rounds:
             text = turn.response + (turn.judgement or "")
-            ids = actor.loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids = backend.loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
             assert len(ids) < turn.tokens <= len(ids) + 2  # an end-of-sequence token for each text
 
 
-def test_judging_gives_a_text_a_verdict_and_a_count(actor: Actor, puzzles: Sequence[Problem]) -> None:
+def test_judging_gives_a_text_a_verdict_and_a_count(backend: Backend, puzzles: Sequence[Problem]) -> None:
     right = [f"\\boxed{{{problem.answer}}}" for problem in puzzles]
-    judged = reasoner(actor).judge(puzzles, right)
+    judged = reasoner(backend).judge(puzzles, right)
     assert len(judged) == len(puzzles)
     for text, accepted, tokens in judged:
         assert {"Yes": True, "No": False, None: None}[read_verdict(text)] is accepted
@@ -190,9 +190,9 @@ def test_judging_gives_a_text_a_verdict_and_a_count(actor: Actor, puzzles: Seque
     assert True in {accepted for _, accepted, _ in judged}
 
 
-def test_comparing_gives_a_text_a_letter_and_a_count(actor: Actor, puzzles: Sequence[Problem]) -> None:
+def test_comparing_gives_a_text_a_letter_and_a_count(backend: Backend, puzzles: Sequence[Problem]) -> None:
     pairs = [(f"\\boxed{{{problem.answer}}}", "\\boxed{0}") for problem in puzzles]
-    compared = reasoner(actor).compare(puzzles, pairs)
+    compared = reasoner(backend).compare(puzzles, pairs)
     assert len(compared) == len(puzzles)
     for text, letter, tokens in compared:
         assert read_verdict(text, ("A", "B")) == letter
@@ -200,23 +200,23 @@ def test_comparing_gives_a_text_a_letter_and_a_count(actor: Actor, puzzles: Sequ
     assert {"A", "B"} & {letter for _, letter, _ in compared}
 
 
-def test_nothing_to_do_is_fine(actor: Actor) -> None:
-    some = reasoner(actor)
+def test_nothing_to_do_is_fine(backend: Backend) -> None:
+    some = reasoner(backend)
     assert (some.answer([]), some.judge([], []), some.compare([], []), some.reflect([], []), some.solve([])) == (
         [], [], [], [], [],
     )  # fmt: skip
 
 
-def test_as_many_responses_as_problems_are_needed(actor: Actor, puzzles: Sequence[Problem]) -> None:
+def test_as_many_responses_as_problems_are_needed(backend: Backend, puzzles: Sequence[Problem]) -> None:
     with pytest.raises(ValueError, match="zip"):
-        reasoner(actor).judge(puzzles[:2], ["\\boxed{1}"])
+        reasoner(backend).judge(puzzles[:2], ["\\boxed{1}"])
 
 
 class Listening:
     """A real engine that remembers which prompts it was given."""
 
-    def __init__(self, actor: Actor) -> None:
-        self.engine, self.heard = actor.engine, list[str]()
+    def __init__(self, backend: Backend) -> None:
+        self.engine, self.heard = backend.engine, list[str]()
         self.version = 0
 
     def generate(self, prompts: Any, sampling: Any) -> Any:
@@ -231,27 +231,29 @@ class Listening:
 
 
 @pytest.mark.parametrize("form", ["cot", "answer"])
-def test_judge_and_reflection_see_the_question_and_the_response_and_nothing_else(actor: Actor, form: Any) -> None:
+def test_judge_and_reflection_see_the_question_and_the_response_and_nothing_else(backend: Backend, form: Any) -> None:
     problem = Problem(id="p", question="7*_-4=17", answer="GOLD")
-    engine = Listening(actor)
-    some = replace(reasoner(actor, form=form), engine=engine)
+    engine = Listening(backend)
+    some = replace(reasoner(backend, form=form), engine=engine)
     some.judge([problem], ["work 3\\boxed{5}"])
     some.reflect([problem], ["work 3\\boxed{5}"])
-    judge, _ = render_judge(actor.templates, problem.question, "work 3\\boxed{5}", None, form)
-    reflection = render_reflection(actor.templates, problem.question, "work 3\\boxed{5}", None, form)
+    judge, _ = render_judge(some.templates, problem.question, "work 3\\boxed{5}", None, form)
+    reflection = render_reflection(some.templates, problem.question, "work 3\\boxed{5}", None, form)
     assert engine.heard == [f"<bos>{judge}\n", f"<bos>{reflection}\n"]
     assert ("work 3" in judge) == (form == "cot")
 
 
-def test_no_prompt_holds_the_gold_answer(actor: Actor, puzzles: Sequence[Problem]) -> None:
+def test_no_prompt_holds_the_gold_answer(backend: Backend, puzzles: Sequence[Problem]) -> None:
     marked = [replace(problem, answer="GOLD") for problem in puzzles]
-    engine = Listening(actor)
-    replace(reasoner(actor), engine=engine).solve(marked)
+    engine = Listening(backend)
+    replace(reasoner(backend), engine=engine).solve(marked)
     assert len(engine.heard) > len(puzzles)
     assert not [prompt for prompt in engine.heard if "GOLD" in prompt]
 
 
-def test_a_round_is_two_generations_however_many_problems_are_open(actor: Actor, puzzles: Sequence[Problem]) -> None:
+def test_a_round_is_two_generations_however_many_problems_are_open(
+    backend: Backend, puzzles: Sequence[Problem]
+) -> None:
     calls: list[int] = []
 
     class Counting(Listening):
@@ -259,11 +261,11 @@ def test_a_round_is_two_generations_however_many_problems_are_open(actor: Actor,
             calls.append(len(prompts))
             return super().generate(prompts, sampling)
 
-    traces = replace(reasoner(actor, rounds=2), engine=Counting(actor)).solve(puzzles)
+    traces = replace(reasoner(backend, rounds=2), engine=Counting(backend)).solve(puzzles)
     open_after = [sum(len(trace.rounds) > turn for trace in traces) for turn in (1, 2)]
     assert calls == [len(puzzles), len(puzzles), open_after[0], open_after[0], open_after[1]]
 
 
-def test_the_public_function_does_the_same(actor: Actor, puzzles: Sequence[Problem]) -> None:
-    some = reasoner(actor)
-    assert solve(puzzles, actor.engine, actor.chat, actor.templates, some.config, some.seed) == some.solve(puzzles)
+def test_the_public_function_does_the_same(backend: Backend, puzzles: Sequence[Problem]) -> None:
+    some = reasoner(backend)
+    assert solve(puzzles, backend.engine, backend.chat, some.templates, some.config, some.seed) == some.solve(puzzles)

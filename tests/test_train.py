@@ -22,17 +22,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from running import BASE, ENVIRONMENT, SMALL, command, json_lines, small, write_lines
 from spark_rl import Problem, load_config, train
-from spark_rl.actor import open_actor
-from spark_rl.checkpoint import Progress, checkpoints
+from spark_rl.backend import open_backend
 from spark_rl.config import Config
+from spark_rl.data.batches import Shuffled
 from spark_rl.errors import ChatError, ConfigError, DataError
 from spark_rl.learner.local import LocalLearner, mixed, to_samples, whole_groups
+from spark_rl.loop import Loop, second_period
 from spark_rl.model.places import EMBEDDED
 from spark_rl.problem import TASKS, Task
 from spark_rl.recycle import Pool
 from spark_rl.report.watch import Silent
 from spark_rl.rollout import Sampler
-from spark_rl.train import Loop, batch_of, load_all_problems, second_period
+from spark_rl.run import load_all_problems
+from spark_rl.runs import checkpoints
 from spark_rl.verify import Verifier
 
 STEPS, SAVE_EVERY = 8, 3
@@ -306,11 +308,12 @@ def test_steps_follow_from_episodes_and_the_data(tmp_path: Path) -> None:
 @contextmanager
 def loop_of(config: Config, steps: int = 9) -> Iterator[Loop]:
     """A loop of the embedded base, without a run directory."""
-    actor = open_actor(config)
+    backend = open_backend(config)
     with Verifier(config.verify) as verifier:
-        sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout)
+        sampler = Sampler(backend.engine, backend.chat, verifier, config.rollout)
         problems, pool = load_all_problems(config)[0], Pool(config.recycle.pool_size)
-        yield Loop(config, problems, sampler, LocalLearner(actor.loaded, config), pool, Progress(steps=steps))
+        batches = Shuffled(problems, config.rollout.problems, config.seed)
+        yield Loop(config, batches, sampler, LocalLearner(backend.loaded, config), pool, steps=steps)
 
 
 def recycled(number: int, task: Task, *, long: bool) -> Problem:
@@ -323,7 +326,7 @@ def test_recycled_problems_that_are_too_long_are_counted_by_task_and_replaced(tm
     with loop_of(config) as loop:
         waiting = [recycled(n, "reflection" if n % 3 else "pointwise", long=n in {0, 2, 4}) for n in range(9)]
         loop.pool.add(waiting)
-        metrics, groups = loop.step()
+        metrics, groups = loop.advance()
         asked = [group.problem for group in groups if group.problem.task != "policy"]
         assert asked == [waiting[n] for n in (1, 3, 5, 6)], "the next in turn take their places"
         assert (metrics["recycled/pointwise"], metrics["recycled/reflection"]) == (2, 2)
@@ -337,10 +340,10 @@ def test_a_pool_that_runs_out_of_short_problems_gives_what_it_has(tmp_path: Path
     config = small(tmp_path, "recycle.preset=policy-only", "recycle.ready=4", "rollout.max_prompt_tokens=60")
     with loop_of(config) as loop:
         loop.pool.add(recycled(n, "pairwise", long=n != 1) for n in range(5))
-        metrics, _ = loop.step()
+        metrics, _ = loop.advance()
         assert (metrics["recycled/pairwise"], metrics["skipped/pairwise"], metrics["pool"]) == (1, 4, 0)
         loop.pool.add(recycled(n, "pairwise", long=True) for n in range(4))
-        metrics, groups = loop.step()
+        metrics, groups = loop.advance()
         assert {group.problem.task for group in groups} == {"policy"}
         assert metrics["skipped/pairwise"] == 4
         assert "loss/recycled" not in metrics
@@ -349,7 +352,7 @@ def test_a_pool_that_runs_out_of_short_problems_gives_what_it_has(tmp_path: Path
 def test_what_falls_out_of_the_pool_is_counted_by_step(tmp_path: Path) -> None:
     with loop_of(small(tmp_path, "recycle.pool_size=5", "recycle.ready=5")) as loop:
         loop.pool.add(recycled(n, "pairwise", long=False) for n in range(5))
-        dropped = [loop.step()[0]["dropped"] for _ in range(2)]
+        dropped = [loop.advance()[0]["dropped"] for _ in range(2)]
         assert dropped[0] > 0
         assert sum(dropped) == loop.pool.dropped
 
@@ -383,7 +386,7 @@ def test_the_schedule_ends_with_the_run_when_the_second_period_is_not_always_run
     for ready in (3, 9, 1000):
         schedule = ("optimiser.schedule=linear", "optimiser.final_lr=0", "optimiser.lr=1e-6", f"recycle.ready={ready}")
         with loop_of(small(tmp_path, *schedule), steps=5) as loop:
-            records = [loop.step()[0] for _ in range(5)]
+            records = [loop.advance()[0] for _ in range(5)]
         rates = [rate for record in records for name, rate in record.items() if name.startswith("lr")]
         assert rates == sorted(rates, reverse=True)
         ends.append(records[-1]["lr"])
@@ -430,7 +433,7 @@ def test_a_combined_batch_in_minibatches_learns_from_each_task_in_each(tmp_path:
     config = small(tmp_path, "train.periods=combined", "learner.minibatches=3", "recycle.ready=6")
     with loop_of(config) as loop:
         loop.pool.add(recycled(n, "pairwise", long=False) for n in range(6))
-        metrics, groups = loop.step()
+        metrics, groups = loop.advance()
         assert Counter(group.problem.task for group in groups) == {"policy": 6, "pairwise": 6}
         assert not any(name.endswith("/recycled") for name in metrics)
         samples, _ = to_samples(mixed(groups), config)
@@ -576,7 +579,7 @@ def test_a_run_that_can_not_start_leaves_nothing_behind(tmp_path: Path, override
 def test_every_pass_covers_every_problem_once(count: int, size: int, seed: int) -> None:
     problems = [Problem(id=str(n), question=str(n), answer="1") for n in range(count)]
     steps = -(-3 * count // size)
-    stream = [problem.id for step in range(steps) for problem in batch_of(problems, step, size, seed)]
+    stream = [problem.id for step in range(steps) for problem in Shuffled(problems, size, seed).of(step)]
     assert len(stream) == steps * size
     for start in range(0, 3 * count, count):
         assert sorted(stream[start : start + count], key=int) == [str(n) for n in range(count)]
@@ -584,14 +587,14 @@ def test_every_pass_covers_every_problem_once(count: int, size: int, seed: int) 
 
 def test_passes_and_seeds_differ_in_order() -> None:
     problems = [Problem(id=str(n), question=str(n), answer="1") for n in range(30)]
-    passes = [[p.id for p in batch_of(problems, step, 30, seed)] for seed in (0, 1) for step in range(3)]
+    passes = [[p.id for p in Shuffled(problems, 30, seed).of(step)] for seed in (0, 1) for step in range(3)]
     assert len({tuple(order) for order in passes}) == len(passes)
 
 
 def test_a_batch_depends_on_its_step_alone() -> None:
     problems = [Problem(id=str(n), question=str(n), answer="1") for n in range(10)]
-    batches = [batch_of(problems, step, 4, 0) for step in range(6)]
-    assert [batch_of(problems, step, 4, 0) for step in reversed(range(6))] == batches[::-1]
+    batches = [Shuffled(problems, 4, 0).of(step) for step in range(6)]
+    assert [Shuffled(problems, 4, 0).of(step) for step in reversed(range(6))] == batches[::-1]
     assert all(a != b for a, b in pairwise(batches))
 
 
@@ -639,7 +642,7 @@ def test_the_engine_is_handed_the_weights_after_every_update(tmp_path: Path) -> 
     with loop_of(small(tmp_path, "recycle.ready=2")) as loop:
         assert isinstance(loop.learner, LocalLearner)
         for _ in range(3):
-            metrics, _ = loop.step()
+            metrics, _ = loop.advance()
             both = "loss/recycled" in metrics
             assert loop.sampler.engine.version == loop.learner.updates
             assert both

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.video_processing_utils import BaseVideoProcessor
 
-from spark_rl.model.load import load_processor
+from spark_rl.model.vision import load_processor
 from vision import VLM_FAMILIES, draw_image, make_vlm
 
 PLACE = {

@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 from transformers import AutoModelForImageTextToText
 
-from spark_rl.actor import open_actor
-from spark_rl.checkpoint import checkpoints
+from spark_rl.backend import open_backend
 from spark_rl.config import Config, load_config
 from spark_rl.errors import ChatError
 from spark_rl.learner.base import Span
 from spark_rl.learner.local import LocalLearner
+from spark_rl.loop import Loop
 from spark_rl.model.places import EMBEDDED
 from spark_rl.problem import Group
 from spark_rl.report.metrics import read_metrics
-from spark_rl.train import Loop, train
+from spark_rl.run import train
+from spark_rl.runs import checkpoints
 from vision import VLM_FAMILIES, draw_image, make_vlm
 
 SETTINGS = (
@@ -71,7 +72,7 @@ def test_every_family_trains_on_a_file_with_images(family: str, data: Path, tmp_
     assert all(step["tokens"] > 0 for step in steps)
     trained = AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "model")
     assert type(trained) is type(AutoModelForImageTextToText.from_pretrained(tmp_path / family))
-    again = open_actor(settings(family, data, tmp_path, "other"), tmp_path / "run" / "model")
+    again = open_backend(settings(family, data, tmp_path, "other"), tmp_path / "run" / "model")
     assert again.loaded.processor is not None, "the processor is saved with the weights"
 
 
@@ -82,7 +83,7 @@ def test_no_pixels_outlive_their_update(
     """What a step returns lives through the next one: two batches of a million pixels an image would be gigabytes."""
     kept: list[Group] = []
     trained: list[Group] = []
-    step, update = Loop.step, LocalLearner.update
+    step, update = Loop.advance, LocalLearner.update
 
     def watched(loop: Loop) -> Any:
         metrics, groups = step(loop)
@@ -93,7 +94,7 @@ def test_no_pixels_outlive_their_update(
         trained.extend(groups)
         return update(learner, groups, span)
 
-    monkeypatch.setattr(Loop, "step", watched)
+    monkeypatch.setattr(Loop, "advance", watched)
     monkeypatch.setattr(LocalLearner, "update", counted)
     train(settings("embedded-vl", data, tmp_path, "run", *BOXES, f"train.periods={periods}"))
     assert [group.problem.id for group in kept] == [group.problem.id for group in trained]

@@ -13,7 +13,8 @@ from spark_rl.chat import ChatFormat, Prompt
 from spark_rl.config import ChatConfig, Config, parse_config
 from spark_rl.engine.embedded import EmbeddedEngine
 from spark_rl.learner.local import LocalLearner
-from spark_rl.model.load import LoadedModel, load_model
+from spark_rl.model.load import load_model
+from spark_rl.model.loaded import LoadedModel
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
 
 torch.set_num_threads(1)  # on a busy machine threads wait for each other: models this small get 30 times slower

@@ -24,7 +24,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from spark_rl.embedded.build import build_tokenizer
-from spark_rl.model.load import stills_only
+from spark_rl.model.vision import stills_only
 
 VLM_FAMILIES = ("qwen2_5_vl", "qwen3_vl", "idefics3", "internvl", "llava_onevision")
 

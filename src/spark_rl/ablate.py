@@ -18,7 +18,7 @@ from spark_rl.config import PRESETS, Config, load_config
 from spark_rl.errors import ConfigError
 from spark_rl.parts import with_resolved_paths
 from spark_rl.report.ablation import ArmTable, write_ablation_report
-from spark_rl.train import train
+from spark_rl.run import train
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "policy-only": {"recycle": {"preset": "policy-only", **PRESETS["policy-only"]}},

@@ -19,7 +19,6 @@ import json
 import os
 import pickle
 import platform
-import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -35,6 +34,7 @@ from spark_rl.files import write_json
 from spark_rl.learner.base import Learner
 from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part, texts
 from spark_rl.recycle import Pool
+from spark_rl.runs import checkpoints
 
 FREE_TO_CHANGE = frozenset({
     "run_dir", "train.steps", "train.episodes", "train.save_every", "train.keep", "train.sample_rollouts",
@@ -43,8 +43,6 @@ FREE_TO_CHANGE = frozenset({
 """Settings a resumed run may change: how long, how often, where. Another device, other threads and other
 ``micro_tokens`` round sums differently (:func:`resume_notes`). Those of :data:`spark_rl.parts.PARTS` may name the same
 thing in another place."""
-
-_NAME = re.compile(r"step-(\d{6,})")
 
 
 @dataclass(slots=True)
@@ -143,8 +141,7 @@ def save_checkpoint(run_dir: Path, learner: Learner, pool: Pool, progress: Progr
     partial = folder / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    learner.save_pretrained(partial / "model")
-    torch.save(learner.state(), partial / "learner.pt")
+    learner.save(partial)
     write_json(partial / "state.json", {**asdict(progress), "pool": pool.state(), "dropped": pool.dropped})
     for path in (p for p in partial.rglob("*") if p.is_file()):
         with path.open("rb") as file:
@@ -156,12 +153,6 @@ def save_checkpoint(run_dir: Path, learner: Learner, pool: Pool, progress: Progr
     return final
 
 
-def checkpoints(run_dir: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    found = [p for p in (run_dir / "checkpoints").glob("step-*") if _NAME.fullmatch(p.name)]
-    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
-
-
 def load_checkpoint(path: Path, learner: Learner, pool_size: int) -> tuple[Pool, Progress]:
     """Give the learner its moments back; the weights are loaded from ``path / "model"`` when the model is made.
 
@@ -169,7 +160,7 @@ def load_checkpoint(path: Path, learner: Learner, pool_size: int) -> tuple[Pool,
         ConfigError: the checkpoint can't be read.
     """
     try:
-        learner.load_state(torch.load(path / "learner.pt", map_location="cpu", weights_only=True))
+        learner.load(path)
         state = json.loads((path / "state.json").read_text())
         pool = Pool.from_state(pool_size, state["pool"], state["dropped"])
         return pool, Progress(**{counter.name: state[counter.name] for counter in fields(Progress)})

@@ -33,3 +33,12 @@ def write_json(path: Path, content: Any) -> None:
         ValueError: the value holds NaN or infinity, or what JSON does not have.
     """
     write_atomically(path, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one if there is none, which whoever needs it will say."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from spark_rl.chat import Chat
-from spark_rl.config import InferenceConfig
+from spark_rl.config import Config, InferenceConfig
 from spark_rl.engine.base import Engine, Sampling
 from spark_rl.problem import Completion, Kind, Problem
-from spark_rl.recycle import Templates, render_judge, render_pairwise, render_reflection
+from spark_rl.recycle import Templates, load_templates, render_judge, render_pairwise, render_reflection
 from spark_rl.rollout import as_read
 from spark_rl.seeds import stream_seed
 from spark_rl.verify import answer_part, extract_boxed, read_verdict
@@ -201,6 +201,16 @@ class Reasoner:
             drawn = self.engine.generate(prompts, replace(sampling, seed=seed))
             found += as_read(drawn, prompts, self.chat, self.templates.thinking)
         return found
+
+
+def build_reasoner(engine: Engine, chat: Chat, config: Config) -> Reasoner:
+    """The model behind an engine, answering, judging and reflecting as ``config.inference`` says.
+
+    Raises:
+        ConfigError: the templates can't be loaded.
+    """
+    templates = load_templates(config.recycle.templates, config.verify.thinking)
+    return Reasoner(engine, chat, templates, config.inference, config.seed)
 
 
 def warn_of_refusals(completions: Sequence[Completion], purpose: str) -> None:

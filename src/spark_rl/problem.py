@@ -103,6 +103,8 @@ class Completion:
     and nothing can be trained on it."""
     error: str | None = None
     """Why it was refused, in the server's words."""
+    version: int | None = None
+    """Which policy sampled it (:attr:`spark_rl.model.weights.Weights.version`); ``None`` where nobody counted."""
 
     @property
     def tokens(self) -> int:
@@ -133,7 +135,6 @@ class Group:
     A group of four, of which two are right::
 
         group.rewards == (1.0, 0.0, 0.0, 1.0)
-        group.solved == "mixed"
     """
 
     problem: Problem
@@ -147,9 +148,3 @@ class Group:
     def rewards(self) -> tuple[float, ...]:
         """(G,) one reward a rollout, in sampling order."""
         return tuple(rollout.reward for rollout in self.rollouts)
-
-    @property
-    def solved(self) -> Literal["all", "none", "mixed"]:
-        """Whether all, none or some of the rollouts earned the full reward."""
-        right = sum(rollout.reward >= 1.0 for rollout in self.rollouts)
-        return "all" if right == len(self.rollouts) else "none" if right == 0 else "mixed"

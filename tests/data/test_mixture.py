@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from running import json_lines, small, write_lines
 from spark_rl.config import load_config
 from spark_rl.data import check_disjoint
+from spark_rl.data.batches import Shuffled
 from spark_rl.data.mixture import draws, pass_order
 from spark_rl.errors import DataError
 from spark_rl.problem import Problem
-from spark_rl.train import batch_of, load_all_problems, train
+from spark_rl.run import load_all_problems, train
 
 
 def problems(**counts: int) -> list[Problem]:
@@ -64,11 +65,11 @@ def test_shares_are_exact_and_nothing_comes_twice_before_all_came_once(
 
 def test_batches_by_weight_depend_on_their_step_and_the_seed_alone() -> None:
     data, shares = problems(large=30, small=3), {"large": 0.5, "small": 0.5}
-    batches = [[p.id for p in batch_of(data, step, 8, 0, shares)] for step in range(12)]
-    assert [[p.id for p in batch_of(data, step, 8, 0, shares)] for step in (11, 3, 7)] == [
+    batches = [[p.id for p in Shuffled(data, 8, 0, shares).of(step)] for step in range(12)]
+    assert [[p.id for p in Shuffled(data, 8, 0, shares).of(step)] for step in (11, 3, 7)] == [
         batches[11], batches[3], batches[7],
     ]  # fmt: skip
-    assert batches != [[p.id for p in batch_of(data, step, 8, 1, shares)] for step in range(12)]
+    assert batches != [[p.id for p in Shuffled(data, 8, 1, shares).of(step)] for step in range(12)]
     drawn = Counter(name.partition("-")[0] for batch in batches for name in batch)
     assert abs(drawn["small"] - drawn["large"]) <= 8, "half of all draws each, though one has ten times as many"
 

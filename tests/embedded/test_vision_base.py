@@ -29,8 +29,8 @@ from spark_rl.embedded.build_vision import (
 )
 from spark_rl.embedded.demonstrations import HABIT_CAREFUL
 from spark_rl.embedded.tile_demonstrations import Shown, TileDemonstrator
-from spark_rl.model.load import load_processor
 from spark_rl.model.places import EMBEDDED
+from spark_rl.model.vision import load_processor
 from spark_rl.verify import extract_boxed
 
 BASE = EMBEDDED["embedded-vl"]

@@ -16,7 +16,8 @@ from spark_rl.embedded.build import build_tokenizer
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.embedded import sample
 from spark_rl.learner.local import LocalLearner
-from spark_rl.model.load import LoadedModel, load_model
+from spark_rl.model.load import load_model
+from spark_rl.model.loaded import LoadedModel
 from spark_rl.problem import Completion
 from tiny import EOS, VOCABULARY, engine_of, learner_of, prompt_of, prompts, random_groups, tiny_config
 from windowed import WINDOWED, make_windowed

@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from spark_rl.actor import Actor, open_actor
+from spark_rl.backend import Backend, open_backend
 from spark_rl.chat import ChatFormat, Prompt
 from spark_rl.config import ChatConfig, ImagesConfig, load_config
 from spark_rl.data.images import open_image
@@ -914,11 +914,11 @@ def test_a_broken_image_is_one_line_and_nothing_is_asked(served: Served, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def base() -> Actor:
-    return open_actor(load_config("tiny", ["model.device=cpu", "model.threads=1"]))
+def base() -> Backend:
+    return open_backend(load_config("tiny", ["model.device=cpu", "model.threads=1"]))
 
 
-def test_a_served_base_answers_judges_and_reflects_as_at_home(served: Served, base: Actor) -> None:
+def test_a_served_base_answers_judges_and_reflects_as_at_home(served: Served, base: Backend) -> None:
     def serve(body: dict[str, Any]) -> Answer:
         assert [message["role"] for message in body["messages"]] == ["user"]
         asked = Problem("s", body["messages"][0]["content"], "", prompt=body["messages"][0]["content"])

@@ -9,7 +9,8 @@ import torch
 
 from spark_rl.config import Config
 from spark_rl.engine.base import Sampling
-from spark_rl.model.load import LoadedModel, load_model
+from spark_rl.model.load import load_model
+from spark_rl.model.loaded import LoadedModel
 from tiny import EOS, engine_of, prompts, tiny_config
 
 SAMPLING = Sampling(n=2, max_new_tokens=30, seed=0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from spark_rl.actor import open_actor
+from spark_rl.backend import open_backend
 from spark_rl.config import Config
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.vllm import (
@@ -72,11 +72,11 @@ def test_a_broken_vllm_is_told_from_a_missing_one(tmp_path: Path, monkeypatch: p
 
 def test_facts_are_those_of_the_loaded_model(model_path: str) -> None:
     config = tiny_config(model_path, chat={"policy": "solve {question}"})
-    facts, actor = facts_of(config), open_actor(config)
+    facts, backend = facts_of(config), open_backend(config)
     problem = Problem("p", "5?2?7=10", "")
-    assert facts.chat.encode(problem) == actor.chat.encode(problem)
-    generation = getattr(actor.loaded.causal_lm, "generation_config", None)
-    assert set(facts.ends) == actor.chat.eos_ids(generation)
+    assert facts.chat.encode(problem) == backend.chat.encode(problem)
+    generation = getattr(backend.loaded.causal_lm, "generation_config", None)
+    assert set(facts.ends) == backend.chat.eos_ids(generation)
     assert facts.ends
     assert (facts.banned, facts.context) == ((), 512)
 
@@ -91,7 +91,7 @@ def test_models_that_see_are_asked_with_unexpanded_tokens_and_pictures(vlm: Call
     assert facts.chat.tokenizer.decode(ids) == prompt.text
     assert len(ids) < len(prompt.token_ids)
     assert [picture.size for picture in asked["multi_modal_data"]["image"]] == [(84, 56), (56, 56)]
-    loaded = open_actor(config).loaded
+    loaded = open_backend(config).loaded
     assert loaded.banned is not None
     assert list(facts.banned) == loaded.banned.tolist()
     bias = sampling_arguments(Sampling(), facts)["logit_bias"]

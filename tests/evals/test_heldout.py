@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import pytest
 
-from running import BASE
+from running import BASE, reasoner_of
 from spark_rl import Problem, load_config
-from spark_rl.actor import Actor, open_actor
+from spark_rl.backend import Backend, open_backend
 from spark_rl.config import DataConfig, InferenceConfig
 from spark_rl.data import load_problems
 from spark_rl.engine.base import Sampling
@@ -25,8 +25,8 @@ CONFIG = InferenceConfig(rounds=2, max_new_tokens=40, reflect_temperature=1.0)
 
 
 @pytest.fixture(scope="module")
-def actor() -> Actor:
-    return open_actor(load_config("tiny", ["model.threads=1"], model={"path": BASE}))
+def backend() -> Backend:
+    return open_backend(load_config("tiny", ["model.threads=1"], model={"path": BASE}))
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def problems() -> tuple[Problem, ...]:
 
 
 @pytest.fixture(scope="module")
-def reasoner(actor: Actor) -> Reasoner:
-    return replace(actor.reasoner(), config=CONFIG)
+def reasoner(backend: Backend) -> Reasoner:
+    return replace(reasoner_of(backend), config=CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -183,8 +183,8 @@ def test_the_same_model_scores_the_same_twice(
 
 def test_what_can_not_be_measured_is_none(tiny_models: dict[str, Path]) -> None:
     """A random model is never right, never says Yes and never gives a mixed pair."""
-    noise = open_actor(load_config("tiny", ["model.threads=1"], model={"path": str(tiny_models["llama"])}))
-    reasoner = replace(noise.reasoner(), config=InferenceConfig(rounds=1, max_new_tokens=6))
+    noise = open_backend(load_config("tiny", ["model.threads=1"], model={"path": str(tiny_models["llama"])}))
+    reasoner = replace(reasoner_of(noise), config=InferenceConfig(rounds=1, max_new_tokens=6))
     problems = load_problems("procedural:missing", DataConfig(), "heldout")[:4]
     with Verifier() as verifier:
         assert draw_pairs(reasoner, verifier, problems) == []

@@ -514,10 +514,9 @@ def test_a_resumed_learner_goes_on_bit_for_bit(
     learner = learner_of(tiny_models["qwen2"], model=model, optimiser=optimiser)
     for seed in range(2):
         learner.update(random_groups(2, 4, seed=seed), Span(seed, seed + 1, 6))
-    learner.save_pretrained(tmp_path / "model")
-    torch.save(learner.state(), tmp_path / "learner.pt")
+    learner.save(tmp_path)
     resumed = LocalLearner(load_model(learner.config, tmp_path / "model"), learner.config)
-    resumed.load_state(torch.load(tmp_path / "learner.pt", weights_only=True))
+    resumed.load(tmp_path)
     for seed in range(2, 4):
         span = Span(seed, seed + 1, 6)
         one, other = (each.update(random_groups(2, 4, seed=seed), span) for each in (learner, resumed))
@@ -555,7 +554,7 @@ def test_small_steps_add_up_in_half_precision(tiny_models: dict[str, Path]) -> N
 def test_without_its_state_a_learner_would_go_on_differently(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     learner = learner_of(tiny_models["qwen2"], optimiser={"lr": 0.01})
     learner.update(random_groups(2, 4))
-    learner.save_pretrained(tmp_path)
+    learner.export(tmp_path)
     fresh = LocalLearner(load_model(learner.config, tmp_path), learner.config)
     learner.update(random_groups(2, 4, seed=1))
     fresh.update(random_groups(2, 4, seed=1))
@@ -588,7 +587,7 @@ def test_what_is_saved_is_a_plain_transformers_model(model_path: str, tmp_path: 
     learner = learner_of(model_path, optimiser={"lr": 0.01})
     with torch.enable_grad():
         learner.update(random_groups(2, 4))
-    learner.save_pretrained(tmp_path)
+    learner.export(tmp_path)
     saved = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     tokens = torch.tensor([[1, 5, 6, 7]])
     assert torch.allclose(saved(tokens).logits, learner.loaded.causal_lm(tokens).logits, atol=1e-6)

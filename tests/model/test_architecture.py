@@ -15,7 +15,8 @@ from transformers.models.mistral.modeling_mistral import MistralModel
 from spark_rl.embedded.build import build_tokenizer
 from spark_rl.errors import ConfigError
 from spark_rl.model.architecture import check_architecture, prove_decoder
-from spark_rl.model.load import LoadedModel, load_model
+from spark_rl.model.load import load_model
+from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.sizes import positions_of
 from tiny import VOCABULARY, tiny_config
 from windowed import WINDOWED, make_windowed

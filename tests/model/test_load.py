@@ -179,7 +179,7 @@ def test_saved_adapters_are_loaded_and_trained_further(tiny_models: dict[str, Pa
     rows = ([[1, 5, 6]], [[10, 11, 12]])
     fresh = learner.logprobs(*rows)[0]
     learner.update(random_groups(2, 4))
-    learner.save_pretrained(tmp_path / "model")
+    learner.export(tmp_path / "model")
     assert not (tmp_path / "model" / "model.safetensors").exists()
     loaded = load_model(config, tmp_path / "model")
     assert sum(p.requires_grad for p in loaded.model.parameters()) == len(learner.parameters)
@@ -195,7 +195,7 @@ def test_saved_adapters_are_loaded_and_trained_further(tiny_models: dict[str, Pa
 def test_new_adapters_on_saved_ones_start_from_the_merged_model(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     learner = learner_of(tiny_models["llama"], model=LORA, optimiser={"lr": 0.05})
     learner.update(random_groups(2, 4))
-    learner.save_pretrained(tmp_path)
+    learner.export(tmp_path)
     loaded = load_model(tiny_config(tmp_path, model=LORA))
     wanted = learner.loaded.causal_lm(TOKENS).logits
     assert torch.allclose(loaded.causal_lm(TOKENS).logits, wanted, atol=1e-5)

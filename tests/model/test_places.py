@@ -20,8 +20,9 @@ from spark_rl.engine.vllm import source_of
 from spark_rl.errors import ConfigError
 from spark_rl.model import places
 from spark_rl.model.load import load_model
-from spark_rl.model.places import EMBEDDED, base_of, find_model, is_run, layers_of, trained_weights
-from spark_rl.train import train
+from spark_rl.model.places import EMBEDDED, base_of, find_model, layers_of
+from spark_rl.run import train
+from spark_rl.runs import is_run, trained_weights
 from tiny import learner_of, random_groups, tiny_config
 
 # peft asks transformers by a name that this version of transformers calls deprecated.
@@ -189,7 +190,7 @@ def trained_adapters(base: str | Path, folder: Path) -> torch.Tensor:
     """Adapters on a base, saved; returns log-probabilities of the model they make."""
     learner = learner_of(base, model=LORA, optimiser={"lr": 0.05})
     learner.update(random_groups(2, 4))
-    learner.save_pretrained(folder)
+    learner.export(folder)
     return learner.logprobs([[1, 5, 6]], [[10, 11, 12]])[0]
 
 

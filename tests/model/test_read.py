@@ -91,7 +91,7 @@ def test_a_wrappers_prefix_is_left_out_and_said(
     found = learner.loaded.model.state_dict()
     assert found.keys() == plain.keys()
     assert all(torch.equal(found[name], plain[name]) for name in plain)
-    learner.save_pretrained(tmp_path / "saved")
+    learner.export(tmp_path / "saved")
     assert (
         load_file(tmp_path / "saved" / "model.safetensors").keys()
         == load_file(tiny_models[family] / "model.safetensors").keys()
@@ -181,7 +181,7 @@ def test_adapters_are_read_whole_too(
     tiny_models: dict[str, Path], tmp_path: Path, change: Callable[[Weights], Weights], said: str, resumed: bool
 ) -> None:
     lora = {"lora": {"rank": 2}}
-    learner_of(tiny_models["qwen3"], model=lora).save_pretrained(tmp_path / "whole")
+    learner_of(tiny_models["qwen3"], model=lora).export(tmp_path / "whole")
     folder = changed(tmp_path / "whole", tmp_path / "changed", change, "adapter_model.safetensors")
     config = tiny_config(tiny_models["qwen3"], model=lora) if resumed else tiny_config(folder)
     with pytest.raises(ConfigError) as caught:
@@ -192,7 +192,7 @@ def test_adapters_are_read_whole_too(
 
 @peft_warning
 def test_adapters_without_their_weights_never_go_to_the_hub(tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    learner_of(tiny_models["qwen3"], model={"lora": {"rank": 2}}).save_pretrained(tmp_path)
+    learner_of(tiny_models["qwen3"], model={"lora": {"rank": 2}}).export(tmp_path)
     (tmp_path / "adapter_model.safetensors").unlink()
     assert "has an adapter_config.json and no adapter_model.safetensors" in refusal(tmp_path)
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from spark_rl.model.load import LoadedModel, load_model
+from spark_rl.model.load import load_model
+from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.score import PADDING, Rows, by_length, make_rows, pack_by_tokens, response_logprobs
 from tiny import tiny_config
 from windowed import WINDOWED, make_windowed

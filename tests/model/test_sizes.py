@@ -16,7 +16,7 @@ from spark_rl.engine.base import Sampling
 from spark_rl.errors import ConfigError
 from spark_rl.model.load import describe_model, fitted_to_model, load_model
 from spark_rl.model.sizes import positions_of
-from spark_rl.train import train
+from spark_rl.run import train
 from tiny import engine_of, prompt_of, tiny_config
 
 

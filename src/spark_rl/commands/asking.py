@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spark_rl.commands.lines import encodable, find_images, named_images, read_lines, write_lines
-from spark_rl.commands.models import inference_config, open_model
+from spark_rl.commands.models import inference_config, open_reasoner
 from spark_rl.commands.terminal import console, counted, short
 from spark_rl.config import Config
 from spark_rl.errors import UserError
@@ -35,9 +35,9 @@ def solve(arguments: argparse.Namespace) -> Mapping[str, Any]:
         question = encodable(arguments.question)
         images = find_images(arguments.image, question, Path(), config.data.images, "--image")
         problems = (Problem(id="question", question=question, answer="", images=images),)
-    actor = open_model(arguments, config)
+    reasoner = open_reasoner(arguments, config)
     started = time.perf_counter()
-    traces = actor.reasoner().solve(problems)
+    traces = reasoner.solve(problems)
     seconds = time.perf_counter() - started
     verdicts = _verify_finals(config, traces)
     rows = [
@@ -70,7 +70,7 @@ def judge(arguments: argparse.Namespace) -> Mapping[str, Any]:
         )
         for where, row in given
     ]  # fmt: skip
-    reasoner = open_model(arguments, config).reasoner()
+    reasoner = open_reasoner(arguments, config)
     asked = list(zip(problems, rows, strict=True))
     single = [(p, row) for p, row in asked if "response_b" not in row]
     pairs = [(p, row) for p, row in asked if "response_b" in row]

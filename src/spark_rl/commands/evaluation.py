@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spark_rl.commands.exams import Output, exams_of, grouped, output
+from spark_rl.commands.exams import exams_of, grouped, output
 from spark_rl.commands.models import inference_config, is_server, open_grader, open_reasoner, trained_weights
+from spark_rl.commands.results import finish
+from spark_rl.commands.scoring import rescore, score_responses, show_tables
 from spark_rl.commands.terminal import console, say
 from spark_rl.config import Config, RolloutConfig, parse_config
 from spark_rl.errors import UserError
@@ -29,8 +30,6 @@ def evaluate(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl eval``."""
     _check(arguments)
     if any(getattr(arguments, mode) for mode in MODES):
-        from spark_rl.commands.scoring import rescore, score_responses, show_tables
-
         if arguments.table:
             return show_tables(arguments)
         return rescore(arguments) if arguments.rescore else score_responses(arguments)
@@ -61,7 +60,7 @@ def _ask(arguments: argparse.Namespace) -> Mapping[str, Any]:
     if any(done.values()):
         say(f"{sum(map(len, done.values())):,} problems were asked before")
     if any(count for _, count in left):
-        from spark_rl.report.evaluation import EvaluationView
+        from spark_rl.evals.ask.view import EvaluationView
         from spark_rl.verify import Verifier
 
         reasoner = open_reasoner(arguments, config)
@@ -113,40 +112,6 @@ def _shown(
     if not kept:
         raise UserError("there is nothing left that this model can be shown")
     return kept
-
-
-def finish(exams: Sequence[Exam], rows: Sequence[Row], config: Config, out: Output | None) -> Mapping[str, Any]:
-    """Add up, show and write what was found; rows from before that lack a protocol's grade get it here."""
-    from spark_rl.evals.ask.records import REFUSED
-    from spark_rl.evals.score.grading import grade
-    from spark_rl.evals.score.totals import results
-    from spark_rl.report.evaluation import evaluation_tables
-    from spark_rl.verify import Verifier
-
-    with Verifier(config.verify) as verifier:
-        for exam in exams:
-            grade([row for row in rows if row["source"] == exam.name], exam, verifier)
-    found = {exam.name: results(exam, rows) for exam in exams}
-    console.print(*evaluation_tables(found))
-    for exam in exams:
-        refused = [row for row in rows if row["source"] == exam.name and row["status"] == REFUSED]
-        if refused:
-            say(
-                f"{len(refused):,} of {exam.name} refused by the server, scored 0: the first, {refused[0]['id']}, "
-                f"because of {refused[0].get('error')}"
-            )
-    if out is not None:
-        from spark_rl.evals.ask.records import write_parquet
-        from spark_rl.files import write_atomically
-
-        say(f"wrote   {out.rows}")
-        if out.parquet is not None:
-            write_parquet(out.parquet, rows)
-            say(f"wrote   {out.parquet}")
-        if out.results is not None:
-            write_atomically(out.results, json.dumps(found, indent=2, allow_nan=False).encode() + b"\n")
-            say(f"wrote   {out.results}")
-    return found
 
 
 def _configured(arguments: argparse.Namespace) -> Config:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from spark_rl.commands.terminal import quiet_libraries
 from spark_rl.config import Config, load_config, saved_settings
 from spark_rl.errors import ConfigError
-from spark_rl.model.places import find_model, is_run
-from spark_rl.model.places import trained_weights as weights_of
+from spark_rl.model.places import find_model
+from spark_rl.runs import is_run
+from spark_rl.runs import trained_weights as weights_of
 
 if TYPE_CHECKING:
+    from spark_rl.backend import Backend
     from spark_rl.engine.base import Engine
     from spark_rl.engine.openai import OpenAIEngine, ServerChat
     from spark_rl.evals.score.grading import Judge
@@ -58,12 +60,12 @@ def inference_config(arguments: argparse.Namespace, *, sees: bool = False, needs
     return config
 
 
-def open_model(arguments: argparse.Namespace, config: Config) -> Any:
-    """The :class:`spark_rl.actor.Actor` of a command, with the weights of the run if the model is one."""
+def open_model(arguments: argparse.Namespace, config: Config) -> Backend:
+    """The model of a command with its engine, with the weights of the run if the model is one."""
     quiet_libraries()
-    from spark_rl.actor import open_actor
+    from spark_rl.backend import open_backend
 
-    return open_actor(config, trained_weights(arguments.model))
+    return open_backend(config, trained_weights(arguments.model))
 
 
 def is_server(model: str | None) -> bool:
@@ -78,21 +80,19 @@ def open_reasoner(arguments: argparse.Namespace, config: Config) -> Reasoner:
         arguments: ``model``, ``served_model`` and ``engine`` are read.
         config: everything else.
     """
-    if not is_server(arguments.model) and arguments.engine != "vllm":
-        reasoner: Reasoner = open_model(arguments, config).reasoner()
-        return reasoner
     quiet_libraries()
-    from spark_rl.inference import Reasoner
-    from spark_rl.recycle import load_templates
+    from spark_rl.inference import build_reasoner
 
-    templates = load_templates(config.recycle.templates, config.verify.thinking)
     if is_server(arguments.model):
-        engine, chat = open_server(arguments.model, arguments.served_model, config)
-        return Reasoner(engine, chat, templates, config.inference, config.seed)
-    from spark_rl.engine.vllm import VllmEngine
+        server, chat = open_server(arguments.model, getattr(arguments, "served_model", None), config)
+        return build_reasoner(server, chat, config)
+    if getattr(arguments, "engine", None) == "vllm":
+        from spark_rl.engine.vllm import VllmEngine
 
-    local = VllmEngine(config, trained_weights(arguments.model))
-    return Reasoner(local, local.facts.chat, templates, config.inference, config.seed)
+        engine = VllmEngine(config, trained_weights(arguments.model))
+        return build_reasoner(engine, engine.facts.chat, config)
+    backend = open_model(arguments, config)
+    return build_reasoner(backend.engine, backend.chat, config)
 
 
 def open_server(url: str, served_model: str | None, config: Config) -> tuple[OpenAIEngine, ServerChat]:

@@ -83,16 +83,16 @@ def _sampled_groups(arguments: argparse.Namespace, config: Config) -> list[Group
     """One batch of groups, sampled from the model as a training step would."""
     from spark_rl.clock import Clock
     from spark_rl.data import load_problems
+    from spark_rl.data.batches import Shuffled
     from spark_rl.rollout import Sampler
-    from spark_rl.train import batch_of
     from spark_rl.verify import Verifier
 
     problems = load_problems(arguments.data or config.data.train, config.data)
     shares = None if arguments.data else config.data.shares
-    actor = open_model(arguments, config)
+    backend = open_model(arguments, config)
     with Verifier(config.verify) as verifier:
-        sampler = Sampler(actor.engine, actor.chat, verifier, config.rollout, config.reward)
-        batch = batch_of(problems, 0, config.rollout.problems, config.seed, shares)
+        sampler = Sampler(backend.engine, backend.chat, verifier, config.rollout, config.reward)
+        batch = Shuffled(problems, config.rollout.problems, config.seed, shares).of(0)
         groups, too_long = sampler.sample(batch, config.seed, Clock())
     if too_long:
         limit = config.rollout.max_prompt_tokens

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spark_rl.commands.evaluation import finish
 from spark_rl.commands.exams import exams_of, names_of, output, words
 from spark_rl.commands.lines import read_lines
 from spark_rl.commands.models import inference_config
+from spark_rl.commands.results import finish
 from spark_rl.commands.terminal import console, counted, say
 from spark_rl.errors import UserError
 

@@ -26,7 +26,7 @@ def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
     quiet_libraries()
     from spark_rl.report.console import before_after_table
     from spark_rl.report.watch import ConsoleWatcher
-    from spark_rl.train import train as run
+    from spark_rl.run import train as run
 
     with ConsoleWatcher(console) as watcher:
         summary = run(config, resume=arguments.resume, watcher=watcher)

@@ -32,7 +32,7 @@ from spark_rl.data.tasks.chains import DIGITS
 from spark_rl.embedded.build import CHUNK, COMPARISON_WEIGHT, CONTEXT, PEAK_RATE, build_tokenizer, padded
 from spark_rl.embedded.demonstrations import HABIT_CAREFUL, STUDY_CAREFUL
 from spark_rl.embedded.tile_demonstrations import Shown, TileDemonstrator
-from spark_rl.model.load import stills_only
+from spark_rl.model.vision import stills_only
 
 VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
 WORDS = ("read ",)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from spark_rl.chat import Prompt
 from spark_rl.problem import Completion
+
+if TYPE_CHECKING:  # it needs torch, and engines of servers do not
+    from spark_rl.model.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +38,23 @@ class Engine(Protocol):
 
     @property
     def version(self) -> int:
-        """How many times weights were synchronised; grows with every :meth:`sync`."""
+        """Which policy generates: that of the weights that were synchronised last, 0 before."""
         ...
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        """``sampling.n`` completions for each prompt, in the order of the prompts."""
+        """``sampling.n`` completions for each prompt, in the order of the prompts, each with the engine's version."""
         ...
 
-    def sync(self, source: Any) -> None:
-        """Take over the learner's current weights."""
+    def sync(self, weights: Weights) -> None:
+        """Take over the learner's weights; completions are those of ``weights.version`` from now on."""
+        ...
+
+    def sleep(self) -> None:
+        """Give the memory of the accelerator to the learner, as far as the engine can."""
+        ...
+
+    def wake(self) -> None:
+        """Be ready to generate again."""
         ...
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,9 +20,10 @@ from spark_rl.chat import Prompt, end_tokens
 from spark_rl.engine import attention
 from spark_rl.engine.base import Sampling
 from spark_rl.model.cache import RolloutCache
-from spark_rl.model.load import LoadedModel
+from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.prefill import batch_prompts, extend, prefill
 from spark_rl.model.sizes import positions_of
+from spark_rl.model.weights import Weights
 from spark_rl.problem import Completion
 
 logger = logging.getLogger(__name__)
@@ -63,9 +64,15 @@ class EmbeddedEngine:
         if loaded.device.type == "cpu" and loaded.causal_lm.config._attn_implementation == "sdpa":
             loaded.causal_lm.set_attn_implementation(attention.NAME)
 
-    def sync(self, source: Any) -> None:
-        """Nothing to do: the learner's weights are this engine's weights."""
-        self.version += 1
+    def sync(self, weights: Weights) -> None:
+        """Count: the learner's weights are this engine's weights."""
+        self.version = weights.version
+
+    def sleep(self) -> None:
+        """Nothing to do: between two calls the engine holds no memory."""
+
+    def wake(self) -> None:
+        """Nothing to do."""
 
     def close(self) -> None:
         """Nothing to free: the weights belong to the learner."""
@@ -81,7 +88,7 @@ class EmbeddedEngine:
         generator = torch.Generator(device=self.loaded.device).manual_seed(sampling.seed)
         size = max(1, self.max_rows // sampling.n)
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].token_ids), i))
-        found = [[Completion("", (), (), "length")] * sampling.n for _ in prompts]
+        found = [[Completion("", (), (), "length", version=self.version)] * sampling.n for _ in prompts]
         if self.positions is not None and longest >= self.positions:
             order = [i for i in order if len(prompts[i].token_ids) < (self.positions or 0)]
             logger.warning(
@@ -178,7 +185,8 @@ class EmbeddedEngine:
         text = self.decode(tokens)
         cuts = [text.index(s) for s in stop if s in text]
         text = text[: min(cuts)] if cuts else text
-        return Completion(text, tuple(tokens), tuple(logprobs), "stop" if stopped else "length")
+        finish: Literal["stop", "length"] = "stop" if stopped else "length"
+        return Completion(text, tuple(tokens), tuple(logprobs), finish, version=self.version)
 
 
 def _held(prompts: Sequence[Prompt], size: int) -> Tensor:

@@ -30,7 +30,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -47,6 +47,9 @@ from spark_rl.errors import ChatError, UserError
 from spark_rl.problem import Completion, Problem
 from spark_rl.recycle.candidate import CONTROL_TOKEN
 from spark_rl.seeds import stream_seed
+
+if TYPE_CHECKING:
+    from spark_rl.model.weights import Weights
 
 logger = logging.getLogger(__name__)
 
@@ -168,11 +171,17 @@ class OpenAIEngine:
             raise errors.exceptions[0] from None
         return found
 
-    def sync(self, source: Any) -> None:
+    def sync(self, weights: Weights) -> None:
         """Raises :class:`UserError`: the server's weights are not ours to change."""
         raise UserError(
             f"{self.endpoint.url} serves weights that can't be trained from here; train with engine.name=embedded"
         )
+
+    def sleep(self) -> None:
+        """Nothing to do: the server's memory is its own."""
+
+    def wake(self) -> None:
+        """Nothing to do."""
 
     def close(self) -> None:
         """Nothing to free: no connection outlives its call."""

@@ -35,8 +35,9 @@ from spark_rl.config import Config
 from spark_rl.data.images import ImageError
 from spark_rl.engine.base import Sampling
 from spark_rl.errors import ConfigError, UserError
-from spark_rl.model.load import load_processor, vision_tokens
 from spark_rl.model.places import find_model, has_adapters
+from spark_rl.model.vision import load_processor, vision_tokens
+from spark_rl.model.weights import Weights
 from spark_rl.problem import Completion
 from spark_rl.seeds import stream_seed
 
@@ -89,11 +90,17 @@ class VllmEngine:
             raise UserError(f"vLLM refuses a prompt: {' '.join(str(error).split())[:300]}") from None
         return [[completion(choice) for choice in output.outputs] for output in outputs]
 
-    def sync(self, source: Any) -> None:
+    def sync(self, weights: Weights) -> None:
         """Raises :class:`UserError`: this engine's copy of the weights can't be replaced yet."""
         raise UserError(
             "the vLLM engine evaluates and does not take over trained weights; train with engine.name=embedded"
         )
+
+    def sleep(self) -> None:
+        """Nothing to do: nothing is trained beside it."""
+
+    def wake(self) -> None:
+        """Nothing to do."""
 
     def close(self) -> None:
         """Drop the model; its memory is freed when nothing else refers to it."""

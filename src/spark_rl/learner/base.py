@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from spark_rl.model.weights import Weights
 from spark_rl.problem import Group
 
 
@@ -31,7 +32,10 @@ class Learner(Protocol):
     """Owns the trained weights. Local or distributed, the loop can't tell."""
 
     def update(self, groups: Sequence[Group], span: Span | None = None) -> dict[str, float]:
-        """Advantages (Eq. 3), objective (Eq. 4), optimiser. Returns metrics; all groups come from current weights.
+        """Advantages (Eq. 3), objective (Eq. 4), optimiser. Returns metrics.
+
+        Groups whose completions have another :attr:`Completion.version` than the current weights are off-policy: the
+        engine's log-probabilities stand for those of the policy that sampled them.
 
         Raises:
             ValueError: a learning rate that decays, and no ``span`` to say how far the run is.
@@ -54,14 +58,22 @@ class Learner(Protocol):
         """
         ...
 
-    def state(self) -> dict[str, Any]:
-        """Everything but the weights that a resumed run needs: optimiser moments and counters."""
+    def weights(self) -> Weights:
+        """The current weights, for an engine to take over."""
         ...
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state`."""
+    def save(self, path: Path) -> None:
+        """Write everything that a resumed run needs into a folder, the weights as a Hugging Face folder ``model``."""
         ...
 
-    def save_pretrained(self, path: Path) -> None:
-        """Write the weights and tokenizer in the Hugging Face layout."""
+    def load(self, path: Path) -> None:
+        """Go on from what :meth:`save` wrote. The learner was made with the weights in ``path / "model"``.
+
+        Raises:
+            OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError: it can't be read.
+        """
+        ...
+
+    def export(self, path: Path) -> None:
+        """Write weights (or adapters) and tokenizer or processor as one Hugging Face folder."""
         ...

@@ -30,9 +30,10 @@ from torch import Tensor
 from spark_rl.advantage import group_advantages, is_flat
 from spark_rl.config import Config, OptimiserConfig
 from spark_rl.learner.base import Span
-from spark_rl.model.load import LoadedModel
+from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.prefill import Vision
-from spark_rl.model.score import Rows, make_rows, pack_by_tokens, response_logprobs
+from spark_rl.model.score import Rows, Scorer, make_rows, pack_by_tokens
+from spark_rl.model.weights import ModelWeights
 from spark_rl.objective import Totals, policy_loss
 from spark_rl.problem import Group
 
@@ -48,6 +49,8 @@ class Sample:
     token_ids: tuple[int, ...]
     engine_logprobs: tuple[float, ...]
     advantage: float
+    version: int | None = None
+    """Which policy sampled it; ``None`` stands for the current one."""
 
 
 @dataclass(slots=True)
@@ -95,6 +98,8 @@ class LocalLearner:
             raise ValueError("objective.kl is positive, so the learner needs a reference model or adapters")
         self.loaded = loaded
         self.config = config
+        self.scorer = self._scorer(loaded)
+        self.reference = None if reference is None else self._scorer(reference)
         self.updates = 0
         self.warm = 0.0
         """Steps of the run that were done when the warm-up was over."""
@@ -105,7 +110,6 @@ class LocalLearner:
             self.masters, lr=optimiser.lr, betas=optimiser.betas, eps=optimiser.eps,
             weight_decay=optimiser.weight_decay,
         )  # fmt: skip
-        self.reference = reference
 
     def update(self, groups: Sequence[Group], span: Span | None = None) -> dict[str, float]:
         """One or more optimiser steps on a batch of groups sampled from the current weights."""
@@ -115,7 +119,7 @@ class LocalLearner:
         samples, flat = to_samples(groups, self.config)
         if not samples:
             return {}
-        old = None if minibatches == epochs == 1 else self._logprobs(self.loaded, samples)
+        old = self._sampling_logprobs(samples, once=minibatches == epochs == 1)
         parts = whole_groups(samples, minibatches) * epochs
         mismatch, collected = Mismatch(), []
         for i, part in enumerate(parts):
@@ -153,7 +157,7 @@ class LocalLearner:
         for batch in self._packed([samples[i] for i in used]):
             chosen = [used[j] for j in batch]
             rows = self._rows([samples[i] for i in chosen])
-            logp_BT = self._forward(self.loaded, rows)
+            logp_BT = self.scorer(rows)
             old_BT = logp_BT.detach() if old is None else _pad([old[i] for i in chosen], logp_BT)
             engine_BT = _pad([torch.tensor(samples[i].engine_logprobs) for i in chosen], logp_BT)
             ref_BT = self._reference_logprobs(rows) if config.objective.kl > 0 else None
@@ -210,26 +214,48 @@ class LocalLearner:
         """One (T,) tensor a response, at the sampling temperature."""
         rows = zip(prompts, responses, vision or [{}] * len(prompts), strict=True)
         samples = [Sample(i, tuple(p), v, tuple(r), (), 0.0) for i, (p, r, v) in enumerate(rows)]
-        return self._logprobs(self.loaded, samples)
+        return self._logprobs(samples)
+
+    def _sampling_logprobs(self, samples: Sequence[Sample], *, once: bool) -> list[Tensor] | None:
+        """(T,) log-probabilities of each sample under the policy that sampled it; ``None`` where the one update of a
+        batch computes them itself.
+
+        Samples of another policy than the current one keep those of their engine.
+        """
+        stale = [s.version is not None and s.version != self.updates for s in samples]
+        if once and not any(stale):
+            return None
+        own = iter(self._logprobs([s for s, other in zip(samples, stale, strict=True) if not other]))
+        return [
+            torch.tensor(s.engine_logprobs) if other else next(own) for s, other in zip(samples, stale, strict=True)
+        ]
 
     def _copied(self) -> list[tuple[Tensor, Tensor]]:
         """(float32 master, parameter) of the parameters in another number format."""
         return [(m, p) for m, p in zip(self.masters, self.parameters, strict=True) if m is not p]
 
-    def state(self) -> dict[str, Any]:
-        """Optimiser moments, where the schedule is, and the float32 masters of half-precision weights."""
+    def weights(self) -> ModelWeights:
+        """The weights as they are now; the version is the number of updates."""
+        return ModelWeights(self.loaded.model, self.updates)
+
+    def save(self, path: Path) -> None:
+        """``model/``, and ``learner.pt``: optimiser moments, where the schedule is, float32 masters of weights in half
+        precision.
+        """
+        self.export(path / "model")
         masters = [master for master, _ in self._copied()]
         schedule = {"updates": self.updates, "warm": self.warm}
-        return {"optimiser": self.optimiser.state_dict(), **schedule, "masters": masters}
+        torch.save({"optimiser": self.optimiser.state_dict(), **schedule, "masters": masters}, path / "learner.pt")
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state`."""
+    def load(self, path: Path) -> None:
+        """The inverse of :meth:`save` for everything but ``model/``, which the learner was made with."""
+        state = torch.load(path / "learner.pt", map_location="cpu", weights_only=True)
         self.optimiser.load_state_dict(state["optimiser"])
         self.updates, self.warm = int(state["updates"]), float(state["warm"])
         for (master, _), saved in zip(self._copied(), state["masters"], strict=True):
             master.copy_(saved)
 
-    def save_pretrained(self, path: Path) -> None:
+    def export(self, path: Path) -> None:
         """Weights (or adapters) and tokenizer or processor, loadable with ``from_pretrained``."""
         with warnings.catch_warnings():  # of adapters whose base are adapters too: the vocabulary is never resized
             warnings.filterwarnings("ignore", "Could not find a config file in")
@@ -253,15 +279,15 @@ class LocalLearner:
             self.config.learner.micro_tokens,
         )  # fmt: skip
 
-    def _forward(self, loaded: LoadedModel, rows: Rows) -> Tensor:
-        return response_logprobs(loaded, rows, self.config.rollout.temperature, self.config.learner.logit_chunk)
+    def _scorer(self, loaded: LoadedModel) -> Scorer:
+        return Scorer(loaded, self.config.rollout.temperature, self.config.learner.logit_chunk)
 
     @torch.no_grad()
-    def _logprobs(self, loaded: LoadedModel, samples: Sequence[Sample]) -> list[Tensor]:
+    def _logprobs(self, samples: Sequence[Sample]) -> list[Tensor]:
         found: list[Tensor] = [torch.empty(0)] * len(samples)
         for batch in self._packed(samples):
             rows = self._rows([samples[i] for i in batch])
-            for i, logp_T, mask_T in zip(batch, self._forward(loaded, rows), rows.mask_BT, strict=True):
+            for i, logp_T, mask_T in zip(batch, self.scorer(rows), rows.mask_BT, strict=True):
                 found[i] = logp_T[mask_T]
         return found
 
@@ -269,10 +295,12 @@ class LocalLearner:
     def _reference_logprobs(self, rows: Rows) -> Tensor:
         """Under the frozen copy, or under the base weights with the adapters switched off."""
         if self.reference is not None:
-            return self._forward(self.reference, rows)
+            found: Tensor = self.reference(rows)
+            return found
         model: Any = self.loaded.model
         with model.disable_adapter():
-            return self._forward(self.loaded, rows)
+            base: Tensor = self.scorer(rows)
+            return base
 
 
 def mixed(groups: Sequence[Group]) -> list[Group]:
@@ -306,8 +334,11 @@ def to_samples(groups: Sequence[Group], config: Config) -> tuple[list[Sample], f
             completion = rollout.completion
             if completion.token_ids:
                 samples.append(
-                    Sample(number, group.prompt_ids, group.vision, completion.token_ids, completion.logprobs, advantage)
-                )
+                    Sample(
+                        number, group.prompt_ids, group.vision, completion.token_ids, completion.logprobs, advantage,
+                        completion.version,
+                    )
+                )  # fmt: skip
     return samples, flat / max(1, len(groups))
 
 

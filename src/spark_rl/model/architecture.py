@@ -25,7 +25,7 @@ from spark_rl.model.cache import RolloutCache
 from spark_rl.model.prefill import PromptCache, batch_prompts, extend, prefill, respond
 
 if TYPE_CHECKING:
-    from spark_rl.model.load import LoadedModel
+    from spark_rl.model.loaded import LoadedModel
 
 LAYERS = {"full_attention", "sliding_attention"}
 """Kinds of layers, as configurations call them, of which everything is kept that a later token may need."""

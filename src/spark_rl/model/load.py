@@ -4,9 +4,8 @@ image-text-to-text models with their processor.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -16,79 +15,27 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoProcessor,
     AutoTokenizer,
     PreTrainedConfig,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-from transformers.utils import VIDEO_PROCESSOR_NAME
-from transformers.video_processing_utils import BaseVideoProcessor
 
 from spark_rl.config import Config, LoraConfig, ModelConfig
 from spark_rl.errors import ConfigError
 from spark_rl.model.architecture import check_architecture, prove_decoder
+from spark_rl.model.loaded import LoadedModel, unwrapped
 from spark_rl.model.places import find_model, has_adapters, layers_of, on_disk
 from spark_rl.model.read import check_finite, check_language_head, merged, read_weights, with_saved_adapters
-from spark_rl.model.sizes import (
-    VISION_TOKEN,
-    check_end,
-    check_tokenizer,
-    has_tokenizer,
-    positions_of,
-    prompt_limit,
-)
+from spark_rl.model.sizes import check_end, check_tokenizer, has_tokenizer, positions_of, prompt_limit
+from spark_rl.model.vision import load_processor, vision_tokens
 from spark_rl.problem import TASKS
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A language model, seeing or not, with what the engine and the learner need to know of it."""
-
-    model: nn.Module
-    """What is trained and saved: the transformers model, or its peft wrapper."""
-    tokenizer: Any
-    decoder: nn.Module
-    """The stack that turns tokens into final hidden states."""
-    device: torch.device
-    processor: Any = None
-    """Turns chats with images into tokens and pixels; ``None`` for a model that sees nothing."""
-    banned: Tensor | None = None
-    """Token ids that no response may hold: those that stand for images."""
-
-    @property
-    def causal_lm(self) -> Any:
-        """The transformers model itself, adapters in place."""
-        return unwrapped(self.model)
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """(..., H) final hidden states -> (..., V) logits in float32, -inf for the banned tokens.
-
-        Engine and learner both come through here, so a token that can't be sampled has no probability in training.
-        """
-        logits = self.logits(hidden)
-        return logits if self.banned is None else logits.index_fill(-1, self.banned, float("-inf"))
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(..., H) final hidden states -> (..., V) logits in float32, as the model itself computes them."""
-        causal_lm = self.causal_lm
-        output_layer: Any = causal_lm.get_output_embeddings()
-        logits: Tensor = output_layer(hidden).float()
-        config = causal_lm.config.get_text_config()
-        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
-            logits = torch.tanh(logits / cap) * cap
-        if (scale := getattr(config, "logit_scale", None)) is not None:
-            logits = logits * scale
-        if (divisor := getattr(config, "logits_scaling", None)) is not None:
-            logits = logits / divisor
-        return logits
 
 
 def resolve_device(name: str) -> torch.device:
@@ -238,55 +185,6 @@ def _cannot_load(source: str, error: Exception) -> ConfigError:
     return ConfigError(f"cannot load the model {source!r}: {' '.join(str(error).split())[:300]}")
 
 
-def load_processor(source: str, config: PreTrainedConfig, **options: Any) -> Any:
-    """The processor of an image-text-to-text model, without its video part where that can't be loaded.
-
-    transformers 5 prepares video with torchvision only, and a processor that was saved without the video part does not
-    load with it. We train on images; the settings of the video part are saved again with the processor.
-    """
-    try:
-        return AutoProcessor.from_pretrained(source, **options)
-    except (ImportError, OSError, ValueError):
-        if type(config) not in PROCESSOR_MAPPING:
-            raise
-        try:
-            video, _ = BaseVideoProcessor.get_video_processor_dict(source)
-        except OSError:  # it has none
-            video = None
-        return stills_only(PROCESSOR_MAPPING[type(config)], video).from_pretrained(source, **options)
-
-
-def stills_only(kind: Any, video: Mapping[str, Any] | None = None) -> Any:
-    """A processor class without its video part, of which it saves the settings, ``video``, beside its own."""
-
-    class Stills(kind):  # type: ignore[misc]
-        @classmethod
-        def get_attributes(cls) -> list[str]:
-            return [name for name in super().get_attributes() if name != "video_processor"]
-
-        def save_pretrained(self, save_directory: str | Path, **options: Any) -> Any:
-            saved = super().save_pretrained(save_directory, **options)
-            if video is not None:
-                (Path(save_directory) / VIDEO_PROCESSOR_NAME).write_text(json.dumps(video, indent=2) + "\n", "utf-8")
-            return saved
-
-    Stills.__name__ = Stills.__qualname__ = kind.__name__  # what a saved processor is called
-    return Stills
-
-
-def vision_tokens(config: PreTrainedConfig, processor: Any) -> list[int]:
-    """Ids of the tokens that stand for images, videos and their frames, by every name the family gives them.
-
-    A policy that samples one asks for an image that is not there (trl#3847, ms-swift#9287).
-    """
-    named = {name: value for name, value in vars(config).items() if VISION_TOKEN.search(name)}
-    found = {i for name, i in named.items() if name.endswith(("_token_id", "_token_index")) and isinstance(i, int)}
-    for i, token in processor.tokenizer.added_tokens_decoder.items():
-        if token.content[:1] in {"<", "["} and VISION_TOKEN.search(token.content):
-            found.add(i)
-    return sorted(found)
-
-
 def check_head(loaded: LoadedModel) -> None:
     """Prove on two tokens that decoder and head together are the model, or refuse it.
 
@@ -308,11 +206,6 @@ def check_head(loaded: LoadedModel) -> None:
 def _decoder(model: nn.Module) -> nn.Module:
     decoder: nn.Module = unwrapped(model).base_model
     return decoder
-
-
-def unwrapped(model: Any) -> Any:
-    """The transformers model inside a peft wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _with_adapters(model: Any, settings: LoraConfig, saved: Path | None, seed: int) -> nn.Module:

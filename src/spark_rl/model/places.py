@@ -7,21 +7,21 @@ the hub, which is asked once and briefly before anything is loaded. Nothing here
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import re
 from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from spark_rl.errors import ConfigError
+from spark_rl.files import read_object
+from spark_rl.runs import is_run, run_of, trained_weights
 
 logger = logging.getLogger(__name__)
 
-_BASES = Path(__file__).parent / "embedded"
+_BASES = Path(__file__).parents[1] / "embedded"
 EMBEDDED = {"embedded": _BASES / "text", "embedded-vl": _BASES / "vision"}
 """The tiny bases that ship with the package: one reads, the other also sees."""
 
@@ -73,36 +73,6 @@ def on_disk(found: str) -> str:
     return found if copy is None or _hub_refusal(found) is None else str(copy)
 
 
-def is_run(path: Path) -> bool:
-    """Whether a directory is that of a run, begun or finished."""
-    return _is_dir(path) and ((path / "metrics.jsonl").exists() or "rollout" in _json_of(path / "config.json"))
-
-
-def trained_weights(run: Path) -> Path:
-    """The weights of a run: its final ones, else those of its last checkpoint, which is said.
-
-    Raises:
-        ConfigError: it has neither.
-    """
-    if (run / "model").is_dir():
-        return run / "model"
-    from spark_rl.checkpoint import checkpoints
-
-    saved = checkpoints(run)
-    if not saved:
-        raise ConfigError(f"the run {run} has no trained model yet; it has neither finished nor saved a checkpoint")
-    logger.warning("the run %s has not finished; the model of its checkpoint %s is taken", run, saved[-1].name)
-    return saved[-1] / "model"
-
-
-def run_of(folder: Path) -> Path | None:
-    """The run that a directory of weights belongs to, as ``RUN/model`` or ``RUN/checkpoints/step-N/model``."""
-    if folder.name != "model":
-        return None
-    above = [folder.parent, *folder.parents[2:3]]
-    return next((run for run in above if is_run(run)), None)
-
-
 def has_adapters(source: str | Path) -> bool:
     """Whether a directory holds adapters and not a whole model."""
     return (Path(source) / ADAPTERS).is_file()
@@ -137,11 +107,11 @@ def base_of(folder: Path) -> str:
     Raises:
         ConfigError: it is nowhere; the line says where to write down where it is.
     """
-    named = _json_of(folder / ADAPTERS).get("base_model_name_or_path")
+    named = read_object(folder / ADAPTERS).get("base_model_name_or_path")
     run = run_of(folder)
     wanted = [str(named)] if named else []
     if run is not None:
-        wanted += [path for path in [_json_of(run / "config.json").get("model", {}).get("path")] if path]
+        wanted += [path for path in [read_object(run / "config.json").get("model", {}).get("path")] if path]
     if not wanted:
         raise ConfigError(f"{folder / ADAPTERS} names no base_model_name_or_path, so the adapters have no base")
     for name in wanted:
@@ -245,12 +215,3 @@ def _names_in(folder: Path) -> list[str]:
         return [child.name for child in folder.iterdir()]
     except OSError:
         return []
-
-
-def _json_of(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one if there is none, which whoever needs it will say."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -27,7 +27,7 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 if TYPE_CHECKING:
-    from spark_rl.model.load import LoadedModel
+    from spark_rl.model.loaded import LoadedModel
 
 Vision = Mapping[str, Tensor]
 """What a processor returned for one prompt beside its tokens: pixels and grids, and per-token types."""

@@ -15,10 +15,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from spark_rl.model.load import LoadedModel
+from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.prefill import PromptBatch, PromptCache, Vision, batch_prompts, prefill, respond
 
 PADDING = 0.25
@@ -54,6 +54,31 @@ def make_rows(
         mask_BT[i, : len(response)] = True
     row_B, target_BT, mask_BT = (t.to(loaded.device) for t in (torch.tensor(row_of), target_BT, mask_BT))
     return Rows(batch_prompts(loaded, prompts, vision), row_B, target_BT, mask_BT)
+
+
+class Scorer(nn.Module):
+    """A model as a function from rows to log-probabilities: it owns the decoder and the head.
+
+    A learner trains it as one module, so a sharded learner can wrap it whole.
+    """
+
+    def __init__(self, loaded: LoadedModel, temperature: float, chunk: int) -> None:
+        """Put a loaded model into a module.
+
+        Args:
+            loaded: the model; its parameters are this module's.
+            temperature: that of sampling.
+            chunk: response positions whose logits exist at the same time.
+        """
+        super().__init__()
+        self.model = loaded.model
+        self.loaded = loaded
+        self.temperature = temperature
+        self.chunk = chunk
+
+    def forward(self, rows: Rows) -> Tensor:
+        """(B, T) float32 log-probability of every response token, see :func:`response_logprobs`."""
+        return response_logprobs(self.loaded, rows, self.temperature, self.chunk)
 
 
 def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk: int) -> Tensor:

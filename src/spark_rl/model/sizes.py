@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from spark_rl.config import Config
 from spark_rl.errors import ConfigError
-
-VISION_TOKEN = re.compile(r"image|im_patch|img|video|vision|audio|row_\d+_col_\d+|[be]oi_token", re.IGNORECASE)
-"""Names of tokens that stand for, or around, what is not text."""
+from spark_rl.model.vision import VISION_TOKEN
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt",

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import TypeVar
 
-from spark_rl.config import THINKING, RecycleConfig, Thinking
+from spark_rl.config import RecycleConfig, Thinking
 from spark_rl.problem import Group, Problem, Rollout, Task
 from spark_rl.recycle.candidate import FORMS, Form, answered, shown
 from spark_rl.recycle.pairwise import pairwise
@@ -37,31 +37,22 @@ Rollouts = TypeVar("Rollouts", bound=tuple[Rollout, ...])
 Item = TypeVar("Item")
 
 
-def recycle(
-    groups: Sequence[Group], config: RecycleConfig, rng: random.Random, thinking: Thinking = THINKING
-) -> list[Problem]:
-    """Finished groups as new problems with free labels: pure, no model, and the groups stay as they are.
-
-    Only groups of task ``policy`` are recycled. Ids are unique within one call; a parent that is sampled again in a
-    later step gives the same ids again. ``thinking`` are the tags of ``verify.thinking``.
-
-    Raises:
-        ValueError: the template set is missing or malformed.
-    """
+def recycled(groups: Sequence[Group], config: RecycleConfig, rng: random.Random, thinking: Thinking) -> list[Problem]:
+    """See :func:`spark_rl.recycle.recycle`."""
     return _Recycler(config, rng, thinking).problems(groups)
 
 
 class _Recycler:
-    """What :func:`recycle` does, once; remembers what it made of each parent."""
+    """What :func:`recycled` does, once; remembers what it made of each parent."""
 
-    def __init__(self, config: RecycleConfig, rng: random.Random, thinking: Thinking = THINKING) -> None:
+    def __init__(self, config: RecycleConfig, rng: random.Random, thinking: Thinking) -> None:
         self.config = config
         self.rng = rng
         self.templates = load_templates(config.templates, thinking)
         self.made: dict[tuple[str, Task], set[tuple[str, ...]]] = defaultdict(set)
 
     def problems(self, groups: Sequence[Group]) -> list[Problem]:
-        """See :func:`recycle`."""
+        """See :func:`recycled`."""
         config, rng = self.config, self.rng
         groups = [group for group in groups if group.problem.task == "policy"]
         judged = [item for group in groups for item in self.judge(group)]

@@ -341,22 +341,3 @@ def default_verifier() -> Verifier:
         if _default is None:
             _default = Verifier()
         return _default
-
-
-def verify(response: str, answer: str | Sequence[str], kind: Kind = "math", choices: Sequence[str] = ()) -> Verdict:
-    r"""Grade one response: r = 1 if its last ``\boxed{}`` equals the gold answer, else 0 (Eq. 2).
-
-    Args:
-        response: the model's text.
-        answer: the gold answer, bare or in ``$...$`` or ``\boxed{}``; of a sequence of answers any is right.
-        kind: ``math`` (numbers, LaTeX, structure, symbolic equivalence), ``choice`` (a letter or an option's text),
-            ``verdict`` (Yes/No, A/B) or ``exact`` (the same string).
-        choices: option texts in order A, B, C, ... for ``choice``.
-
-    Returns:
-        A :class:`spark_rl.problem.Verdict`; ``verify(r"so \boxed{\frac12}", "0.5").reward`` is 1.0.
-
-    Raises:
-        ValueError: for an empty gold, a gold that its kind cannot be, or an unknown kind.
-    """
-    return default_verifier().verify(response, answer, kind, choices)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from running import BASE
+from running import BASE, reasoner_of
 from spark_rl import Problem, load_config
-from spark_rl.actor import Actor, open_actor
+from spark_rl.backend import Backend, open_backend
 from spark_rl.config import DataConfig
 from spark_rl.data import load_problems
 from spark_rl.engine.base import Sampling
@@ -20,21 +20,21 @@ from spark_rl.errors import UserError
 from spark_rl.evals.ask.exam import Exam, exam_of_problems
 from spark_rl.evals.ask.records import Row, RowFile, read_rows, write_parquet
 from spark_rl.evals.ask.runner import BATCH, Examiner, batches, fingerprint, new_row
+from spark_rl.evals.ask.view import EvaluationView, evaluation_tables, short_name
 from spark_rl.evals.benchmark import Item, Protocol
 from spark_rl.evals.score.grading import grade
 from spark_rl.evals.score.scorers import rule
 from spark_rl.evals.score.totals import results
 from spark_rl.problem import Completion
 from spark_rl.report.console import Pace
-from spark_rl.report.evaluation import EvaluationView, evaluation_tables, short_name
 from spark_rl.verify import Verifier, extract_boxed
 
 SETTINGS = ("model.threads=1", "inference.max_new_tokens=40", "inference.reflect_temperature=1.0")
 
 
 @pytest.fixture(scope="module")
-def actor() -> Actor:
-    return open_actor(load_config("tiny", SETTINGS, model={"path": BASE}))
+def backend() -> Backend:
+    return open_backend(load_config("tiny", SETTINGS, model={"path": BASE}))
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +42,14 @@ def exam() -> Exam:
     return exam_of_problems("puzzles", load_problems("procedural:missing", DataConfig(), "heldout")[: BATCH + 8])
 
 
-def examiner(actor: Actor, rounds: int = 0, longest: int = 100, **options: Any) -> Examiner:
-    reasoner = actor.reasoner()
+def examiner(backend: Backend, rounds: int = 0, longest: int = 100, **options: Any) -> Examiner:
+    reasoner = reasoner_of(backend)
     config = reasoner.config.model_copy(update={"rounds": rounds})
     return Examiner(replace(reasoner, config=config), Verifier(), longest, "abc", **{"judges": True, **options})
 
 
-def ask(actor: Actor, exam: Exam, rounds: int = 0, **options: Any) -> list[Row]:
-    return [row for batch in examiner(actor, rounds, **options).ask(exam) for row in batch]
+def ask(backend: Backend, exam: Exam, rounds: int = 0, **options: Any) -> list[Row]:
+    return [row for batch in examiner(backend, rounds, **options).ask(exam) for row in batch]
 
 
 def timeless(rows: Sequence[Row]) -> list[Row]:
@@ -57,12 +57,12 @@ def timeless(rows: Sequence[Row]) -> list[Row]:
 
 
 @pytest.fixture(scope="module")
-def rows(actor: Actor, exam: Exam) -> list[Row]:
-    return ask(actor, exam)
+def rows(backend: Backend, exam: Exam) -> list[Row]:
+    return ask(backend, exam)
 
 
-def test_a_row_holds_what_the_model_said_and_what_is_true_of_it(actor: Actor, exam: Exam, rows: list[Row]) -> None:
-    reasoner, problems = actor.reasoner(), [item.problem for item in exam.items]
+def test_a_row_holds_what_the_model_said_and_what_is_true_of_it(backend: Backend, exam: Exam, rows: list[Row]) -> None:
+    reasoner, problems = reasoner_of(backend), [item.problem for item in exam.items]
     answers = reasoner.answer(problems)
     judged = reasoner.judge(problems, [answer.response for answer in answers])
     assert [row["id"] for row in rows] == [problem.id for problem in problems]
@@ -82,8 +82,8 @@ def test_a_row_holds_what_the_model_said_and_what_is_true_of_it(actor: Actor, ex
         }  # fmt: skip
 
 
-def test_a_judgement_is_asked_for_only_where_it_is_wanted(actor: Actor, exam: Exam, rows: list[Row]) -> None:
-    plain = ask(actor, exam, judges=False)
+def test_a_judgement_is_asked_for_only_where_it_is_wanted(backend: Backend, exam: Exam, rows: list[Row]) -> None:
+    plain = ask(backend, exam, judges=False)
     assert [row["response"] for row in plain] == [row["response"] for row in rows]
     assert {(row["judgement"], row["accepted"], row["judge_tokens"]) for row in plain} == {(None, None, 0)}
     assert "judge" not in results(exam, plain)
@@ -105,39 +105,39 @@ def watched(one: Examiner) -> tuple[Examiner, Engine]:
     return replace(one, reasoner=replace(one.reasoner, engine=engine)), engine
 
 
-def test_a_benchmarks_own_system_message_is_what_the_model_reads(actor: Actor, exam: Exam) -> None:
+def test_a_benchmarks_own_system_message_is_what_the_model_reads(backend: Backend, exam: Exam) -> None:
     items = (replace(exam.items[0], system="be brief"), exam.items[1])
-    one, engine = watched(examiner(actor, judges=False))
+    one, engine = watched(examiner(backend, judges=False))
     (rows,) = one.ask(replace(exam, items=items))
     assert engine.prompts[0].messages[0] == {"role": "system", "content": "be brief"}
     assert [message["role"] for message in engine.prompts[1].messages] == ["user"]
     assert [row["system"] for row in rows] == ["be brief", None]
 
 
-def test_every_prompt_is_encoded_once(actor: Actor, exam: Exam) -> None:
+def test_every_prompt_is_encoded_once(backend: Backend, exam: Exam) -> None:
     encoded = []
 
-    class Chat(type(actor.chat)):  # type: ignore[misc]
+    class Chat(type(backend.chat)):  # type: ignore[misc]
         def encode(self, problem: Problem, system: str | None = None) -> Any:
             encoded.append(problem.id)
             return super().encode(problem, system)
 
-    one = examiner(actor, judges=False)
-    chat = Chat(actor.loaded.tokenizer, actor.config.chat)
+    one = examiner(backend, judges=False)
+    chat = Chat(backend.loaded.tokenizer, backend.config.chat)
     list(replace(one, reasoner=replace(one.reasoner, chat=chat)).ask(exam))
     assert encoded == [item.problem.id for item in exam.items]
 
 
-def test_several_samples_an_item(actor: Actor, exam: Exam) -> None:
+def test_several_samples_an_item(backend: Backend, exam: Exam) -> None:
     few = replace(exam, items=exam.items[:6])
-    rows = ask(actor, few, samples=4, temperature=1.0, judges=False)
+    rows = ask(backend, few, samples=4, temperature=1.0, judges=False)
     assert [len(row["samples"]) for row in rows] == [3] * 6
     assert any(row["response"] != sample["response"] for row in rows for sample in row["samples"])
     for row in rows:
         for answer in (row, *row["samples"]):
             right = (extract_boxed(answer["response"]) or "").strip() == row["label"]
             assert answer["grades"]["rule"]["score"] == answer["reward"] == float(right)
-    assert timeless(rows) == timeless(ask(actor, few, samples=4, temperature=1.0, judges=False))
+    assert timeless(rows) == timeless(ask(backend, few, samples=4, temperature=1.0, judges=False))
 
 
 def test_results_are_what_the_rows_add_up_to(exam: Exam, rows: list[Row]) -> None:
@@ -157,8 +157,8 @@ def test_results_are_what_the_rows_add_up_to(exam: Exam, rows: list[Row]) -> Non
     json.dumps(found, allow_nan=False)
 
 
-def test_test_time_scaling_starts_from_the_same_answers(actor: Actor, exam: Exam, rows: list[Row]) -> None:
-    scaled = ask(actor, exam, rounds=2)
+def test_test_time_scaling_starts_from_the_same_answers(backend: Backend, exam: Exam, rows: list[Row]) -> None:
+    scaled = ask(backend, exam, rounds=2)
     for plain, row in zip(rows, scaled, strict=True):
         assert (row["response"], row["judgement"]) == (plain["response"], plain["judgement"])
         final = row["final"]
@@ -172,10 +172,10 @@ def test_test_time_scaling_starts_from_the_same_answers(actor: Actor, exam: Exam
     assert {1, 3} <= {row["final"]["answers"] for row in scaled}
 
 
-def test_too_long_prompts_are_skipped_and_counted_apart(actor: Actor, exam: Exam) -> None:
+def test_too_long_prompts_are_skipped_and_counted_apart(backend: Backend, exam: Exam) -> None:
     first, second, third = (item.problem for item in exam.items[:3])
     few = exam_of_problems("few", (first, replace(second, question=second.question + "+1" * 60), third))
-    found = ask(actor, few)
+    found = ask(backend, few)
     assert [row["status"] == "skipped" for row in found] == [False, True, False]
     assert found[1]["response"] is found[1]["accepted"] is None
     assert found[1]["grades"] == {}
@@ -184,9 +184,9 @@ def test_too_long_prompts_are_skipped_and_counted_apart(actor: Actor, exam: Exam
     assert (total["rule"]["n"], total["judge"]["accuracy"]["n"], total["about"]["skipped"]) == (2, 2, 1)
     together = replace(few, protocols={"all": Protocol(rule, headline_is_mean=False, unit=lambda item: item.meta["g"])})
     together = replace(together, items=tuple(Item(i.problem, {"g": str(n // 2)}) for n, i in enumerate(few.items)))
-    assert results(together, ask(actor, together))["all"]["n"] == 1, "what belongs to a skipped item is left out"
+    assert results(together, ask(backend, together))["all"]["n"] == 1, "what belongs to a skipped item is left out"
     assert set(found[1]) == set(found[0])
-    nothing = results(few, ask(actor, few, longest=1))
+    nothing = results(few, ask(backend, few, longest=1))
     assert (nothing["rule"]["score"], nothing["about"]["skipped"]) == (None, 3)
 
 
@@ -213,12 +213,12 @@ def refusing(one: Examiner, *words: str) -> Examiner:
 
 @pytest.mark.parametrize("options", [{}, {"rounds": 1}, {"samples": 3, "temperature": 1.0, "judges": False}])
 def test_a_refused_request_is_a_row_of_its_own_status(
-    actor: Actor, exam: Exam, tmp_path: Path, options: dict[str, Any]
+    backend: Backend, exam: Exam, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     few = replace(exam, items=exam.items[:4])
     bad = few.items[1].problem.question
-    (rows,) = refusing(examiner(actor, **options), f"solve {bad}").ask(few)
-    (plain,) = examiner(actor, **options).ask(few)
+    (rows,) = refusing(examiner(backend, **options), f"solve {bad}").ask(few)
+    (plain,) = examiner(backend, **options).ask(few)
     row = rows[1]
     assert (row["status"], row["error"], row["response"], row["reward"]) == ("refused", "HTTP 400: too long", None, 0.0)
     assert (row["judgement"], row["accepted"]) == (None, None), "there is nothing to judge"
@@ -256,9 +256,9 @@ def noanswers(rows: Sequence[Row]) -> int:
     return sum(row["status"] == "no_answer" for row in rows)
 
 
-def test_a_refused_judgement_is_said(actor: Actor, exam: Exam, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_judgement_is_said(backend: Backend, exam: Exam, caplog: pytest.LogCaptureFixture) -> None:
     few = replace(exam, items=exam.items[:2])
-    (rows,) = refusing(examiner(actor), "judge ").ask(few)
+    (rows,) = refusing(examiner(backend), "judge ").ask(few)
     assert [(row["judgement"], row["accepted"]) for row in rows] == [("", None)] * 2
     (said,) = [record.getMessage() for record in caplog.records]
     assert said == "2 of 2 requests to judge were refused: the first because of HTTP 400: too long"
@@ -294,7 +294,7 @@ def test_progress_counts_what_was_refused(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("lines", [0, 1, BATCH, BATCH + 1, BATCH + 8])
 def test_a_killed_run_continues_where_it_was(
-    lines: int, tmp_path: Path, actor: Actor, exam: Exam, rows: list[Row]
+    lines: int, tmp_path: Path, backend: Backend, exam: Exam, rows: list[Row]
 ) -> None:
     """Whatever a kill left, a torn line included, the file ends as if there had been none; nothing is asked twice."""
     path = tmp_path / "deep" / "rows.jsonl"
@@ -303,7 +303,7 @@ def test_a_killed_run_continues_where_it_was(
     kept = b"".join(line + b"\n" for line in whole.splitlines()[:lines])
     path.write_bytes(kept + (b'{"settings": "abc", "sou' if lines < len(rows) else b""))
     file = RowFile(path, "abc", resume=True)
-    one, engine = watched(examiner(actor))
+    one, engine = watched(examiner(backend))
     done = file.done("puzzles")
     left = batches(exam, done)
     asked = list(one.ask(exam, done))
@@ -318,7 +318,7 @@ def test_a_killed_run_continues_where_it_was(
 
 
 def test_sampling_does_not_depend_on_what_was_done_before(exam: Exam) -> None:
-    noisy = open_actor(load_config("tiny", [*SETTINGS, "inference.temperature=1.0"], model={"path": BASE}))
+    noisy = open_backend(load_config("tiny", [*SETTINGS, "inference.temperature=1.0"], model={"path": BASE}))
     whole = ask(noisy, exam)
     for torn in (BATCH, 5):
         rest = [row for batch in examiner(noisy).ask(exam, {row["id"] for row in whole[:torn]}) for row in batch]

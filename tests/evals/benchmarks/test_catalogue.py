@@ -14,7 +14,7 @@ from spark_rl.evals.benchmarks import MODULES, find
 from spark_rl.evals.benchmarks.catalogue import BEGIN, END, all_benchmarks, benchmarks_markdown, filled
 from spark_rl.verify import Verifier
 
-PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
+PAGE = Path(__file__).parents[3] / "docs" / "evaluation.md"
 
 
 def test_the_table_has_a_row_for_each_benchmark() -> None:

@@ -1,0 +1,57 @@
+"""A model in memory, with what the engine and the learner need to know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A language model, seeing or not, with what the engine and the learner need to know of it."""
+
+    model: nn.Module
+    """What is trained and saved: the transformers model, or its peft wrapper."""
+    tokenizer: Any
+    decoder: nn.Module
+    """The stack that turns tokens into final hidden states."""
+    device: torch.device
+    processor: Any = None
+    """Turns chats with images into tokens and pixels; ``None`` for a model that sees nothing."""
+    banned: Tensor | None = None
+    """Token ids that no response may hold: those that stand for images."""
+
+    @property
+    def causal_lm(self) -> Any:
+        """The transformers model itself, adapters in place."""
+        return unwrapped(self.model)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """(..., H) final hidden states -> (..., V) logits in float32, -inf for the banned tokens.
+
+        Engine and learner both come through here, so a token that can't be sampled has no probability in training.
+        """
+        logits = self.logits(hidden)
+        return logits if self.banned is None else logits.index_fill(-1, self.banned, float("-inf"))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., H) final hidden states -> (..., V) logits in float32, as the model itself computes them."""
+        causal_lm = self.causal_lm
+        output_layer: Any = causal_lm.get_output_embeddings()
+        logits: Tensor = output_layer(hidden).float()
+        config = causal_lm.config.get_text_config()
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+            logits = torch.tanh(logits / cap) * cap
+        if (scale := getattr(config, "logit_scale", None)) is not None:
+            logits = logits * scale
+        if (divisor := getattr(config, "logits_scaling", None)) is not None:
+            logits = logits / divisor
+        return logits
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside a peft wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,0 +1,77 @@
+"""What passes from a learner to an engine: the current weights under the names of the Hugging Face layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Protocol
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers.core_model_loading import revert_weight_conversion
+
+from spark_rl.model.loaded import unwrapped
+
+_LAYER = re.compile(r".*?\.\d+\.")
+
+
+class Weights(Protocol):
+    """The weights of a policy. An engine that holds a copy takes them over; one that shares them only counts."""
+
+    @property
+    def version(self) -> int:
+        """Which policy this is: it grows with every update."""
+        ...
+
+    def named(self) -> Iterator[tuple[str, Tensor]]:
+        """(name as in a checkpoint of the model, tensor), adapters merged, tied weights once, layer by layer.
+
+        A tensor is valid until the next one is asked for: an engine that keeps it copies it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWeights:
+    """The weights of a module in this process."""
+
+    model: nn.Module
+    """A transformers model or its peft wrapper."""
+    version: int
+
+    @torch.no_grad()
+    def named(self) -> Iterator[tuple[str, Tensor]]:
+        """See :class:`Weights`. Merged weights exist for one layer at a time."""
+        causal_lm: Any = unwrapped(self.model)
+        tied = set(getattr(causal_lm, "all_tied_weights_keys", None) or ())
+        deltas = {
+            f"{name}.base_layer.weight": module
+            for name, module in causal_lm.named_modules()
+            if isinstance(module, LoraLayer) and hasattr(module, "get_delta_weight")
+        }
+        tensors = {
+            name: tensor
+            for name, tensor in causal_lm.state_dict().items()
+            if "lora_" not in name and name.replace(".base_layer.", ".") not in tied
+        }
+        for _, names in groupby(tensors, key=_layer):
+            bucket = {name.replace(".base_layer.", "."): _merged(tensors[name], deltas.get(name)) for name in names}
+            yield from revert_weight_conversion(causal_lm, bucket).items()
+
+
+def _layer(name: str) -> str:
+    """The part of a weight's name up to its layer's number: converters of a layer need its weights together."""
+    found = _LAYER.match(name)
+    return found[0] if found else ""
+
+
+def _merged(weight: Tensor, adapted: Any) -> Tensor:
+    """The weight with its adapters added."""
+    if adapted is None:
+        return weight
+    for adapter in adapted.active_adapters:
+        weight = weight + adapted.get_delta_weight(adapter).to(weight.dtype)
+    return weight
