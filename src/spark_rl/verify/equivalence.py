@@ -14,7 +14,7 @@ from math import gcd
 
 from spark_rl.problem import Status
 from spark_rl.verify.choice import read_letters
-from spark_rl.verify.notation import UnreadableError, canonical, tight
+from spark_rl.verify.notation import TEXT, UnreadableError, canonical, tight
 from spark_rl.verify.number import THOUSANDS, Number, agrees, equal_bases, equal_numbers, read_number
 from spark_rl.verify.structure import Relation, Shape, comparisons, is_relational, relation, shape, split
 from spark_rl.verify.words import is_text, read_words, same_text, spelled, without_label
@@ -25,12 +25,13 @@ Leaf = Callable[[str, str], bool | None]
 MAX_UNORDERED = 32
 """Longer lists are compared in order: matching takes a quadratic number of comparisons."""
 
-_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _LETTERED_GOLD = re.compile(r"[A-Z](?:, ?[A-Z])*")
 _LETTER_AND_VALUE = re.compile(r"\\text\{\(([A-J])\)[.:]?\} ?(?=.)")
 _SET_SYMBOL = re.compile(r"\\(?:mathbb|R|Reals|cap|setminus|backslash|emptyset)(?![a-z])")
 _CYCLE_OR_PRODUCT = re.compile(r"(-?[0-9]*\.[0-9]+)\(([0-9]+)\)")
 _ANSWER_WORDS = frozenset(("yes", "no", "true", "false", "odd", "even", "dne", "none"))
+_BARS = re.compile(r"\\(?:overline|overrightarrow|vec|text|mathcal)(?![A-Za-z])|[|{} ]")
+_CALLED = re.compile(r"[A-Za-z]\(([a-z])\)")
 _CLOCK = re.compile(r"[0-9]{1,2}:[0-5][0-9]")
 
 
@@ -75,7 +76,7 @@ def _lettered(gold: str, answer: str) -> bool | None:
     with_value = _LETTER_AND_VALUE.match(gold)
     if with_value and read_letters(answer, several=False) == frozenset((with_value[1],)):
         return True
-    bare = _TEXT.sub(r"\1", gold).strip("() ")
+    bare = TEXT.sub(r"\1", gold).strip("() ")
     if not _LETTERED_GOLD.fullmatch(bare):
         return None
     letters = read_letters(gold)
@@ -174,10 +175,6 @@ def _same_name(first: Relation, second: Relation) -> bool:
     argument = next((found[1] for found in called if found), None)
     plain = two if called[0] else one
     return argument is not None and plain == "y" and all(argument in side.values[-1] for side in (first, second))
-
-
-_BARS = re.compile(r"\\(?:overline|overrightarrow|vec|text|mathcal)(?![A-Za-z])|[|{} ]")
-_CALLED = re.compile(r"[A-Za-z]\(([a-z])\)")
 
 
 def _states(stated: Relation, other: str, leaf: Leaf, *, is_gold: bool) -> bool | None:

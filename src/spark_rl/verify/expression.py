@@ -17,14 +17,13 @@ brackets takes the product that follows it: ``\sin2x\cos y``, ``\ln2+1``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from spark_rl.verify.notation import MAX_DEPTH, UnreadableError
+from spark_rl.verify.notation import GREEK_NAMES, MAX_DEPTH, UnreadableError
+from spark_rl.verify.number import MAX_EXPONENT
+from spark_rl.verify.structure import matrix_cells
 from spark_rl.verify.units import NOT_UNITS
-
-MAX_EXPONENT = 1000
-"""Larger powers of ten in scientific notation are refused."""
 
 
 class WordsError(UnreadableError):
@@ -59,11 +58,8 @@ _MARK_NAMES = r"""
 \vec \hat \bar \overline \overrightarrow \widehat \tilde \dot \underline \mathcal
 """
 _MARKS = frozenset(_MARK_NAMES.split())
-_GREEK_NAMES = """
-alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau
-upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell
-"""
-_GREEK = frozenset("\\" + name for name in _GREEK_NAMES.split())
+_GREEK = frozenset("\\" + name for name in GREEK_NAMES | {"varepsilon", "Omega", "ell"})
+"""Commands that are variables."""
 _APPLIED = frozenset("fgh")
 _FENCES = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", "|": "|", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil",
            r"\|": r"\|"}  # fmt: skip
@@ -78,7 +74,10 @@ _BASE = re.compile(r"_(?:\{([0-9]+)\}|([0-9]))")
 _MATRIX = re.compile(
     r"\\begin\{(?P<env>[pbBvV]?(?:small)?matrix|array)\}(?:\{[^{}]*\})?(?P<body>.*?)\\end\{(?P=env)\}", re.DOTALL
 )
-_ROWS = re.compile(r"\\\\(?:\[[^\]]*\])?")
+_MIXED = re.compile(r" ([0-9]+)/([0-9]+)(?![0-9.])")
+_PROPER = re.compile(r" ?\\frac\{([0-9]+)\}\{([0-9]+)\}")
+_SCRIPT = re.compile(r"\\[A-Za-z]+|[A-Za-z0-9]")
+"""A subscript without braces."""
 ZERO, ONE = Node("number"), Node("number", value=Fraction(1))
 
 
@@ -98,6 +97,13 @@ def variables(node: Node) -> frozenset[str]:
 def uses(node: Node, kinds: frozenset[str]) -> bool:
     """Whether a node of one of the ``kinds`` occurs in the tree."""
     return node.kind in kinds or any(uses(part, kinds) for part in node.parts)
+
+
+def as_variable(node: Node, name: str) -> Node:
+    """The tree with a variable in place of the constant ``name``: ``i`` may be an index of summation, or a vector."""
+    if node.kind == "constant" and node.name == name:
+        return Node("variable", name=name)
+    return replace(node, parts=tuple(as_variable(part, name) for part in node.parts))
 
 
 class _Reader:
@@ -324,7 +330,7 @@ class _Reader:
         value = _decimal(text)
         if text.isdigit() and self._peek() == r"\frac" and (part := self._proper_fraction()) is not None:
             return Node("number", value=value + part, name="mixed")
-        if text.isdigit() and (match := re.compile(r" ([0-9]+)/([0-9]+)(?![0-9.])").match(self._text, self._at)):
+        if text.isdigit() and (match := _MIXED.match(self._text, self._at)):
             if not 0 < int(match[1]) < int(match[2]):
                 raise self._refusal()
             self._at = match.end()
@@ -332,7 +338,7 @@ class _Reader:
         return Node("number", value=value)
 
     def _proper_fraction(self) -> Fraction | None:
-        match = PROPER.match(self._text, self._at)
+        match = _PROPER.match(self._text, self._at)
         if match is None or not 0 < int(match[1]) < int(match[2]):
             return None
         self._at = match.end()
@@ -375,7 +381,7 @@ class _Reader:
     def _script(self) -> str:
         """The text of a subscript, without its braces."""
         if self._text[self._at : self._at + 1] != "{":
-            match = re.compile(r"\\[A-Za-z]+|[A-Za-z0-9]").match(self._text, self._at)
+            match = _SCRIPT.match(self._text, self._at)
             if match is None:
                 raise self._refusal()
             self._at = match.end()
@@ -515,7 +521,7 @@ class _Reader:
             raise UnreadableError("a sum or product without finite bounds")
         body = self._product()
         bounds = [_Reader(text, self._depth).whole() for text in (start, upper)]
-        return Node(kind, (*bounds, _renamed_index(body, name)), name=name)
+        return Node(kind, (*bounds, as_variable(body, name)), name=name)
 
     def _environment(self) -> Node:
         node = self._matrix(self._at)
@@ -527,12 +533,11 @@ class _Reader:
         match = _MATRIX.match(self._text, start)
         if match is None:
             return None
-        rows = [row.split("&") for row in _ROWS.split(match["body"].replace(r"\hline", "")) if row.strip()]
-        if not rows or any(len(row) != len(rows[0]) for row in rows):
-            raise UnreadableError("a matrix whose rows differ in length")
+        cells, columns = matrix_cells(match["body"])
+        if not cells:
+            raise UnreadableError("a matrix without rows")
         self._at = match.end()
-        cells = tuple(_Reader(cell.strip(), self._depth).whole() for row in rows for cell in row)
-        node = Node("matrix", cells, columns=len(rows[0]))
+        node = Node("matrix", tuple(_Reader(cell, self._depth).whole() for cell in cells), columns=columns)
         return Node("function", (node,), name="det") if match["env"].startswith("v") else node
 
 
@@ -543,9 +548,6 @@ def _is_word(run: str, after: str) -> bool:
     if any(word in run for word in _WORDS):
         return False
     return len(run) > 4 or re.match(r" [A-Za-z]{2}", after) is not None
-
-
-PROPER = re.compile(r" ?\\frac\{([0-9]+)\}\{([0-9]+)\}")
 
 
 def _decimal(text: str) -> Fraction:
@@ -564,12 +566,3 @@ def _times(first: Node, second: Node) -> Node:
     if first.kind == "product":
         return Node("product", (*first.parts, second))
     return Node("product", (first, second))
-
-
-def _renamed_index(node: Node, name: str) -> Node:
-    """``i`` as an index of summation is a variable, not the imaginary unit."""
-    if node.kind == "constant" and node.name == name:
-        return Node("variable", name=name)
-    return Node(
-        node.kind, tuple(_renamed_index(part, name) for part in node.parts), node.value, node.name, node.columns
-    )

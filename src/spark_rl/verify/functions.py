@@ -117,8 +117,7 @@ def sine(value: Value) -> Value:
         turn = value.turn % 2
         if turn in _HALVES:
             return rational(Fraction(_HALVES[turn], 2))
-        _mp_turn = mp.mpf(turn.numerator) / turn.denominator
-        mid = mp.sin(mp.pi * _mp_turn)
+        mid = mp.sin(mp.pi * (mp.mpf(turn.numerator) / turn.denominator))
         if turn.denominator <= 10**6:  # 2 sin is an algebraic integer of the field of roots of unity of this order
             mark: Mark = (("root of unity", turn.denominator), 4 * turn.denominator, False)
             return Value(None, mid, mp.ldexp(1, 5 - mp.prec), 1.0, 1.0, frozenset((mark,)))

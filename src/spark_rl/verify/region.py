@@ -39,6 +39,8 @@ _REALS = re.compile(r"\\mathbb(?:\{R\}| ?R)|\\R|\\Reals")
 _INFINITY = re.compile(r"[+-]?\\infty")
 _VARIABLE = re.compile(r"[A-Za-z](?:_[A-Za-z0-9])?|\\[a-z]+")
 _WITHOUT = re.compile(r"\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])|(?<=\})-(?=\\\{)")
+MIRRORED = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq"}
+"""The sign of an inequality read from right to left; the other signs stay as they are."""
 EVERYTHING = Interval(None, False, None, False)
 
 
@@ -123,12 +125,9 @@ def _conditions(text: str) -> Region:
     return _joined("both", [(_condition(left, sense, right, name)) for left, sense, right in links])
 
 
-_SENSES = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq", "=": "=", r"\neq": r"\neq"}
-
-
 def _condition(left: str, sense: str, right: str, name: str) -> Region:
     if right == name:
-        left, sense, right = right, _SENSES[sense], left
+        left, sense, right = right, MIRRORED.get(sense, sense), left
     if left != name:
         raise UnreadableError("a condition without its variable")
     if _INFINITY.fullmatch(right):

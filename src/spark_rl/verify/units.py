@@ -22,6 +22,9 @@ SCALES = {
 }  # fmt: skip
 """Words that multiply the number before them."""
 
+CURRENCY_SIGNS = "€£¥₹₩₽฿₺₫₦₱"
+"""All but the dollar's, which LaTeX writes ``\\$``."""
+
 _TABLE = """
 mm millimeter millimeters millimetre millimetres 毫米 | m 1/1000
 cm centimeter centimeters centimetre centimetres 厘米 | m 1/100
@@ -195,9 +198,12 @@ def conversion(gold: str, answer: str) -> Fraction | None:
     if gold == answer:
         return Fraction(1)
     first, second = unit_of(gold), unit_of(answer)
-    if first is None or second is None or first.dimensions != second.dimensions:
-        return None
-    return second.scale / first.scale
+    return None if first is None or second is None else ratio(first, second)
+
+
+def ratio(gold: Unit, answer: Unit) -> Fraction | None:
+    """The same for units whose meaning is known."""
+    return answer.scale / gold.scale if gold.dimensions == answer.dimensions else None
 
 
 @cache

@@ -27,6 +27,7 @@ import mpmath
 
 from spark_rl.verify.expression import Node
 from spark_rl.verify.notation import UnreadableError
+from spark_rl.verify.powers import whole_root
 
 RULE_BITS = 1000
 """Bits to which transcendental constants must agree, beyond the sizes of the numbers in them."""
@@ -282,7 +283,7 @@ def root_of(degree: int, value: Value, key: Node) -> Value:
         return rational(0)
     if value.exact is not None and value.is_real and value.exact[0] > 0:
         number = value.exact[0]
-        top, bottom = _whole_root(number.numerator, degree), _whole_root(number.denominator, degree)
+        top, bottom = whole_root(number.numerator, degree), whole_root(number.denominator, degree)
         if top is not None and bottom is not None:
             return rational(Fraction(top, bottom))
     ball = ball_of(value)
@@ -299,21 +300,3 @@ def root_of(degree: int, value: Value, key: Node) -> Value:
         ball.l,
         ball.marks | {mark},
     )
-
-
-def _whole_root(number: int, degree: int) -> int | None:
-    """The exact root of a natural number, if it has one."""
-    if number < 2:
-        return number
-    if degree == 2:
-        root = math.isqrt(number)
-    else:
-        if number.bit_length() < degree:
-            return None
-        root = 1 << -(-number.bit_length() // degree)
-        while True:
-            lower = ((degree - 1) * root + number // root ** (degree - 1)) // degree
-            if lower >= root:
-                break
-            root = lower
-    return root if root**degree == number else None
