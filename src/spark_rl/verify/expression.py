@@ -74,7 +74,6 @@ _BASE = re.compile(r"_(?:\{([0-9]+)\}|([0-9]))")
 _MATRIX = re.compile(
     r"\\begin\{(?P<env>[pbBvV]?(?:small)?matrix|array)\}(?:\{[^{}]*\})?(?P<body>.*?)\\end\{(?P=env)\}", re.DOTALL
 )
-_MIXED = re.compile(r" ([0-9]+)/([0-9]+)(?![0-9.])")
 _PROPER = re.compile(r" ?\\frac\{([0-9]+)\}\{([0-9]+)\}")
 _SCRIPT = re.compile(r"\\[A-Za-z]+|[A-Za-z0-9]")
 """A subscript without braces."""
@@ -330,11 +329,6 @@ class _Reader:
         value = _decimal(text)
         if text.isdigit() and self._peek() == r"\frac" and (part := self._proper_fraction()) is not None:
             return Node("number", value=value + part, name="mixed")
-        if text.isdigit() and (match := _MIXED.match(self._text, self._at)):
-            if not 0 < int(match[1]) < int(match[2]):
-                raise self._refusal()
-            self._at = match.end()
-            return Node("number", value=value + Fraction(int(match[1]), int(match[2])), name="mixed")
         return Node("number", value=value)
 
     def _proper_fraction(self) -> Fraction | None:
