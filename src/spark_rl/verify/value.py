@@ -76,8 +76,8 @@ class Value:
         return self.exact[1] == 0 if self.exact is not None else isinstance(self.mid, mp.mpf)
 
 
-def precise(compute: Callable[[], Any]) -> Any:
-    """What ``compute`` returns at the first precision that decides; :class:`UnreadableError` beyond the bound."""
+def precise(compute: Callable[[], Any], *, most: int = 4 * MAX_BITS) -> Any:
+    """What ``compute`` returns at the first precision that decides; :class:`UnreadableError` beyond ``most`` bits."""
     bits = START_BITS
     while True:
         mp.prec = bits
@@ -85,7 +85,7 @@ def precise(compute: Callable[[], Any]) -> Any:
             return compute()
         except ImpreciseError as needed:
             bits = max(2 * bits, needed.bits + 64)
-            if bits > 4 * MAX_BITS:
+            if bits > most:
                 raise UnreadableError("values too close to be told apart") from None
 
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from spark_rl.evals.arithmetic import value_of, within
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
 from spark_rl.evals.rows import Row, read_rows
-from spark_rl.evals.scoring import reference
+from spark_rl.evals.scoring import reference, value_of, within
 from spark_rl.problem import Problem
 from spark_rl.verify import extract_boxed
 

@@ -24,10 +24,9 @@ import math
 import re
 from pathlib import Path
 
-from spark_rl.evals.arithmetic import value_of, within
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.rows import Row
-from spark_rl.evals.scoring import by, reference, unboxed
+from spark_rl.evals.scoring import by, reference, unboxed, value_of, within
 from spark_rl.evals.units import each
 from spark_rl.evals.vision_rows import read_items, spaced, vision_item
 from spark_rl.verify import extract_boxed

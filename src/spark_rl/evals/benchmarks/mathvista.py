@@ -22,10 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spark_rl.data.published import PUBLISHED
-from spark_rl.evals.arithmetic import value_of, within
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.rows import Row
-from spark_rl.evals.scoring import ALSO_ACCEPT, by, reference, unboxed
+from spark_rl.evals.scoring import ALSO_ACCEPT, by, reference, unboxed, value_of, within
 from spark_rl.evals.units import each
 from spark_rl.evals.vision_rows import metadata, read_items, vision_item
 from spark_rl.verify import extract_boxed
