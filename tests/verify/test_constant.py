@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_rl.verify.constant import MAX_HEIGHT, number_value
+from spark_rl.verify.constant import number_value
+from spark_rl.verify.tree import MAX_HEIGHT
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,13 @@ import re
 from fractions import Fraction
 
 from spark_rl.verify.evaluation import Matrix, evaluate
-from spark_rl.verify.expression import Node, read_expression
+from spark_rl.verify.expression import read_expression
 from spark_rl.verify.notation import UnreadableError, canonical
 from spark_rl.verify.number import read_number
+from spark_rl.verify.tree import MAX_HEIGHT, Node
 from spark_rl.verify.units import trailing_unit
 from spark_rl.verify.value import as_fraction, is_zero, precise, settled
 
-MAX_HEIGHT = 128
-"""Higher trees have no value."""
 MAX_PRECISION = 4096
 """Bits; an expression that needs more to be told from zero has no value."""
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from spark_rl.verify.expression import Node
 from spark_rl.verify.notation import UnreadableError
+from spark_rl.verify.tree import Node
 from spark_rl.verify.value import (
     MAX_BITS,
     ONE,

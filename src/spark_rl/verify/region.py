@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import cmp_to_key
 
 from spark_rl.verify.evaluation import Matrix, evaluate
-from spark_rl.verify.expression import Node, read_expression, variables
+from spark_rl.verify.expression import read_expression
 from spark_rl.verify.notation import UnreadableError
 from spark_rl.verify.structure import Shape, comparisons, shape, split
+from spark_rl.verify.tree import Node, variables
 from spark_rl.verify.value import Value, sign, subtract
 
 MAX_PIECES = 64

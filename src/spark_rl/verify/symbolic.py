@@ -22,11 +22,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from spark_rl.verify.evaluation import Matrix, evaluate
-from spark_rl.verify.expression import Node, WordsError, as_variable, read_expression, uses, variables
+from spark_rl.verify.expression import WordsError, read_expression
 from spark_rl.verify.notation import UnreadableError
 from spark_rl.verify.number import APPROXIMATE_PLACES, Number, agrees, close_to, read_number, rounding_of
 from spark_rl.verify.region import MIRRORED, Region, is_region, read_region, same_region
 from spark_rl.verify.structure import comparisons, is_relational
+from spark_rl.verify.tree import Node, as_variable, uses, variables
 from spark_rl.verify.units import ratio, trailing_unit
 from spark_rl.verify.value import NoValueError, Value, as_fraction, is_zero, multiply, precise, rational, sign, subtract
 

@@ -25,9 +25,9 @@ from typing import Any
 
 import mpmath
 
-from spark_rl.verify.expression import Node
 from spark_rl.verify.notation import UnreadableError
 from spark_rl.verify.powers import whole_root
+from spark_rl.verify.tree import Node
 
 RULE_BITS = 1000
 """Bits to which transcendental constants must agree, beyond the sizes of the numbers in them."""
