@@ -18,16 +18,14 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from spark_rl.problem import Status
+from spark_rl.verify.leaf import Leaf
 from spark_rl.verify.letters import Label, bare, hedges, label_behind, label_of, letters_listed, read_letters
 from spark_rl.verify.notation import MAX_LENGTH, TEXT, UnreadableError, canonical, tight
 
 __all__ = ["compare_choice", "options_spelled", "read_choice", "read_letters", "stated_choice"]
-
-Leaf = Callable[[str, str], bool | None]
-"""As in :mod:`spark_rl.verify.equivalence`, which reads letters and is therefore imported late."""
 
 _PIECES = re.compile(r"[,;/|&]|\b(?:or|and)\b", re.IGNORECASE)
 _NEGATED = re.compile(r"\b(?:not|no|never|neither|nor|isn't|cannot|can't|incorrect|wrong)\b|不|非", re.IGNORECASE)
