@@ -40,6 +40,7 @@ from spark_rl.verify.value import (
 
 
 def power(base: Value, exponent: Value, key: Node) -> Value:
+    """The principal value, exact or algebraic where the exponent is rational. ``key``: the expression itself."""
     exponent = settled(exponent)
     if exponent.exact is not None and exponent.exact[1] == 0:
         power = exponent.exact[0]
@@ -55,7 +56,7 @@ def power(base: Value, exponent: Value, key: Node) -> Value:
 
 
 def transcendental(name: str, mid: Any, radius: Any, *arguments: Value) -> Value:
-    """A function's value with the sizes of the rule at the top of this module."""
+    """A function's value with the sizes that the rule of :mod:`spark_rl.verify.value` counts."""
     balls = [ball_of(argument) for argument in arguments]
     u = max(float(mp.mag(mid)), 0.0) + 1 + sum(4 * (ball.u + ball.l) for ball in balls)
     if u > MAX_BITS:

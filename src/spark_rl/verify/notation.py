@@ -280,6 +280,7 @@ def _fold(text: str) -> str:
 
 
 def _fold_char(char: str) -> str:
+    """ASCII for one character, or the character itself."""
     known = _FOLD.get(char)
     if known is not None:
         return known
@@ -321,6 +322,7 @@ def _dollars(text: str) -> str:
 
 
 def _rename(command: re.Match[str]) -> str:
+    """The one spelling of a command; nothing for one that only sets sizes."""
     if command["size"] is not None:
         return ""
     name = command[0]
@@ -343,6 +345,7 @@ def _groups(text: str) -> str:
 
 
 def _as_comma(match: re.Match[str]) -> str:
+    """``", "`` for a connector; in other words of a ``\\text{}`` only its "and" and "or" become commas."""
     words = match[0].strip(", ;").removeprefix(r"\text{").removesuffix("}").strip(", ")
     if words in ("", "and", "or"):
         return ", "
@@ -350,6 +353,7 @@ def _as_comma(match: re.Match[str]) -> str:
 
 
 def _brace_arguments(text: str) -> str:
+    r"""Braces around the arguments of fractions, binomials and roots that are one character or constant."""
     if not _ARGUMENTS.search(text):
         return text
     closing = match_groups(text)

@@ -149,6 +149,7 @@ def equal_bases(gold: str, answer: str) -> bool | None:
 
 
 def _close(gold: Fraction, gold_places: int, answer: Fraction, answer_places: int, *, irrational: bool = False) -> bool:
+    """The rules for roundings; 0 places stand for an exact number."""
     if gold == answer:
         return True
     if gold.denominator == 1:

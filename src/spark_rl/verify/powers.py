@@ -10,7 +10,9 @@ LARGEST_KERNEL = 10**8
 
 
 def is_power(number: int, index: int) -> bool:
-    """Whether a number is an exact power of this index; larger numbers and indices than a person sees it in are not."""
+    """Whether a number is an exact power of this index. Beyond 1000 bits and an index of 64, where nobody would see it,
+    the answer is no.
+    """
     if number < 2 or number.bit_length() > 1000 or index > 64:
         return number < 2
     return whole_root(number, index) is not None

@@ -33,7 +33,8 @@ class Interval:
 
 
 Region = tuple["Interval | Region | str", ...]
-"""An expression in prefix order: ``("union", A, B)``, ``("both", A, B)``, ``("without", A, B)``, or an interval."""
+"""A set as an operation on others: ``("union", A, B)``, ``("both", A, B)``, ``("without", A, B)``,
+``("conditions", A, B)`` for a list of conditions; or an interval by itself."""
 
 _SETS = re.compile(r"[<>]|\\(?:leq|geq|neq|cup|cap|setminus|mathbb|emptyset|infty)(?![A-Za-z])|\\backslash")
 _REALS = re.compile(r"\\mathbb(?:\{R\}| ?R)|\\R|\\Reals")

@@ -149,6 +149,7 @@ def _constant(node: Node) -> tuple[Fraction, bool] | None:
 
 
 def _approximates(rounded: str, exact: str) -> bool:
+    """Whether ``rounded`` is a rounding of the value of ``exact``."""
     number = _number(rounded)
     node = read_expression(exact)
     if number is None:
@@ -206,6 +207,7 @@ def _mentions_i(node: Node) -> bool:
 def _sampled(
     first: Node, second: Node, names: Sequence[str], wanted: int, *, degrees: bool, whole: bool, complex_: bool
 ) -> bool:
+    """Whether the trees agree at points that are drawn: at ``wanted`` of them, or at two if no more have values."""
     rng = random.Random(repr((first, second, whole)))
     bits = _bits(first, second)
     real = other = 0

@@ -150,7 +150,8 @@ _IN_COMMENTS = tuple(_PARTS_OF_COMMENTS.split())
 """What words of other scripts deny, bound, round or multiply a number with."""
 _WHOLE_COMMENTS = frozenset(("не", "нет", "и", "ни", "no", "né"))
 _ADJECTIVE = re.compile(r".{2,}(?:[^e]ed|ly|[ai]ble|less|ous)")
-"""The last word of a unit is a thing that is counted: ``5 rejected`` comments, ``5 unshaded squares`` does not."""
+"""An adjective as the last word behind a number is a comment: ``5 rejected``, but not ``5 unshaded squares``, which
+counts things."""
 _JOINTS = frozenset(("per", "square", "sq", "cubic"))
 _LARGE = frozenset(("M", "B", "k", "T"))
 """Letters that people write for millions, billions and thousands."""

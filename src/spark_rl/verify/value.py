@@ -43,7 +43,8 @@ Exact = tuple[Fraction, Fraction]
 ZERO: Exact = (Fraction(0), Fraction(0))
 ONE: Exact = (Fraction(1), Fraction(0))
 Mark = tuple[Any, int, bool]
-"""(what it is, factor of the degree, whether it is transcendental). The factor of the latter is not used."""
+"""(what the expression contains, by how much it multiplies the degree, whether it is transcendental). The degree only
+counts where nothing is transcendental."""
 
 
 class NoValueError(UnreadableError):
@@ -60,7 +61,11 @@ class ImpreciseError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """``exact`` is (real, imaginary); without it, ``mid`` and ``radius`` hold the ball."""
+    """``exact`` is (real, imaginary); without it, ``mid`` and ``radius`` hold the ball.
+
+    The value is U / L, and ``u`` and ``l`` are the bits that bound the conjugates of U and L; ``marks`` is what its
+    degree is made of.
+    """
 
     exact: Exact | None
     mid: Any = None
@@ -238,7 +243,9 @@ def divide(first: Value, second: Value) -> Value:
 
 
 def settled(value: Value) -> Value:
-    """A complex ball whose imaginary part cannot be told from zero is real, once the precision is beyond its bound."""
+    """The value as a real one if it is real: if the imaginary part of its ball cannot be told from zero, at a precision
+    beyond the separation bound.
+    """
     if value.is_real:
         return value
     if value.exact is not None or abs(value.mid.imag) > value.radius:
