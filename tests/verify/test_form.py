@@ -303,3 +303,8 @@ def test_hostile_texts_are_read(piece: str) -> None:
     for text in (piece * (1990 // len(piece)), piece * 100 + "2", piece * 10_000):
         assert is_evaluated(text, text)
         is_evaluated("42", text)
+
+
+def test_roots_with_more_digits_than_a_float_are_drawn() -> None:
+    assert left_to_do(rf"\sqrt[3]{{{(10**17 + 1) ** 3}}}") == {"root"}
+    assert left_to_do(rf"\sqrt[3]{{{(10**17 + 1) ** 3 + 1}}}") == frozenset()

@@ -15,10 +15,11 @@ from spark_rl.config import VerifyConfig
 from spark_rl.verify import Verifier, extract_boxed
 from spark_rl.verify.equivalence import compare
 from spark_rl.verify.evaluation import evaluate
-from spark_rl.verify.expression import Node, read_expression
+from spark_rl.verify.expression import read_expression
 from spark_rl.verify.notation import UnreadableError, canonical
 from spark_rl.verify.pool import Item
 from spark_rl.verify.symbolic import symbolically_equal
+from spark_rl.verify.tree import Node
 from spark_rl.verify.value import ImpreciseError, is_zero, precise, rational, separation, subtract
 
 from .rows_mathematics import MATHEMATICS

@@ -18,21 +18,18 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from spark_rl.problem import Status
+from spark_rl.verify.leaf import Leaf
 from spark_rl.verify.letters import Label, bare, hedges, label_behind, label_of, letters_listed, read_letters
-from spark_rl.verify.notation import MAX_LENGTH, UnreadableError, canonical, tight
+from spark_rl.verify.notation import MAX_LENGTH, TEXT, UnreadableError, canonical, tight
 
 __all__ = ["compare_choice", "options_spelled", "read_choice", "read_letters", "stated_choice"]
-
-Leaf = Callable[[str, str], bool | None]
-"""As in :mod:`spark_rl.verify.equivalence`, which reads letters and is therefore imported late."""
 
 _PIECES = re.compile(r"[,;/|&]|\b(?:or|and)\b", re.IGNORECASE)
 _NEGATED = re.compile(r"\b(?:not|no|never|neither|nor|isn't|cannot|can't|incorrect|wrong)\b|不|非", re.IGNORECASE)
 
-_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _WORDS = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
 _MATHEMATICAL = re.compile(r"[0-9\\^=+*/<>|-]")
 _IMAGE = "<image"
@@ -179,11 +176,10 @@ def _equal(text: str, choices: Sequence[str], leaf: Leaf | None) -> frozenset[st
         return frozenset()
     text = bare(text)
     value, unit = _without_unit(text)
-    split = [_without_unit(choice) for choice in choices]
-    pairs = [
-        {(choice, text)} | ({(bare, value)} if "" in (unit, other) or unit == other else set())
-        for choice, (bare, other) in zip(choices, split, strict=True)
-    ]
+    pairs = []
+    for choice in choices:
+        wanted, other = _without_unit(choice)
+        pairs.append({(choice, text)} | ({(wanted, value)} if "" in (unit, other) or unit == other else set()))
     told = [{compare(*pair) for pair in spellings} for spellings in pairs]
     same = [index for index, statuses in enumerate(told) if "correct" in statuses]
     if same:
@@ -219,7 +215,7 @@ def _mathematical(text: str) -> bool:
 def _without_unit(text: str) -> tuple[str, str]:
     r"""``("4.40", "米")`` of ``4.40米``, and so of ``\text{20元}`` and ``￥20``: words and signs of no Latin script."""
     try:
-        plain = _TEXT.sub(r"\1", canonical(text)).strip()
+        plain = TEXT.sub(r"\1", canonical(text)).strip()
     except UnreadableError:
         return text, ""
     start, end = 0, len(plain)
@@ -243,4 +239,4 @@ def _plain(text: str) -> str:
         text = canonical(text)
     except UnreadableError:
         return text
-    return tight(_TEXT.sub(r"\1", text)).rstrip(".")
+    return tight(TEXT.sub(r"\1", text)).rstrip(".")

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from spark_rl.verify.expression import Node
 from spark_rl.verify.functions import applied, exponential, function_of, pi, power, whole_number
 from spark_rl.verify.notation import UnreadableError
+from spark_rl.verify.tree import Node
 from spark_rl.verify.value import (
     MAX_BITS,
     NoValueError,

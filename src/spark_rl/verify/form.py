@@ -30,11 +30,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from spark_rl.verify.expression import Node, read_expression, variables
+from spark_rl.verify.expression import read_expression
 from spark_rl.verify.notation import UnreadableError, canonical
 from spark_rl.verify.number import read_number
 from spark_rl.verify.powers import are_powers, is_power, kernel
 from spark_rl.verify.structure import parts, relation
+from spark_rl.verify.tree import MAX_HEIGHT, Node, variables
 from spark_rl.verify.units import trailing_unit
 from spark_rl.verify.words import without_label
 
@@ -42,8 +43,6 @@ MOST_DIGITS = 9
 """A person multiplies a power out up to this many digits."""
 SHORT_POWER = 9
 """A person expands ``(1+\\sqrt2)^n`` up to this exponent."""
-MAX_HEIGHT = 128
-"""Higher trees leave something to do."""
 
 Left = frozenset[str]
 DEPTH, VARIABLES, IRRATIONAL, LONG = "depth", "variables", "irrational", "long"

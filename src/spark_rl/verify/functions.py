@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from spark_rl.verify.expression import Node
 from spark_rl.verify.notation import UnreadableError
+from spark_rl.verify.tree import Node
 from spark_rl.verify.value import (
     MAX_BITS,
     ONE,
@@ -40,6 +40,7 @@ from spark_rl.verify.value import (
 
 
 def power(base: Value, exponent: Value, key: Node) -> Value:
+    """The principal value, exact or algebraic where the exponent is rational. ``key``: the expression itself."""
     exponent = settled(exponent)
     if exponent.exact is not None and exponent.exact[1] == 0:
         power = exponent.exact[0]
@@ -55,7 +56,7 @@ def power(base: Value, exponent: Value, key: Node) -> Value:
 
 
 def transcendental(name: str, mid: Any, radius: Any, *arguments: Value) -> Value:
-    """A function's value with the sizes of the rule at the top of this module."""
+    """A function's value with the sizes that the rule of :mod:`spark_rl.verify.value` counts."""
     balls = [ball_of(argument) for argument in arguments]
     u = max(float(mp.mag(mid)), 0.0) + 1 + sum(4 * (ball.u + ball.l) for ball in balls)
     if u > MAX_BITS:
@@ -117,8 +118,7 @@ def sine(value: Value) -> Value:
         turn = value.turn % 2
         if turn in _HALVES:
             return rational(Fraction(_HALVES[turn], 2))
-        _mp_turn = mp.mpf(turn.numerator) / turn.denominator
-        mid = mp.sin(mp.pi * _mp_turn)
+        mid = mp.sin(mp.pi * (mp.mpf(turn.numerator) / turn.denominator))
         if turn.denominator <= 10**6:  # 2 sin is an algebraic integer of the field of roots of unity of this order
             mark: Mark = (("root of unity", turn.denominator), 4 * turn.denominator, False)
             return Value(None, mid, mp.ldexp(1, 5 - mp.prec), 1.0, 1.0, frozenset((mark,)))

@@ -30,12 +30,15 @@ _SYMBOLS = {
     "∶": ":", "∨": r"\text{ or }", "⋃": r"\cup ", "￥": "¥",
     "：": ":", "，": ", ", "；": ";", "、": ", ", "。": ".", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"',
 }  # fmt: skip
-_GREEK_NAMES = """
+_GREEK_IN_ORDER = """
 alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega
 Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi epsilon vartheta varphi
 """
-_GREEK = dict(zip("αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨϵϑϕ", _GREEK_NAMES.split(), strict=True))
-"""Letters that are variables in every script; the sign of ohm is a unit."""
+_GREEK = dict(zip("αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨϵϑϕ", _GREEK_IN_ORDER.split(), strict=True))
+"""Letters that are variables, and the names of their commands. Ω is not here: as a character it is the unit ohm."""
+GREEK_NAMES = frozenset(_GREEK.values())
+TEXT = re.compile(r"\\text\{([^{}]*)\}")
+r"""``\text{...}`` with its words as the group."""
 _FOLD = _DASHES | _SYMBOLS | {letter: rf"\{name} " for letter, name in _GREEK.items()}
 _SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
 _LOWERED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
@@ -56,19 +59,11 @@ _RENAMED = (
     | dict.fromkeys((r"\ge", r"\geqslant"), r"\geq")
     | dict.fromkeys((r"\lvert", r"\rvert", r"\vert"), "|")
     | {r"\lt": "<", r"\gt": ">", r"\ne": r"\neq", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\varnothing": r"\emptyset"}
-    | {
-        r"\%": "%",
-        r"\#": "#",
-        r"\&": "&",
-        r"\_": "_",
-        r"\degree": r"^\circ",
-        r"\lor": r"\text{or}",
-        r"\vee": r"\text{or}",
-        r"\bigcup": r"\cup",
-    }
+    | {r"\%": "%", r"\#": "#", r"\&": "&", r"\_": "_"}
+    | {r"\degree": r"^\circ", r"\lor": r"\text{or}", r"\vee": r"\text{or}", r"\bigcup": r"\cup"}
     | {r"\Vert": r"\|", r"\mid": "|", r"\lb": r"\log", r"\tg": r"\tan", r"\ctg": r"\cot", r"\cosec": r"\csc"}
     | {r"\ohm": r"\Omega", r"\upOmega": r"\Omega", r"\smallsetminus": r"\setminus", r"\thickapprox": r"\approx"}
-    | {r"\doteq": r"\approx", r"\approxeq": r"\approx", r"\sim": r"\sim", r"\newline": r"\\"}
+    | {r"\doteq": r"\approx", r"\approxeq": r"\approx", r"\newline": r"\\"}
     | {r"\div": "/", r"\ast": "*", r"\infin": r"\infty", r"\langle": "(", r"\rangle": ")", r"\simeq": r"\approx"}
 )
 _SPACED_THOUSANDS = re.compile(r",\s*\\!\s*(?=[0-9])")
@@ -108,6 +103,7 @@ _UNSEEN = re.compile(
 """Colours and what prints nothing or no part of the answer."""
 _PUNCTUATION = re.compile(r"\\text ?\{((?:[ .,;:]|\\\$)*-?)\}")
 """Signs in text mode: ``1\\text{ , }2``."""
+_THOUSANDS_AFTER = re.compile(r",[0-9]{3}(?![0-9])")
 _CYCLE_DIGIT = re.compile(r"(?<=[0-9.])\\overline ?([0-9])")
 _DOTTED = re.compile(
     r"(?<=\.)([0-9]*)\\dot ?(?:\{([0-9])\}|([0-9]))(?:([0-9]*)\\dot ?(?:\{([0-9])\}|([0-9])))?(?![0-9]|\\dot)"
@@ -239,9 +235,6 @@ def _commas(text: str) -> int:
     )
 
 
-_THOUSANDS_AFTER = re.compile(r",[0-9]{3}(?![0-9])")
-
-
 def _typed(text: str) -> str:
     """Plain-text habits as LaTeX: ``x**2``, ``2^10`` (in TeX a 2^1 and a 0), ``pi``, ``infinity``."""
     if "*" in text:
@@ -287,6 +280,7 @@ def _fold(text: str) -> str:
 
 
 def _fold_char(char: str) -> str:
+    """ASCII for one character, or the character itself."""
     known = _FOLD.get(char)
     if known is not None:
         return known
@@ -328,6 +322,7 @@ def _dollars(text: str) -> str:
 
 
 def _rename(command: re.Match[str]) -> str:
+    """The one spelling of a command; nothing for one that only sets sizes."""
     if command["size"] is not None:
         return ""
     name = command[0]
@@ -350,6 +345,7 @@ def _groups(text: str) -> str:
 
 
 def _as_comma(match: re.Match[str]) -> str:
+    """``", "`` for a connector; in other words of a ``\\text{}`` only its "and" and "or" become commas."""
     words = match[0].strip(", ;").removeprefix(r"\text{").removesuffix("}").strip(", ")
     if words in ("", "and", "or"):
         return ", "
@@ -357,6 +353,7 @@ def _as_comma(match: re.Match[str]) -> str:
 
 
 def _brace_arguments(text: str) -> str:
+    r"""Braces around the arguments of fractions, binomials and roots that are one character or constant."""
     if not _ARGUMENTS.search(text):
         return text
     closing = match_groups(text)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from spark_rl.verify.notation import UnreadableError
-from spark_rl.verify.units import SCALES, conversion, read_unit
+from spark_rl.verify.units import CURRENCY_SIGNS, SCALES, conversion, read_unit
 
 MAX_EXPONENT = 1000
 """Larger powers of ten are refused: 10^{10^9} must not be written out."""
@@ -49,13 +49,14 @@ _MAGNITUDE = re.compile(
     |(?P<mantissa>{_DECIMAL})(?:(?:\\times|\\cdot|\*)\ ?10\^{_POWER.format("scientific")}|[eE](?P<e>[+-]?[0-9]++))?""",
     re.VERBOSE,
 )
-_SIGN = re.compile(r"([+-]?)(\\\$|[€£¥₹₩₽฿₺₫₦₱]|\\pounds|\\euro)?(-?)")
-_CURRENCY_SIGNS = "€£¥₹₩₽฿₺₫₦₱"
+_SIGN = re.compile(rf"([+-]?)(\\\$|[{CURRENCY_SIGNS}]|\\pounds|\\euro)?(-?)")
 _BASED = re.compile(r"([0-9][0-9A-Za-z]*+)_(?:\{([0-9]+)\}|([0-9]))")
 _SCALE = re.compile(
     rf" ?(\\text\{{)? ?({'|'.join(word for word in SCALES if word.isascii())}"
     rf"|{'|'.join(word for word in SCALES if not word.isascii())})(?:s(?![A-Za-z])|(?<![A-Za-z])|(?![A-Za-z])) ?"
 )
+_FIRST = frozenset("0123456789.\\")
+"""What a numeral begins with."""
 THOUSANDS = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})++")
 """An integer with separators, which could also be a list of integers."""
 
@@ -107,9 +108,6 @@ def read_number(text: str, *, bare_letters: bool = False) -> Number | None:
     return number and replace(number, written=match[0])
 
 
-_FIRST = frozenset("0123456789.\\")
-
-
 def equal_numbers(gold: Number, answer: Number) -> bool:
     """Whether ``answer`` states the gold number, by the rules at the top of this module."""
     if gold.unit is not None and answer.unit is not None and gold.unit != answer.unit:
@@ -151,6 +149,7 @@ def equal_bases(gold: str, answer: str) -> bool | None:
 
 
 def _close(gold: Fraction, gold_places: int, answer: Fraction, answer_places: int, *, irrational: bool = False) -> bool:
+    """The rules for roundings; 0 places stand for an exact number."""
     if gold == answer:
         return True
     if gold.denominator == 1:
@@ -223,7 +222,7 @@ def _with_unit(value: Fraction, places: int, rest: str, currency: str | None, ba
     if scale is not None:
         value, places = value * SCALES[scale[2]], 0
         rest = ((scale[1] or "") + rest[scale.end() :]).replace(r"\text{}", "")
-    if not currency and len(rest.strip()) == 1 and rest.strip() in _CURRENCY_SIGNS:
+    if not currency and len(rest.strip()) == 1 and rest.strip() in CURRENCY_SIGNS:
         currency, rest = rest.strip(), ""
     unit = read_unit(rest, bare_letters=bare_letters) if rest else ""
     if unit is None:

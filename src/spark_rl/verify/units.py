@@ -22,6 +22,9 @@ SCALES = {
 }  # fmt: skip
 """Words that multiply the number before them."""
 
+CURRENCY_SIGNS = "€£¥₹₩₽฿₺₫₦₱"
+"""All but the dollar's, which LaTeX writes ``\\$``."""
+
 _TABLE = """
 mm millimeter millimeters millimetre millimetres 毫米 | m 1/1000
 cm centimeter centimeters centimetre centimetres 厘米 | m 1/100
@@ -147,7 +150,8 @@ _IN_COMMENTS = tuple(_PARTS_OF_COMMENTS.split())
 """What words of other scripts deny, bound, round or multiply a number with."""
 _WHOLE_COMMENTS = frozenset(("не", "нет", "и", "ни", "no", "né"))
 _ADJECTIVE = re.compile(r".{2,}(?:[^e]ed|ly|[ai]ble|less|ous)")
-"""The last word of a unit is a thing that is counted: ``5 rejected`` comments, ``5 unshaded squares`` does not."""
+"""An adjective as the last word behind a number is a comment: ``5 rejected``, but not ``5 unshaded squares``, which
+counts things."""
 _JOINTS = frozenset(("per", "square", "sq", "cubic"))
 _LARGE = frozenset(("M", "B", "k", "T"))
 """Letters that people write for millions, billions and thousands."""
@@ -195,9 +199,12 @@ def conversion(gold: str, answer: str) -> Fraction | None:
     if gold == answer:
         return Fraction(1)
     first, second = unit_of(gold), unit_of(answer)
-    if first is None or second is None or first.dimensions != second.dimensions:
-        return None
-    return second.scale / first.scale
+    return None if first is None or second is None else ratio(first, second)
+
+
+def ratio(gold: Unit, answer: Unit) -> Fraction | None:
+    """The same for units whose meaning is known."""
+    return answer.scale / gold.scale if gold.dimensions == answer.dimensions else None
 
 
 @cache

@@ -25,8 +25,9 @@ from typing import Any
 
 import mpmath
 
-from spark_rl.verify.expression import Node
 from spark_rl.verify.notation import UnreadableError
+from spark_rl.verify.powers import whole_root
+from spark_rl.verify.tree import Node
 
 RULE_BITS = 1000
 """Bits to which transcendental constants must agree, beyond the sizes of the numbers in them."""
@@ -42,7 +43,8 @@ Exact = tuple[Fraction, Fraction]
 ZERO: Exact = (Fraction(0), Fraction(0))
 ONE: Exact = (Fraction(1), Fraction(0))
 Mark = tuple[Any, int, bool]
-"""(what it is, factor of the degree, whether it is transcendental). The factor of the latter is not used."""
+"""(what the expression contains, by how much it multiplies the degree, whether it is transcendental). The degree only
+counts where nothing is transcendental."""
 
 
 class NoValueError(UnreadableError):
@@ -59,7 +61,11 @@ class ImpreciseError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """``exact`` is (real, imaginary); without it, ``mid`` and ``radius`` hold the ball."""
+    """``exact`` is (real, imaginary); without it, ``mid`` and ``radius`` hold the ball.
+
+    The value is U / L, and ``u`` and ``l`` are the bits that bound the conjugates of U and L; ``marks`` is what its
+    degree is made of.
+    """
 
     exact: Exact | None
     mid: Any = None
@@ -75,8 +81,8 @@ class Value:
         return self.exact[1] == 0 if self.exact is not None else isinstance(self.mid, mp.mpf)
 
 
-def precise(compute: Callable[[], Any]) -> Any:
-    """What ``compute`` returns at the first precision that decides; :class:`UnreadableError` beyond the bound."""
+def precise(compute: Callable[[], Any], *, most: int = 4 * MAX_BITS) -> Any:
+    """What ``compute`` returns at the first precision that decides; :class:`UnreadableError` beyond ``most`` bits."""
     bits = START_BITS
     while True:
         mp.prec = bits
@@ -84,7 +90,7 @@ def precise(compute: Callable[[], Any]) -> Any:
             return compute()
         except ImpreciseError as needed:
             bits = max(2 * bits, needed.bits + 64)
-            if bits > 4 * MAX_BITS:
+            if bits > most:
                 raise UnreadableError("values too close to be told apart") from None
 
 
@@ -237,7 +243,9 @@ def divide(first: Value, second: Value) -> Value:
 
 
 def settled(value: Value) -> Value:
-    """A complex ball whose imaginary part cannot be told from zero is real, once the precision is beyond its bound."""
+    """The value as a real one if it is real: if the imaginary part of its ball cannot be told from zero, at a precision
+    beyond the separation bound.
+    """
     if value.is_real:
         return value
     if value.exact is not None or abs(value.mid.imag) > value.radius:
@@ -282,7 +290,7 @@ def root_of(degree: int, value: Value, key: Node) -> Value:
         return rational(0)
     if value.exact is not None and value.is_real and value.exact[0] > 0:
         number = value.exact[0]
-        top, bottom = _whole_root(number.numerator, degree), _whole_root(number.denominator, degree)
+        top, bottom = whole_root(number.numerator, degree), whole_root(number.denominator, degree)
         if top is not None and bottom is not None:
             return rational(Fraction(top, bottom))
     ball = ball_of(value)
@@ -299,21 +307,3 @@ def root_of(degree: int, value: Value, key: Node) -> Value:
         ball.l,
         ball.marks | {mark},
     )
-
-
-def _whole_root(number: int, degree: int) -> int | None:
-    """The exact root of a natural number, if it has one."""
-    if number < 2:
-        return number
-    if degree == 2:
-        root = math.isqrt(number)
-    else:
-        if number.bit_length() < degree:
-            return None
-        root = 1 << -(-number.bit_length() // degree)
-        while True:
-            lower = ((degree - 1) * root + number // root ** (degree - 1)) // degree
-            if lower >= root:
-                break
-            root = lower
-    return root if root**degree == number else None

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 
-from spark_rl.verify.units import NOT_UNITS, denies
+from spark_rl.verify.notation import TEXT
+from spark_rl.verify.units import CURRENCY_SIGNS, NOT_UNITS, denies
 
 _LETTER = r"[^\W\d_]"
-_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _WORDS = re.compile(rf"(?:\\text\{{[^{{}}]*\}}|{_LETTER}++|['\-]| )++")
 _TEXTUAL = re.compile(rf"\\text\{{[^{{}}]*{_LETTER}{{2}}|(?<![\\A-Za-z])(?:[A-Za-z]{{4}}|[A-Z][a-z]+)|[^\x00-\x7f]")
 _VALUE = r"(?=[-+]? ?(?:[0-9.(\[|$]|\\(?!text)|[A-Za-z](?![A-Za-z]{2})))"
@@ -29,7 +29,7 @@ answer ans answers about approximately approx exactly is total value result equa
 therefore gives equal to
 """
 _INTRODUCTIONS = frozenset(_INTRODUCTION_WORDS.split())
-_SAYS = re.compile(r"(?:答案|答|解|得|为|為|是|于|於|共|总|總|即|故|约合|合计)$|[€£¥￥₹₩₽฿₺₫₦₱]$")
+_SAYS = re.compile(r"(?:答案|答|解|得|为|為|是|于|於|共|总|總|即|故|约合|合计)$|[" + CURRENCY_SIGNS + "]$")
 """How a label of another script ends that has no colon."""
 _LETTERED = re.compile(r"\\text\{\(([A-J])\)[.:]?\} ?(?=.)|\(([A-J])\) ?(?=[-0-9\\.])")
 _NOTHING = frozenset(
@@ -62,7 +62,7 @@ def spelled(text: str) -> str:
 
 def denying(text: str) -> bool:
     r"""Whether words in ``\text{}`` deny or change what they stand before: ``\text{not }x``."""
-    found = " ".join(_TEXT.findall(text))
+    found = " ".join(TEXT.findall(text))
     return bool(_DENIALS.intersection(found.casefold().split())) or (not found.isascii() and denies(found))
 
 
@@ -70,7 +70,7 @@ def read_words(text: str) -> str | None:
     """The words that canonical ``text`` consists of, in one spelling; ``None`` if it is more than words."""
     if not _WORDS.fullmatch(text):
         return None
-    plain = _TEXT.sub(r" \1 ", text).lower()
+    plain = TEXT.sub(r" \1 ", text).lower()
     kept = "".join(char if char.isalnum() or char in "'-" else " " for char in plain)
     words = " ".join(word.removesuffix("s") if len(word) >= 5 else word for word in kept.split())
     if words in _NOTHING:
@@ -87,14 +87,14 @@ def is_text(text: str) -> bool:
 
 def same_text(gold: str, answer: str) -> bool:
     """Whether two texts are the same but for markup and case."""
-    return is_text(gold) and _TEXT.sub(r"\1", gold).casefold() == _TEXT.sub(r"\1", answer).casefold()
+    return is_text(gold) and TEXT.sub(r"\1", gold).casefold() == TEXT.sub(r"\1", answer).casefold()
 
 
 def without_label(text: str) -> str:
     r"""The value after a label (``\text{Rs. }20`` is ``20``), or ``text`` itself."""
     if text[:1].isdigit() or text[:1] == "-":
         return text
-    whole = _TEXT.fullmatch(text)
+    whole = TEXT.fullmatch(text)
     if whole and any(char.isdigit() for char in whole[1]):
         inner = without_label(whole[1].strip())
         return text if inner == whole[1].strip() else inner

@@ -79,7 +79,7 @@ def serve(limit: float) -> None:
     connection = socket.socket(fileno=0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     _limit_memory()
-    compare_symbolically(r"\frac{x}{2}+\sqrt{3}", r"\sqrt3+0.5x")  # fills the parser's caches
+    compare_symbolically(r"\frac{x}{2}+\sqrt{3}", r"\sqrt3+0.5x")  # loads every module before a timer runs
     send(connection, {"ready": os.getpid()})
     _silence()
     while True:
@@ -92,7 +92,7 @@ def serve(limit: float) -> None:
         _limit_time(limit)
         try:
             status = _comparison(request["name"])(*request["arguments"])
-        except Exception:  # noqa: BLE001  # untrusted text in a third-party parser: any failure means "not readable"
+        except Exception:  # noqa: BLE001  # untrusted text, for ``reference`` in a third-party parser: not readable
             status = "unparsable"
         _limit_time(None)
         send(connection, {"status": status})
@@ -107,7 +107,7 @@ def _comparison(name: str) -> Callable[..., Status]:
 
 def compare_symbolically(gold: str, answer: str) -> Status:
     """:func:`spark_rl.verify.equivalence.compare` with symbolic algebra for what it would leave undecided."""
-    from spark_rl.verify.equivalence import compare  # noqa: PLC0415  # sympy loads in workers, under the memory limit
+    from spark_rl.verify.equivalence import compare  # noqa: PLC0415  # loaded at need, like every comparison
     from spark_rl.verify.symbolic import symbolically_equal  # noqa: PLC0415
 
     return compare(gold, answer, symbolically_equal) or "unparsable"

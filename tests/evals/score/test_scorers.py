@@ -22,6 +22,8 @@ from spark_rl.evals.score.scorers import (
     reference,
     rule,
     unboxed,
+    value_of,
+    within,
 )
 from spark_rl.evals.score.units import units
 from spark_rl.problem import Kind, Problem
@@ -323,3 +325,29 @@ def test_every_rule_protocol_is_given_what_is_outside_of_thoughts(verifier: Veri
     for protocol in benchmark.protocols.values():
         protocol.score([item("4")], ["<think>5</think>4"], verifier)
     assert seen == [("4",), ("<think>5</think>4",), ("<think>5</think>4",)]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("50%", 50), (r"x = \frac{\sqrt{2}}{2}", 0.5**0.5), (r"\approx 3", 3), ("x = 1 = 2", 2), ("y ≈ 45°", 45),
+        ("12 cm", 12), ("1 1/2", 1.5), ("=", None), ("x = y", None), ("x = 3, y = 4 = z", None), ("", None),
+    ],
+)  # fmt: skip
+def test_the_number_that_an_answer_states(text: str, value: float | None) -> None:
+    assert value_of(text) == pytest.approx(value)
+
+
+def test_a_tolerance_is_asked_about_boxes_that_are_no_letters_and_not_right(verifier: Verifier) -> None:
+    asked: list[str] = []
+
+    def same(item: Item, boxed: str) -> bool:
+        asked.append(item.problem.id + boxed)
+        return boxed == "6"
+
+    exact = Item(Problem(id="1", question="?", answer="5"))
+    choice = Item(Problem(id="2", question="?", answer="A", kind="choice", choices=("5", "6")))
+    said = [(exact, r"\boxed{5}"), (exact, r"\boxed{6}"), (exact, r"\boxed{7}"), (exact, "6"), (choice, r"\boxed{6}")]
+    grades = within(same)([item for item, _ in said], [text for _, text in said], verifier)
+    assert [grade.score for grade in grades] == [1, 1, 0, 0, 0]
+    assert asked == ["16", "17"], "item 1, boxes 6 and 7"

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
 from spark_rl.evals.benchmarks.entries import Row, read_rows
-from spark_rl.evals.score.arithmetic import value_of, within
-from spark_rl.evals.score.scorers import reference
+from spark_rl.evals.score.scorers import reference, value_of, within
 from spark_rl.problem import Problem
 from spark_rl.verify import extract_boxed
 

@@ -27,8 +27,7 @@ from pathlib import Path
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.benchmarks.entries import Row
 from spark_rl.evals.benchmarks.pictured import read_items, spaced, vision_item
-from spark_rl.evals.score.arithmetic import value_of, within
-from spark_rl.evals.score.scorers import by, reference, unboxed
+from spark_rl.evals.score.scorers import by, reference, unboxed, value_of, within
 from spark_rl.evals.score.units import each
 from spark_rl.verify import extract_boxed
 from spark_rl.verify.choice import read_letters

@@ -9,8 +9,8 @@ reference the authors' comparison
 rule      letter or option; numbers that agree when rounded to two decimals are equal
 official  ``evaluate.py`` and ``utils.py``: extraction by phrases, then equality with the gold letter or the gold
           option's value, both as published, as strings or after rounding to two decimals. Departure: expressions are
-          read by :func:`spark_rl.evals.score.arithmetic.plain_value`, not by latex2sympy and ``eval``; what it can't
-          read (functions, factorials) is equal to nothing but the same string
+          read by the verifier as far as latex2sympy reads them alike (:func:`plain_value`), and not evaluated by
+          ``eval``; others (functions, factorials) are equal to nothing but the same string
 
 Its own prompt asks for a box, so a letter without one does not count under ``rule``.
 """
@@ -25,9 +25,10 @@ from spark_rl.data.values import RowError, text_of
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.benchmarks.entries import Row
 from spark_rl.evals.benchmarks.pictured import read_items, vision_item
-from spark_rl.evals.score.arithmetic import plain_value, value_of, within
-from spark_rl.evals.score.scorers import by, reference
+from spark_rl.evals.score.scorers import by, reference, value_of, within
 from spark_rl.evals.score.units import each
+from spark_rl.verify.constant import number_value
+from spark_rl.verify.notation import UnreadableError, match_groups
 
 MAX_ANSWER = 2000
 """Longer extractions are no answer."""
@@ -41,6 +42,15 @@ _DROPPED = (
 _STRIPPED = (r"\!", r"\$", "$")
 _NOT_WHOLE = ("/", ":", r"\frac", r"\sqrt", r"\pi", r"\div")
 """In an expression: its value is a float in Python, whole or not."""
+_SPACED_BRACE = re.compile(r"\s*([{}])\s*")
+_FRACTION = re.compile(r"\\[dt]?frac(?![A-Za-z])")
+_BEFORE_FRACTION = re.compile(r"(?<=[0-9])\s*(?=\\[dt]?frac(?![A-Za-z]))")
+_READ_ALIKE = re.compile(
+    r"(?:(?:[0-9]++(?:,[0-9]{3}(?![0-9]))*+(?:\.(?!\()[0-9]*+)?+|\.[0-9]++)(?!\s+[0-9.])|[-+*/^(){}\[\]\s]"
+    r"|\\sqrt(?=[{(\[])|\\(?:[dt]?frac|pi|times|cdot|left|right)(?![A-Za-z]))*+"
+)
+"""Expressions that latex2sympy and the verifier read alike: no letters, units, percent signs or degrees, no repeating
+decimals, no two numbers with a space between them."""
 
 
 def load(path: Path) -> list[Item]:
@@ -205,6 +215,39 @@ def _with_values(text: str) -> str:
         else:
             found.append(str(round(value, 2)))
     return f"{text[0]}{','.join(found)}{text[-1]}"
+
+
+def plain_value(text: str) -> float | None:
+    r"""The finite value of an expression as latex2sympy reads it; a unit, a percent sign or degrees are no part of one.
+
+    ``1,000`` is 1000, ``1:2`` and ``1\div2`` are quotients, dollars are left out, ``2\frac12`` has no value and
+    ``2\frac{1}{2}`` is a product. Reading ends before a bracket that closes nothing. Unlike latex2sympy's, the odd root
+    of a negative number is real.
+    """
+    plain = _opened(text.replace("$", "").replace(":", "/").replace(r"\div", "/"))
+    plain = _SPACED_BRACE.sub(r"\1", plain)
+    if not _READ_ALIKE.fullmatch(plain) or not _fractions_are_braced(plain):
+        return None
+    return number_value(_BEFORE_FRACTION.sub(r"\\cdot ", plain))
+
+
+def _opened(text: str) -> str:
+    """The text before the first bracket that closes nothing."""
+    depth = 0
+    for place, char in enumerate(text):
+        depth += (char in "({[") - (char in ")}]")
+        if depth < 0:
+            return text[:place]
+    return text
+
+
+def _fractions_are_braced(text: str) -> bool:
+    """Whether both arguments of every fraction stand in braces."""
+    try:
+        closing = match_groups(text)
+    except UnreadableError:
+        return False
+    return all(closing.get(fraction.end(), -1) + 1 in closing for fraction in _FRACTION.finditer(text))
 
 
 def _equal_values(one: str, other: str) -> bool:

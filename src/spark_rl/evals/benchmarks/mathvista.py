@@ -25,8 +25,7 @@ from spark_rl.data.published import PUBLISHED
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.benchmarks.entries import Row
 from spark_rl.evals.benchmarks.pictured import metadata, read_items, vision_item
-from spark_rl.evals.score.arithmetic import value_of, within
-from spark_rl.evals.score.scorers import ALSO_ACCEPT, by, reference, unboxed
+from spark_rl.evals.score.scorers import ALSO_ACCEPT, by, reference, unboxed, value_of, within
 from spark_rl.evals.score.units import each
 from spark_rl.verify import extract_boxed
 

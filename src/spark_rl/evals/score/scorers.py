@@ -5,7 +5,8 @@ Two protocols, never mixed in a table:
 ========= =============================================================================================================
 reference what the authors' scripts compute: the *first* box, :mod:`spark_rl.evals.score.reference`; no box is wrong
 rule      ours, right and strict: the *last* balanced box, :meth:`spark_rl.verify.Verifier.verify_many`. Where a
-          benchmark's own prompt asks for no box, :func:`unboxed` reads letters and Yes/No from a response without one
+          benchmark's own prompt asks for no box, :func:`unboxed` reads letters and Yes/No from a response without one;
+          where it has a tolerance, :func:`within` adds that
 ========= =============================================================================================================
 
 Letters in boxes and without are read by :mod:`spark_rl.verify.choice`. A box that can't be read is ``unparsable``,
@@ -20,13 +21,14 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from spark_rl.evals.benchmark import Adder, Graded, Item, Scorer, mean_score
 from spark_rl.evals.score.reference import first_box, same_text
 from spark_rl.problem import Problem, Status, Verdict
 from spark_rl.verify import Verifier, answer_part, extract_boxed
 from spark_rl.verify.choice import options_spelled, read_letters, stated_choice
+from spark_rl.verify.constant import number_value
 from spark_rl.verify.notation import MAX_LENGTH
 from spark_rl.verify.verdict import YES_NO, labels_of
 
@@ -65,6 +67,7 @@ _REFUSAL = re.compile(
     r"\b(?:sorry|unable to|(?:can't|can ?not) (?:answer|determine|help|choose|process))\b", re.IGNORECASE
 )
 """In the last line: the letters named there are no choice."""
+_LAST_SIGN = re.compile(r"=|≈|\\approx")
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 
 
@@ -97,6 +100,33 @@ def rule(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) ->
         _graded_by(next(verdicts)) if item.problem.answer.strip() else Graded(0.0, extract_boxed(text), "wrong")
         for item, text in zip(items, responses, strict=True)
     ]
+
+
+def within(same: Callable[[Item, str], bool]) -> Scorer:
+    """The shared ``rule``, or the benchmark's own tolerance.
+
+    Args:
+        same: whether a box that ``rule`` does not call right is right for this item after all. Never asked about
+            multiple choice.
+    """
+
+    def score(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -> list[Graded]:
+        grades = []
+        for item, response, grade in zip(items, responses, rule(items, responses, verifier), strict=True):
+            boxed = extract_boxed(response)
+            asked = grade.status != "correct" and item.problem.kind != "choice" and boxed is not None
+            grades.append(Graded(1.0, boxed, "correct") if asked and same(item, boxed or "") else grade)
+        return grades
+
+    return score
+
+
+def value_of(text: str) -> float | None:
+    """The number that an answer states, behind its last ``=`` or ``≈`` and without its unit; ``None`` for no number.
+
+    ``x = 50%`` is 50, as :func:`spark_rl.verify.constant.number_value` has it.
+    """
+    return number_value(_LAST_SIGN.split(text)[-1], units=True)
 
 
 def unboxed(scorer: Scorer) -> Scorer:
