@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_rl.verify.choice import compare_choice, read_letters
+from spark_rl.verify.choice import compare_choice
 from spark_rl.verify.grade import grade
+from spark_rl.verify.letters import read_letters
 from spark_rl.verify.pool import default_verifier
 from spark_rl.verify.symbolic import symbolically_equal
 

@@ -70,8 +70,8 @@ from spark_rl.data.values import (
 from spark_rl.errors import DataError
 from spark_rl.problem import Kind, Problem
 from spark_rl.verify.boxed import extract_boxed
-from spark_rl.verify.choice import read_letters
 from spark_rl.verify.grade import grade
+from spark_rl.verify.letters import read_letters
 from spark_rl.verify.notation import UnreadableError as UnreadableGoldError
 from spark_rl.verify.notation import canonical
 

@@ -31,7 +31,8 @@ from typing import Any
 
 from spark_rl.data.literal import read_literal
 from spark_rl.data.values import Row, RowError, UnreadableError, pick, text_of
-from spark_rl.verify.choice import compare_choice, read_letters
+from spark_rl.verify.choice import compare_choice
+from spark_rl.verify.letters import read_letters
 
 CHOICES = ("choices", "options")
 LETTERS = string.ascii_uppercase

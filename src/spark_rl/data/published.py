@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from spark_rl.data.values import Fields, Row, RowError, images_of, row_images, text_of
 from spark_rl.problem import Kind
-from spark_rl.verify.choice import read_letters
+from spark_rl.verify.letters import read_letters
 
 _OPTION = "the correct option letter, e.g., A, B, C, D"
 _HINTS: Mapping[tuple[str, int | None], str] = {

@@ -21,6 +21,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from spark_rl.problem import Status
+from spark_rl.verify.equivalence import compare
 from spark_rl.verify.leaf import Leaf
 from spark_rl.verify.letters import Label, bare, hedges, label_behind, label_of, letters_listed, read_letters
 from spark_rl.verify.notation import MAX_LENGTH, TEXT, UnreadableError, canonical, tight
@@ -170,8 +171,6 @@ def _equal(text: str, choices: Sequence[str], leaf: Leaf | None) -> frozenset[st
     Raises:
         _UndecidedError: the quick rules can't tell, and there is no algebra.
     """
-    from spark_rl.verify.equivalence import compare  # noqa: PLC0415  # it reads letters by this module
-
     if _NEGATED.search(text):
         return frozenset()
     text = bare(text)

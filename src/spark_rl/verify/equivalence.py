@@ -18,8 +18,8 @@ from math import gcd
 
 from spark_rl.problem import Status
 from spark_rl.verify.chains import same_relations, states
-from spark_rl.verify.choice import read_letters
 from spark_rl.verify.leaf import Leaf, undecided
+from spark_rl.verify.letters import read_letters
 from spark_rl.verify.members import lists, ordered, tuples, unordered
 from spark_rl.verify.notation import TEXT, UnreadableError, canonical, tight
 from spark_rl.verify.number import THOUSANDS, Number, equal_bases, equal_numbers, read_number

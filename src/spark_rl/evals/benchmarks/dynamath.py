@@ -30,7 +30,7 @@ from spark_rl.evals.benchmarks.pictured import read_items, spaced, vision_item
 from spark_rl.evals.score.scorers import by, reference, unboxed, value_of, within
 from spark_rl.evals.score.units import each
 from spark_rl.verify import extract_boxed
-from spark_rl.verify.choice import read_letters
+from spark_rl.verify.letters import read_letters
 
 TOLERANCE = 0.001
 FIRST_FILES = ("trial1/dataset.json", "sample_variant1.parquet", "sample_variant1.jsonl", "sample_variant1.json")

@@ -20,7 +20,7 @@ from spark_rl.evals.benchmarks.entries import Row
 from spark_rl.evals.benchmarks.pictured import read_items, vision_item
 from spark_rl.evals.score.scorers import LETTERS, by, reference, rule, unboxed
 from spark_rl.verify import Verifier
-from spark_rl.verify.choice import read_letters
+from spark_rl.verify.letters import read_letters
 
 _LETTERS = "ABCDEFGHI"
 

@@ -29,7 +29,7 @@ from spark_rl.evals.benchmarks.entries import Row
 from spark_rl.evals.benchmarks.pictured import RAW_GOLD, as_written, inline_choices, metadata, read_items, vision_item
 from spark_rl.evals.score.scorers import by, reference, rule, unboxed
 from spark_rl.verify import Verifier, extract_boxed
-from spark_rl.verify.choice import read_letters
+from spark_rl.verify.letters import read_letters
 from spark_rl.verify.notation import MAX_LENGTH
 
 TEXT_ONLY = "Text Only"

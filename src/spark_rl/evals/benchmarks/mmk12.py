@@ -21,7 +21,7 @@ from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.benchmarks.entries import Row
 from spark_rl.evals.benchmarks.pictured import inline_choices, read_items, spaced, vision_item
 from spark_rl.evals.score.scorers import by, mean_of_means, reference, rule
-from spark_rl.verify.choice import read_letters
+from spark_rl.verify.letters import read_letters
 
 
 def load(path: Path) -> list[Item]:

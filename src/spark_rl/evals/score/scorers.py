@@ -27,8 +27,9 @@ from spark_rl.evals.benchmark import Adder, Graded, Item, Scorer, mean_score
 from spark_rl.evals.score.reference import first_box, same_text
 from spark_rl.problem import Problem, Status, Verdict
 from spark_rl.verify import Verifier, answer_part, extract_boxed
-from spark_rl.verify.choice import options_spelled, read_letters, stated_choice
+from spark_rl.verify.choice import options_spelled, stated_choice
 from spark_rl.verify.constant import number_value
+from spark_rl.verify.letters import read_letters
 from spark_rl.verify.notation import MAX_LENGTH
 from spark_rl.verify.verdict import YES_NO, labels_of
 
