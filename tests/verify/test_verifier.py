@@ -17,7 +17,7 @@ import pytest
 
 from spark_rl.config import VerifyConfig
 from spark_rl.problem import Kind
-from spark_rl.verify import Verifier, verify
+from spark_rl.verify import Verifier, pool, verify
 from spark_rl.verify.pool import ATTEMPTS, Comparison, Item
 
 HANGS = r"\boxed{\sum_{a=1}^{999}\sum_{b=1}^{999}\sum_{c=1}^{999}\sqrt{abc}}"
@@ -233,7 +233,7 @@ def test_time_on_the_clock_decides_nothing() -> None:
 
 
 def test_what_waits_without_working_is_ended_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spark_rl.verify.pool.REPLY_GRACE", -59.0)
+    monkeypatch.setattr(pool, "REPLY_GRACE", -59.0)
     with Verifier(VerifyConfig(workers=1, timeout=1.0)) as verifier:
         verifier.verify(SYMBOLIC, GOLD)
         (pid,) = verifier.pids
