@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from spark_rl.engine.embedded import sample
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.load import load_model
 from spark_rl.model.loaded import LoadedModel
+from spark_rl.model.weights import ModelWeights
 from spark_rl.problem import Completion
 from tiny import EOS, VOCABULARY, engine_of, learner_of, prompt_of, prompts, random_groups, tiny_config
 from windowed import WINDOWED, make_windowed
@@ -252,10 +254,16 @@ def test_no_prompts_no_completions(loaded: LoadedModel) -> None:
 def test_sync_counts_and_close_leaves_the_weights(loaded: LoadedModel) -> None:
     engine = engine_of(loaded)
     before = engine.generate(prompts(1), GREEDY)
-    engine.sync(None)
+    engine.sync(ModelWeights(loaded.model, version=7))
+    engine.sleep()
+    engine.wake()
     engine.close()
-    assert engine.version == 1
-    assert engine.generate(prompts(1), GREEDY) == before
+    after = engine.generate(prompts(1), GREEDY)
+    assert engine.version == 7
+    assert [[completion.version for completion in group] for group in (*before, *after)] == [[0], [7]]
+    assert [[replace(c, version=None) for c in group] for group in after] == [
+        [replace(c, version=None) for c in group] for group in before
+    ]
 
 
 def other_model(kind: str, folder: Path, **settings: Any) -> Path:

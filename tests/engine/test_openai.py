@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
+from running import reasoner_of
 from spark_rl.backend import Backend, open_backend
 from spark_rl.chat import ChatFormat, Prompt
 from spark_rl.config import ChatConfig, ImagesConfig, load_config
@@ -934,9 +935,9 @@ def test_a_served_base_answers_judges_and_reflects_as_at_home(served: Served, ba
     served.answer = serve
     problems = [Problem(f"p{i}", q, "") for i, q in enumerate(("5?2?7=10", "1?2?3=6", "9?4?1=4"))]
     config = base.config.inference.model_copy(update={"reflect_temperature": 0.0, "max_new_tokens": 48})
-    home = Reasoner(base.engine, base.chat, base.templates, config).solve(problems)
+    home = Reasoner(base.engine, base.chat, reasoner_of(base).templates, config).solve(problems)
     chat: Any = ServerChat(base.config.chat)
-    away = Reasoner(served.engine(), chat, base.templates, config).solve(problems)
+    away = Reasoner(served.engine(), chat, reasoner_of(base).templates, config).solve(problems)
     assert [[(r.response, r.judgement, r.accepted) for r in trace.rounds] for trace in away] == [
         [(r.response, r.judgement, r.accepted) for r in trace.rounds] for trace in home
     ]
