@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from spark_rl.recycle import Pool, load_templates
 from spark_rl.report.html import write_report
 from spark_rl.report.metrics import MetricsLog
 from spark_rl.report.watch import Silent, Watcher
-from spark_rl.rewards import Reward, RewardSet, WeightedReward, load_rewards
+from spark_rl.rewards import Reward, WeightedReward, needs_of_rows, open_rewards
 from spark_rl.rollout import Sampler, build_grader
 from spark_rl.runs import checkpoints
 from spark_rl.verify import Verifier
@@ -87,7 +87,7 @@ class Run:
         if (limit := config.rollout.max_prompt_tokens) < asked:
             self.watcher.phase(f"prompts have at most {limit} tokens: with a response, the model holds no more")
         load_templates(config.recycle.templates, config.verify.thinking)  # what is wrong with them is told first
-        self.rewards = open_rewards(config, given, self.watcher.note)
+        self.rewards = open_rewards(config.reward, given.rewards, self.watcher.note)
         self.watcher.phase("loading the data and the model")
         self.config = config
         problems, self.exams = load_all_problems(config, given)
@@ -197,16 +197,6 @@ class Run:
             self.watcher.note(f"problems not asked, because longer than rollout.max_prompt_tokens: {counts}")
 
 
-def open_rewards(config: Config, given: Given, note: Callable[[str], None]) -> RewardSet | None:
-    """The reward functions of a run, ``None`` where the verifier alone grades.
-
-    Raises:
-        ConfigError: one can't be loaded, or nothing has a weight.
-    """
-    rewards = load_rewards(config.reward, given.rewards)
-    return RewardSet(rewards, config.reward.timeout, note) if rewards else None
-
-
 def check_prompts(problems: Sequence[Problem], batch: Sequence[Problem], backend: Backend) -> None:
     """Finds out before the first step whether the model can be asked these problems.
 
@@ -237,9 +227,9 @@ def load_all_problems(
     left of the data.
     """
     given = given or Given()
-    own = bool(given.rewards) or config.reward.function is not None
-    load = partial(load_problems, config=config.data, columns=own, golds=not own or bool(config.reward.verifier))
-    problems = load(config.data.train, role="train") if given.train is None else tuple(given.train)
+    needs = needs_of_rows(config.reward, given.rewards)
+    load = partial(load_problems, columns=needs.columns, golds=needs.golds)
+    problems = load(config.data.train, config.data) if given.train is None else tuple(given.train)
     sources = {"heldout": config.data.heldout, "transfer": config.data.transfer}
     exams: dict[str, tuple[Problem, ...]] = {}
     if given.heldout is not None:
@@ -247,7 +237,7 @@ def load_all_problems(
     splits = {name: source for name, source in sources.items() if source is not None and source.startswith("split:")}
     for name in ("heldout", "transfer"):
         if (source := sources[name]) is not None and name not in splits:
-            exams[name] = load(source, role=name)
+            exams[name] = load(source, config.data, name)
     problems, _ = remove_overlap(problems, [problem for exam in exams.values() for problem in exam])
     for name, source in splits.items():
         count = _split_size(name, source, len(problems))

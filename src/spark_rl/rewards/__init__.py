@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from spark_rl.rewards.base import Reward, WeightedReward
 from spark_rl.rewards.grade import Grader
-from spark_rl.rewards.load import load_function, load_rewards
-from spark_rl.rewards.score import RewardSet
+from spark_rl.rewards.load import load_function, load_rewards, needs_of_rows
+from spark_rl.rewards.score import RewardSet, open_rewards
 
-__all__ = ["Grader", "Reward", "RewardSet", "WeightedReward", "load_function", "load_rewards"]
+__all__ = [
+    "Grader", "Reward", "RewardSet", "WeightedReward", "load_function", "load_rewards", "needs_of_rows", "open_rewards",
+]  # fmt: skip

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from spark_rl.config import RewardConfig, RewardFunction
 from spark_rl.errors import ConfigError
@@ -45,6 +46,21 @@ def load_rewards(config: RewardConfig, given: Sequence[Reward | WeightedReward] 
         count = taken[reward.called] = taken.get(reward.called, 0) + 1
         rewards[place] = replace(reward, name=reward.called if count == 1 else f"{reward.called}-{count}")
     return tuple(rewards)
+
+
+class Needs(NamedTuple):
+    """What is asked of the rows of the data, as :func:`spark_rl.data.load_problems` takes it."""
+
+    columns: bool
+    """Whether problems keep the other columns of their rows."""
+    golds: bool
+    """Whether each row must have an answer that the verifier can use."""
+
+
+def needs_of_rows(config: RewardConfig, given: Sequence[Reward | WeightedReward] = ()) -> Needs:
+    """What the rewards need of the data."""
+    own = bool(config.function) or bool(given)
+    return Needs(columns=own, golds=not own or bool(config.verifier))
 
 
 def load_function(spec: str, modules: dict[Path, ModuleType] | None = None) -> Reward:

@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from spark_rl.config import RewardConfig
 from spark_rl.errors import ConfigError
 from spark_rl.problem import Problem
-from spark_rl.rewards.base import WeightedReward
+from spark_rl.rewards.base import Reward, WeightedReward
 from spark_rl.rewards.call import Caller, Outcome
+from spark_rl.rewards.load import load_rewards
 
 IN_A_ROW = 3
 """Failed calls of one function, one after the other, after which a hint is given."""
@@ -126,6 +128,18 @@ class RewardSet:
                 f"the reward function {name} has failed {IN_A_ROW} times in a row, last: {why}; stop the run, mend it, "
                 "and go on with --resume, or take it out of reward.function"
             )
+
+
+def open_rewards(
+    config: RewardConfig, given: Sequence[Reward | WeightedReward] = (), note: Callable[[str], None] = print
+) -> RewardSet | None:
+    """The functions of ``reward.function`` and those given from Python; ``None`` where the verifier alone grades.
+
+    Raises:
+        ConfigError: one can't be loaded, or nothing has a weight.
+    """
+    rewards = load_rewards(config, given)
+    return RewardSet(rewards, config.timeout, note) if rewards else None
 
 
 def _columns(
