@@ -64,7 +64,7 @@ class Caller:
             self._call.wait(timeout)
             if self._call.runs:
                 return
-        if self._loop is None:
+        if self._loop is None and self.is_async:
             self._loop = asyncio.new_event_loop()
         self._deadline = time.monotonic() + timeout
         self._call = _Call(self.function, arguments, self._loop)
@@ -108,7 +108,7 @@ class _Ended(SystemExit):
 class _Call:
     """One call in its thread."""
 
-    def __init__(self, function: Reward, arguments: Mapping[str, Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, function: Reward, arguments: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None) -> None:
         self.error = ""
         self.values: list[tuple[float | None, str]] = []
         self.left = False
@@ -128,7 +128,7 @@ class _Call:
     def leave(self) -> None:
         """Tell it to end, and wait for it no longer than :data:`GRACE`."""
         self.left = True
-        if self._loop.is_running():
+        if self._loop is not None and self._loop.is_running():
             with contextlib.suppress(RuntimeError):  # it has just been closed
                 self._loop.call_soon_threadsafe(_cancel_everything)
             self.wait(GRACE)
@@ -141,12 +141,18 @@ class _Call:
         try:
             result = self._function(**self._arguments)
             if inspect.isawaitable(result):
-                result = self._loop.run_until_complete(_awaited(result))
-            self.values = _checked(result)
+                run = asyncio.run if self._loop is None else self._loop.run_until_complete
+                result = run(_awaited(result))
+            if hasattr(result, "tolist"):  # of an array or a tensor
+                result = result.tolist()
+            if isinstance(result, list | tuple):
+                self.values = [_number(value) for value in result]
+            else:
+                self.error = f"it returned a value of type {type(result).__name__}, not a list of numbers"
         except BaseException as error:  # noqa: BLE001  # the user's own code, which may do anything
             self.error = said(error)
         finally:
-            if self.left:
+            if self.left and self._loop is not None:
                 self._loop.close()
 
 
@@ -164,16 +170,8 @@ def _cancel_everything() -> None:
         task.cancel()
 
 
-def _checked(result: Any) -> list[tuple[float | None, str]]:
-    """Each value of a list, tuple, array or tensor, and what of it is no number within :data:`LIMIT`."""
-    if hasattr(result, "tolist"):
-        result = result.tolist()
-    if not isinstance(result, list | tuple):
-        raise TypeError(f"it returned a value of type {type(result).__name__}, not a list of numbers")
-    return [_number(value) for value in result]
-
-
 def _number(value: Any) -> tuple[float | None, str]:
+    """A value as a number, and what it is if it is none within :data:`LIMIT`."""
     if value is None:
         return None, ""
     if hasattr(value, "item"):  # of numpy and torch
