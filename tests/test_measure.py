@@ -54,7 +54,7 @@ def test_golden_metrics_of_a_mixed_batch() -> None:
     assert metrics["length/mean"] == 1.5
     assert metrics["length/max"] == 4
     assert metrics["clipped"] == 0.25
-    shares = {"correct": 4 / 8, "wrong": 2 / 8, "no_answer": 1 / 8, "unparsable": 0.0, "timeout": 1 / 8}
+    shares = {"correct": 4 / 8, "wrong": 2 / 8, "no_answer": 1 / 8, "unparsable": 0.0, "timeout": 1 / 8, "failed": 0.0}
     assert {status: metrics[f"status/{status}"] for status in STATUSES} == shares
 
 

@@ -38,7 +38,7 @@ from spark_rl.runs import checkpoints
 
 FREE_TO_CHANGE = frozenset({
     "run_dir", "train.steps", "train.episodes", "train.save_every", "train.keep", "train.sample_rollouts",
-    "learner.micro_tokens", "verify.workers", "model.device", "model.threads",
+    "learner.micro_tokens", "verify.workers", "reward.timeout", "model.device", "model.threads",
 })  # fmt: skip
 """Settings a resumed run may change: how long, how often, where. Another device, other threads and other
 ``micro_tokens`` round sums differently (:func:`resume_notes`). Those of :data:`spark_rl.parts.PARTS` may name the same

@@ -8,7 +8,7 @@ from typing import Any
 
 from spark_rl.chat import policy_prompt
 from spark_rl.config import ChatConfig
-from spark_rl.problem import STATUSES, TASKS, Group, Problem, Task
+from spark_rl.problem import STATUSES, TASKS, Group, Problem, Rollout, Task
 from spark_rl.report.thumbnails import thumbnails
 
 Metrics = dict[str, Any]
@@ -32,6 +32,7 @@ def batch_metrics(groups: Sequence[Group]) -> Metrics:
                 metrics[f"recycled/{task}"] = sum(group.problem.task == task for group in groups)
     statuses = Counter(rollout.verdict.status for rollout in rollouts)
     metrics |= {f"status/{status}": statuses[status] / len(rollouts) for status in STATUSES}
+    metrics |= _own_rewards(rollouts)
     metrics |= _balance(groups, "pointwise", ("Yes", "No"), "yes")
     metrics |= _balance(groups, "pointwise", ("A", "B"), "letter") | _balance(groups, "pairwise", ("A", "B"), "a")
     lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
@@ -48,6 +49,18 @@ def batch_metrics(groups: Sequence[Group]) -> Metrics:
         "length/max": max(lengths),
         "clipped": sum(rollout.completion.finish == "length" for rollout in rollouts) / len(rollouts),
     }
+
+
+def _own_rewards(rollouts: Sequence[Rollout]) -> Metrics:
+    """For each reward function of the user's the mean of what it gave, and the share of responses it failed on."""
+    metrics: Metrics = {}
+    for name in dict.fromkeys(name for rollout in rollouts for name in rollout.verdict.values):
+        asked = [rollout.verdict for rollout in rollouts if name in rollout.verdict.values]
+        given = [value for verdict in asked if (value := verdict.values[name]) is not None]
+        if given:
+            metrics[f"reward_function/{name}"] = sum(given) / len(given)
+        metrics[f"reward_failed/{name}"] = sum(name in verdict.failed for verdict in asked) / len(asked)
+    return metrics
 
 
 def left_out_metrics(too_long: Sequence[Problem], dropped: int) -> Metrics:
@@ -93,5 +106,6 @@ def rollout_records(groups: Sequence[Group], step: int, count: int, chat: ChatCo
             "step": step, "task": problem.task, "problem": problem.id, "prompt": policy_prompt(problem, chat),
             "response": rollout.text, "label": problem.answer, "reward": rollout.reward,
             "status": rollout.verdict.status, "extracted": rollout.verdict.extracted,
+            **({"values": dict(rollout.verdict.values)} if rollout.verdict.values else {}),
             **({"images": thumbnails(problem.images)} if problem.images else {}),
         }  # fmt: skip

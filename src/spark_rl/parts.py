@@ -18,7 +18,7 @@ from spark_rl.model.places import EMBEDDED, find_model
 
 PARTS = (
     "model.path", "data.train", "data.heldout", "data.transfer", "data.images.root", "chat.template",
-    "recycle.templates",
+    "recycle.templates", "reward.function",
 )  # fmt: skip
 """Settings that may name a file or a directory."""
 
@@ -106,7 +106,8 @@ def _same(was: str, now: str, recorded: Mapping[str, str]) -> bool:
     there, before = _place(now), recorded.get(was)
     if before is None and (old := _place(was)) is not None:  # of a run that recorded nothing
         before = digest(old)
-    return there is not None and before is not None and digest(there) == before
+    named_alike = _file_and_name(was)[1] == _file_and_name(now)[1]
+    return named_alike and there is not None and before is not None and digest(there) == before
 
 
 def _model(name: str) -> str:
@@ -124,7 +125,10 @@ def _resolved(value: Any) -> Any:
         return {key: _resolved(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_resolved(item) for item in value]
-    return str(_absolute(value)) if isinstance(value, str) and _place(value) is not None else value
+    if not isinstance(value, str) or _place(value) is None:
+        return value
+    path, name = _file_and_name(value)
+    return f"{_absolute(path)}{name}"
 
 
 def _place(text: str) -> Path | None:
@@ -132,10 +136,16 @@ def _place(text: str) -> Path | None:
     if text in EMBEDDED:
         return EMBEDDED[text]
     try:
-        path = _absolute(text)
+        path = _absolute(_file_and_name(text)[0])
         return path if path.exists() else None
     except (OSError, ValueError):  # too long to be a path, or with a NUL: a template's text
         return None
+
+
+def _file_and_name(text: str) -> tuple[str, str]:
+    """``("mine.py", ":format")`` of ``mine.py:format``, the setting of a function; any other text whole."""
+    path, colon, name = text.rpartition(":")
+    return (path, colon + name) if path.endswith(".py") and name.isidentifier() else (text, "")
 
 
 def _absolute(text: str) -> Path:

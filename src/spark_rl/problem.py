@@ -19,10 +19,11 @@ TASKS: tuple[Task, ...] = ("policy", "pointwise", "pairwise", "reflection")
 Kind = Literal["math", "choice", "verdict", "exact"]
 """How the verifier compares the boxed answer with the gold one (see :func:`spark_rl.verify.verify`)."""
 
-Status = Literal["correct", "wrong", "no_answer", "unparsable", "timeout"]
-"""What became of a response. Only ``correct`` earns a reward; the other four are counted apart, always."""
+Status = Literal["correct", "wrong", "no_answer", "unparsable", "timeout", "failed"]
+"""What became of a response. From the verifier alone only ``correct`` earns a reward; the others are counted apart,
+always. ``failed``: a reward function of the user's had no number for it (:mod:`spark_rl.rewards`)."""
 
-STATUSES: tuple[Status, ...] = ("correct", "wrong", "no_answer", "unparsable", "timeout")
+STATUSES: tuple[Status, ...] = ("correct", "wrong", "no_answer", "unparsable", "timeout", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Problem:
     question: str
     """The raw question, without the answer-format suffix and without any chat markup."""
     answer: str
-    """The gold answer. It never enters a prompt except as the verifier's label."""
+    """The gold answer. It never enters a prompt except as the verifier's label. Empty where only functions grade."""
     kind: Kind = "math"
     task: Task = "policy"
     prompt: str | None = None
@@ -62,6 +63,9 @@ class Problem:
     """The id of the problem this one was recycled from; ``None`` for data."""
     alternatives: tuple[str, ...] = ()
     """Further gold answers, each as right as ``answer``. A list that is one answer stays one text in ``answer``."""
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The row's other columns, as JSON values, for reward functions of the user's; empty where there are none. They
+    never enter a prompt."""
 
     @property
     def golds(self) -> tuple[str, ...]:
@@ -80,6 +84,10 @@ class Verdict:
     status: Status
     extracted: str | None = None
     """The text of the last balanced box, or ``None`` if there was none."""
+    values: Mapping[str, float | None] = field(default_factory=dict, compare=False, repr=False)
+    """What each reward function of the user's gave, ``None`` where it gave nothing; empty without any."""
+    failed: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """Those of them that failed on this response."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
-from spark_rl.chat import Chat, ChatFormat, Prompt
+from spark_rl.chat import Chat, ChatFormat, Prompt, policy_prompt
 from spark_rl.clock import Clock
 from spark_rl.config import RewardConfig, RolloutConfig, Thinking
 from spark_rl.engine.base import Engine, Sampling
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
+from spark_rl.rewards import Grader, RewardSet
 from spark_rl.verify import Verifier
 
 
@@ -49,6 +51,17 @@ class Sampled(NamedTuple):
     """Those whose prompt is longer than ``rollout.max_prompt_tokens``: they were not asked."""
 
 
+def build_grader(
+    chat: ChatFormat, verifier: Verifier, reward: RewardConfig, rewards: RewardSet | None = None
+) -> Grader:
+    """What says what responses are worth, to problems that are asked in this chat format."""
+
+    def encode(text: str) -> list[int]:
+        return list(chat.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return Grader(verifier, reward, rewards, partial(policy_prompt, config=chat.config), encode)
+
+
 @dataclass(slots=True)
 class Sampler:
     """Everything that turns problems into verified groups."""
@@ -58,6 +71,8 @@ class Sampler:
     verifier: Verifier
     config: RolloutConfig
     reward: RewardConfig = field(default_factory=RewardConfig)
+    rewards: RewardSet | None = None
+    """Reward functions of the user's, beside the verifier or in its place."""
 
     def groups(self, problems: Sequence[Problem], seed: int, clock: Clock) -> list[Group]:
         """The groups of :meth:`sample`, fewer than ``problems`` where prompts are too long."""
@@ -88,12 +103,11 @@ class Sampler:
     def _verified(
         self, problems: Sequence[Problem], prompts: Sequence[Prompt], answers: Sequence[Sequence[Completion]]
     ) -> list[Group]:
-        items = [
-            (completion.text, problem.golds, problem.kind, problem.choices)
-            for problem, completions in zip(problems, answers, strict=True)
-            for completion in completions
-        ]
-        verdicts = iter(self.verifier.verify_many(items, self.reward.form))
+        asked = [problem for problem, completions in zip(problems, answers, strict=True) for _ in completions]
+        given = [completion for completions in answers for completion in completions]
+        texts, ids = [completion.text for completion in given], [completion.token_ids for completion in given]
+        grader = build_grader(self.chat, self.verifier, self.reward, self.rewards)
+        verdicts = iter(grader.grade(asked, texts, ids, self.reward.form))
         return [
             Group(
                 problem,
@@ -107,5 +121,5 @@ class Sampler:
     def _shaped(self, completion: Completion, verdict: Verdict) -> Verdict:
         """The verdict, without its reward if the response was cut and ``overlong_reward`` says so."""
         if completion.finish == "length" and self.config.overlong_reward == "zero":
-            return Verdict(0.0, verdict.status, verdict.extracted)
+            return replace(verdict, reward=0.0)
         return verdict

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,7 +31,8 @@ from spark_rl.recycle import Pool, load_templates
 from spark_rl.report.html import write_report
 from spark_rl.report.metrics import MetricsLog
 from spark_rl.report.watch import Silent, Watcher
-from spark_rl.rollout import Sampler
+from spark_rl.rewards import Reward, WeightedReward, needs_of_rows, open_rewards
+from spark_rl.rollout import Sampler, build_grader
 from spark_rl.runs import checkpoints
 from spark_rl.verify import Verifier
 
@@ -45,6 +47,8 @@ class Given:
     """Problems, in place of ``data.train``."""
     heldout: Sequence[Problem] | None = None
     """Problems, in place of ``data.heldout``."""
+    rewards: tuple[Reward | WeightedReward, ...] = ()
+    """Reward functions, beside those of ``reward.function``."""
 
 
 def train(
@@ -83,6 +87,7 @@ class Run:
         if (limit := config.rollout.max_prompt_tokens) < asked:
             self.watcher.phase(f"prompts have at most {limit} tokens: with a response, the model holds no more")
         load_templates(config.recycle.templates, config.verify.thinking)  # what is wrong with them is told first
+        self.rewards = open_rewards(config.reward, given.rewards, self.watcher.note)
         self.watcher.phase("loading the data and the model")
         self.config = config
         problems, self.exams = load_all_problems(config, given)
@@ -101,12 +106,16 @@ class Run:
         if saved:
             for line in checkpoint.resume_notes(found, self.progress, self.learner, config.optimiser.schedule):
                 self.watcher.note(line)
+        if self.rewards is not None:
+            self.rewards.check(problems)
         batches = Shuffled(problems, config.rollout.problems, config.seed, config.data.shares)
         check_prompts(problems, batches.of(0), self.backend)
         checkpoint.open_run(self.run_dir, config, resume)  # not before data and model are known to load
         self.backend.engine.sync(self.learner.weights())
         self.verifier = Verifier(config.verify)
-        sampler = Sampler(self.backend.engine, self.backend.chat, self.verifier, config.rollout, config.reward)
+        chat = self.backend.chat
+        self.grader = build_grader(chat, self.verifier, config.reward, self.rewards)
+        sampler = Sampler(self.backend.engine, chat, self.verifier, config.rollout, config.reward, self.rewards)
         self.loop = Loop(config, batches, sampler, self.learner, pool, found.step, self.steps)
 
     def __enter__(self) -> Self:
@@ -118,8 +127,10 @@ class Run:
         self.close()
 
     def close(self) -> None:
-        """End the verifier's workers and free what the engine holds."""
+        """End the verifier's workers and the reward functions, and free what the engine holds."""
         self.verifier.close()
+        if self.rewards is not None:
+            self.rewards.close()
         self.backend.engine.close()
 
     @property
@@ -145,7 +156,7 @@ class Run:
         for name, problems in self.exams.items():
             self.watcher.phase(f"evaluating {len(problems)} {name} problems {when}")
             compared = [Pair(**pair) for pair in pairs[name]]
-            scores[name] = HeldOutEvaluation(self.reasoner, self.verifier, problems, compared).run()
+            scores[name] = HeldOutEvaluation(self.reasoner, self.grader, problems, compared).run()
         return scores
 
     def _draw_pairs(self) -> dict[str, list[dict[str, str]]]:
@@ -153,7 +164,7 @@ class Run:
         if self.exams:
             self.watcher.phase("drawing pairs of responses to compare")
         return {
-            name: [asdict(pair) for pair in draw_pairs(self.reasoner, self.verifier, exam)]
+            name: [asdict(pair) for pair in draw_pairs(self.reasoner, self.grader, exam)]
             for name, exam in self.exams.items()
         }
 
@@ -216,7 +227,9 @@ def load_all_problems(
     left of the data.
     """
     given = given or Given()
-    problems = load_problems(config.data.train, config.data, "train") if given.train is None else tuple(given.train)
+    needs = needs_of_rows(config.reward, given.rewards)
+    load = partial(load_problems, columns=needs.columns, golds=needs.golds)
+    problems = load(config.data.train, config.data) if given.train is None else tuple(given.train)
     sources = {"heldout": config.data.heldout, "transfer": config.data.transfer}
     exams: dict[str, tuple[Problem, ...]] = {}
     if given.heldout is not None:
@@ -224,7 +237,7 @@ def load_all_problems(
     splits = {name: source for name, source in sources.items() if source is not None and source.startswith("split:")}
     for name in ("heldout", "transfer"):
         if (source := sources[name]) is not None and name not in splits:
-            exams[name] = load_problems(source, config.data, name)
+            exams[name] = load(source, config.data, name)
     problems, _ = remove_overlap(problems, [problem for exam in exams.values() for problem in exam])
     for name, source in splits.items():
         count = _split_size(name, source, len(problems))

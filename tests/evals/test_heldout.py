@@ -18,6 +18,7 @@ from spark_rl.engine.base import Sampling
 from spark_rl.evals.heldout import PAIR_SAMPLES, HeldOutEvaluation, Pair, Scores, draw_pairs
 from spark_rl.inference import Reasoner
 from spark_rl.problem import STATUSES
+from spark_rl.rewards import Grader
 from spark_rl.seeds import stream_seed
 from spark_rl.verify import Verifier, extract_boxed, read_verdict
 
@@ -42,13 +43,13 @@ def reasoner(backend: Backend) -> Reasoner:
 @pytest.fixture(scope="module")
 def pairs(reasoner: Reasoner, problems: Sequence[Problem]) -> list[Pair]:
     with Verifier() as verifier:
-        return draw_pairs(reasoner, verifier, problems)
+        return draw_pairs(reasoner, Grader(verifier), problems)
 
 
 @pytest.fixture(scope="module")
 def scores(reasoner: Reasoner, problems: Sequence[Problem], pairs: list[Pair]) -> Scores:
     with Verifier() as verifier:
-        return HeldOutEvaluation(reasoner, verifier, problems, pairs).run()
+        return HeldOutEvaluation(reasoner, Grader(verifier), problems, pairs).run()
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,7 @@ def test_another_model_is_shown_the_same_pairs(
     other = Remembers(reasoner.engine, reasoner.chat, reasoner.templates, CONFIG, seed=99)
     Remembers.letters[:] = [pair.label for pair in pairs]
     with Verifier() as verifier:
-        assert HeldOutEvaluation(other, verifier, problems, pairs).run()["pairwise_accuracy"] == 1.0
+        assert HeldOutEvaluation(other, Grader(verifier), problems, pairs).run()["pairwise_accuracy"] == 1.0
     assert Remembers.shown == [(pair.first, pair.second) for pair in pairs]
 
 
@@ -177,8 +178,8 @@ def test_the_same_model_scores_the_same_twice(
     scores: Scores, pairs: list[Pair], reasoner: Reasoner, problems: Sequence[Problem]
 ) -> None:
     with Verifier() as verifier:
-        assert draw_pairs(reasoner, verifier, problems) == pairs
-        assert HeldOutEvaluation(reasoner, verifier, problems, pairs).run() == scores
+        assert draw_pairs(reasoner, Grader(verifier), problems) == pairs
+        assert HeldOutEvaluation(reasoner, Grader(verifier), problems, pairs).run() == scores
 
 
 def test_what_can_not_be_measured_is_none(tiny_models: dict[str, Path]) -> None:
@@ -187,9 +188,9 @@ def test_what_can_not_be_measured_is_none(tiny_models: dict[str, Path]) -> None:
     reasoner = replace(reasoner_of(noise), config=InferenceConfig(rounds=1, max_new_tokens=6))
     problems = load_problems("procedural:missing", DataConfig(), "heldout")[:4]
     with Verifier() as verifier:
-        assert draw_pairs(reasoner, verifier, problems) == []
-        scores = HeldOutEvaluation(reasoner, verifier, problems, ()).run()
-        nothing = HeldOutEvaluation(reasoner, verifier, (), ()).run()
+        assert draw_pairs(reasoner, Grader(verifier), problems) == []
+        scores = HeldOutEvaluation(reasoner, Grader(verifier), problems, ()).run()
+        nothing = HeldOutEvaluation(reasoner, Grader(verifier), (), ()).run()
     undefined = {
         "judge_precision", "judge_recall", "judge_f1", "judge_balanced_accuracy", "pairwise_accuracy",
         "reflection_break",

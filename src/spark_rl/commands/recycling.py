@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +44,26 @@ def recycle(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _given_groups(path: Path, config: Config) -> list[Group]:
-    """Groups of responses that somebody else made, verified here."""
+    """Groups of responses that somebody else made, graded here."""
+    from spark_rl.chat import policy_prompt
+    from spark_rl.data.columns import other_columns
+    from spark_rl.rewards import Grader, open_rewards
     from spark_rl.verify import Verifier
 
     groups = []
-    with Verifier(config.verify) as verifier:
+    with ExitStack() as stack:
+        rewards = open_rewards(config.reward, note=say)
+        if rewards is not None:
+            stack.enter_context(closing(rewards))
+        verifier = stack.enter_context(Verifier(config.verify))
+        grader = Grader(verifier, config.reward, rewards, partial(policy_prompt, config=config.chat))
         for number, row in read_lines(path):
             responses = row.get("responses")
             if not isinstance(responses, list) or not all(isinstance(r, str) for r in responses):
                 raise UserError(f"{path} line {number} has no list of texts in 'responses'")
             golds: list[Any] = row["answer"] if isinstance(row.get("answer"), list) else [row.get("answer")]
-            if not golds or not all(isinstance(text, str) and text for text in (row.get("question"), *golds)):
+            needed = (row.get("question"), *(golds if grader.weight or golds != [None] else ()))
+            if not golds or not all(isinstance(text, str) and text for text in needed):
                 raise UserError(f"{path} line {number} needs a 'question' and an 'answer', a text or a list of them")
             choices = row.get("choices", [])
             if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
@@ -61,14 +72,12 @@ def _given_groups(path: Path, config: Config) -> list[Group]:
                 named_images(row), row["question"], path.parent, config.data.images, f"{path} line {number}"
             )
             problem = Problem(
-                id=str(row.get("id", f"{path.stem}-{number}")), question=row["question"], answer=golds[0],
+                id=str(row.get("id", f"{path.stem}-{number}")), question=row["question"], answer=golds[0] or "",
                 alternatives=tuple(golds[1:]), kind=row.get("kind", "choice" if choices else "math"),
-                choices=tuple(choices), images=images,
+                choices=tuple(choices), images=images, columns={} if rewards is None else other_columns(row),
             )  # fmt: skip
             try:
-                verdicts = verifier.verify_many(
-                    [(r, problem.golds, problem.kind, problem.choices) for r in responses], config.reward.form
-                )
+                verdicts = grader.grade([problem] * len(responses), responses, form=config.reward.form)
             except ValueError as error:
                 raise UserError(f"{path} line {number}: {error}") from None
             rollouts = tuple(
@@ -84,16 +93,21 @@ def _sampled_groups(arguments: argparse.Namespace, config: Config) -> list[Group
     from spark_rl.clock import Clock
     from spark_rl.data import load_problems
     from spark_rl.data.batches import Shuffled
+    from spark_rl.rewards import needs_of_rows, open_rewards
     from spark_rl.rollout import Sampler
     from spark_rl.verify import Verifier
 
-    problems = load_problems(arguments.data or config.data.train, config.data)
+    rewards = open_rewards(config.reward, note=say)
+    needs = needs_of_rows(config.reward)
+    problems = load_problems(arguments.data or config.data.train, config.data, columns=needs.columns, golds=needs.golds)
     shares = None if arguments.data else config.data.shares
     backend = open_model(arguments, config)
     with Verifier(config.verify) as verifier:
-        sampler = Sampler(backend.engine, backend.chat, verifier, config.rollout, config.reward)
+        sampler = Sampler(backend.engine, backend.chat, verifier, config.rollout, config.reward, rewards)
         batch = Shuffled(problems, config.rollout.problems, config.seed, shares).of(0)
         groups, too_long = sampler.sample(batch, config.seed, Clock())
+    if rewards is not None:
+        rewards.close()
     if too_long:
         limit = config.rollout.max_prompt_tokens
         say(f"left out {counted(len(too_long), 'problem')}, longer than rollout.max_prompt_tokens ({limit})")

@@ -25,6 +25,7 @@ from spark_rl.config.method import (
     OptimiserConfig,
     RecycleConfig,
     RewardConfig,
+    RewardFunction,
     RolloutConfig,
     Thinking,
     TrainConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "ANSWER_FORMAT", "PRESETS", "RECIPE_FOLDERS", "THINKING", "AdvantageConfig", "AnswerForm", "ChatConfig",
     "ColumnsConfig", "Config", "ConfigError", "DataConfig", "EngineConfig", "EvaluationConfig", "ImagesConfig",
     "InferenceConfig", "LearnerConfig", "LoraConfig", "ModelConfig", "ObjectiveConfig", "OptimiserConfig",
-    "RecycleConfig", "RewardConfig", "RolloutConfig", "Section", "Thinking", "TrainConfig", "TrainSource",
-    "VerifyConfig", "load_config", "merge_settings", "parse_config", "recipe_path", "saved_settings", "settings_table",
+    "RecycleConfig", "RewardConfig", "RewardFunction", "RolloutConfig", "Section", "Thinking", "TrainConfig",
+    "TrainSource", "VerifyConfig", "load_config", "merge_settings", "parse_config", "recipe_path", "saved_settings",
+    "settings_table",
 ]  # fmt: skip

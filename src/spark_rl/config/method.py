@@ -66,13 +66,33 @@ class VerifyConfig(Section):
     """Comparisons before a worker is replaced by a fresh process."""
 
 
+class RewardFunction(Section):
+    """One of several reward functions of your own."""
+
+    path: str
+    """``file.py:name``: the file, relative to where the command is started, and the function in it."""
+    weight: float = Field(1.0, ge=0)
+    """Its weight in the mean; 0 only measures it."""
+
+
 class RewardConfig(Section):
-    """What earns the reward of Eq. 2 in training, beyond being right."""
+    """What earns the reward of Eq. 2 in training, beyond being right, and functions of your own (docs/rewards.md)."""
 
     form: AnswerForm = "evaluated"
     """``evaluated`` refuses right answers that leave to the reader what the question asks for, such as ``6\\times7`` or
     ``\\sum_{k=1}^{10}k`` for a number, unless the gold answer is written so; they count as ``unparsable`` and are not
     recycled. ``equivalent`` takes every answer that equals the gold one, as evaluations and ``verify()`` always do."""
+    function: str | tuple[str | RewardFunction, ...] | None = None
+    """Reward functions of your own: ``file.py:name``, or a list of them, with weights as ``{path: file.py:name,
+    weight: 0.5}``. The reward of a response is the weighted mean of what they give. Null: the verifier alone."""
+    verifier: float | None = Field(None, ge=0)
+    """Weight of the verifier's reward in the mean. Null: 1 without functions, 0 with them. Above 0 its status says
+    which responses are right when they are recycled."""
+    threshold: float = 1.0
+    """The reward from which on a response counts as right, when it is recycled or evaluated, where the verifier has no
+    weight."""
+    timeout: float = Field(60.0, gt=0)
+    """Seconds on the clock that a function may take for one batch; then it has failed, and the run goes on."""
 
 
 class AdvantageConfig(Section):

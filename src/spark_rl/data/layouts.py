@@ -145,20 +145,12 @@ def read_row(
         RowError: the row has no question, no gold answer that the verifier can use, or values that can't be read as
             such.
     """
-    if not isinstance(row, Mapping):
-        raise RowError("not an object with named columns")
-    published = PUBLISHED.get(layout)
-    fields = _READERS[layout](row, columns, numbers) if published is None else published.read(row)
-    question, taken = place_images(strip_suffix(fields.question), fields.images), ""
-    if published is None:
-        question, taken = without_format(question)
-        question = place_images(question, fields.images)
+    fields, question, said = _read(row, layout, columns, numbers)
     if not question:
         raise RowError("no question")
     if not fields.answer:
         raise RowError("empty answer")
-    if kind == "auto":
-        kind = fields.kind or ("choice" if fields.choices else "math")
+    kind = _kind_of(fields, kind)
     for gold in (fields.answer, *fields.alternatives):
         try:
             grade("", gold, kind, fields.choices)
@@ -169,11 +161,66 @@ def read_row(
         except ValueError as error:
             raise RowError(str(error)) from None
     if notes is not None:
-        notes += [*fields.notes, *([(FORMAT, taken)] if taken else [])]
+        notes += said
     return Problem(
         id="", question=question, answer=fields.answer, alternatives=fields.alternatives, kind=kind,
         images=fields.images, choices=fields.choices, source=source,
     )  # fmt: skip
+
+
+def read_row_without_gold(
+    row: Any,
+    layout: Layout,
+    columns: ColumnsConfig,
+    kind: Kind | Literal["auto"],
+    source: str,
+    numbers: Numbers = UNKNOWN,
+    notes: list[tuple[str, str]] | None = None,
+) -> Problem:
+    """One row as a problem that the verifier need not grade; arguments and errors as for :func:`read_row`.
+
+    The gold is what :func:`read_row` would find, else the text in the column of the answer as it stands, else empty.
+    """
+    try:
+        return read_row(row, layout, columns, kind, source, numbers, notes)
+    except RowError:
+        if not isinstance(row, Mapping):
+            raise
+    raw = pick(row, columns.answer, ANSWER)
+    unanswered = {key: value for key, value in row.items() if key != columns.answer and str(key).lower() not in ANSWER}
+    if columns.answer is not None:
+        unanswered[columns.answer] = None
+    fields, question, said = _read(unanswered, layout, columns, numbers)
+    if not question:
+        raise RowError("no question")
+    if notes is not None:
+        notes += said
+    gold = raw.strip() if isinstance(raw, str) else str(raw) if isinstance(raw, int | float) else ""
+    return Problem(
+        id="", question=question, answer=gold, kind=_kind_of(fields, kind), images=fields.images,
+        choices=fields.choices, source=source,
+    )  # fmt: skip
+
+
+def _read(
+    row: Any, layout: Layout, columns: ColumnsConfig, numbers: Numbers
+) -> tuple[Fields, str, list[tuple[str, str]]]:
+    """(what the row holds, its question as it is asked, what was assumed or taken off)."""
+    if not isinstance(row, Mapping):
+        raise RowError("not an object with named columns")
+    published = PUBLISHED.get(layout)
+    fields = _READERS[layout](row, columns, numbers) if published is None else published.read(row)
+    question, taken = place_images(strip_suffix(fields.question), fields.images), ""
+    if published is None:
+        question, taken = without_format(question)
+        question = place_images(question, fields.images)
+    return fields, question, [*fields.notes, *([(FORMAT, taken)] if taken else [])]
+
+
+def _kind_of(fields: Fields, kind: Kind | Literal["auto"]) -> Kind:
+    if kind != "auto":
+        return kind
+    return fields.kind or ("choice" if fields.choices else "math")
 
 
 def number_rule(rows: Iterable[Row], layout: Layout, columns: ColumnsConfig) -> Numbers:
@@ -215,8 +262,13 @@ def detect_layout(rows: Iterable[Row], columns: ColumnsConfig) -> Layout:
     return "columns"
 
 
-def check_columns(rows: Iterable[Row], layout: Layout, columns: ColumnsConfig, source: str) -> None:
-    """Raises :class:`DataError` if a named column, or any column that could hold question or answer, is not there."""
+def check_columns(
+    rows: Iterable[Row], layout: Layout, columns: ColumnsConfig, source: str, *, answer: bool = True
+) -> None:
+    """Raises :class:`DataError` if a named column, or any column that could hold question or answer, is not there.
+
+    Without ``answer`` there need be none for the answer.
+    """
     present = list(dict.fromkeys(str(key) for row in rows for key in row))
     named = {role: name for role, name in columns.model_dump().items() if name is not None}
     for name in named.values():
@@ -227,7 +279,7 @@ def check_columns(rows: Iterable[Row], layout: Layout, columns: ColumnsConfig, s
     lowered = {name.lower() for name in present}
     spare = [name for name in present if name.lower() not in {*QUESTION, *ANSWER, *CHOICES, *IMAGES}]
     for role, usual in {"question": PROMPT_CHATS if layout == "message" else QUESTION, "answer": ANSWER}.items():
-        if role not in named and lowered.isdisjoint(usual):
+        if role not in named and lowered.isdisjoint(usual) and (answer or role != "answer"):
             raise DataError(
                 f"{source}: no column for the {role} ({', '.join(usual)}); {_there_are(present, usual, spare)}; "
                 f"name it with data.columns.{role}"

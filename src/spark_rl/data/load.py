@@ -33,6 +33,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +53,12 @@ _cells = threading.RLock()
 
 
 def load_problems(
-    spec: str | Sequence[str | TrainSource], config: DataConfig, role: Role = "train"
+    spec: str | Sequence[str | TrainSource],
+    config: DataConfig,
+    role: Role = "train",
+    *,
+    columns: bool = False,
+    golds: bool = True,
 ) -> tuple[Problem, ...]:
     """The problems of a specification, in the order of the source (procedural ones in a fixed shuffled order).
 
@@ -60,6 +66,9 @@ def load_problems(
     ``sample`` and ``limit`` to ``train`` only, and to each of several sources. Ids are unique, over all sources too:
     the id column, the key of the row, or the stem of the source and the row number (the line number in a ``.jsonl``
     file). Of several sources every problem has its specification as :attr:`~spark_rl.problem.Problem.source`.
+
+    ``columns`` keeps the other columns of each row for a user's reward functions; without ``golds`` rows need no answer
+    that the verifier can use, or none at all.
 
     Raises:
         DataError: nothing can be read there, a column is missing, an image is broken while ``data.images.broken`` is
@@ -71,7 +80,7 @@ def load_problems(
         return tuple(
             replace(problem, id=unique(problem.id, taken), source=name)
             for name in names
-            for problem in load_problems(name, config, role)
+            for problem in load_problems(name, config, role, columns=columns, golds=golds)
         )
     if role != "train":
         config = config.model_copy(update={"limit": None, "sample": None, "ranges": None})
@@ -79,14 +88,15 @@ def load_problems(
         family = spec.removeprefix(PREFIX)
         return procedural_problems(family, "train" if role == "train" else "heldout", config.limit)
     path = _user_path(spec)
+    source = partial(Source, spec, config=config, keeps_columns=columns, needs_golds=golds)
     # unlike those of Path, these two say no of a name that is too long
     if os.path.isdir(path):  # noqa: PTH112
-        return Source(spec, path.stem, path, config).problems(_read_saved(path, config.split))
+        return source(stem=path.stem, folder=path).problems(_read_saved(path, config.split))
     if os.path.exists(path):  # noqa: PTH110
-        return Source(spec, path.stem, path.parent, config).problems(read_file(path))
+        return source(stem=path.stem, folder=path.parent).problems(read_file(path))
     check_place(spec)
     name = spec.partition("@")[0].partition(":")[0].rpartition("/")[2]
-    return Source(spec, name, Path(), config).problems(_read_hub(spec, config.split))
+    return source(stem=name, folder=Path()).problems(_read_hub(spec, config.split))
 
 
 def check_place(spec: str) -> None:

@@ -19,8 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from spark_rl.config import DataConfig
+from spark_rl.data.columns import other_columns
 from spark_rl.data.images import ImageError, check_images, stored_image
-from spark_rl.data.layouts import UNKNOWN, Layout, Numbers, check_columns, detect_layout, number_rule, read_row
+from spark_rl.data.layouts import (
+    UNKNOWN,
+    Layout,
+    Numbers,
+    check_columns,
+    detect_layout,
+    number_rule,
+    read_row,
+    read_row_without_gold,
+)
 from spark_rl.data.values import MORE, RowError, UnreadableError, UnreadableImageError, within_ranges
 from spark_rl.errors import DataError
 from spark_rl.problem import Problem
@@ -49,6 +59,10 @@ class Source:
     folder: Path
     """Where relative image paths start, unless ``data.images.root`` says otherwise."""
     config: DataConfig
+    keeps_columns: bool = False
+    """Whether problems get the other columns of their rows."""
+    needs_golds: bool = True
+    """Whether a row without a gold answer that the verifier can use is unusable."""
     layout: Layout = "columns"
     numbers: Numbers = UNKNOWN
     read: int = 0
@@ -73,7 +87,7 @@ class Source:
             )
         settings = self.config
         self.layout = settings.layout if settings.layout != "auto" else detect_layout(objects, settings.columns)
-        check_columns(objects, self.layout, settings.columns, self.spec)
+        check_columns(objects, self.layout, settings.columns, self.spec, answer=self.needs_golds)
         self._check_ranges(objects)
         self.numbers = number_rule(objects, self.layout, settings.columns)
         parsed = self._parsed(itertools.chain(head, rows))
@@ -109,7 +123,8 @@ class Source:
                 said: list[tuple[str, str]] = []
                 if isinstance(row, Mapping) and MORE in row:
                     raise RowError(f"{len(row[MORE])} more cells than there are columns")
-                problem = read_row(row, self.layout, settings.columns, settings.kind, self.spec, self.numbers, said)
+                read = read_row if self.needs_golds else read_row_without_gold
+                problem = read(row, self.layout, settings.columns, settings.kind, self.spec, self.numbers, said)
             except UnreadableImageError as error:
                 self._leave_out(number, ImageError(str(error)))
                 continue
@@ -126,7 +141,8 @@ class Source:
             own = row.get(settings.columns.id) if settings.columns.id is not None else None
             if own is None:
                 own = number if isinstance(number, str) else f"{self.stem}-{number}"
-            yield number, replace(problem, id=unique(str(own), ids))
+            kept = other_columns(row, settings.columns) if self.keeps_columns else {}
+            yield number, replace(problem, id=unique(str(own), ids), columns=kept)
 
     def _sighted(self, problems: Iterable[tuple[Number, Problem]]) -> Iterator[Problem]:
         """The problems whose images can all be opened, each image in the form that is kept.

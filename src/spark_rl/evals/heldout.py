@@ -26,9 +26,9 @@ from spark_rl.engine.base import Sampling
 from spark_rl.evals.judge_accuracy import Judged, judge_accuracy
 from spark_rl.inference import Reasoner, Round, standing
 from spark_rl.intervals import wilson
-from spark_rl.problem import STATUSES, Problem, Verdict
+from spark_rl.problem import STATUSES, Problem
+from spark_rl.rewards import Grader
 from spark_rl.seeds import stream_seed
-from spark_rl.verify import Verifier
 
 PAIR_SAMPLES = 8
 """Responses drawn a problem, at temperature 1, to find a right and a wrong one to compare."""
@@ -63,15 +63,15 @@ class Pair:
     """Which is right: ``A`` for the first."""
 
 
-def draw_pairs(reasoner: Reasoner, verifier: Verifier, problems: Sequence[Problem]) -> list[Pair]:
+def draw_pairs(reasoner: Reasoner, grader: Grader, problems: Sequence[Problem]) -> list[Pair]:
     """One pair for each problem of which the model gives a right and a wrong response in :data:`PAIR_SAMPLES` tries."""
     rng = random.Random(stream_seed(reasoner.seed, "pairs"))
     seed = stream_seed(reasoner.seed, "pair-samples")
     sampling = Sampling(PAIR_SAMPLES, 1.0, reasoner.config.max_new_tokens, seed)
     drawn = reasoner.complete(problems, sampling)
     texts = [[completion.text for completion in completions] for completions in drawn]
-    items = [(text, p.golds, p.kind, p.choices) for p, group in zip(problems, texts, strict=True) for text in group]
-    verdicts = iter(verifier.verify_many(items))
+    asked = [problem for problem, group in zip(problems, texts, strict=True) for _ in group]
+    verdicts = iter(grader.grade(asked, [text for group in texts for text in group]))
     pairs = []
     for problem, group in zip(problems, texts, strict=True):
         graded = [(text, next(verdicts).status) for text in group]
@@ -90,7 +90,8 @@ class HeldOutEvaluation:
     """Runs every measurement of this module on one set of problems; ``status/...`` are counts of first answers."""
 
     reasoner: Reasoner
-    verifier: Verifier
+    grader: Grader
+    """The verifier, or a user's reward functions: it says which answers are right."""
     problems: Sequence[Problem]
     pairs: Sequence[Pair]
     """What :func:`draw_pairs` found, for these problems."""
@@ -99,7 +100,7 @@ class HeldOutEvaluation:
         """All scores, with ``n``, the number of problems, and ``pairwise_accuracy_n``, that of pairs."""
         first = self.reasoner.answer(self.problems)
         responses = [turn.response for turn in first]
-        verdicts = self._verdicts(self.problems, responses)
+        verdicts = self.grader.grade(self.problems, responses)
         right = [verdict.status == "correct" for verdict in verdicts]
         scores: Scores = {"n": float(len(self.problems)), **_share("policy_accuracy", right)}
         scores |= {f"status/{s}": float(sum(v.status == s for v in verdicts)) for s in STATUSES}
@@ -109,12 +110,8 @@ class HeldOutEvaluation:
         traces = self.reasoner.solve(self.problems, first)
         return scores | _share("tts_accuracy", self._right(self.problems, [t.response for t in traces]))
 
-    def _verdicts(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
-        items = [(text, p.golds, p.kind, p.choices) for p, text in zip(problems, responses, strict=True)]
-        return self.verifier.verify_many(items)
-
     def _right(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[bool]:
-        return [verdict.status == "correct" for verdict in self._verdicts(problems, responses)]
+        return [verdict.status == "correct" for verdict in self.grader.grade(problems, responses)]
 
     def _judging(self, responses: Sequence[str], right: Sequence[bool]) -> Scores:
         said = self.reasoner.judge(self.problems, responses)

@@ -9,6 +9,8 @@ Departures from the paper, which says nothing of it:
 - The text is cleaned. What follows the graded box is dropped, every other box is opened (``\boxed{x}`` becomes ``x``)
   and chat control tokens are removed, so that a response can neither write a second verdict, nor close the turn it is
   shown in, nor add an image placeholder.
+- A response without a box can be right or wrong where a user's functions grade in place of the verifier: code, free
+  text. It has no answer that stands alone, so its problems are of the form ``cot`` whatever was drawn.
 - What a model thinks between tags is reasoning, so ``cot`` shows it, without the tags, and it is no answer: a box in
   there is opened like any other that was not graded.
 """
@@ -45,11 +47,16 @@ _TOKEN = re.compile(r"(?P<slashes>\\+)(?P<box>boxed\s*(?P<open>\{)?)?|[{}]")
 
 
 def answered(group: Group, thinking: Thinking = THINKING) -> tuple[list[Rollout], list[Rollout]]:
-    """The (right, wrong) rollouts of a group that can be shown in either form, in sampling order."""
-    usable = [rollout for rollout in group.rollouts if shown(rollout.text, "answer", thinking)]
+    """The (right, wrong) rollouts of a group that can be shown, in sampling order."""
+    usable = [r for r in group.rollouts if shown(r.text, "cot" if is_boxless(r) else "answer", thinking)]
     right = [rollout for rollout in usable if rollout.verdict.status == "correct"]
     wrong = [rollout for rollout in usable if rollout.verdict.status == "wrong"]
     return right, wrong
+
+
+def is_boxless(rollout: Rollout) -> bool:
+    """Whether a response has no answer apart from the rest of it, so that every form shows the whole of it."""
+    return rollout.verdict.extracted is None and rollout.verdict.status in {"correct", "wrong"}
 
 
 def shown(response: str, form: Form, thinking: Thinking = THINKING) -> str:

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from spark_rl.config import RecycleConfig, Thinking
 from spark_rl.problem import Group, Problem, Rollout, Task
-from spark_rl.recycle.candidate import FORMS, Form, answered, shown
+from spark_rl.recycle.candidate import FORMS, Form, answered, is_boxless, shown
 from spark_rl.recycle.pairwise import pairwise
 from spark_rl.recycle.pointwise import pointwise
 from spark_rl.recycle.reflection import reflection
@@ -73,12 +73,12 @@ class _Recycler:
         for _ in range(config.per_group):
             form: Form = rng.choice(FORMS) if config.form == "mixed" else config.form
             if mixed and config.pairwise and not (config.pointwise and rng.random() < config.pointwise_share):
-                for pair, k in self._draw(group, "pairwise", pairs, form):
-                    yield pairwise(group, *pair, form=form, templates=self.templates, rng=rng, k=k), FIRST_SECOND
+                for pair, k, shows in self._draw(group, "pairwise", pairs, form):
+                    yield pairwise(group, *pair, form=shows, templates=self.templates, rng=rng, k=k), FIRST_SECOND
             elif config.pointwise:
                 side = rng.random() < 0.5 if mixed else bool(right)
-                for (rollout,), k in self._draw(group, "pointwise", singles[side] or singles[not side], form):
-                    yield pointwise(group, rollout, form=form, templates=self.templates, rng=rng, k=k)
+                for (rollout,), k, shows in self._draw(group, "pointwise", singles[side] or singles[not side], form):
+                    yield pointwise(group, rollout, form=shows, templates=self.templates, rng=rng, k=k)
 
     def reflect(self, groups: Sequence[Group]) -> Iterator[Problem]:
         """Up to ``per_group`` reflection problems from each group with a wrong response."""
@@ -87,18 +87,19 @@ class _Recycler:
         for turn, (group, left) in enumerate(turns):
             half: Form = "cot" if 2 * turn < len(turns) else "answer"
             form: Form = half if self.config.form == "mixed" else self.config.form
-            for (rollout,), k in self._draw(group, "reflection", left, form):
-                yield reflection(group, rollout, form=form, templates=self.templates, rng=self.rng, k=k)
+            for (rollout,), k, shows in self._draw(group, "reflection", left, form):
+                yield reflection(group, rollout, form=shows, templates=self.templates, rng=self.rng, k=k)
 
-    def _draw(self, group: Group, task: Task, left: list[Rollouts], form: Form) -> Iterator[tuple[Rollouts, int]]:
-        """At most one of ``left``, removed from it, that shows something new, and its number for the id."""
+    def _draw(self, group: Group, task: Task, left: list[Rollouts], form: Form) -> Iterator[tuple[Rollouts, int, Form]]:
+        """At most one of ``left``, removed from it, that shows something new, its number for the id, and the form."""
         made = self.made[group.problem.id, task]
         while left:
             drawn = left.pop(self.rng.randrange(len(left)))
-            texts = tuple("".join(shown(rollout.text, form, self.templates.thinking).split()) for rollout in drawn)
+            shows: Form = "cot" if any(map(is_boxless, drawn)) else form
+            texts = tuple("".join(shown(rollout.text, shows, self.templates.thinking).split()) for rollout in drawn)
             if texts not in made and len(set(texts)) == len(texts):
                 made.add(texts)
-                yield drawn, len(made) - 1
+                yield drawn, len(made) - 1, shows
                 return
 
 

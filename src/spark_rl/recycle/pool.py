@@ -77,6 +77,8 @@ def problem_to_dict(problem: Problem) -> dict[str, Any]:
         ImageError: an image can't be encoded.
     """
     values = {field.name: getattr(problem, field.name) for field in fields(Problem)}
+    if not values["columns"]:  # only where reward functions of the user's are in use
+        del values["columns"]
     lists = {"choices": list(problem.choices), "alternatives": list(problem.alternatives)}
     return values | lists | {"images": [image_text(image) for image in problem.images]}
 
@@ -84,8 +86,8 @@ def problem_to_dict(problem: Problem) -> dict[str, Any]:
 def problem_from_dict(values: Mapping[str, Any]) -> Problem:
     """The inverse of :func:`problem_to_dict`. Raises ``ValueError`` on keys that a problem does not have or lacks."""
     known = {field.name for field in fields(Problem)}
-    if set(values) != known:
-        odd = sorted(set(values) ^ known)
+    if {*values, "columns"} != known:
+        odd = sorted({*values, "columns"} ^ known)
         raise ValueError(
             f"a saved problem has unknown or missing fields: {', '.join(odd)}; was it saved by another version?"
         )

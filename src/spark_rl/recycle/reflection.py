@@ -30,4 +30,5 @@ def reflection(
         choices=parent.choices,
         source=parent.source,
         parent=parent.id,
+        columns=parent.columns,
     )

@@ -49,6 +49,7 @@ _STATUS_LABELS = {
     "no_answer": "Answers: no box",
     "unparsable": "Answers: unparsable",
     "timeout": "Answers: verifier timeout",
+    "failed": "Answers: reward function failed",
 }
 
 

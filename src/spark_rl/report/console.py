@@ -35,7 +35,7 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, _Format], ...]], ...] = (
                 ("pairwise", "reward/pairwise", fixed), ("reflection", "reward/reflection", fixed))),
     ("verifier", (("correct", "status/correct", percent), ("wrong", "status/wrong", percent),
                   ("no answer", "status/no_answer", percent), ("unparsable", "status/unparsable", percent),
-                  ("timeout", "status/timeout", percent))),
+                  ("timeout", "status/timeout", percent), ("failed", "status/failed", percent))),
     ("balance", (("Yes labels", "label/yes", percent), ("Yes verdicts", "verdict/yes", percent),
                  ("A labels", "label/a", percent), ("A verdicts", "verdict/a", percent),
                  ("letter labels", "label/letter", percent), ("letter verdicts", "verdict/letter", percent),

@@ -61,8 +61,8 @@ SECTIONS = (
         Panel("Verifier statuses", "share of responses (%)", (
             ("status/correct", "correct", "good"), ("status/wrong", "wrong", "bad"),
             ("status/no_answer", "no box", "s4"), ("status/unparsable", "unparsable", "s3"),
-            ("status/timeout", "timeout", "s5"),
-        ), "share", "stack", "Only correct earns a reward; the other four are never mixed up.", "status/"),
+            ("status/timeout", "timeout", "s5"), ("status/failed", "reward failed", "s1"),
+        ), "share", "stack", "Only correct earns the verifier's reward; the others are never mixed up.", "status/"),
         Panel("Responses cut at the limit", "share of responses (%)", (("clipped", "cut", "s1"),), "part",
               note="Cut responses rarely hold an answer. A rising curve wants a higher rollout.max_new_tokens."),
         Panel("Flat groups", "share of groups (%)", (("flat", "flat", "s5"),), "part",
