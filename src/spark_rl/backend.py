@@ -16,6 +16,7 @@ from spark_rl.learner.base import Learner
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.load import load_model, set_threads
 from spark_rl.model.loaded import LoadedModel
+from spark_rl.model.restore import restore_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +35,17 @@ def open_backend(config: Config, weights: str | Path | None = None, loaded: Load
     Args:
         config: of the run or command.
         weights: a directory with weights in place of those of ``config.model``.
-        loaded: the model itself, where it is in memory already.
+        loaded: the model itself, where it is in memory already; it is given ``weights``.
 
     Raises:
         ConfigError: the model can't be loaded.
         ChatError: its chat template can't work.
     """
     set_threads(config.model)
-    loaded = loaded or load_model(config, weights)
+    if loaded is None:
+        loaded = load_model(config, weights)
+    elif weights is not None:
+        restore_weights(loaded, Path(weights))
     chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor, config.data.images)
     return Backend(config, loaded, build_engine(config, loaded, chat), chat)
 
@@ -52,11 +56,12 @@ def build_engine(config: Config, loaded: LoadedModel, chat: ChatFormat) -> Engin
     return EmbeddedEngine(loaded, chat.eos_ids(generation_config), chat.decode, config.engine.max_rows)
 
 
-def build_learner(config: Config, loaded: LoadedModel) -> Learner:
-    """The learner that trains a loaded model, with the reference of its KL term.
+def build_learner(config: Config, loaded: LoadedModel, reference: LoadedModel | None = None) -> Learner:
+    """The learner that trains a loaded model, with the reference of its KL term: ``reference``, else the model that the
+    configuration names; adapters need none.
 
     Raises:
         ConfigError: the reference model can't be loaded.
     """
-    needs_reference = config.objective.kl > 0 and config.model.lora is None
-    return LocalLearner(loaded, config, load_model(config) if needs_reference else None)
+    needs_reference = config.objective.kl > 0 and not hasattr(loaded.model, "disable_adapter")
+    return LocalLearner(loaded, config, reference or load_model(config) if needs_reference else None)

@@ -14,9 +14,9 @@ from typing import Self
 from spark_rl import checkpoint
 from spark_rl.backend import Backend, build_learner, open_backend
 from spark_rl.checkpoint import Progress
-from spark_rl.config import Config
+from spark_rl.config import IN_MEMORY, Config
 from spark_rl.data import load_problems, remove_overlap
-from spark_rl.data.batches import Shuffled
+from spark_rl.data.batches import Batches, Shuffled, Streamed
 from spark_rl.errors import ConfigError
 from spark_rl.evals.heldout import HeldOutEvaluation, Pair, Scores, draw_pairs
 from spark_rl.files import write_json
@@ -33,7 +33,7 @@ from spark_rl.report.metrics import MetricsLog
 from spark_rl.report.watch import Silent, Watcher
 from spark_rl.rewards import Reward, WeightedReward, needs_of_rows, open_rewards
 from spark_rl.rollout import Sampler, build_grader
-from spark_rl.runs import checkpoints
+from spark_rl.runs import checkpoints, new_run_dir
 from spark_rl.verify import Verifier
 
 
@@ -43,12 +43,35 @@ class Given:
 
     model: LoadedModel | None = None
     """A model in memory, in place of ``model.path``."""
+    reference: LoadedModel | None = None
+    """What ``model`` was before it was trained, in place of ``model.path`` as the reference of the KL term."""
     train: Sequence[Problem] | None = None
     """Problems, in place of ``data.train``."""
+    batches: Streamed | None = None
+    """A stream of problems, in place of ``data.train``; needs ``train.steps``."""
     heldout: Sequence[Problem] | None = None
     """Problems, in place of ``data.heldout``."""
     rewards: tuple[Reward | WeightedReward, ...] = ()
     """Reward functions, beside those of ``reward.function``."""
+    transfer: Sequence[Problem] | None = None
+    """Problems, in place of ``data.transfer``."""
+
+    def check(self, config: Config) -> None:
+        """Whether all is here that a configuration says was given from Python.
+
+        Raises:
+            ConfigError: it is not; one line that says how the run goes on.
+        """
+        train = self.batches if self.train is None else self.train
+        for key, value, here in (
+            ("model.path", config.model.path, self.model),
+            ("data.train", config.data.train, train),
+            ("data.heldout", config.data.heldout, self.heldout),
+            ("data.transfer", config.data.transfer, self.transfer),
+        ):
+            if here is None and isinstance(value, str) and value.startswith(IN_MEMORY):
+                raise ConfigError(f"{key} is {value!r}: it was given from Python, where the run goes on with "
+                                  "SparkTrainer(...).train(resume_from_checkpoint=True)")  # fmt: skip
 
 
 def train(
@@ -57,7 +80,7 @@ def train(
     """Run the loop to its end, write the report, and return what ``summary.json`` holds.
 
     Args:
-        config: a resolved configuration with ``run_dir`` set.
+        config: a resolved configuration; without ``run_dir`` it is written to ``runs/<time>-seed<seed>``.
         resume: continue the run in ``config.run_dir`` from its last checkpoint.
         watcher: hears of phases and steps as they happen.
         given: a model or problems that are in memory.
@@ -77,13 +100,15 @@ class Run:
         self, config: Config, *, resume: bool = False, watcher: Watcher | None = None, given: Given | None = None
     ) -> None:
         """Load data and model, and open the run directory. See :func:`train`."""
-        assert config.run_dir is not None, "whoever starts a run says where it is written"
+        if config.run_dir is None:
+            config = config.model_copy(update={"run_dir": new_run_dir(config.seed)})
         given, config = given or Given(), with_resolved_paths(config)
+        given.check(config)
         self.run_dir, self.watcher = Path(str(config.run_dir)), watcher or Silent()
         checkpoint.check_run(self.run_dir, config, resume)
         saved = checkpoints(self.run_dir)[-1:] if resume else []
         weights = saved[0] / "model" if saved else None
-        asked, config = config.rollout.max_prompt_tokens, fitted_to_model(config, weights)
+        asked, config = config.rollout.max_prompt_tokens, fitted_to_model(config, weights, given.model)
         if (limit := config.rollout.max_prompt_tokens) < asked:
             self.watcher.phase(f"prompts have at most {limit} tokens: with a response, the model holds no more")
         load_templates(config.recycle.templates, config.verify.thinking)  # what is wrong with them is told first
@@ -92,7 +117,9 @@ class Run:
         self.config = config
         problems, self.exams = load_all_problems(config, given)
         self.backend = open_backend(config, weights, given.model)
-        self.learner = build_learner(config, self.backend.loaded)
+        self.learner = build_learner(config, self.backend.loaded, given.reference)
+        if given.batches is not None and config.train.steps is None:
+            raise ConfigError("a stream has no end to be counted to; say with train.steps how many steps to train")
         self.steps = config.train.steps or -(-config.train.episodes * len(problems) // config.rollout.problems)
         pool, found = Pool(config.recycle.pool_size), Progress()
         if saved:
@@ -108,7 +135,10 @@ class Run:
                 self.watcher.note(line)
         if self.rewards is not None:
             self.rewards.check(problems)
-        batches = Shuffled(problems, config.rollout.problems, config.seed, config.data.shares)
+        batches: Batches = Shuffled(problems, config.rollout.problems, config.seed, config.data.shares)
+        if given.batches is not None:
+            given.batches.hold_out([problem for exam in self.exams.values() for problem in exam])
+            batches = given.batches
         check_prompts(problems, batches.of(0), self.backend)
         checkpoint.open_run(self.run_dir, config, resume)  # not before data and model are known to load
         self.backend.engine.sync(self.learner.weights())
@@ -229,11 +259,17 @@ def load_all_problems(
     given = given or Given()
     needs = needs_of_rows(config.reward, given.rewards)
     load = partial(load_problems, columns=needs.columns, golds=needs.golds)
-    problems = load(config.data.train, config.data) if given.train is None else tuple(given.train)
+    if given.batches is not None:
+        problems: tuple[Problem, ...] = ()
+    elif given.train is not None:
+        problems = tuple(given.train)
+    else:
+        problems = load(config.data.train, config.data, "train")
     sources = {"heldout": config.data.heldout, "transfer": config.data.transfer}
     exams: dict[str, tuple[Problem, ...]] = {}
-    if given.heldout is not None:
-        sources["heldout"], exams["heldout"] = None, tuple(given.heldout)
+    for role, exam in (("heldout", given.heldout), ("transfer", given.transfer)):
+        if exam is not None:
+            sources[role], exams[role] = None, tuple(exam)
     splits = {name: source for name, source in sources.items() if source is not None and source.startswith("split:")}
     for name in ("heldout", "transfer"):
         if (source := sources[name]) is not None and name not in splits:
@@ -248,6 +284,8 @@ def load_all_problems(
 
 def _split_size(name: str, source: str, available: int) -> int:
     """N of ``split:N``. Raises :class:`ConfigError` if it is not a number that leaves something to train on."""
+    if not available:
+        raise ConfigError(f"data.{name} {source!r}: nothing can be split off a stream; name other problems, or null")
     text = source.removeprefix("split:")
     if not text.isdecimal() or not 0 < int(text) < available:
         raise ConfigError(f"data.{name} {source!r}: N in split:N must be from 1 to {available - 1}, what the data has")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
+import time
 from pathlib import Path
 
 from spark_rl.errors import ConfigError
@@ -20,6 +22,13 @@ def is_run(path: Path) -> bool:
         return path.is_dir() and ((path / "metrics.jsonl").exists() or "rollout" in read_object(path / "config.json"))
     except (OSError, ValueError):  # too long to be a path, or with a NUL in it
         return False
+
+
+def new_run_dir(seed: int) -> str:
+    """``runs/<time>-seed<seed>``, where nothing is yet."""
+    name = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-seed{seed}"
+    taken = (number for number in itertools.count(2) if not Path(f"{name}-{number}").exists())
+    return f"{name}-{next(taken)}" if Path(name).exists() else name
 
 
 def checkpoints(run_dir: Path) -> list[Path]:

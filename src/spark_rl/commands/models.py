@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spark_rl.commands.terminal import quiet_libraries
 from spark_rl.config import Config, load_config, saved_settings
 from spark_rl.errors import ConfigError
-from spark_rl.model.places import find_model
+from spark_rl.model.places import RECIPES, find_model
 from spark_rl.runs import is_run
 from spark_rl.runs import trained_weights as weights_of
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from spark_rl.engine.openai import OpenAIEngine, ServerChat
     from spark_rl.evals.score.grading import Judge
     from spark_rl.inference import Reasoner
-
-RECIPES = {"embedded": "tiny", "embedded-vl": "tiny-vl"}
-"""Embedded base -> the recipe that it is used with where no configuration is given."""
 
 
 def recipe_of(model: str | None) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,14 @@ from spark_rl.commands.models import recipe_of, settings_of_run
 from spark_rl.commands.terminal import console, quiet_libraries, say
 from spark_rl.config import Config, load_config, merge_settings, saved_settings
 from spark_rl.errors import ConfigError, UserError
+from spark_rl.runs import new_run_dir
 
 
 def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl train``."""
     config = resolve(arguments)
     if config.run_dir is None:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        config = config.model_copy(update={"run_dir": f"runs/{stamp}-seed{config.seed}"})
+        config = config.model_copy(update={"run_dir": new_run_dir(config.seed)})
     assert config.run_dir is not None, "set just above"
     if not arguments.resume:  # a run says which of its parts have moved
         check_places(config)

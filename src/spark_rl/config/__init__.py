@@ -33,14 +33,15 @@ from spark_rl.config.method import (
 )
 from spark_rl.config.model import EngineConfig, LoraConfig, ModelConfig
 from spark_rl.config.schema import Config
-from spark_rl.config.section import Section
+from spark_rl.config.section import IN_MEMORY, Section
 from spark_rl.errors import ConfigError
 
 __all__ = [
-    "ANSWER_FORMAT", "PRESETS", "RECIPE_FOLDERS", "THINKING", "AdvantageConfig", "AnswerForm", "ChatConfig",
-    "ColumnsConfig", "Config", "ConfigError", "DataConfig", "EngineConfig", "EvaluationConfig", "ImagesConfig",
-    "InferenceConfig", "LearnerConfig", "LoraConfig", "ModelConfig", "ObjectiveConfig", "OptimiserConfig",
-    "RecycleConfig", "RewardConfig", "RewardFunction", "RolloutConfig", "Section", "Thinking", "TrainConfig",
+    "ANSWER_FORMAT", "IN_MEMORY", "PRESETS", "RECIPE_FOLDERS", "THINKING", "AdvantageConfig", "AnswerForm",
+    "ChatConfig", "ColumnsConfig", "Config", "ConfigError", "DataConfig", "EngineConfig", "EvaluationConfig",
+    "ImagesConfig", "InferenceConfig", "LearnerConfig", "LoraConfig", "ModelConfig", "ObjectiveConfig",
+    "OptimiserConfig", "RecycleConfig", "RewardConfig", "RewardFunction", "RolloutConfig", "Section", "Thinking",
+    "TrainConfig",
     "TrainSource", "VerifyConfig", "load_config", "merge_settings", "parse_config", "recipe_path", "saved_settings",
     "settings_table",
 ]  # fmt: skip

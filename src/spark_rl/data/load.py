@@ -37,7 +37,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from spark_rl.config import DataConfig, TrainSource
+from spark_rl.config import IN_MEMORY, DataConfig, TrainSource
 from spark_rl.data.parquet import read_parquet
 from spark_rl.data.procedural import PREFIX, procedural_problems
 from spark_rl.data.source import Number, Source, unique
@@ -105,6 +105,9 @@ def check_place(spec: str) -> None:
     Raises:
         DataError: it is not; the line names the nearest file beside it.
     """
+    if spec.startswith(IN_MEMORY):
+        raise DataError(f"the data {spec!r} was given from Python and is in no file; name a source in its place, or go "
+                        "on in the script that began the run: train(resume_from_checkpoint=True)")  # fmt: skip
     path = _user_path(spec)
     like_a_file = path.suffix.lower() in SUFFIXES or spec.startswith((".", "/", "~"))
     if spec.startswith(PREFIX) or not like_a_file or os.path.exists(path):  # noqa: PTH110
@@ -206,10 +209,10 @@ def _read_saved(path: Path, split: str) -> Iterator[tuple[Number, Any]]:
         if split not in saved:
             raise DataError(f"{path} has no split {split!r}; set data.split to one of: {', '.join(saved)}")
         saved = saved[split]
-    return _raw(saved)
+    return stored_rows(saved)
 
 
-def _raw(rows: Any) -> Iterator[tuple[Number, Any]]:
+def stored_rows(rows: Any) -> Iterator[tuple[Number, Any]]:
     """The rows of a ``datasets.Dataset`` as they are stored: images encoded, not decoded and encoded again."""
     tables = rows.with_format("arrow").iter(batch_size=100)
     return enumerate((row for table in tables for row in table.to_pylist()), start=1)
@@ -227,7 +230,7 @@ def _read_hub(spec: str, split: str) -> Iterator[tuple[Number, Any]]:
             f"there is no file {spec}, and the hub data set could not be loaded ({_why(error)}); "
             "check the name and the connection"
         ) from None
-    return _raw(loaded)
+    return stored_rows(loaded)
 
 
 def _user_path(spec: str) -> Path:

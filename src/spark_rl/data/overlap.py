@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def check_disjoint(train: Iterable[Problem], heldout: Iterable[Problem]) -> int:
     """How many problems the two share; 0 is what a run needs."""
-    held = _Held(heldout)
+    held = HeldOut(heldout)
     return len({held.key(problem) for problem in train if problem in held})
 
 
@@ -33,7 +33,7 @@ def remove_overlap(train: Sequence[Problem], heldout: Iterable[Problem]) -> tupl
     Raises:
         DataError: none is left.
     """
-    held = _Held(heldout)
+    held = HeldOut(heldout)
     kept = tuple(problem for problem in train if problem not in held)
     removed = len(train) - len(kept)
     if train and not kept:
@@ -47,10 +47,10 @@ def remove_overlap(train: Sequence[Problem], heldout: Iterable[Problem]) -> tupl
     return kept, removed
 
 
-class _Held:
+class HeldOut:
     """What is held out. Images are read only where a question occurs on both sides, and each file once."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Problem] = ()) -> None:
         self._asked: defaultdict[str, list[Problem]] = defaultdict(list)
         self._keys: dict[str, frozenset[Key]] = {}
         self._digests: dict[str, bytes] = {}

@@ -41,6 +41,8 @@ MOST_REASONS = 8
 """Reasons that are said one by one."""
 CHUNK = 256
 """Problems whose images are opened together."""
+MOST_BETWEEN = 65_536
+"""Rows of a stream between two reports at most."""
 
 Number = int | str
 """Where a row stands: its number, counted from 1, or its key."""
@@ -79,17 +81,7 @@ class Source:
         Raises:
             DataError: there is no usable row, a column is missing, or an image is broken and may not be.
         """
-        head = list(itertools.islice(rows, HEAD))
-        objects = [row for _, row in head if isinstance(row, Mapping)]
-        if not objects:
-            raise DataError(
-                f"{self.spec}: rows must be objects with named columns" if head else f"{self.spec} has no rows"
-            )
-        settings = self.config
-        self.layout = settings.layout if settings.layout != "auto" else detect_layout(objects, settings.columns)
-        check_columns(objects, self.layout, settings.columns, self.spec, answer=self.needs_golds)
-        self._check_ranges(objects)
-        self.numbers = number_rule(objects, self.layout, settings.columns)
+        settings, head = self.config, self._begun(rows)
         parsed = self._parsed(itertools.chain(head, rows))
         if settings.sample is None:
             found = list(itertools.islice(self._sighted(parsed), settings.limit))
@@ -104,6 +96,49 @@ class Source:
             found = found[: settings.limit]
         self._report(len(found))
         return tuple(found)
+
+    def stream(self, rows: Iterator[tuple[Number, Any]]) -> Iterator[Problem]:
+        """Usable rows as problems, one after the other and as many as ``limit``, none of them kept.
+
+        Rows that are left out are reported after a chunk, and then each time as many rows again have been read.
+
+        Raises:
+            DataError: as :meth:`problems`; there is no usable row before the first report.
+        """
+        rows = itertools.chain(self._begun(rows), rows)
+        found, window = 0, CHUNK
+        while chunk := list(itertools.islice(rows, CHUNK)):
+            for problem in self._sighted(self._parsed(chunk)):
+                yield problem
+                found += 1
+                if found == self.config.limit:
+                    self._report(found)
+                    return
+            self._opened.clear()
+            if self.read >= window:
+                self._report(found)
+                self.read, self.outside, window = 0, 0, min(2 * window, MOST_BETWEEN)
+                self.unusable, self.broken, self.notes = [], [], {}
+        self._report(found)
+
+    def _begun(self, rows: Iterator[tuple[Number, Any]]) -> list[tuple[Number, Any]]:
+        """The first rows, which tell how all are read.
+
+        Raises:
+            DataError: there are none, or a column is missing.
+        """
+        head = list(itertools.islice(rows, HEAD))
+        objects = [row for _, row in head if isinstance(row, Mapping)]
+        if not objects:
+            raise DataError(
+                f"{self.spec}: rows must be objects with named columns" if head else f"{self.spec} has no rows"
+            )
+        settings = self.config
+        self.layout = settings.layout if settings.layout != "auto" else detect_layout(objects, settings.columns)
+        check_columns(objects, self.layout, settings.columns, self.spec, answer=self.needs_golds)
+        self._check_ranges(objects)
+        self.numbers = number_rule(objects, self.layout, settings.columns)
+        return head
 
     def _check_ranges(self, head: Sequence[Mapping[Any, Any]]) -> None:
         for name in self.config.ranges or ():

@@ -14,7 +14,6 @@ sum.
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -256,11 +255,8 @@ class LocalLearner:
             master.copy_(saved)
 
     def export(self, path: Path) -> None:
-        """Weights (or adapters) and tokenizer or processor, loadable with ``from_pretrained``."""
-        with warnings.catch_warnings():  # of adapters whose base are adapters too: the vocabulary is never resized
-            warnings.filterwarnings("ignore", "Could not find a config file in")
-            self.loaded.model.save_pretrained(path)  # type: ignore[operator]
-        (self.loaded.processor or self.loaded.tokenizer).save_pretrained(path)
+        """See :meth:`spark_rl.model.loaded.LoadedModel.save`."""
+        self.loaded.save(path)
 
     def _rows(self, samples: Sequence[Sample]) -> Rows:
         """The samples with each group's prompt once."""

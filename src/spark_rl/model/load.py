@@ -23,6 +23,8 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
     PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
@@ -32,7 +34,7 @@ from spark_rl.errors import ConfigError
 from spark_rl.model.architecture import check_architecture, prove_decoder
 from spark_rl.model.loaded import LoadedModel, unwrapped
 from spark_rl.model.places import find_model, has_adapters, layers_of, on_disk
-from spark_rl.model.read import check_finite, check_language_head, merged, read_weights, with_saved_adapters
+from spark_rl.model.read import OTHER_TASK, check_finite, check_language_head, merged, read_weights, with_saved_adapters
 from spark_rl.model.sizes import check_end, check_tokenizer, has_tokenizer, positions_of, prompt_limit
 from spark_rl.model.vision import load_processor, vision_tokens
 from spark_rl.problem import TASKS
@@ -114,17 +116,21 @@ def describe_model(config: Config, path: str | Path | None = None) -> Descriptio
     return Description(named, base, adapters, model_config, tokenizer, processor)
 
 
-def fitted_to_model(config: Config, path: str | Path | None = None) -> Config:
+def fitted_to_model(config: Config, path: str | Path | None = None, loaded: LoadedModel | None = None) -> Config:
     """The configuration of a training run with prompts no longer than the model can hold, before any weight is read.
+
+    ``loaded`` is the model itself, where it is in memory.
 
     Raises:
         ConfigError: like :func:`describe_model` and :func:`spark_rl.model.sizes.prompt_limit`.
     """
-    described = describe_model(config, path)
-    few_shot = [
-        described.tokenizer(config.chat.few_shot_of(task), add_special_tokens=False)["input_ids"] for task in TASKS
-    ]
-    limit = prompt_limit(config, described.positions, max(map(len, few_shot)))
+    if loaded is not None:
+        tokenizer, positions = loaded.tokenizer, positions_of(loaded.causal_lm.config)
+    else:
+        described = describe_model(config, path)
+        tokenizer, positions = described.tokenizer, described.positions
+    few_shot = [tokenizer(config.chat.few_shot_of(task), add_special_tokens=False)["input_ids"] for task in TASKS]
+    limit = prompt_limit(config, positions, max(map(len, few_shot)))
     rollout = config.rollout.model_copy(update={"max_prompt_tokens": limit})
     return config.model_copy(update={"rollout": rollout})
 
@@ -158,19 +164,113 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
         if isinstance(error, ConfigError):
             raise
         raise _cannot_load(described.source, error) from None
-    check_finite(model, described.source)
+    return _proven(model, described.tokenizer, described.processor, device, settings, described.source)
+
+
+def _proven(
+    model: Any, tokenizer: Any, processor: Any, device: torch.device, settings: ModelConfig, source: str
+) -> LoadedModel:
+    """A model whose weights are in place, ready to train, with what it computes put to the proof.
+
+    Raises:
+        ConfigError: it holds NaN, or computes something that engine and learner do not.
+    """
+    check_finite(model, source)
     if settings.gradient_checkpointing:
         checkpoint_layers(model)
     model.eval()  # no dropout: the engine and the learner must see the same distribution
-    processor = described.processor
-    banned = vision_tokens(described.config, processor) if processor else []
+    banned = vision_tokens(unwrapped(model).config, processor) if processor else []
     loaded = LoadedModel(
-        model, described.tokenizer, _decoder(model), device, processor,
-        torch.tensor(banned, device=device) if banned else None,
-    )  # fmt: skip
+        model, tokenizer, _decoder(model), device, processor, torch.tensor(banned, device=device) if banned else None
+    )
     check_head(loaded)
     prove_decoder(loaded)
     return loaded
+
+
+def model_in_memory(model: Any, processing_class: Any, config: Config, adapters: Any = None) -> LoadedModel:
+    """A model that somebody loaded, with every check that :func:`load_model` makes; it stays in its number format, and
+    where it is unless ``model.device`` names another place.
+
+    Args:
+        model: a transformers model that writes text, seeing or not, or its peft wrapper.
+        processing_class: its tokenizer, or the processor of a model that sees; ``None`` loads it from where the model
+            came from.
+        config: of the run; ``model.lora`` puts new adapters on a model without any.
+        adapters: a peft configuration to be taken in place of ``model.lora``.
+
+    Raises:
+        ConfigError: it can't be trained, in one line.
+    """
+    settings, base = config.model, unwrapped(model)
+    if not isinstance(base, PreTrainedModel):
+        raise ConfigError(f"model is a {type(model).__name__}; it must be a name, a path, or a model of transformers "
+                          "that writes text, such as AutoModelForCausalLM loads")  # fmt: skip
+    source, adapted = base.name_or_path or type(base).__name__, hasattr(model, "peft_config")
+    check_architecture(base.config)
+    check_language_head(base.config, source)
+    if OTHER_TASK.search(type(base).__name__) or base.get_output_embeddings() is None:
+        raise ConfigError(f"model is a {type(base).__name__}, which has no head that writes text; load it with "
+                          "AutoModelForCausalLM")  # fmt: skip
+    if base.dtype not in {torch.float32, torch.bfloat16}:
+        raise ConfigError(f"model is in {str(base.dtype).removeprefix('torch.')}; load it in bfloat16 or float32")
+    tokenizer, processor = _texts_of(base, processing_class, source)
+    check_tokenizer(tokenizer, base.config, source, sees=processor is not None)
+    check_end(tokenizer, base.config, source)
+    wanted = adapters is not None or settings.lora is not None
+    if adapted and adapters is not None:
+        raise ConfigError("model has adapters already; leave peft_config out, or give the model without them")
+    if (adapted or wanted) and not base.name_or_path:
+        raise ConfigError("adapters are saved without their base, and this base lies nowhere: save it with "
+                          "save_pretrained, and give the folder in place of the model")  # fmt: skip
+    if settings.device != "auto":
+        model.to(resolve_device(settings.device))
+    if wanted and not adapted:
+        model = _adapted(model, adapters, config.seed) if adapters is not None else _with_adapters(
+            model, settings.lora, None, config.seed)  # type: ignore[arg-type]  # fmt: skip
+    if not hasattr(model, "disable_adapter") and adapted:
+        raise ConfigError(f"model is a {type(model).__name__}, whose adapters can't be switched off; use LoRA")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError("model has nothing to train: no weight requires a gradient (saved adapters are loaded for "
+                          "training with is_trainable=True)")  # fmt: skip
+    return _proven(model, tokenizer, processor, next(base.parameters()).device, settings, source)
+
+
+def _texts_of(base: Any, processing_class: Any, source: str) -> tuple[Any, Any]:
+    """(tokenizer, processor or ``None``) of a model in memory."""
+    sees = type(base.config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(base.config, "vision_config")
+    if processing_class is None:
+        if not base.name_or_path:
+            raise ConfigError("model does not say where it came from; give its tokenizer or processor as "
+                              "processing_class")  # fmt: skip
+        try:
+            found = on_disk(find_model(base.name_or_path))
+            processing_class = load_processor(found, base.config) if sees else AutoTokenizer.from_pretrained(found)
+        except (OSError, ValueError, ImportError, RuntimeError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise ConfigError(f"the {'processor' if sees else 'tokenizer'} of {source!r} can't be loaded ({why}); give "
+                              "it as processing_class")  from None  # fmt: skip
+    tokenizer = getattr(processing_class, "tokenizer", processing_class)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise ConfigError(f"processing_class is a {type(processing_class).__name__}; it must be a tokenizer or a "
+                          "processor of transformers")  # fmt: skip
+    if sees and tokenizer is processing_class:
+        raise ConfigError(f"{type(base).__name__} sees images, so processing_class must be its processor, as "
+                          "AutoProcessor loads it, and not a tokenizer alone")  # fmt: skip
+    return tokenizer, processing_class if sees else None
+
+
+def _adapted(model: Any, adapters: Any, seed: int) -> nn.Module:
+    """New adapters of any kind that peft has, a function of the seed."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            wrapped: nn.Module = get_peft_model(model, adapters)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f"peft_config can't be used: {' '.join(str(error).split())[:200]}") from None
+    if not hasattr(wrapped, "disable_adapter") or getattr(adapters, "is_prompt_learning", False):
+        raise ConfigError(f"peft_config is a {type(adapters).__name__}, which spark-rl can't train; use LoraConfig")
+    return wrapped
 
 
 def _found(name: str) -> str | None:
@@ -238,7 +338,8 @@ def checkpoint_layers(model: nn.Module) -> None:
         name = type(unwrapped(model)).__name__
         raise ConfigError(f"{name} does not support model.gradient_checkpointing; leave it false")
     for layer in layers:
-        layer.forward = _recomputed(layer.forward)
+        if "forward" not in vars(layer):  # a model in memory may have been here before
+            layer.forward = _recomputed(layer.forward)
 
 
 def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,6 +52,14 @@ class LoadedModel:
         if (divisor := getattr(config, "logits_scaling", None)) is not None:
             logits = logits / divisor
         return logits
+
+    def save(self, folder: Path) -> None:
+        """Weights (or adapters) and tokenizer or processor, loadable with ``from_pretrained``."""
+        model: Any = self.model
+        with warnings.catch_warnings():  # of adapters whose base are adapters too: the vocabulary is never resized
+            warnings.filterwarnings("ignore", "Could not find a config file in")
+            model.save_pretrained(folder)
+        (self.processor or self.tokenizer).save_pretrained(folder)
 
 
 def unwrapped(model: Any) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from spark_rl.config import IN_MEMORY
 from spark_rl.errors import ConfigError
 from spark_rl.files import read_object
 from spark_rl.runs import is_run, run_of, trained_weights
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 _BASES = Path(__file__).parents[1] / "embedded"
 EMBEDDED = {"embedded": _BASES / "text", "embedded-vl": _BASES / "vision"}
 """The tiny bases that ship with the package: one reads, the other also sees."""
+RECIPES = {"embedded": "tiny", "embedded-vl": "tiny-vl"}
+"""Embedded base -> the recipe that it is used with where no configuration is given."""
 
 ADAPTERS = "adapter_config.json"
 """The file that makes a directory one of adapters (peft)."""
@@ -47,6 +50,9 @@ def find_model(name: str | Path) -> str:
     text = str(name)
     if text in EMBEDDED:
         return str(EMBEDDED[text])
+    if text.startswith(IN_MEMORY):
+        raise ConfigError(f"the model {text!r} was given from Python and lies nowhere; name a model in its place, or "
+                          "go on in the script that began the run: train(resume_from_checkpoint=True)")  # fmt: skip
     path = _expanded(text)
     if _is_dir(path):
         return str(_model_in(path.resolve(), text))
