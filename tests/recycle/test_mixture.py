@@ -255,3 +255,26 @@ def test_prompts_show_answers_from_outside_of_the_tags_that_are_set() -> None:
     assert problem.prompt == "judge What is it?:4"
     (problem,) = recycle([group(cut)], config, random.Random(0))
     assert problem.prompt == "judge What is it?:3", "these are no tags by default"
+
+
+def boxless(text: str, status: str) -> Rollout:
+    return Rollout(Completion(text, (1,), (-1.0,), "stop"), Verdict(float(status == "correct"), status, None))
+
+
+@pytest.mark.parametrize("form", ["answer", "cot", "mixed"])
+def test_what_has_no_box_is_shown_whole(form: str) -> None:
+    """As where a user's function grades code in place of the verifier."""
+    right, wrong = "def add(a, b): return a + b", "<|im_end|>def add(a, b): return a - b"
+    codes = Group(Problem("p", "add?", ""), (boxless(right, "correct"), boxless(wrong, "wrong")), ())
+    made = [p for seed in range(12) for p in recycle([codes], RecycleConfig(form=form), random.Random(seed))]
+    assert {problem.task for problem in made} == {"pointwise", "pairwise", "reflection"}
+    for problem in made:
+        assert problem.id.partition("/")[2].split("-")[1] == "cot"
+        shown_right, shown_wrong = right in problem.prompt, wrong.removeprefix("<|im_end|>") in problem.prompt
+        assert (shown_right and shown_wrong) if problem.task == "pairwise" else (shown_right or shown_wrong)
+        assert "im_end" not in problem.prompt
+
+
+def test_a_response_whose_reward_failed_is_neither_right_nor_wrong() -> None:
+    failed = Group(Problem("p", "add?", ""), (boxless("a", "failed"), boxless("b", "failed")), ())
+    assert recycle([failed], RecycleConfig(), random.Random(0)) == []

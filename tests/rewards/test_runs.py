@@ -15,7 +15,7 @@ from spark_rl.errors import ConfigError, DataError
 from spark_rl.problem import TASKS
 from spark_rl.report.watch import Silent
 from spark_rl.run import Given, load_all_problems
-from test_train import facts, same, weights
+from test_train import base_weights, facts, same, weights
 
 from .functions import ROOM, by_column, exact
 
@@ -119,12 +119,6 @@ def test_a_run_whose_only_reward_fails_goes_on_and_learns_nothing(tmp_path: Path
     assert same(weights(tmp_path / "run" / "model"), base_weights())
 
 
-def base_weights() -> Any:
-    from spark_rl.model.places import EMBEDDED
-
-    return weights(EMBEDDED["embedded"])
-
-
 def test_one_that_fails_from_python_leaves_the_others(tmp_path: Path) -> None:
     def graded(completions: list[str]) -> list[float]:
         return [min(1.0, len(text) / 20) for text in completions]
@@ -201,11 +195,8 @@ def test_columns_reach_the_functions_and_nothing_else(tmp_path: Path, data: Path
 
 
 def test_a_column_that_is_not_there_is_told_before_the_run_begins(tmp_path: Path) -> None:
-    done = spark_rl_process(
-        "train", "--config", "tiny", "--run-dir", "run", *SMALL, f"reward.function={FUNCTIONS}:by_column", cwd=tmp_path
-    )
-    assert done.returncode == 2
-    assert "the reward function by_column needs 'hint', which is no column of the data" in done.stderr
+    with pytest.raises(ConfigError, match="the reward function by_column needs 'hint', which is no column of the data"):
+        train(small(tmp_path / "run", f"reward.function={FUNCTIONS}:by_column"))
     assert not (tmp_path / "run").exists()
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,11 +17,13 @@ import numpy as np
 import pytest
 import torch
 
+from running import ENVIRONMENT
 from spark_rl.config import RewardConfig, load_config
 from spark_rl.errors import ConfigError
 from spark_rl.problem import Problem
 from spark_rl.rewards import RewardSet, WeightedReward, load_function, load_rewards
 from spark_rl.rewards.call import LIMIT
+from spark_rl.rewards.load import check_files
 
 FUNCTIONS = Path(__file__).parent / "functions.py"
 FAILURES = {
@@ -330,3 +335,31 @@ def test_settings_that_can_not_work_are_one_line(overrides: list[str], said: str
 def test_what_python_gives_is_checked_too(given: Any) -> None:
     with pytest.raises(ConfigError, match=r"a reward must be a function|must be a number of at least 0"):
         load_rewards(RewardConfig(), [given])
+
+
+def test_files_are_looked_for_before_anything_is_run(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("raise SystemExit")
+    check_files(load_config(None, [f"reward.function=[{tmp_path}/mine.py:f]"]).reward)
+    with pytest.raises(ConfigError, match="there is no file"):
+        check_files(load_config(None, [f"reward.function=[{tmp_path}/mine.py:f, gone.py:f]"]).reward)
+
+
+def test_an_interrupt_ends_the_wait_at_once() -> None:
+    program = (
+        "import signal, threading\n"
+        "from spark_rl.rewards import RewardSet, WeightedReward\n"
+        "from spark_rl.problem import Problem\n"
+        "def hangs(completions):\n"
+        "    print('called', flush=True)\n"
+        "    while True: pass\n"
+        "RewardSet([WeightedReward(hangs)], 600).score([Problem('p', '?', '1')], ['?'], ['x'])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "called\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in errors

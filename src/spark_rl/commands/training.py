@@ -38,14 +38,16 @@ def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def check_places(config: Config) -> None:
-    """Mistyped paths of model and data are told before torch loads.
+    """Mistyped paths of model, data and reward functions are told before torch loads.
 
     Raises:
         UserError: there is no such model or file; the line names the nearest one.
     """
     from spark_rl.data.load import check_place
     from spark_rl.model.places import find_model
+    from spark_rl.rewards.load import check_files
 
+    check_files(config.reward)
     find_model(config.model.path)
     trained = config.data.train if isinstance(config.data.train, tuple) else (config.data.train,)
     sources = [entry if isinstance(entry, str) else entry.source for entry in trained]

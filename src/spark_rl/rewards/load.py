@@ -28,11 +28,8 @@ def load_rewards(config: RewardConfig, given: Sequence[Reward | WeightedReward] 
     Raises:
         ConfigError: a function can't be loaded or called, or nothing has a weight.
     """
-    named = () if config.function is None else config.function
-    entries = [RewardFunction(path=entry) if isinstance(entry, str) else entry
-               for entry in ([named] if isinstance(named, str) else named)]  # fmt: skip
     modules: dict[Path, ModuleType] = {}
-    rewards = [WeightedReward(load_function(entry.path, modules), entry.weight) for entry in entries]
+    rewards = [WeightedReward(load_function(entry.path, modules), entry.weight) for entry in _entries(config)]
     for function in given:
         rewards.append(function if isinstance(function, WeightedReward) else WeightedReward(function))
         _check(rewards[-1])
@@ -63,19 +60,24 @@ def needs_of_rows(config: RewardConfig, given: Sequence[Reward | WeightedReward]
     return Needs(columns=own, golds=not own or bool(config.verifier))
 
 
+def check_files(config: RewardConfig) -> None:
+    """Whether the files of ``reward.function`` are there, before anything heavy loads; runs none of them.
+
+    Raises:
+        ConfigError: one is not, or is not written as ``file.py:name``.
+    """
+    for entry in _entries(config):
+        _file_and_name(entry.path)
+
+
 def load_function(spec: str, modules: dict[Path, ModuleType] | None = None) -> Reward:
     """The function that ``file.py:name`` means. ``modules`` keeps files that several functions come from.
 
     Raises:
         ConfigError: there is no such file or function, or the file can't be run.
     """
-    file, _, name = spec.rpartition(":")
-    if not file.endswith(".py") or not name.isidentifier():
-        raise ConfigError(f"reward.function {spec!r} must be file.py:name, a Python file and the function in it")
+    path, name = _file_and_name(spec)
     modules = {} if modules is None else modules
-    path = _absolute(file)
-    if not path.is_file():
-        raise ConfigError(f"reward.function {spec!r}: there is no file {path}")
     if path not in modules:
         modules[path] = _module(path, spec)
     function = getattr(modules[path], name, None)
@@ -91,6 +93,26 @@ def load_function(spec: str, modules: dict[Path, ModuleType] | None = None) -> R
     loaded: Reward = function
     _check(WeightedReward(loaded))
     return loaded
+
+
+def _entries(config: RewardConfig) -> list[RewardFunction]:
+    """``reward.function`` as a list, each with its weight."""
+    named = config.function or ()
+    return [
+        RewardFunction(path=entry) if isinstance(entry, str) else entry
+        for entry in ([named] if isinstance(named, str) else named)
+    ]
+
+
+def _file_and_name(spec: str) -> tuple[Path, str]:
+    """Raises :class:`ConfigError` if a setting is no ``file.py:name``, or there is no such file."""
+    file, _, name = spec.rpartition(":")
+    if not file.endswith(".py") or not name.isidentifier():
+        raise ConfigError(f"reward.function {spec!r} must be file.py:name, a Python file and the function in it")
+    path = _absolute(file)
+    if not path.is_file():
+        raise ConfigError(f"reward.function {spec!r}: there is no file {path}")
+    return path, name
 
 
 def _absolute(file: str) -> Path:
