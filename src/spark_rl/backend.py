@@ -12,11 +12,15 @@ from spark_rl.chat import ChatFormat
 from spark_rl.config import Config
 from spark_rl.engine.base import Engine
 from spark_rl.engine.embedded import EmbeddedEngine
+from spark_rl.engine.vllm import VllmEngine
+from spark_rl.errors import ConfigError, UserError
+from spark_rl.inference import Reasoner, build_reasoner
 from spark_rl.learner.base import Learner
 from spark_rl.learner.local import LocalLearner
-from spark_rl.model.load import load_model, set_threads
+from spark_rl.model.load import describe_model, load_model, set_threads
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.restore import restore_weights
+from spark_rl.plugins import load_object, said
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +33,30 @@ class Backend:
     chat: ChatFormat
 
 
-def open_backend(config: Config, weights: str | Path | None = None, loaded: LoadedModel | None = None) -> Backend:
+def check_engine(config: Config, given: Engine | None = None) -> None:
+    """Whether what a configuration names can generate for training; nothing is loaded.
+
+    Raises:
+        ConfigError: it only evaluates.
+    """
+    if given is None and config.engine.name == "vllm":
+        raise ConfigError("engine.name=vllm evaluates, and does not take over trained weights yet; train with "
+                          "engine.name=embedded")  # fmt: skip
+
+
+def open_backend(
+    config: Config,
+    weights: str | Path | None = None,
+    loaded: LoadedModel | None = None,
+    engine: Engine | None = None,
+) -> Backend:
     """The model of ``config.model`` with its engine.
 
     Args:
         config: of the run or command.
         weights: a directory with weights in place of those of ``config.model``.
         loaded: the model itself, where it is in memory already; it is given ``weights``.
+        engine: what generates, in place of the engine of ``config.engine``.
 
     Raises:
         ConfigError: the model can't be loaded.
@@ -47,13 +68,64 @@ def open_backend(config: Config, weights: str | Path | None = None, loaded: Load
     elif weights is not None:
         restore_weights(loaded, Path(weights))
     chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor, config.data.images)
-    return Backend(config, loaded, build_engine(config, loaded, chat), chat)
+    return Backend(config, loaded, engine or build_engine(config, loaded, chat), chat)
+
+
+def open_reasoner(config: Config, weights: str | Path | None = None) -> Reasoner:
+    """The model of ``config.model`` with its engine, ready to answer, to judge and to reflect.
+
+    Engines with weights of their own read them themselves; only the embedded one has the model loaded here.
+
+    Raises:
+        UserError: the model or the engine can't be loaded, or the chat template can't work.
+    """
+    if config.engine.name == "vllm":
+        vllm = VllmEngine(config, weights)
+        return build_reasoner(vllm, vllm.facts.chat, config)
+    if config.engine.name == "embedded":
+        backend = open_backend(config, weights)
+        return build_reasoner(backend.engine, backend.chat, config)
+    described = describe_model(config, weights)
+    chat = ChatFormat(described.tokenizer, config.chat, described.processor, config.data.images)
+    if weights is not None:
+        config = config.model_copy(update={"model": config.model.model_copy(update={"path": str(weights)})})
+    return build_reasoner(own_engine(config, chat), chat, config)
 
 
 def build_engine(config: Config, loaded: LoadedModel, chat: ChatFormat) -> Engine:
-    """The engine of ``config.engine``."""
+    """The engine of ``config.engine`` beside a loaded model.
+
+    Raises:
+        ConfigError: a class of the user's own can't be loaded, or is no engine.
+    """
+    if config.engine.name != "embedded":
+        return own_engine(config, chat)
     generation_config = getattr(loaded.causal_lm, "generation_config", None)
     return EmbeddedEngine(loaded, chat.eos_ids(generation_config), chat.decode, config.engine.max_rows)
+
+
+def own_engine(config: Config, chat: ChatFormat) -> Engine:
+    """An engine of the class that ``engine.name`` names, made with the configuration and the chat format.
+
+    Raises:
+        ConfigError: there is no such class, it lacks a part of :class:`spark_rl.engine.base.Engine`, or it can't be
+            made.
+    """
+    spec = config.engine.name
+    kind = load_object(spec, "engine.name")
+    if not callable(kind):
+        raise ConfigError(f"engine.name {spec!r} is no class but a value of type {type(kind).__name__}")
+    try:
+        engine: Engine = kind(config, chat)
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001  # the user's own code, which may raise anything
+        raise ConfigError(f"engine.name {spec!r} can't be made from (config, chat): {said(error)}") from None
+    parts = ("generate", "sync", "sleep", "wake", "close", "version")
+    missing = [name for name in parts if not hasattr(engine, name)]
+    if missing:
+        raise ConfigError(f"engine.name {spec!r} is no engine: it lacks {', '.join(missing)} (see docs/extending.md)")
+    return engine
 
 
 def build_learner(config: Config, loaded: LoadedModel, reference: LoadedModel | None = None) -> Learner:

@@ -24,3 +24,7 @@ class DataError(UserError):
 
 class ChatError(UserError):
     """A mistake in the chat settings, in one line: what is wrong, where, and how to mend it."""
+
+
+class EngineError(UserError):
+    """An engine gave something else than what was asked for, in one line: which engine, and what."""

@@ -15,10 +15,11 @@ from typing import Any
 from spark_rl.config import Config, parse_config
 from spark_rl.errors import ConfigError
 from spark_rl.model.places import EMBEDDED, find_model
+from spark_rl.plugins import is_file_and_name
 
 PARTS = (
     "model.path", "data.train", "data.heldout", "data.transfer", "data.images.root", "chat.template",
-    "recycle.templates", "reward.function",
+    "recycle.templates", "reward.function", "engine.name",
 )  # fmt: skip
 """Settings that may name a file or a directory."""
 
@@ -45,6 +46,8 @@ def with_resolved_paths(config: Config) -> Config:
             continue
         if key == "model.path":
             node[leaf] = _model(node[leaf])
+        elif key == "engine.name" and not is_file_and_name(node[leaf]):
+            continue
         elif key not in NAMES_FIRST or str(node[leaf]).endswith(NAMES_FIRST[key]):
             node[leaf] = _resolved(node[leaf])
     return parse_config(tree)
@@ -143,9 +146,9 @@ def _place(text: str) -> Path | None:
 
 
 def _file_and_name(text: str) -> tuple[str, str]:
-    """``("mine.py", ":format")`` of ``mine.py:format``, the setting of a function; any other text whole."""
+    """``("mine.py", ":format")`` of ``mine.py:format``, a setting that names what a file defines; other texts whole."""
     path, colon, name = text.rpartition(":")
-    return (path, colon + name) if path.endswith(".py") and name.isidentifier() else (text, "")
+    return (path, colon + name) if is_file_and_name(text) else (text, "")
 
 
 def _absolute(text: str) -> Path:

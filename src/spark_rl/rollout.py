@@ -7,6 +7,7 @@ so its text begins with that tag for whoever reads it: a thought that is cut is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +17,7 @@ from spark_rl.chat import Chat, ChatFormat, Prompt, policy_prompt
 from spark_rl.clock import Clock
 from spark_rl.config import RewardConfig, RolloutConfig, Thinking
 from spark_rl.engine.base import Engine, Sampling
+from spark_rl.errors import EngineError
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
 from spark_rl.rewards import Grader, RewardSet
 from spark_rl.verify import Verifier
@@ -41,6 +43,28 @@ def _opened(prompt: Prompt, chat: Chat, thinking: Thinking) -> str:
         return ""
     opening, closing = pair
     return opening if closing in chat.decode(chat.tokenizer(closing, add_special_tokens=False)["input_ids"]) else ""
+
+
+def check_drawn(drawn: Sequence[Sequence[Completion]], prompts: int, sampling: Sampling, engine: str) -> None:
+    """Whether an engine did what it promises, before anything is trained on it.
+
+    Raises:
+        EngineError: it did not; one line that names the engine and the first fault.
+    """
+    if len(drawn) != prompts:
+        raise EngineError(f"{engine} gave completions for {len(drawn)} prompts and was asked {prompts}")
+    for place, group in enumerate(drawn):
+        where = f"{engine}, prompt {place + 1} of {prompts}"
+        if len(group) != sampling.n:
+            raise EngineError(f"{where}: {len(group)} completions in place of {sampling.n}")
+        for completion in group:
+            tokens, logprobs = len(completion.token_ids), completion.logprobs
+            if tokens != len(logprobs) and completion.counted is None:
+                raise EngineError(f"{where}: {tokens} tokens with {len(logprobs)} log-probabilities")
+            if tokens > sampling.max_new_tokens:
+                raise EngineError(f"{where}: {tokens} tokens, and {sampling.max_new_tokens} at most were asked for")
+            if not math.isfinite(math.fsum(logprobs)):
+                raise EngineError(f"{where}: a log-probability that is not finite; the weights or the engine broke")
 
 
 class Sampled(NamedTuple):
@@ -96,6 +120,7 @@ class Sampler:
         sampling = Sampling(self.config.samples, self.config.temperature, self.config.max_new_tokens, seed)
         asked = [prompt for _, prompt in kept]
         drawn = clock.timed("sample", self.engine.generate, asked, sampling)
+        check_drawn(drawn, len(asked), sampling, type(self.engine).__name__)
         answers = as_read(drawn, asked, self.chat, self.verifier.config.thinking)
         groups = clock.timed("verify", self._verified, [problem for problem, _ in kept], asked, answers)
         return Sampled(groups, too_long)

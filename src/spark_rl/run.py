@@ -12,11 +12,12 @@ from types import TracebackType
 from typing import Self
 
 from spark_rl import checkpoint
-from spark_rl.backend import Backend, build_learner, open_backend
+from spark_rl.backend import Backend, build_learner, check_engine, open_backend
 from spark_rl.checkpoint import Progress
 from spark_rl.config import IN_MEMORY, Config
 from spark_rl.data import load_problems, remove_overlap
 from spark_rl.data.batches import Batches, Shuffled, Streamed
+from spark_rl.engine.base import Engine
 from spark_rl.errors import ConfigError
 from spark_rl.evals.heldout import HeldOutEvaluation, Pair, Scores, draw_pairs
 from spark_rl.files import write_json
@@ -55,6 +56,8 @@ class Given:
     """Reward functions, beside those of ``reward.function``."""
     transfer: Sequence[Problem] | None = None
     """Problems, in place of ``data.transfer``."""
+    engine: Engine | None = None
+    """What generates, in place of the engine of ``config.engine``; it is given the weights before the first step."""
 
     def check(self, config: Config) -> None:
         """Whether all is here that a configuration says was given from Python.
@@ -104,6 +107,7 @@ class Run:
             config = config.model_copy(update={"run_dir": new_run_dir(config.seed)})
         given, config = given or Given(), with_resolved_paths(config)
         given.check(config)
+        check_engine(config, given.engine)
         self.run_dir, self.watcher = Path(str(config.run_dir)), watcher or Silent()
         checkpoint.check_run(self.run_dir, config, resume)
         saved = checkpoints(self.run_dir)[-1:] if resume else []
@@ -116,7 +120,7 @@ class Run:
         self.watcher.phase("loading the data and the model")
         self.config = config
         problems, self.exams = load_all_problems(config, given)
-        self.backend = open_backend(config, weights, given.model)
+        self.backend = open_backend(config, weights, given.model, given.engine)
         self.learner = build_learner(config, self.backend.loaded, given.reference)
         if given.batches is not None and config.train.steps is None:
             raise ConfigError("a stream has no end to be counted to; say with train.steps how many steps to train")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from spark_rl.config.section import Section
+from spark_rl.plugins import is_file_and_name
 
 
 class LoraConfig(Section):
@@ -49,7 +50,14 @@ class ModelConfig(Section):
 class EngineConfig(Section):
     """What generates."""
 
-    name: Literal["embedded"] = "embedded"
-    """``embedded`` decodes on the learner's own weights: no second copy, nothing to synchronise."""
+    name: str = "embedded"
+    """``embedded`` decodes on the learner's own weights: no second copy, nothing to synchronise. ``vllm`` holds a copy
+    of its own and evaluates only. ``FILE.py:CLASS`` is an engine of yours (docs/extending.md)."""
     max_rows: int = Field(512, ge=1)
     """Sequences decoded together. More is faster until memory or cache runs out."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.name not in {"embedded", "vllm"} and not is_file_and_name(self.name):
+            raise ValueError(f"engine.name is {self.name!r}, and must be embedded, vllm, or FILE.py:CLASS")
+        return self

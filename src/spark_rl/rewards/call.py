@@ -20,18 +20,15 @@ import inspect
 import math
 import threading
 import time
-import traceback
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from spark_rl.plugins import MOST, said
 from spark_rl.rewards.base import Reward
 
 GRACE = 0.5
 """Seconds that a function has to end when it is told to."""
-MOST = 160
-"""Characters of an error that are quoted."""
 LIMIT = 1e6
 """Rewards further from zero are refused: the advantage squares them."""
 
@@ -183,26 +180,3 @@ def _number(value: Any) -> tuple[float | None, str]:
     except OverflowError:
         number = math.inf
     return (number, "") if abs(number) <= LIMIT else (None, str(number))
-
-
-def said(error: BaseException, path: Path | None = None) -> str:
-    """An error in a few words, with the place in the user's own file: ``ValueError: no number (mine.py line 4)``.
-
-    The place is the innermost one outside of installed packages, or in ``path`` if it is given.
-    """
-    try:
-        text = " ".join(str(error).split())[:MOST]
-    except Exception:  # noqa: BLE001  # an error of the user's own class
-        text = ""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    own = [f for f in frames if (Path(f.filename) == path if path else not _is_installed(f.filename))]
-    if isinstance(error, SyntaxError) and error.filename is not None:
-        place = f" ({Path(error.filename).name} line {error.lineno})"
-        text = error.msg
-    else:
-        place = f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
-
-
-def _is_installed(filename: str) -> bool:
-    return "site-packages" in filename or filename.startswith("<") or filename == contextlib.__file__

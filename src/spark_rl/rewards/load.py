@@ -1,15 +1,9 @@
-"""Reward functions from files, ``file.py:name``, and from Python, as one list with weights.
-
-The file is run as any Python module, with all that it does: a reward function is the user's own code, not data. What is
-beside the file can be imported from it, behind everything that is installed.
-"""
+"""Reward functions from files, ``file.py:name``, and from Python, as one list with weights."""
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +12,8 @@ from typing import NamedTuple
 
 from spark_rl.config import RewardConfig, RewardFunction
 from spark_rl.errors import ConfigError
+from spark_rl.plugins import check_file, load_object
 from spark_rl.rewards.base import Reward, WeightedReward
-from spark_rl.rewards.call import said
 
 
 def load_rewards(config: RewardConfig, given: Sequence[Reward | WeightedReward] = ()) -> tuple[WeightedReward, ...]:
@@ -67,7 +61,7 @@ def check_files(config: RewardConfig) -> None:
         ConfigError: one is not, or is not written as ``file.py:name``.
     """
     for entry in _entries(config):
-        _file_and_name(entry.path)
+        check_file(entry.path, "reward.function")
 
 
 def load_function(spec: str, modules: dict[Path, ModuleType] | None = None) -> Reward:
@@ -76,18 +70,9 @@ def load_function(spec: str, modules: dict[Path, ModuleType] | None = None) -> R
     Raises:
         ConfigError: there is no such file or function, or the file can't be run.
     """
-    path, name = _file_and_name(spec)
-    modules = {} if modules is None else modules
-    if path not in modules:
-        modules[path] = _module(path, spec)
-    function = getattr(modules[path], name, None)
-    if function is None:
-        there = [key for key, value in vars(modules[path]).items()
-                 if inspect.isfunction(value) and value.__module__ == modules[path].__name__]  # fmt: skip
-        raise ConfigError(
-            f"reward.function {spec!r}: {path.name} has no {name!r}; its functions are: {', '.join(there) or 'none'}"
-        )
+    function = load_object(spec, "reward.function", modules)
     if not callable(function):
+        name = spec.rpartition(":")[2]
         raise ConfigError(f"reward.function {spec!r}: {name} is no function but a value of type "
                           f"{type(function).__name__}")  # fmt: skip
     loaded: Reward = function
@@ -102,41 +87,6 @@ def _entries(config: RewardConfig) -> list[RewardFunction]:
         RewardFunction(path=entry) if isinstance(entry, str) else entry
         for entry in ([named] if isinstance(named, str) else named)
     ]
-
-
-def _file_and_name(spec: str) -> tuple[Path, str]:
-    """Raises :class:`ConfigError` if a setting is no ``file.py:name``, or there is no such file."""
-    file, _, name = spec.rpartition(":")
-    if not file.endswith(".py") or not name.isidentifier():
-        raise ConfigError(f"reward.function {spec!r} must be file.py:name, a Python file and the function in it")
-    path = _absolute(file)
-    if not path.is_file():
-        raise ConfigError(f"reward.function {spec!r}: there is no file {path}")
-    return path, name
-
-
-def _absolute(file: str) -> Path:
-    try:
-        return Path(file).expanduser().resolve()
-    except RuntimeError:  # ~nobody
-        return Path(file).resolve()
-
-
-def _module(path: Path, spec: str) -> ModuleType:
-    """The file as a module of its own, run once."""
-    name = f"spark_rl_reward_{path.stem}_{len(sys.modules)}"
-    found = importlib.util.spec_from_file_location(name, path)
-    assert found is not None, "the name ends with .py"
-    assert found.loader is not None, "a file has a loader"
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
-    module = sys.modules[name] = importlib.util.module_from_spec(found)
-    try:
-        found.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # the user's own code, which may do anything
-        del sys.modules[name]
-        raise ConfigError(f"reward.function {spec!r}: {path.name} can't be imported: {said(error, path)}") from None
-    return module
 
 
 def _check(reward: WeightedReward) -> None:

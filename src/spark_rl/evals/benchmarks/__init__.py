@@ -11,10 +11,12 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import get_args
 
 from spark_rl.errors import UserError
 from spark_rl.evals.benchmark import Benchmark, GroupName
+from spark_rl.plugins import absolute, load_module
 
 MODULES: Mapping[str, GroupName | None] = {
     "gsm8k": "math-llm",
@@ -45,6 +47,9 @@ MODULES: Mapping[str, GroupName | None] = {
 }
 """Module -> the group that asks it, in the order of the paper's tables; ``None`` for what is asked by name only."""
 
+_OWN: dict[Path, Benchmark] = {}
+"""Those of users' files that were asked for in this process."""
+
 GROUPS = (*get_args(GroupName), "all")
 
 
@@ -55,12 +60,17 @@ def members(name: str) -> tuple[str, ...]:
 
 
 def find(name: str) -> Benchmark:
-    """The benchmark of that name; case, dashes and underscores do not matter.
+    """The benchmark of that name; case, dashes and underscores do not matter. ``FILE.py`` is one of the user's own.
 
     Raises:
         UserError: there is none; the line names the nearest.
     """
+    if name.endswith(".py"):
+        return _of_file(name)
     wanted = _plain(name)
+    own = next((benchmark for benchmark in _OWN.values() if _plain(benchmark.name) == wanted), None)
+    if own is not None:
+        return own
     for module in sorted(MODULES, key=len, reverse=True):
         if wanted.startswith(_plain(module)):
             for benchmark in in_module(module):
@@ -77,6 +87,25 @@ def in_module(module: str) -> Sequence[Benchmark]:
     loaded = import_module(f"{__name__}.{module}")
     others = [value for value in vars(loaded).values() if isinstance(value, Benchmark)]
     return sorted(others, key=lambda benchmark: benchmark is not loaded.BENCHMARK)
+
+
+def _of_file(file: str) -> Benchmark:
+    """The ``BENCHMARK`` of a user's file, found by its name too from now on.
+
+    Raises:
+        UserError: there is no such file, it can't be run, or it defines none.
+    """
+    path = absolute(file)
+    if path not in _OWN:
+        if not path.is_file():
+            raise UserError(f"--bench {file!r}: there is no file {path}")
+        found = getattr(load_module(path, "--bench"), "BENCHMARK", None)
+        if not isinstance(found, Benchmark):
+            raise UserError(f"--bench {file!r}: {path.name} must end in BENCHMARK = Benchmark(...)")
+        if _plain(found.name) in {_plain(known) for known in (*MODULES, *GROUPS)}:
+            raise UserError(f"--bench {file!r}: there is a benchmark {found.name!r} already; give yours another name")
+        _OWN[path] = found
+    return _OWN[path]
 
 
 def _plain(name: str) -> str:
