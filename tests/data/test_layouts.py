@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spark_rl.config import ANSWER_FORMAT, ColumnsConfig, DataConfig
-from spark_rl.data.layouts import Layout, check_columns, detect_layout, number_rule, read_row, strip_suffix
+from spark_rl.data.layouts import Layout, check_columns, detect_layout, number_rule, strip_suffix
 from spark_rl.data.published import PUBLISHED
+from spark_rl.data.rows import read_row
 from spark_rl.data.values import RowError, within_ranges
 from spark_rl.errors import DataError
 from spark_rl.problem import Problem

@@ -15,7 +15,8 @@ from PIL import Image
 from spark_rl.config import ColumnsConfig, DataConfig, ImagesConfig
 from spark_rl.data import check_disjoint, load_problems
 from spark_rl.data.images import fit, open_image
-from spark_rl.data.layouts import detect_layout, read_row
+from spark_rl.data.layouts import detect_layout
+from spark_rl.data.rows import read_row
 from spark_rl.errors import DataError
 from spark_rl.verify.grade import grade
 

@@ -61,19 +61,14 @@ from spark_rl.data.values import (
     RowError,
     chat_or_text,
     pick,
-    place_images,
     row_images,
     text_of,
     usual_name,
     whole_question,
 )
 from spark_rl.errors import DataError
-from spark_rl.problem import Kind, Problem
 from spark_rl.verify.boxed import extract_boxed
-from spark_rl.verify.grade import grade
 from spark_rl.verify.letters import read_letters
-from spark_rl.verify.notation import UnreadableError as UnreadableGoldError
-from spark_rl.verify.notation import canonical
 
 Layout = Literal[
     "columns", "message", "gsm8k", "simplerl",
@@ -115,112 +110,6 @@ _QWEN_SUFFIX = re.compile(
 
 Numbers = tuple[int | None, bool]
 UNKNOWN: Numbers = (None, False)
-
-
-def read_row(
-    row: Any,
-    layout: Layout,
-    columns: ColumnsConfig,
-    kind: Kind | Literal["auto"],
-    source: str,
-    numbers: Numbers = UNKNOWN,
-    notes: list[tuple[str, str]] | None = None,
-) -> Problem:
-    r"""One row as a problem with an empty id, which the loader fills in.
-
-    ``{"problem": "1+1?", "choices": ["3", "2"], "answer": 1}`` becomes a problem of kind ``choice`` with the question
-    ``1+1?\n(A) 3\n(B) 2`` and the answer ``B``.
-
-    Args:
-        row: what the file has.
-        layout: how it is read.
-        columns: the columns that are named by hand.
-        kind: how answers are compared; ``auto`` leaves it to the row.
-        source: where the row comes from.
-        numbers: what the first rows tell of golds that are numbers, see :func:`number_rule`.
-        notes: gets what was assumed or taken off, each with an example.
-
-    Raises:
-        UnreadableError: the options or images are of no known shape.
-        RowError: the row has no question, no gold answer that the verifier can use, or values that can't be read as
-            such.
-    """
-    fields, question, said = _read(row, layout, columns, numbers)
-    if not question:
-        raise RowError("no question")
-    if not fields.answer:
-        raise RowError("empty answer")
-    kind = _kind_of(fields, kind)
-    for gold in (fields.answer, *fields.alternatives):
-        try:
-            grade("", gold, kind, fields.choices)
-            if kind == "math":
-                canonical(gold)
-        except UnreadableGoldError as error:  # nothing but the same text could ever earn the reward
-            raise RowError(f"the answer {gold[:30]!r} is {error}") from None
-        except ValueError as error:
-            raise RowError(str(error)) from None
-    if notes is not None:
-        notes += said
-    return Problem(
-        id="", question=question, answer=fields.answer, alternatives=fields.alternatives, kind=kind,
-        images=fields.images, choices=fields.choices, source=source,
-    )  # fmt: skip
-
-
-def read_row_without_gold(
-    row: Any,
-    layout: Layout,
-    columns: ColumnsConfig,
-    kind: Kind | Literal["auto"],
-    source: str,
-    numbers: Numbers = UNKNOWN,
-    notes: list[tuple[str, str]] | None = None,
-) -> Problem:
-    """One row as a problem that the verifier need not grade; arguments and errors as for :func:`read_row`.
-
-    The gold is what :func:`read_row` would find, else the text in the column of the answer as it stands, else empty.
-    """
-    try:
-        return read_row(row, layout, columns, kind, source, numbers, notes)
-    except RowError:
-        if not isinstance(row, Mapping):
-            raise
-    raw = pick(row, columns.answer, ANSWER)
-    unanswered = {key: value for key, value in row.items() if key != columns.answer and str(key).lower() not in ANSWER}
-    if columns.answer is not None:
-        unanswered[columns.answer] = None
-    fields, question, said = _read(unanswered, layout, columns, numbers)
-    if not question:
-        raise RowError("no question")
-    if notes is not None:
-        notes += said
-    gold = raw.strip() if isinstance(raw, str) else str(raw) if isinstance(raw, int | float) else ""
-    return Problem(
-        id="", question=question, answer=gold, kind=_kind_of(fields, kind), images=fields.images,
-        choices=fields.choices, source=source,
-    )  # fmt: skip
-
-
-def _read(
-    row: Any, layout: Layout, columns: ColumnsConfig, numbers: Numbers
-) -> tuple[Fields, str, list[tuple[str, str]]]:
-    """(what the row holds, its question as it is asked, what was assumed or taken off)."""
-    if not isinstance(row, Mapping):
-        raise RowError("not an object with named columns")
-    published = PUBLISHED.get(layout)
-    fields = _READERS[layout](row, columns, numbers) if published is None else published.read(row)
-    question, taken = place_images(strip_suffix(fields.question), fields.images), ""
-    if published is None:
-        question, taken = without_format(question)
-        question = place_images(question, fields.images)
-    return fields, question, [*fields.notes, *([(FORMAT, taken)] if taken else [])]
-
-
-def _kind_of(fields: Fields, kind: Kind | Literal["auto"]) -> Kind:
-    if kind != "auto":
-        return kind
-    return fields.kind or ("choice" if fields.choices else "math")
 
 
 def number_rule(rows: Iterable[Row], layout: Layout, columns: ColumnsConfig) -> Numbers:
@@ -355,6 +244,12 @@ _READERS: Mapping[str, Callable[[Row, ColumnsConfig, Numbers], Fields]] = {
     "gsm8k": _gsm8k,
     "simplerl": _simplerl,
 }
+
+
+def read_fields(row: Row, layout: Layout, columns: ColumnsConfig, numbers: Numbers = UNKNOWN) -> Fields:
+    """What a row of a layout holds. Raises :class:`RowError` and ``UnreadableError``."""
+    published = PUBLISHED.get(layout)
+    return _READERS[layout](row, columns, numbers) if published is None else published.read(row)
 
 
 def _asked(row: Row, columns: ColumnsConfig) -> tuple[str, tuple[Any, ...]]:

@@ -28,9 +28,8 @@ from spark_rl.data.layouts import (
     check_columns,
     detect_layout,
     number_rule,
-    read_row,
-    read_row_without_gold,
 )
+from spark_rl.data.rows import read_row, read_row_without_gold
 from spark_rl.data.values import MORE, RowError, UnreadableError, UnreadableImageError, within_ranges
 from spark_rl.errors import DataError
 from spark_rl.problem import Problem
