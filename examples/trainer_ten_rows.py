@@ -1,6 +1,6 @@
 """Ten rows, a reward function of your own, and the embedded base: a whole training run in fifteen lines.
 
-    python examples/trainer_ten_rows.py
+python examples/trainer_ten_rows.py
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from spark_rl import SparkTrainer
 ROWS = [{"question": f"{a}?{b}?{c}={a + b - c}", "answer": "+-"} for a in (5, 7) for b in (1, 3, 4, 6, 8) for c in (2,)]
 
 
-def brevity(completions: list[str], **columns: object) -> list[float]:
+def brevity(completions: list[str], **_columns: object) -> list[float]:
     """More for shorter responses: of 120 characters none, of no character one."""
     return [max(0.0, 1.0 - len(text) / 120) for text in completions]
 
