@@ -12,7 +12,7 @@ import spark_rl
 SOURCE = Path(spark_rl.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "lazy", "problem", "files", "seeds", "clock", "intervals", "plugins", "runs", "config"),
+    ("errors", "lazy", "problem", "files", "seeds", "clock", "intervals", "plugins", "runs", "version", "config"),
     ("advantage", "objective"),
     ("data", "model", "verify", "rewards"),
     ("chat", "recycle", "report"),
@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("rollout", "loop", "inference"),
     ("evals",),
     ("backend",),
-    ("run", "trainer", "ablate", "doctor", "hints", "export"),
+    ("run", "arguments", "callbacks", "trainer", "ablate", "doctor", "hints", "export"),
     ("commands",),
     ("cli", "__main__"),
 )

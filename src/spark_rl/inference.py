@@ -74,6 +74,21 @@ class Trace:
         return self.final.response
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the model says of a response, or of which of two is right.
+
+    ``Judgement(text="5-2=3, 3+7=10 ... \\boxed{Yes}", verdict="Yes")``
+    """
+
+    text: str
+    """The whole judgement."""
+    verdict: str | None
+    """``Yes`` or ``No`` of one response, ``A`` or ``B`` of two; ``None`` if no verdict can be read."""
+    tokens: int = 0
+    """Tokens generated for it."""
+
+
 _ANY_GOLD: Mapping[Kind, str] = {"math": "0", "choice": "A", "exact": "0"}
 """A gold that every answer of the kind can be held against, to learn whether it can be read."""
 
@@ -233,3 +248,25 @@ def solve(
 ) -> list[Trace]:
     """Test-time scaling on any engine: one trace a problem, with every round in it (Eq. 9 to 11)."""
     return Reasoner(engine, chat, templates, config, seed).solve(problems)
+
+
+def judge(
+    problems: Sequence[Problem],
+    responses: Sequence[str],
+    engine: Engine,
+    chat: Chat,
+    templates: Templates,
+    config: InferenceConfig,
+    seed: int = 0,
+    *,
+    others: Sequence[str] | None = None,
+) -> list[Judgement]:
+    """Judging on any engine: of each response whether it is right (Eq. 10), or with ``others``, one a problem, which of
+    the two is (Eq. 6).
+    """
+    reasoner = Reasoner(engine, chat, templates, config, seed)
+    if others is not None:
+        compared = reasoner.compare(problems, list(zip(responses, others, strict=True)))
+        return [Judgement(text, verdict, tokens) for text, verdict, tokens in compared]
+    names = {True: "Yes", False: "No", None: None}
+    return [Judgement(text, names[accepted], n) for text, accepted, n in reasoner.judge(problems, responses)]

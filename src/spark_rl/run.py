@@ -77,6 +77,20 @@ class Given:
                                   "SparkTrainer(...).train(resume_from_checkpoint=True)")  # fmt: skip
 
 
+@dataclass(slots=True)
+class Control:
+    """What a run does after the step that it is in."""
+
+    save: bool = False
+    evaluate: bool = False
+    stopped: str | None = None
+    """Why there are no further steps."""
+
+    def stop(self, reason: str) -> None:
+        """Make no further step."""
+        self.stopped = reason
+
+
 def train(
     config: Config, *, resume: bool = False, watcher: Watcher | None = None, given: Given | None = None
 ) -> Metrics:
@@ -108,6 +122,7 @@ class Run:
         given, config = given or Given(), with_resolved_paths(config)
         given.check(config)
         check_engine(config, given.engine)
+        self.control = Control()
         self.run_dir, self.watcher = Path(str(config.run_dir)), watcher or Silent()
         checkpoint.check_run(self.run_dir, config, resume)
         saved = checkpoints(self.run_dir)[-1:] if resume else []
@@ -209,7 +224,7 @@ class Run:
             log.truncate(progress.step)
             rollouts.truncate(progress.step)
             self.watcher.begin(self.steps, progress.step)
-            while progress.step < self.steps:
+            while progress.step < self.steps and self.control.stopped is None:
                 started = time.perf_counter()
                 metrics, groups = self.loop.advance()
                 seconds = time.perf_counter() - started
@@ -223,7 +238,9 @@ class Run:
                 for record in rollout_records(groups, progress.step, settings.sample_rollouts, self.config.chat):
                     rollouts.append(record)
                 self.watcher.step(metrics)
-                if progress.step % settings.save_every == 0 or progress.step == self.steps:
+                due = progress.step % settings.save_every == 0 or progress.step == self.steps
+                if due or self.control.save or self.control.stopped is not None:
+                    self.control.save = False
                     checkpoint.save_checkpoint(run_dir, self.learner, self.loop.pool, progress, settings.keep)
             self.watcher.end()
         if any(progress.skipped.values()):

@@ -218,8 +218,9 @@ def model_in_memory(model: Any, processing_class: Any, config: Config, adapters:
     check_tokenizer(tokenizer, base.config, source, sees=processor is not None)
     check_end(tokenizer, base.config, source)
     wanted = adapters is not None or settings.lora is not None
-    if adapted and adapters is not None:
-        raise ConfigError("model has adapters already; leave peft_config out, or give the model without them")
+    if adapted and wanted:
+        raise ConfigError("model has adapters already; leave peft_config and model.lora out, or give the model without "
+                          "them")  # fmt: skip
     if (adapted or wanted) and not base.name_or_path:
         raise ConfigError("adapters are saved without their base, and this base lies nowhere: save it with "
                           "save_pretrained, and give the folder in place of the model")  # fmt: skip
