@@ -36,6 +36,9 @@ from spark_rl.run import Given, Run, load_all_problems
 from spark_rl.runs import checkpoints, is_run, run_of
 from spark_rl.verify import Verifier
 
+_CLIENT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
+"""What the HTTP client that the hub's library brings raises, whichever of them it is in this version."""
+
 
 class SparkTrainer:
     """Trains one model to solve and to judge, and asks it before and after.
@@ -292,7 +295,7 @@ class SparkTrainer:
                 commit = api.upload_folder(
                     repo_id=made, folder_path=folder, commit_message=commit_message, revision=revision
                 )
-        except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        except (_CLIENT_ERROR, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
             why = " ".join(str(error).split())[:200] or type(error).__name__
             raise ConfigError(f"cannot push the model to {repo_id!r}: {why} (log in with `hf auth login`)") from None
         return str(commit.commit_url)

@@ -197,7 +197,7 @@ def _columns(row: Row, columns: ColumnsConfig, numbers: Numbers) -> Fields:
     if columns.answer is None and usual_name(row, ANSWER) == "solution" and isinstance(gold, str):
         boxed = extract_boxed(gold)
         if boxed is None:
-            raise RowError("no box in the solution, and no column of answers")
+            raise RowError("no box in the solution, and no column of answers (data.columns.answer names one)")
         gold = boxed.strip()
     return _answered(question, gold, images)
 
