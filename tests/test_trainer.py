@@ -31,6 +31,7 @@ from spark_rl.arguments import weighted
 from spark_rl.cli import main
 from spark_rl.model.adapters import lora_settings
 from spark_rl.model.places import EMBEDDED
+from spark_rl.rewards import WeightedReward
 from spark_rl.run import Given, Run
 from spark_rl.runs import checkpoints
 
@@ -408,10 +409,34 @@ def test_a_configuration_of_python_says_so(tmp_path: Path) -> None:
     Given().check(load_config("tiny"))
 
 
-def test_reward_functions_have_weights() -> None:
-    assert weighted(print, None) == ((print, 1.0),)
-    assert weighted(["a.py:f", print], [1, 0.5]) == (("a.py:f", 1.0), (print, 0.5))
+def test_reward_functions_have_weights(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("def f(completions):\n    return [0.5 for _ in completions]\n")
+    assert weighted(print, None) == (WeightedReward(print, 1.0),)
+    named, other = weighted([f"{tmp_path / 'a.py'}:f", print], [1, 0.5])
+    assert (named.called, named.weight, other) == ("f", 1.0, WeightedReward(print, 0.5))
     assert weighted(None, None) == ()
+
+
+def test_an_own_reward_function_trains_in_place_of_the_verifier(tmp_path: Path) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def shorter(completions: list[str], answer: list[str], colour: list[str], **_others: Any) -> list[float]:
+        seen.append({"answer": answer, "colour": colour})
+        return [1 / (1 + len(text)) for text in completions]
+
+    rows = [{"question": f"{a}?2?3={a + 2 - 3}", "answer": "+-", "colour": "red"} for a in range(4, 10)]
+    settings = {"rollout": {"problems": 3, "samples": 4, "max_new_tokens": 24}, "run_dir": str(tmp_path / "run"),
+                "train": {"steps": 1}, "model": {"threads": 1}}  # fmt: skip
+    trainer = SparkTrainer(
+        "embedded", reward_funcs=shorter, args=settings, train_dataset=rows[:4], eval_dataset=rows[4:], progress=False
+    )
+    found = trainer.train()
+    assert {text for call in seen for text in call["answer"]} == {"+-"}
+    assert {text for call in seen for text in call["colour"]} == {"red"}
+    assert found.metrics["before"]["policy_accuracy"] == 0, "no response is so short that its reward reaches 1"
+    (metrics,) = json_lines(tmp_path / "run" / "metrics.jsonl")
+    assert 0 < metrics["reward/policy"] < 1
+    assert metrics["reward_function/shorter"] == pytest.approx(metrics["reward/policy"])
 
 
 def test_peft_settings_are_those_of_a_configuration() -> None:

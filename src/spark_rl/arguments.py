@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,9 +17,9 @@ from spark_rl.model.load import load_model, model_in_memory
 from spark_rl.model.loaded import LoadedModel, unwrapped
 from spark_rl.model.places import RECIPES
 from spark_rl.problem import Problem
+from spark_rl.rewards import WeightedReward, load_function, needs_of_rows
 from spark_rl.runs import new_run_dir
 
-Reward = Callable[..., Any]
 EXAMS = ("heldout", "transfer")
 """What a run calls the first and the second set of problems that it evaluates."""
 
@@ -35,8 +35,7 @@ class Arguments:
     stream: Streamed | None = None
     heldout: tuple[Problem, ...] | None = None
     transfer: tuple[Problem, ...] | None = None
-    rewards: tuple[tuple[str | Reward, float], ...] = ()
-    """Functions, or ``file.py:name``, with their weights."""
+    rewards: tuple[WeightedReward, ...] = ()
 
 
 def read_arguments(
@@ -59,9 +58,9 @@ def read_arguments(
             tree.setdefault("data", {})[key] = value if isinstance(value, str) else f"{IN_MEMORY}{_argument(key)}"
     if tree.get("run_dir") is None:
         tree["run_dir"] = new_run_dir(tree.get("seed", 0))
-    config, own = parse_config(tree), bool(rewards)
-    train, stream = _training(train_dataset, config, own)
-    exams = {key: exam_of(value, config, own) for key, value in sets.items() if not isinstance(value, str)}
+    config = parse_config(tree)
+    train, stream = _training(train_dataset, config, rewards)
+    exams = {key: exam_of(value, config, rewards) for key, value in sets.items() if not isinstance(value, str)}
     for key, problems in {"train": train, **exams}.items():
         if problems is not None:
             tree["data"][key] = in_memory(_argument(key), problems)
@@ -80,11 +79,13 @@ def check_given(data: Any, name: str) -> None:
         check_data(data, name)
 
 
-def _training(data: Any, config: Config, own: bool) -> tuple[tuple[Problem, ...] | None, Streamed | None]:
+def _training(
+    data: Any, config: Config, rewards: Sequence[WeightedReward]
+) -> tuple[tuple[Problem, ...] | None, Streamed | None]:
     """(problems, stream): one of them, or neither where the settings name the data."""
     if data is None or isinstance(data, str):
         return None, None
-    source = _source(data, "train_dataset", config, own)
+    source = _source(data, "train_dataset", config, rewards)
     if not source.streams:
         return source.problems(), None
     if config.train.steps is None:
@@ -95,16 +96,17 @@ def _training(data: Any, config: Config, own: bool) -> tuple[tuple[Problem, ...]
     return None, Streamed(source.once, config.rollout.problems)
 
 
-def exam_of(data: Any, config: Config, own: bool) -> tuple[Problem, ...]:
-    """Problems to evaluate; of a stream the first ones. ``own`` says that there are reward functions."""
-    source = _source(data, "eval_dataset", config, own)
+def exam_of(data: Any, config: Config, rewards: Sequence[WeightedReward]) -> tuple[Problem, ...]:
+    """Problems to evaluate; of a stream the first ones. ``rewards`` say what rows must have."""
+    source = _source(data, "eval_dataset", config, rewards)
     every = {"limit": None, "sample": None, "ranges": None}
     source = replace(source, config=config.data.model_copy(update=every))
     return tuple(islice(source.once(), config.evaluation.problems)) if source.streams else source.problems()
 
 
-def _source(data: Any, name: str, config: Config, own: bool) -> MemorySource:
-    return MemorySource(data, name, config.data, columns=own, golds=not own)
+def _source(data: Any, name: str, config: Config, rewards: Sequence[WeightedReward]) -> MemorySource:
+    needs = needs_of_rows(config.reward, rewards)
+    return MemorySource(data, name, config.data, columns=needs.columns, golds=needs.golds)
 
 
 def load_described(model: Any, processing_class: Any, config: Config, peft_config: Any) -> tuple[LoadedModel, Config]:
@@ -167,7 +169,7 @@ def _describe_model(tree: dict[str, Any], model: Any, peft_config: Any) -> None:
         section["lora"] = found
 
 
-def weighted(functions: Any, weights: Sequence[float] | None) -> tuple[tuple[str | Reward, float], ...]:
+def weighted(functions: Any, weights: Sequence[float] | None) -> tuple[WeightedReward, ...]:
     """The reward functions with their weights.
 
     Raises:
@@ -187,7 +189,10 @@ def weighted(functions: Any, weights: Sequence[float] | None) -> tuple[tuple[str
         raise ConfigError(f"reward_weights must be a list of one number for each of the {len(listed)} reward_funcs")
     if not all(isinstance(weight, int | float) and weight >= 0 for weight in weights):
         raise ConfigError("reward_weights must be numbers of at least 0")
-    return tuple(zip(listed, map(float, weights), strict=True))
+    return tuple(
+        WeightedReward(load_function(function) if isinstance(function, str) else function, float(weight))
+        for function, weight in zip(listed, weights, strict=True)
+    )
 
 
 def named_sets(data: Any) -> tuple[dict[str, str], dict[str, Any]]:

@@ -18,9 +18,10 @@ from rich.console import Console
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from spark_rl.arguments import Reward, exam_of, load_described, named_sets, read_arguments
+from spark_rl.arguments import exam_of, load_described, named_sets, read_arguments
 from spark_rl.backend import open_backend
 from spark_rl.callbacks import Callbacks, flat_scores
+from spark_rl.chat import ChatFormat
 from spark_rl.config import IN_MEMORY, Config
 from spark_rl.data.memory import asked, check_data
 from spark_rl.errors import ConfigError, DataError
@@ -32,6 +33,8 @@ from spark_rl.model.weights import ModelWeights
 from spark_rl.problem import Problem
 from spark_rl.recycle import load_templates
 from spark_rl.report.watch import ConsoleWatcher, Silent
+from spark_rl.rewards import Reward, open_rewards
+from spark_rl.rollout import build_grader
 from spark_rl.run import Given, Run, load_all_problems
 from spark_rl.runs import checkpoints, is_run, run_of
 from spark_rl.verify import Verifier
@@ -182,7 +185,7 @@ class SparkTrainer:
         Raises:
             UserError: there are no problems to evaluate.
         """
-        names, own = self._arguments.names, bool(self._arguments.rewards)
+        names, rewards = self._arguments.names, self._arguments.rewards
         if eval_dataset is None:
             exams = load_all_problems(self.args, self._given())[1]
         else:
@@ -190,15 +193,20 @@ class SparkTrainer:
             exams = {}
             for key, data in sets.items():
                 check_data(data, "eval_dataset")
-                exams[key] = exam_of(data, self.args, own)[: self.args.evaluation.problems]
+                exams[key] = exam_of(data, self.args, rewards)[: self.args.evaluation.problems]
         if not exams:
             raise DataError("there is nothing to evaluate; give eval_dataset")
         scores: dict[str, Any] = {}
-        with self._reasoner() as reasoner, Verifier(self.args.verify) as verifier:
+        with self._reasoner() as reasoner, Verifier(self.args.verify) as verifier, ExitStack() as stack:
+            functions = open_rewards(self.args.reward, rewards, self._callbacks.note)
+            if functions is not None:
+                stack.callback(functions.close)
+            assert isinstance(reasoner.chat, ChatFormat), "the model is in this process"
+            grader = build_grader(reasoner.chat, verifier, self.args.reward, functions)
             for key, problems in exams.items():
                 self._callbacks.phase(f"evaluating {len(problems)} {names.get(key, key)} problems")
-                pairs = draw_pairs(reasoner, verifier, problems)
-                scores[key] = HeldOutEvaluation(reasoner, verifier, problems, pairs).run()
+                pairs = draw_pairs(reasoner, grader, problems)
+                scores[key] = HeldOutEvaluation(reasoner, grader, problems, pairs).run()
         metrics = flat_scores(scores, metric_key_prefix, names)
         self._callbacks.examined(metrics, self.state.global_step)
         return metrics
@@ -308,7 +316,7 @@ class SparkTrainer:
         given = self._arguments
         return Given(
             model=self._loaded, reference=self._reference, train=given.train, batches=given.stream,
-            heldout=given.heldout, transfer=given.transfer,
+            heldout=given.heldout, transfer=given.transfer, rewards=given.rewards,
         )  # fmt: skip
 
     def _go_on(self, checkpoint: bool | str | Path | None) -> None:
