@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("rollout", "loop", "inference"),
     ("evals",),
     ("backend",),
-    ("run", "trainer", "ablate", "doctor", "hints", "export"),
+    ("run", "control", "examination", "health", "hints", "trainer", "ablate", "doctor", "export"),
     ("commands",),
     ("cli", "__main__"),
 )

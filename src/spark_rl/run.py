@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import shlex
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,11 +15,14 @@ from spark_rl import checkpoint
 from spark_rl.backend import Backend, build_learner, open_backend
 from spark_rl.checkpoint import Progress
 from spark_rl.config import Config
+from spark_rl.control import Control
 from spark_rl.data import load_problems, remove_overlap
 from spark_rl.data.batches import Shuffled
-from spark_rl.errors import ConfigError
-from spark_rl.evals.heldout import HeldOutEvaluation, Pair, Scores, draw_pairs
+from spark_rl.errors import ConfigError, Stopped
+from spark_rl.examination import DURING, Examination
 from spark_rl.files import write_json
+from spark_rl.health import Health
+from spark_rl.hints import Hints
 from spark_rl.inference import Reasoner, build_reasoner
 from spark_rl.loop import Loop
 from spark_rl.measure import Metrics, rollout_records
@@ -61,8 +65,11 @@ def train(
     Raises:
         ConfigError: settings, model or run directory can't be used.
         DataError: the data can't be used.
+        UserError: what is trained is no model any more, because its numbers are not finite.
+        Stopped: a signal came; what was done is saved, and the line says how to go on. A ``KeyboardInterrupt``.
     """
-    with Run(config, resume=resume, watcher=watcher, given=given) as run:
+    control = Control(watcher.note if watcher else None)
+    with control.listening(), Run(config, resume=resume, watcher=watcher, given=given, control=control) as run:
         return run.train()
 
 
@@ -70,12 +77,24 @@ class Run:
     """A run that is ready to be trained: everything is loaded, and its directory is written."""
 
     def __init__(
-        self, config: Config, *, resume: bool = False, watcher: Watcher | None = None, given: Given | None = None
+        self,
+        config: Config,
+        *,
+        resume: bool = False,
+        watcher: Watcher | None = None,
+        given: Given | None = None,
+        control: Control | None = None,
     ) -> None:
-        """Load data and model, and open the run directory. See :func:`train`."""
+        """Load data and model, and open the run directory. See :func:`train`; ``control`` can stop the run."""
         assert config.run_dir is not None, "whoever starts a run says where it is written"
         given, config = given or Given(), with_resolved_paths(config)
         self.run_dir, self.watcher = Path(str(config.run_dir)), watcher or Silent()
+        self.control = control or Control(self.watcher.note)
+        go_on = f"continue with: spark-rl train --run-dir {shlex.quote(str(config.run_dir))} --resume"
+        if given != Given():
+            go_on = f"resume {config.run_dir} with the same model and data to continue"
+        if resume:
+            self.control.advice = go_on
         checkpoint.check_run(self.run_dir, config, resume)
         saved = checkpoints(self.run_dir)[-1:] if resume else []
         weights = saved[0] / "model" if saved else None
@@ -85,7 +104,12 @@ class Run:
         load_templates(config.recycle.templates, config.verify.thinking)  # what is wrong with them is told first
         self.watcher.phase("loading the data and the model")
         self.config = config
-        problems, self.exams = load_all_problems(config, given)
+        problems, exams = load_all_problems(config, given)
+        if config.train.eval_every is not None and DURING not in exams:
+            raise ConfigError("train.eval_every needs held-out problems; set data.heldout, e.g. to split:100")
+        if len(problems) < config.rollout.problems:
+            self.watcher.note(f"rollout.problems asks for {config.rollout.problems} problems a step, and the data has "
+                              f"{len(problems)}: a batch holds some of them more than once")  # fmt: skip
         self.backend = open_backend(config, weights, given.model)
         self.learner = build_learner(config, self.backend.loaded)
         self.steps = config.train.steps or -(-config.train.episodes * len(problems) // config.rollout.problems)
@@ -101,13 +125,20 @@ class Run:
         if saved:
             for line in checkpoint.resume_notes(found, self.progress, self.learner, config.optimiser.schedule):
                 self.watcher.note(line)
+        if resume:
+            self.watcher.note(checkpoint.resume_line(self.run_dir, self.progress))
         batches = Shuffled(problems, config.rollout.problems, config.seed, config.data.shares)
         check_prompts(problems, batches.of(0), self.backend)
         checkpoint.open_run(self.run_dir, config, resume)  # not before data and model are known to load
+        self.control.advice = go_on
         self.backend.engine.sync(self.learner.weights())
         self.verifier = Verifier(config.verify)
         sampler = Sampler(self.backend.engine, self.backend.chat, self.verifier, config.rollout, config.reward)
         self.loop = Loop(config, batches, sampler, self.learner, pool, found.step, self.steps)
+        self.examination = Examination(
+            self.run_dir, exams, config.train, lambda: self.reasoner, self.verifier, self.watcher
+        )
+        self.health, self.hints, self._saved = Health(self.run_dir, config), Hints(), found.step
 
     def __enter__(self) -> Self:
         return self
@@ -128,62 +159,105 @@ class Run:
         return build_reasoner(self.backend.engine, self.backend.chat, self.config)
 
     def train(self) -> Metrics:
-        """All remaining steps between two examinations; returns what ``summary.json`` holds."""
-        pairs = checkpoint.remembered(self.run_dir / "pairs.json", self._draw_pairs)
-        before = checkpoint.remembered(self.run_dir / "before.json", lambda: self.examine(pairs, "before training"))
-        self._steps()
-        self.learner.export(self.run_dir / "model")
-        after = self.examine(pairs, "after training")
-        summary = checkpoint.summarise(self.config, before, after, self.progress)
-        write_json(self.run_dir / "summary.json", summary)
-        write_report(self.run_dir)
+        """All remaining steps between two examinations; returns what ``summary.json`` holds. See :func:`train`."""
+        with self.control.listening():
+            before = self.examination.before(self.progress.step)
+            self._steps()
+            checkpoint.export_model(self.run_dir, self.learner)
+            after = self.examination.after(self.progress.step)
+            summary = checkpoint.summarise(self.config, before, after, self.progress) | self._outcome()
+            write_json(self.run_dir / "summary.json", summary)
+            write_report(self.run_dir)
         return summary
 
-    def examine(self, pairs: Mapping[str, Sequence[Mapping[str, str]]], when: str) -> dict[str, Scores]:
-        """The scores of every exam with the current weights."""
-        scores = {}
-        for name, problems in self.exams.items():
-            self.watcher.phase(f"evaluating {len(problems)} {name} problems {when}")
-            compared = [Pair(**pair) for pair in pairs[name]]
-            scores[name] = HeldOutEvaluation(self.reasoner, self.verifier, problems, compared).run()
-        return scores
-
-    def _draw_pairs(self) -> dict[str, list[dict[str, str]]]:
-        """The pairs of responses that the model compares before and after training, by exam, as JSON values."""
-        if self.exams:
-            self.watcher.phase("drawing pairs of responses to compare")
-        return {
-            name: [asdict(pair) for pair in draw_pairs(self.reasoner, self.verifier, exam)]
-            for name, exam in self.exams.items()
-        }
-
     def _steps(self) -> None:
-        """The remaining steps, logged, counted and saved."""
-        settings, progress, run_dir = self.config.train, self.progress, self.run_dir
+        """The remaining steps: each is logged, shown, evaluated if it is due, and saved if it is due."""
+        run_dir, progress = self.run_dir, self.progress
         with MetricsLog(run_dir / "metrics.jsonl") as log, MetricsLog(run_dir / "rollouts.jsonl") as rollouts:
             log.truncate(progress.step)
             rollouts.truncate(progress.step)
+            self.examination.open(progress.step)
             self.watcher.begin(self.steps, progress.step)
-            while progress.step < self.steps:
-                started = time.perf_counter()
-                metrics, groups = self.loop.advance()
-                seconds = time.perf_counter() - started
-                progress.step = self.loop.step
-                progress.tokens += metrics["tokens"]
-                progress.seconds += seconds
-                for task in TASKS:
-                    progress.skipped[task] = progress.skipped.get(task, 0) + metrics[f"skipped/{task}"]
-                metrics |= {"seconds": seconds, "tokens_per_second": metrics["tokens"] / seconds}
-                log.append(metrics)
-                for record in rollout_records(groups, progress.step, settings.sample_rollouts, self.config.chat):
-                    rollouts.append(record)
-                self.watcher.step(metrics)
-                if progress.step % settings.save_every == 0 or progress.step == self.steps:
-                    checkpoint.save_checkpoint(run_dir, self.learner, self.loop.pool, progress, settings.keep)
+            try:
+                self._after_step()  # what a stop left undone
+                while progress.step < self.steps and self.control.reason is None:
+                    with self.control.finishing():
+                        metrics = self._step(log, rollouts)
+                    self.watcher.step(metrics)
+                    for hint in self.hints.hear(metrics):
+                        self.watcher.hint(hint)
+                    self._after_step()
+            except Stopped:
+                if self.control.forced:  # perhaps in the middle of an update
+                    raise
+                if self._saved != progress.step:
+                    self._save()
+                raise self.control.stopped(f"at step {progress.step} of {self.steps}, which is saved"
+                                           if progress.step else "before the first step") from None  # fmt: skip
             self.watcher.end()
         if any(progress.skipped.values()):
             counts = ", ".join(f"{count:,} {task}" for task, count in progress.skipped.items() if count)
             self.watcher.note(f"problems not asked, because longer than rollout.max_prompt_tokens: {counts}")
+
+    def _step(self, log: MetricsLog, rollouts: MetricsLog) -> Metrics:
+        """One step of the loop, counted and logged."""
+        progress, started = self.progress, time.perf_counter()
+        metrics, groups = self.loop.advance()
+        seconds = time.perf_counter() - started
+        progress.step = self.loop.step
+        progress.tokens += metrics["tokens"]
+        progress.seconds += seconds
+        for task in TASKS:
+            progress.skipped[task] = progress.skipped.get(task, 0) + metrics[f"skipped/{task}"]
+        metrics |= {"seconds": seconds, "tokens_per_second": metrics["tokens"] / seconds}
+        log.append(metrics)
+        for record in rollout_records(groups, progress.step, self.config.train.sample_rollouts, self.config.chat):
+            rollouts.append(record)
+        self.health.check(metrics, groups)
+        return metrics
+
+    def _after_step(self) -> None:
+        """The evaluation and the checkpoint that the last step asks for, and whether the run ends with it."""
+        settings, step, control, examination = self.config.train, self.progress.step, self.control, self.examination
+        last = step == self.steps or control.reason is not None
+        if examination.is_due(step, last=last) or (control.evaluate and DURING in examination.exams):
+            control.evaluate = False
+            examination.during(step)
+        if (why := examination.why_to_stop()) is not None:
+            control.stop(why)
+        best = examination.best
+        is_best = best is not None and best.step == step
+        due = step % settings.save_every == 0 or last or is_best or control.save or control.reason is not None
+        if due and self._saved != step:
+            control.save = False
+            with control.finishing():
+                self._save()
+        if best is not None:
+            checkpoint.mark_best(self.run_dir, best.step)
+
+    def _save(self) -> None:
+        """Write a checkpoint, unless the weights are broken."""
+        self.health.check_weights(self.learner, self.progress.step)
+        best = self.examination.best
+        path = checkpoint.save_checkpoint(
+            self.run_dir, self.learner, self.loop.pool, self.progress, self.config.train.keep,
+            None if best is None else best.step,
+        )  # fmt: skip
+        self._saved = self.progress.step
+        self.watcher.saved(path)
+
+    def _outcome(self) -> Metrics:
+        """What the summary says about the end of the run and its best evaluation, where there is something to say."""
+        outcome: Metrics = {}
+        if self.control.reason is not None:
+            self.watcher.note(f"ended at step {self.progress.step} of {self.steps}: {self.control.reason}")
+            outcome["stopped"] = {"step": self.progress.step, "reason": self.control.reason}
+        if (best := self.examination.best) is not None:
+            model = self.run_dir / "checkpoints" / f"step-{best.step:06d}"
+            use = f"--model {shlex.quote(str(model))}"
+            self.watcher.note(f"best {best.metric} was {best.score:.3f} at step {best.step}: {use}")
+            outcome["best"] = {"metric": best.metric, "score": best.score, "step": best.step, "use": use}
+        return outcome
 
 
 def check_prompts(problems: Sequence[Problem], batch: Sequence[Problem], backend: Backend) -> None:
