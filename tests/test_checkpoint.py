@@ -14,10 +14,13 @@ from spark_rl.checkpoint import (
     FREE_TO_CHANGE,
     Progress,
     arithmetic,
+    export_model,
     flatten,
     load_checkpoint,
+    mark_best,
     open_run,
     remembered,
+    resume_line,
     resume_notes,
     save_checkpoint,
     summarise,
@@ -27,6 +30,7 @@ from spark_rl.errors import ConfigError
 from spark_rl.files import write_json
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.load import load_model
+from spark_rl.model.places import find_model
 from spark_rl.problem import Problem
 from spark_rl.recycle import Pool
 from spark_rl.runs import checkpoints
@@ -299,9 +303,69 @@ def test_what_is_remembered_is_made_once(tmp_path: Path) -> None:
         made.append(1)
         return {"made": len(made)}
 
-    assert remembered(tmp_path / "before.json", make) == {"made": 1}
-    assert remembered(tmp_path / "before.json", make) == {"made": 1}
+    for step in (0, 0, 7):
+        assert remembered(tmp_path / "before.json", make, lambda content: "made" in content, step) == {"made": 1}
     assert made == [1]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"other": 1}', b"\xff", b"null"])
+def test_what_is_remembered_and_damaged_is_said_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "before.json").write_bytes(content)
+
+    def whole(found: Any) -> bool:
+        return isinstance(found, dict) and "made" in found
+
+    with pytest.raises(ConfigError, match=r"before\.json is damaged; remove it and resume: it is made again$"):
+        remembered(tmp_path / "before.json", lambda: {"made": 1}, whole)
+    with pytest.raises(ConfigError, match=r"is damaged; it holds what was measured before training, .*: restore it or"):
+        remembered(tmp_path / "before.json", lambda: {"made": 1}, whole, step=3)
+    assert (tmp_path / "before.json").read_bytes() == content
+
+
+def test_what_was_measured_before_training_is_not_measured_after_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"before\.json is missing; it holds what was measured before training"):
+        remembered(tmp_path / "before.json", dict, lambda content: content == {}, step=1)
+    assert not list(tmp_path.iterdir())
+
+
+# --- the best checkpoint --------------------------------------------------------------------------------------------
+
+
+def test_the_best_checkpoint_is_never_rotated_away(learner: LocalLearner, tmp_path: Path) -> None:
+    for step, best in ((1, 1), (2, 1), (3, 1), (4, 3), (5, 3), (6, 3)):
+        save_checkpoint(tmp_path, learner, pool_of(1), Progress(step), 2, best)
+        mark_best(tmp_path, best)
+        newest = {step - 1, step} - {0}
+        assert {int(path.name.removeprefix("step-")) for path in checkpoints(tmp_path)} == newest | {best}
+        assert (tmp_path / "best").resolve().name == f"step-{best:06d}"
+    assert (tmp_path / "best").readlink() == Path("checkpoints/step-000003"), "a run can be moved whole"
+    assert find_model(tmp_path / "best") == find_model(tmp_path / "checkpoints" / "step-000003")
+
+
+def test_a_model_is_exported_whole(learner: LocalLearner, tmp_path: Path) -> None:
+    (tmp_path / ".model.partial").mkdir()
+    (tmp_path / ".model.partial" / "half").write_text("x")
+    assert export_model(tmp_path, learner) == export_model(tmp_path, learner) == tmp_path / "model"
+    assert not (tmp_path / "model" / "half").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("logged", "step", "line"),
+    [
+        (6, 6, "goes on at step 7 of 45"),
+        (8, 6, "goes on at step 7 of 45; drops 2 steps logged after checkpoint step-000006"),
+        (7, 6, "goes on at step 7 of 45; drops 1 step logged after checkpoint step-000006"),
+        (3, 0, "goes on at step 1 of 45; drops 3 steps logged before a checkpoint was saved"),
+        (0, 0, "goes on at step 1 of 45"),
+        (45, 45, "all 45 steps are done"),
+    ],
+)
+def test_a_resume_says_where_it_goes_on_and_what_it_drops(tmp_path: Path, logged: int, step: int, line: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text("".join(f'{{"step": {n + 1}}}\n' for n in range(logged)) + '{"st')
+    assert resume_line(tmp_path, Progress(step, steps=45)) == line
+    (tmp_path / "metrics.jsonl").unlink()
+    assert resume_line(tmp_path, Progress(step, steps=45)) == line.partition(";")[0]
 
 
 def test_the_summary_is_json_and_complete(tmp_path: Path) -> None:

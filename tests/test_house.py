@@ -20,7 +20,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("rollout", "loop", "inference"),
     ("evals",),
     ("backend",),
-    ("run", "arguments", "callbacks", "trainer", "ablate", "doctor", "hints", "export"),
+    ("run", "given", "control", "examination", "health", "hints", "export"),
+    ("arguments", "callbacks", "trainer", "ablate", "doctor"),
     ("commands",),
     ("cli", "__main__"),
 )

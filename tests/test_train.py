@@ -26,6 +26,7 @@ from spark_rl.backend import open_backend
 from spark_rl.config import Config
 from spark_rl.data.batches import Shuffled
 from spark_rl.errors import ChatError, ConfigError, DataError
+from spark_rl.given import load_all_problems
 from spark_rl.learner.local import LocalLearner, mixed, to_samples, whole_groups
 from spark_rl.loop import Loop, second_period
 from spark_rl.model.places import EMBEDDED
@@ -33,7 +34,6 @@ from spark_rl.problem import TASKS, Task
 from spark_rl.recycle import Pool
 from spark_rl.report.watch import Silent
 from spark_rl.rollout import Sampler
-from spark_rl.run import load_all_problems
 from spark_rl.runs import checkpoints
 from spark_rl.verify import Verifier
 

@@ -29,10 +29,11 @@ from running import json_lines, write_lines
 from spark_rl import Config, ConfigError, DataError, Problem, SparkTrainer, UserError, load_config, train
 from spark_rl.arguments import weighted
 from spark_rl.cli import main
+from spark_rl.given import Given
 from spark_rl.model.adapters import lora_settings
 from spark_rl.model.places import EMBEDDED
 from spark_rl.rewards import WeightedReward
-from spark_rl.run import Given, Run
+from spark_rl.run import Run
 from spark_rl.runs import checkpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's

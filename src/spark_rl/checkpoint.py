@@ -1,8 +1,8 @@
 """Run directories and checkpoints: written atomically, resumed exactly.
 
 A run directory holds ``config.json``, ``parts.json``, ``metrics.jsonl``, ``rollouts.jsonl``, ``pairs.json``
-(what is compared before and after), ``before.json``, ``checkpoints/``, ``model/`` (the final weights), ``summary.json``
-and ``report.html``.
+(what is compared before and after), ``before.json``, ``evaluations.jsonl``, ``checkpoints/``, ``best`` (a link to one
+of them), ``model/`` (the final weights), ``summary.json`` and ``report.html``; ``docs/running.md`` describes them.
 
 A checkpoint holds the weights in the Hugging Face layout, the optimiser's moments, the recycle pool and the counters.
 Random states and the data position are not in it: every random stream is a function of (seed, step, purpose), so the
@@ -34,11 +34,13 @@ from spark_rl.files import write_json
 from spark_rl.learner.base import Learner
 from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part, texts
 from spark_rl.recycle import Pool
+from spark_rl.report.metrics import finite, read_metrics
 from spark_rl.runs import checkpoints
 
 FREE_TO_CHANGE = frozenset({
     "run_dir", "train.steps", "train.episodes", "train.save_every", "train.keep", "train.sample_rollouts",
-    "learner.micro_tokens", "verify.workers", "reward.timeout", "model.device", "model.threads",
+    "train.eval_every", "train.patience", "learner.micro_tokens", "verify.workers", "reward.timeout", "model.device",
+    "model.threads",
 })  # fmt: skip
 """Settings a resumed run may change: how long, how often, where. Another device, other threads and other
 ``micro_tokens`` round sums differently (:func:`resume_notes`). Those of :data:`spark_rl.parts.PARTS` may name the same
@@ -134,8 +136,12 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def save_checkpoint(run_dir: Path, learner: Learner, pool: Pool, progress: Progress, keep: int) -> Path:
-    """Write ``checkpoints/step-N`` by a single rename, then remove all but the newest ``keep``."""
+def save_checkpoint(
+    run_dir: Path, learner: Learner, pool: Pool, progress: Progress, keep: int, best: int | None = None
+) -> Path:
+    """Write ``checkpoints/step-N`` by a single rename, then remove all but the newest ``keep`` and that of ``best``, a
+    step.
+    """
     folder = run_dir / "checkpoints"
     final = folder / f"step-{progress.step:06d}"
     partial = folder / f".{final.name}.partial"
@@ -143,14 +149,40 @@ def save_checkpoint(run_dir: Path, learner: Learner, pool: Pool, progress: Progr
     partial.mkdir(parents=True)
     learner.save(partial)
     write_json(partial / "state.json", {**asdict(progress), "pool": pool.state(), "dropped": pool.dropped})
+    _replace(final, partial)
+    for old in checkpoints(run_dir)[:-keep]:
+        if best is None or old.name != f"step-{best:06d}":
+            shutil.rmtree(old)
+    return final
+
+
+def export_model(run_dir: Path, learner: Learner) -> Path:
+    """Write ``model`` by a single rename: a run that is ended meanwhile has no half of it."""
+    final, partial = run_dir / "model", run_dir / ".model.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    learner.export(partial)
+    _replace(final, partial)
+    return final
+
+
+def _replace(final: Path, partial: Path) -> None:
+    """Put a folder that has been written in the place of another."""
     for path in (p for p in partial.rglob("*") if p.is_file()):
         with path.open("rb") as file:
             os.fsync(file.fileno())
     shutil.rmtree(final, ignore_errors=True)
     partial.replace(final)
-    for old in checkpoints(run_dir)[:-keep]:
-        shutil.rmtree(old)
-    return final
+
+
+def mark_best(run_dir: Path, step: int) -> None:
+    """Make ``best`` a link to the checkpoint of a step, relative, so that a run can be moved whole."""
+    link, target = run_dir / "best", run_dir / "checkpoints" / f"step-{step:06d}"
+    if not target.is_dir() or link.resolve() == target.resolve():
+        return
+    scratch = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    scratch.unlink(missing_ok=True)
+    scratch.symlink_to(target.relative_to(link.parent))
+    scratch.replace(link)
 
 
 def load_checkpoint(path: Path, learner: Learner, pool_size: int) -> tuple[Pool, Progress]:
@@ -203,14 +235,49 @@ def resume_notes(saved: Progress, now: Progress, learner: Learner, schedule: str
         )
 
 
-def remembered(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What ``path`` holds, or what ``make`` returns, written there for the next session of the run."""
-    if path.exists():
-        content: dict[str, Any] = json.loads(path.read_text())
-        return content
-    content = make()
-    write_json(path, content)
-    return content
+def remembered(
+    path: Path, make: Callable[[], dict[str, Any]], is_whole: Callable[[Any], bool], step: int = 0
+) -> dict[str, Any]:
+    """What ``path`` holds, or what ``make`` returns, written there for the next session of the run.
+
+    Args:
+        path: in the run directory.
+        make: measures the untrained model.
+        is_whole: whether a value is of the kind that ``make`` returns.
+        step: how far the run is; later than 0 the untrained model is gone, and ``make`` would measure another.
+
+    Raises:
+        ConfigError: the file is damaged, or missing where it can't be made again.
+    """
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (OSError, ValueError):
+        content = False
+    if content is None and step == 0:
+        content = make()
+        write_json(path, content)
+    if not is_whole(content):
+        again = "remove it and resume: it is made again" if step == 0 else (
+            "it holds what was measured before training, which can't be done again: restore it or start a new run"
+        )  # fmt: skip
+        raise ConfigError(f"{path} is {'damaged' if path.exists() else 'missing'}; {again}")
+    found: dict[str, Any] = content
+    return found
+
+
+def resume_line(run_dir: Path, progress: Progress) -> str:
+    """Where a resumed run goes on, and what it does again."""
+    path = run_dir / "metrics.jsonl"
+    logged = [finite(record.get("step")) or 0 for record in read_metrics(path)] if path.exists() else []
+    dropped = sum(step > progress.step for step in logged)
+    if progress.step >= progress.steps:
+        where = f"all {progress.steps} steps are done"
+    else:
+        where = f"goes on at step {progress.step + 1} of {progress.steps}"
+    if not dropped:
+        return where
+    since = f"after checkpoint step-{progress.step:06d}" if progress.step else "before a checkpoint was saved"
+    return f"{where}; drops {dropped} step{'s' if dropped > 1 else ''} logged {since}"
 
 
 def summarise(config: Config, before: dict[str, Any], after: dict[str, Any], progress: Progress) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = parse(sys.argv[1:] if argv is None else argv)
     from spark_rl import commands
-    from spark_rl.errors import UserError
+    from spark_rl.errors import Stopped, UserError
 
     try:
         if arguments.json is not None and arguments.json.is_dir():
@@ -82,6 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"spark-rl: {error}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        with suppress(OSError):  # the terminal is gone, which may be why
+            print(f"spark-rl: {stop}", file=sys.stderr)
+        return stop.code
     except KeyboardInterrupt:
         print("spark-rl: stopped; train and eval continue with --resume", file=sys.stderr)
         return 130

@@ -28,3 +28,15 @@ class ChatError(UserError):
 
 class EngineError(UserError):
     """An engine gave something else than what was asked for, in one line: which engine, and what."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that a signal has stopped, in one line that says what is saved and how to go on.
+
+    From Python it is a :class:`KeyboardInterrupt`; the command line prints the line and exits with ``code``.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+        """128 and the number of the signal: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""

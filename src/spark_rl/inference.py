@@ -13,7 +13,7 @@ final. The temperature of reflections is a setting of its own.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from spark_rl.chat import Chat
@@ -117,6 +117,8 @@ class Reasoner:
     templates: Templates
     config: InferenceConfig
     seed: int = 0
+    heard: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
+    """Told how many problems have just been answered, after each call of the engine."""
 
     def answer(self, problems: Sequence[Problem]) -> list[Round]:
         """Eq. 9: one answer a problem."""
@@ -169,30 +171,43 @@ class Reasoner:
         ]  # fmt: skip
         return [self.round(text, n) for text, n in self._ask(asked, f"reflect-{turn}")]
 
-    def solve(self, problems: Sequence[Problem], first: Sequence[Round] | None = None) -> list[Trace]:
-        """Answer, then judge and reflect for at most ``config.rounds`` rounds. ``first`` gives answers already made."""
+    def solve(
+        self,
+        problems: Sequence[Problem],
+        first: Sequence[Round] | None = None,
+        reflected: Sequence[Round] | None = None,
+    ) -> list[Trace]:
+        """Answer, then judge and reflect for at most ``config.rounds`` rounds.
+
+        ``first`` gives answers already made, judged or not; ``reflected`` what :meth:`reflect` made of all of them.
+        """
         rounds: list[list[Round]] = [[r] for r in (first if first is not None else self.answer(problems))]
         stands = [0] * len(problems)  # which round of each problem is judged and reflected on
         open_ = list(range(len(problems)))
         for turn in range(self.config.rounds):
             asked = [i for i in open_ if rounds[i][stands[i]].judgement is None]
             judged = self.judge([problems[i] for i in asked], [rounds[i][stands[i]].response for i in asked])
-            accepted_now = set()
             for i, (judgement, accepted, tokens) in zip(asked, judged, strict=True):
                 last = rounds[i][stands[i]]
                 rounds[i][stands[i]] = replace(
                     last, judgement=judgement, accepted=accepted, tokens=last.tokens + tokens
                 )
-                if accepted or (accepted is None and self.config.judge_unparsed == "accept"):
-                    accepted_now.add(i)
-            open_ = [i for i in open_ if i not in accepted_now]
+            open_ = [i for i in open_ if not self._accepts(rounds[i][stands[i]])]
             if not open_:
                 break
-            reflected = self.reflect([problems[i] for i in open_], [rounds[i][stands[i]].response for i in open_], turn)
-            for i, new in zip(open_, reflected, strict=True):
+            if turn == 0 and reflected is not None:
+                again = [reflected[i] for i in open_]
+            else:
+                responses = [rounds[i][stands[i]].response for i in open_]
+                again = self.reflect([problems[i] for i in open_], responses, turn)
+            for i, new in zip(open_, again, strict=True):
                 rounds[i].append(new)
                 stands[i] = standing(problems[i], [one.answer for one in rounds[i]])
         return [Trace(problem, tuple(r)) for problem, r in zip(problems, rounds, strict=True)]
+
+    def _accepts(self, judged: Round) -> bool:
+        """Whether the judgement of an answer ends the search for another."""
+        return bool(judged.accepted) or (judged.accepted is None and self.config.judge_unparsed == "accept")
 
     def _ask(self, problems: Sequence[Problem], purpose: str) -> list[tuple[str, int]]:
         """(text, tokens) of one completion a problem."""
@@ -215,6 +230,8 @@ class Reasoner:
             prompts = [self.chat.encode(p) for p in problems[start : start + size]]
             drawn = self.engine.generate(prompts, replace(sampling, seed=seed))
             found += as_read(drawn, prompts, self.chat, self.templates.thinking)
+            if self.heard is not None:
+                self.heard(len(prompts))
         return found
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import random
+import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,81 +13,29 @@ from typing import Self
 from spark_rl import checkpoint
 from spark_rl.backend import Backend, build_learner, check_engine, open_backend
 from spark_rl.checkpoint import Progress
-from spark_rl.config import IN_MEMORY, Config
-from spark_rl.data import load_problems, remove_overlap
-from spark_rl.data.batches import Batches, Shuffled, Streamed
-from spark_rl.engine.base import Engine
-from spark_rl.errors import ConfigError
-from spark_rl.evals.heldout import HeldOutEvaluation, Pair, Scores, draw_pairs
+from spark_rl.config import Config
+from spark_rl.control import Control
+from spark_rl.data.batches import Batches, Shuffled
+from spark_rl.errors import ConfigError, Stopped
+from spark_rl.examination import DURING, Examination
 from spark_rl.files import write_json
+from spark_rl.given import Given, load_all_problems
+from spark_rl.health import Health
+from spark_rl.hints import Hints
 from spark_rl.inference import Reasoner, build_reasoner
 from spark_rl.loop import Loop
 from spark_rl.measure import Metrics, rollout_records
 from spark_rl.model.load import fitted_to_model
-from spark_rl.model.loaded import LoadedModel
 from spark_rl.parts import with_resolved_paths
 from spark_rl.problem import TASKS, Problem
 from spark_rl.recycle import Pool, load_templates
 from spark_rl.report.html import write_report
 from spark_rl.report.metrics import MetricsLog
 from spark_rl.report.watch import Silent, Watcher
-from spark_rl.rewards import Reward, WeightedReward, needs_of_rows, open_rewards
+from spark_rl.rewards import open_rewards
 from spark_rl.rollout import Sampler, build_grader
 from spark_rl.runs import checkpoints, new_run_dir
 from spark_rl.verify import Verifier
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What a run is handed from Python in place of what its configuration names."""
-
-    model: LoadedModel | None = None
-    """A model in memory, in place of ``model.path``."""
-    reference: LoadedModel | None = None
-    """What ``model`` was before it was trained, in place of ``model.path`` as the reference of the KL term."""
-    train: Sequence[Problem] | None = None
-    """Problems, in place of ``data.train``."""
-    batches: Streamed | None = None
-    """A stream of problems, in place of ``data.train``; needs ``train.steps``."""
-    heldout: Sequence[Problem] | None = None
-    """Problems, in place of ``data.heldout``."""
-    rewards: tuple[Reward | WeightedReward, ...] = ()
-    """Reward functions, beside those of ``reward.function``."""
-    transfer: Sequence[Problem] | None = None
-    """Problems, in place of ``data.transfer``."""
-    engine: Engine | None = None
-    """What generates, in place of the engine of ``config.engine``; it is given the weights before the first step."""
-
-    def check(self, config: Config) -> None:
-        """Whether all is here that a configuration says was given from Python.
-
-        Raises:
-            ConfigError: it is not; one line that says how the run goes on.
-        """
-        train = self.batches if self.train is None else self.train
-        for key, value, here in (
-            ("model.path", config.model.path, self.model),
-            ("data.train", config.data.train, train),
-            ("data.heldout", config.data.heldout, self.heldout),
-            ("data.transfer", config.data.transfer, self.transfer),
-        ):
-            if here is None and isinstance(value, str) and value.startswith(IN_MEMORY):
-                raise ConfigError(f"{key} is {value!r}: it was given from Python, where the run goes on with "
-                                  "SparkTrainer(...).train(resume_from_checkpoint=True)")  # fmt: skip
-
-
-@dataclass(slots=True)
-class Control:
-    """What a run does after the step that it is in."""
-
-    save: bool = False
-    evaluate: bool = False
-    stopped: str | None = None
-    """Why there are no further steps."""
-
-    def stop(self, reason: str) -> None:
-        """Make no further step."""
-        self.stopped = reason
 
 
 def train(
@@ -105,8 +52,11 @@ def train(
     Raises:
         ConfigError: settings, model or run directory can't be used.
         DataError: the data can't be used.
+        UserError: what is trained is no model any more, because its numbers are not finite.
+        Stopped: a signal came; what was done is saved, and the line says how to go on. A ``KeyboardInterrupt``.
     """
-    with Run(config, resume=resume, watcher=watcher, given=given) as run:
+    control = Control(watcher.note if watcher else None)
+    with control.listening(), Run(config, resume=resume, watcher=watcher, given=given, control=control) as run:
         return run.train()
 
 
@@ -114,58 +64,90 @@ class Run:
     """A run that is ready to be trained: everything is loaded, and its directory is written."""
 
     def __init__(
-        self, config: Config, *, resume: bool = False, watcher: Watcher | None = None, given: Given | None = None
+        self,
+        config: Config,
+        *,
+        resume: bool = False,
+        watcher: Watcher | None = None,
+        given: Given | None = None,
+        control: Control | None = None,
     ) -> None:
-        """Load data and model, and open the run directory. See :func:`train`."""
+        """Load data and model, and open the run directory. See :func:`train`; ``control`` can stop the run."""
         if config.run_dir is None:
             config = config.model_copy(update={"run_dir": new_run_dir(config.seed)})
         given, config = given or Given(), with_resolved_paths(config)
         given.check(config)
         check_engine(config, given.engine)
-        self.control = Control()
         self.run_dir, self.watcher = Path(str(config.run_dir)), watcher or Silent()
+        self.control = control or Control(self.watcher.note)
+        go_on = f"continue with: spark-rl train --run-dir {shlex.quote(str(config.run_dir))} --resume"
+        if given != Given():
+            go_on = f"resume {config.run_dir} with the same model and data to continue"
+        if resume:
+            self.control.advice = go_on
         checkpoint.check_run(self.run_dir, config, resume)
-        saved = checkpoints(self.run_dir)[-1:] if resume else []
-        weights = saved[0] / "model" if saved else None
+        saved = next(reversed(checkpoints(self.run_dir)), None) if resume else None
+        weights = None if saved is None else saved / "model"
         asked, config = config.rollout.max_prompt_tokens, fitted_to_model(config, weights, given.model)
         if (limit := config.rollout.max_prompt_tokens) < asked:
             self.watcher.phase(f"prompts have at most {limit} tokens: with a response, the model holds no more")
         load_templates(config.recycle.templates, config.verify.thinking)  # what is wrong with them is told first
-        self.rewards = open_rewards(config.reward, given.rewards, self.watcher.note)
+        self.config, self.rewards = config, open_rewards(config.reward, given.rewards, self.watcher.note)
         self.watcher.phase("loading the data and the model")
-        self.config = config
-        problems, self.exams = load_all_problems(config, given)
+        problems, exams = load_all_problems(config, given)
+        batches = self._batches(problems, exams, given)
         self.backend = open_backend(config, weights, given.model, given.engine)
         self.learner = build_learner(config, self.backend.loaded, given.reference)
-        if given.batches is not None and config.train.steps is None:
-            raise ConfigError("a stream has no end to be counted to; say with train.steps how many steps to train")
+        pool = self._go_on(saved, resume)
+        check_prompts(problems, batches.of(0), self.backend)
+        checkpoint.open_run(self.run_dir, config, resume)  # not before data and model are known to load
+        self.control.advice = go_on
+        self.backend.engine.sync(self.learner.weights())
+        self.verifier, chat = Verifier(config.verify), self.backend.chat
+        self.grader = build_grader(chat, self.verifier, config.reward, self.rewards)
+        sampler = Sampler(self.backend.engine, chat, self.verifier, config.rollout, config.reward, self.rewards)
+        self.loop = Loop(config, batches, sampler, self.learner, pool, self.progress.step, self.steps)
+        self.examination = Examination(
+            self.run_dir, exams, config.train, lambda: self.reasoner, self.grader, self.watcher
+        )
+        self.health, self.hints, self._saved = Health(self.run_dir, config), Hints(), self.progress.step
+
+    def _batches(self, problems: Sequence[Problem], exams: Mapping[str, Sequence[Problem]], given: Given) -> Batches:
+        """Where the batches come from, and how many steps they make; says what can't be trained on as it is."""
+        config = self.config
+        if config.train.eval_every is not None and DURING not in exams:
+            raise ConfigError("train.eval_every needs held-out problems; set data.heldout, e.g. to split:100")
+        if self.rewards is not None:
+            self.rewards.check(problems)
+        if given.batches is not None:
+            if config.train.steps is None:
+                raise ConfigError("a stream has no end to be counted to; say with train.steps how many steps to train")
+            self.steps = config.train.steps
+            given.batches.hold_out([problem for exam in exams.values() for problem in exam])
+            return given.batches
+        if len(problems) < config.rollout.problems:
+            self.watcher.note(f"rollout.problems asks for {config.rollout.problems} problems a step, and the data has "
+                              f"{len(problems)}: a batch holds some of them more than once")  # fmt: skip
         self.steps = config.train.steps or -(-config.train.episodes * len(problems) // config.rollout.problems)
-        pool, found = Pool(config.recycle.pool_size), Progress()
-        if saved:
-            pool, found = checkpoint.load_checkpoint(saved[0], self.learner, config.recycle.pool_size)
+        return Shuffled(problems, config.rollout.problems, config.seed, config.data.shares)
+
+    def _go_on(self, saved: Path | None, resume: bool) -> Pool:
+        """The pool and the counters, of a checkpoint if there is one; says what a resumed run goes on from."""
+        config, pool, found = self.config, Pool(self.config.recycle.pool_size), Progress()
+        if saved is not None:
+            pool, found = checkpoint.load_checkpoint(saved, self.learner, config.recycle.pool_size)
         if found.step > self.steps:
             raise ConfigError(
                 f"{self.run_dir} has done {found.step} steps already, more than the {self.steps} asked for"
             )
         terms = checkpoint.arithmetic(config, self.backend.loaded.device)
         self.progress = replace(found, steps=self.steps, terms=terms)
-        if saved:
+        if saved is not None:
             for line in checkpoint.resume_notes(found, self.progress, self.learner, config.optimiser.schedule):
                 self.watcher.note(line)
-        if self.rewards is not None:
-            self.rewards.check(problems)
-        batches: Batches = Shuffled(problems, config.rollout.problems, config.seed, config.data.shares)
-        if given.batches is not None:
-            given.batches.hold_out([problem for exam in self.exams.values() for problem in exam])
-            batches = given.batches
-        check_prompts(problems, batches.of(0), self.backend)
-        checkpoint.open_run(self.run_dir, config, resume)  # not before data and model are known to load
-        self.backend.engine.sync(self.learner.weights())
-        self.verifier = Verifier(config.verify)
-        chat = self.backend.chat
-        self.grader = build_grader(chat, self.verifier, config.reward, self.rewards)
-        sampler = Sampler(self.backend.engine, chat, self.verifier, config.rollout, config.reward, self.rewards)
-        self.loop = Loop(config, batches, sampler, self.learner, pool, found.step, self.steps)
+        if resume:
+            self.watcher.note(checkpoint.resume_line(self.run_dir, self.progress))
+        return pool
 
     def __enter__(self) -> Self:
         return self
@@ -188,64 +170,105 @@ class Run:
         return build_reasoner(self.backend.engine, self.backend.chat, self.config)
 
     def train(self) -> Metrics:
-        """All remaining steps between two examinations; returns what ``summary.json`` holds."""
-        pairs = checkpoint.remembered(self.run_dir / "pairs.json", self._draw_pairs)
-        before = checkpoint.remembered(self.run_dir / "before.json", lambda: self.examine(pairs, "before training"))
-        self._steps()
-        self.learner.export(self.run_dir / "model")
-        after = self.examine(pairs, "after training")
-        summary = checkpoint.summarise(self.config, before, after, self.progress)
-        write_json(self.run_dir / "summary.json", summary)
-        write_report(self.run_dir)
+        """All remaining steps between two examinations; returns what ``summary.json`` holds. See :func:`train`."""
+        with self.control.listening():
+            before = self.examination.before(self.progress.step)
+            self._steps()
+            checkpoint.export_model(self.run_dir, self.learner)
+            after = self.examination.after(self.progress.step)
+            summary = checkpoint.summarise(self.config, before, after, self.progress) | self._outcome()
+            write_json(self.run_dir / "summary.json", summary)
+            write_report(self.run_dir)
         return summary
 
-    def examine(self, pairs: Mapping[str, Sequence[Mapping[str, str]]], when: str) -> dict[str, Scores]:
-        """The scores of every exam with the current weights."""
-        scores = {}
-        for name, problems in self.exams.items():
-            self.watcher.phase(f"evaluating {len(problems)} {name} problems {when}")
-            compared = [Pair(**pair) for pair in pairs[name]]
-            scores[name] = HeldOutEvaluation(self.reasoner, self.grader, problems, compared).run()
-        return scores
-
-    def _draw_pairs(self) -> dict[str, list[dict[str, str]]]:
-        """The pairs of responses that the model compares before and after training, by exam, as JSON values."""
-        if self.exams:
-            self.watcher.phase("drawing pairs of responses to compare")
-        return {
-            name: [asdict(pair) for pair in draw_pairs(self.reasoner, self.grader, exam)]
-            for name, exam in self.exams.items()
-        }
-
     def _steps(self) -> None:
-        """The remaining steps, logged, counted and saved."""
-        settings, progress, run_dir = self.config.train, self.progress, self.run_dir
+        """The remaining steps: each is logged, shown, evaluated if it is due, and saved if it is due."""
+        run_dir, progress = self.run_dir, self.progress
         with MetricsLog(run_dir / "metrics.jsonl") as log, MetricsLog(run_dir / "rollouts.jsonl") as rollouts:
             log.truncate(progress.step)
             rollouts.truncate(progress.step)
+            self.examination.open(progress.step)
             self.watcher.begin(self.steps, progress.step)
-            while progress.step < self.steps and self.control.stopped is None:
-                started = time.perf_counter()
-                metrics, groups = self.loop.advance()
-                seconds = time.perf_counter() - started
-                progress.step = self.loop.step
-                progress.tokens += metrics["tokens"]
-                progress.seconds += seconds
-                for task in TASKS:
-                    progress.skipped[task] = progress.skipped.get(task, 0) + metrics[f"skipped/{task}"]
-                metrics |= {"seconds": seconds, "tokens_per_second": metrics["tokens"] / seconds}
-                log.append(metrics)
-                for record in rollout_records(groups, progress.step, settings.sample_rollouts, self.config.chat):
-                    rollouts.append(record)
-                self.watcher.step(metrics)
-                due = progress.step % settings.save_every == 0 or progress.step == self.steps
-                if due or self.control.save or self.control.stopped is not None:
-                    self.control.save = False
-                    checkpoint.save_checkpoint(run_dir, self.learner, self.loop.pool, progress, settings.keep)
+            try:
+                self._after_step()  # what a stop left undone
+                while progress.step < self.steps and self.control.reason is None:
+                    with self.control.finishing():
+                        metrics = self._step(log, rollouts)
+                    self.watcher.step(metrics)
+                    for hint in self.hints.hear(metrics):
+                        self.watcher.hint(hint)
+                    self._after_step()
+            except Stopped:
+                if self.control.forced:  # perhaps in the middle of an update
+                    raise
+                if self._saved != progress.step:
+                    self._save()
+                raise self.control.stopped(f"at step {progress.step} of {self.steps}, which is saved"
+                                           if progress.step else "before the first step") from None  # fmt: skip
             self.watcher.end()
         if any(progress.skipped.values()):
             counts = ", ".join(f"{count:,} {task}" for task, count in progress.skipped.items() if count)
             self.watcher.note(f"problems not asked, because longer than rollout.max_prompt_tokens: {counts}")
+
+    def _step(self, log: MetricsLog, rollouts: MetricsLog) -> Metrics:
+        """One step of the loop, counted and logged."""
+        progress, started = self.progress, time.perf_counter()
+        metrics, groups = self.loop.advance()
+        seconds = time.perf_counter() - started
+        progress.step = self.loop.step
+        progress.tokens += metrics["tokens"]
+        progress.seconds += seconds
+        for task in TASKS:
+            progress.skipped[task] = progress.skipped.get(task, 0) + metrics[f"skipped/{task}"]
+        metrics |= {"seconds": seconds, "tokens_per_second": metrics["tokens"] / seconds}
+        log.append(metrics)
+        for record in rollout_records(groups, progress.step, self.config.train.sample_rollouts, self.config.chat):
+            rollouts.append(record)
+        self.health.check(metrics, groups)
+        return metrics
+
+    def _after_step(self) -> None:
+        """The evaluation and the checkpoint that the last step asks for, and whether the run ends with it."""
+        settings, step, control, examination = self.config.train, self.progress.step, self.control, self.examination
+        last = step == self.steps or control.reason is not None
+        if examination.is_due(step, last=last) or (control.evaluate and DURING in examination.exams):
+            control.evaluate = False
+            examination.during(step)
+        if (why := examination.why_to_stop()) is not None:
+            control.stop(why)
+        best = examination.best
+        is_best = best is not None and best.step == step
+        due = step % settings.save_every == 0 or last or is_best or control.save or control.reason is not None
+        if due and self._saved != step:
+            control.save = False
+            with control.finishing():
+                self._save()
+        if best is not None:
+            checkpoint.mark_best(self.run_dir, best.step)
+
+    def _save(self) -> None:
+        """Write a checkpoint, unless the weights are broken."""
+        self.health.check_weights(self.learner, self.progress.step)
+        best = self.examination.best
+        path = checkpoint.save_checkpoint(
+            self.run_dir, self.learner, self.loop.pool, self.progress, self.config.train.keep,
+            None if best is None else best.step,
+        )  # fmt: skip
+        self._saved = self.progress.step
+        self.watcher.saved(path)
+
+    def _outcome(self) -> Metrics:
+        """What the summary says about the end of the run and its best evaluation, where there is something to say."""
+        outcome: Metrics = {}
+        if self.control.reason is not None:
+            self.watcher.note(f"ended at step {self.progress.step} of {self.steps}: {self.control.reason}")
+            outcome["stopped"] = {"step": self.progress.step, "reason": self.control.reason}
+        if (best := self.examination.best) is not None:
+            model = self.run_dir / "checkpoints" / f"step-{best.step:06d}"
+            use = f"--model {shlex.quote(str(model))}"
+            self.watcher.note(f"best {best.metric} was {best.score:.3f} at step {best.step}: {use}")
+            outcome["best"] = {"metric": best.metric, "score": best.score, "step": best.step, "use": use}
+        return outcome
 
 
 def check_prompts(problems: Sequence[Problem], batch: Sequence[Problem], backend: Backend) -> None:
@@ -267,47 +290,3 @@ def check_prompts(problems: Sequence[Problem], batch: Sequence[Problem], backend
         f"every prompt of the first batch is longer than rollout.max_prompt_tokens ({limit}); "
         f"the shortest has {min(lengths)} tokens, so allow more"
     )
-
-
-def load_all_problems(
-    config: Config, given: Given | None = None
-) -> tuple[tuple[Problem, ...], dict[str, tuple[Problem, ...]]]:
-    """Training problems, and the held-out and transfer problems by name, none of which is trained on.
-
-    What is split off the training data is in no other exam: files are read first, then each split is drawn from what is
-    left of the data.
-    """
-    given = given or Given()
-    needs = needs_of_rows(config.reward, given.rewards)
-    load = partial(load_problems, columns=needs.columns, golds=needs.golds)
-    if given.batches is not None:
-        problems: tuple[Problem, ...] = ()
-    elif given.train is not None:
-        problems = tuple(given.train)
-    else:
-        problems = load(config.data.train, config.data, "train")
-    sources = {"heldout": config.data.heldout, "transfer": config.data.transfer}
-    exams: dict[str, tuple[Problem, ...]] = {}
-    for role, exam in (("heldout", given.heldout), ("transfer", given.transfer)):
-        if exam is not None:
-            sources[role], exams[role] = None, tuple(exam)
-    splits = {name: source for name, source in sources.items() if source is not None and source.startswith("split:")}
-    for name in ("heldout", "transfer"):
-        if (source := sources[name]) is not None and name not in splits:
-            exams[name] = load(source, config.data, name)
-    problems, _ = remove_overlap(problems, [problem for exam in exams.values() for problem in exam])
-    for name, source in splits.items():
-        count = _split_size(name, source, len(problems))
-        exams[name] = tuple(random.Random(f"split:{config.seed}").sample(problems, count))
-        problems, _ = remove_overlap(problems, exams[name])
-    return problems, {name: exams[name][: config.evaluation.problems] for name in sources if name in exams}
-
-
-def _split_size(name: str, source: str, available: int) -> int:
-    """N of ``split:N``. Raises :class:`ConfigError` if it is not a number that leaves something to train on."""
-    if not available:
-        raise ConfigError(f"data.{name} {source!r}: nothing can be split off a stream; name other problems, or null")
-    text = source.removeprefix("split:")
-    if not text.isdecimal() or not 0 < int(text) < available:
-        raise ConfigError(f"data.{name} {source!r}: N in split:N must be from 1 to {available - 1}, what the data has")
-    return int(text)

@@ -37,6 +37,16 @@ def checkpoints(run_dir: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
 
 
+def checkpoint_at(path: Path) -> Path | None:
+    """The checkpoint that a path leads to, as ``RUN/checkpoints/step-000030`` or the link ``RUN/best``; or ``None``."""
+    try:
+        found = path.resolve()
+        whole = found.parent.name == "checkpoints" and _NAME.fullmatch(found.name) and (found / "model").is_dir()
+    except (OSError, ValueError):  # too long to be a path, or with a NUL in it
+        return None
+    return found if whole else None
+
+
 def trained_weights(run: Path) -> Path:
     """The weights of a run: its final ones, else those of its last checkpoint, which is said.
 

@@ -26,6 +26,7 @@ from spark_rl.config import IN_MEMORY, Config
 from spark_rl.data.memory import asked, check_data
 from spark_rl.errors import ConfigError, DataError
 from spark_rl.evals.heldout import HeldOutEvaluation, draw_pairs
+from spark_rl.given import Given, load_all_problems
 from spark_rl.inference import Judgement, Reasoner, Trace, build_reasoner, judge
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.restore import frozen_copy
@@ -35,7 +36,7 @@ from spark_rl.recycle import load_templates
 from spark_rl.report.watch import ConsoleWatcher, Silent
 from spark_rl.rewards import Reward, open_rewards
 from spark_rl.rollout import build_grader
-from spark_rl.run import Given, Run, load_all_problems
+from spark_rl.run import Run
 from spark_rl.runs import checkpoints, is_run, run_of
 from spark_rl.verify import Verifier
 

@@ -15,8 +15,9 @@ from spark_rl.data import check_disjoint
 from spark_rl.data.batches import Shuffled
 from spark_rl.data.mixture import draws, pass_order
 from spark_rl.errors import DataError
+from spark_rl.given import load_all_problems
 from spark_rl.problem import Problem
-from spark_rl.run import load_all_problems, train
+from spark_rl.run import train
 
 
 def problems(**counts: int) -> list[Problem]:

@@ -12,9 +12,9 @@ import pytest
 from running import SMALL, json_lines, small, spark_rl_process, write_lines
 from spark_rl import Problem, train
 from spark_rl.errors import ConfigError, DataError
+from spark_rl.given import Given, load_all_problems
 from spark_rl.problem import TASKS
 from spark_rl.report.watch import Silent
-from spark_rl.run import Given, load_all_problems
 from test_train import base_weights, facts, same, weights
 
 from .functions import ROOM, by_column, exact

@@ -11,7 +11,7 @@ from spark_rl.commands.terminal import quiet_libraries
 from spark_rl.config import Config, load_config, saved_settings
 from spark_rl.errors import ConfigError
 from spark_rl.model.places import RECIPES, find_model
-from spark_rl.runs import is_run
+from spark_rl.runs import checkpoint_at, is_run
 from spark_rl.runs import trained_weights as weights_of
 
 if TYPE_CHECKING:
@@ -47,8 +47,9 @@ def inference_config(arguments: argparse.Namespace, *, sees: bool = False, needs
     """
     if sees and arguments.model is None and arguments.config is None:
         arguments.model = "embedded-vl"
-    if _is_run(arguments.model) and (Path(arguments.model) / "config.json").exists():
-        return load_config(None, arguments.overrides, **saved_settings(Path(arguments.model)))
+    run = _run_of(arguments.model)
+    if run is not None and (run / "config.json").exists():
+        return load_config(None, arguments.overrides, **saved_settings(run))
     settings = {"model": {"path": arguments.model}} if arguments.model else {}
     recipe = recipe_of(arguments.model) if needs_model else None
     config = load_config(arguments.config or recipe, arguments.overrides, **settings)
@@ -130,24 +131,36 @@ def open_grader(
 
 
 def trained_weights(model: str | None) -> Path | None:
-    """The weights of a run: its final ones, else those of its last checkpoint; ``None`` if ``model`` is not a run."""
-    return weights_of(Path(model)) if model is not None and _is_run(model) else None
+    """The weights of a run: its final ones, else those of its last checkpoint; those of a checkpoint of a run; ``None``
+    if ``model`` is neither.
+    """
+    run = _run_of(model)
+    if model is None or run is None:
+        return None
+    saved = checkpoint_at(Path(model))
+    return weights_of(run) if saved is None else saved / "model"
 
 
 def settings_of_run(model: str) -> dict[str, Any] | None:
     """What a run that is trained further starts from: its own settings, its trained model in place of the one it began
-    with, and no place to write to yet. ``None`` if ``model`` is not a run.
+    with, and no place to write to yet. ``None`` if ``model`` is not a run, nor a checkpoint of one.
 
     Raises:
         UserError: it has no trained model yet.
     """
-    weights = trained_weights(model)
-    if weights is None:
+    run, weights = _run_of(model), trained_weights(model)
+    if run is None or weights is None:
         return None
-    settings = saved_settings(Path(model))
+    settings = saved_settings(run)
     settings["model"] = {**settings.get("model", {}), "path": str(weights.resolve())}
     return settings | {"run_dir": None}
 
 
-def _is_run(model: str | None) -> bool:
-    return model is not None and is_run(Path(model))
+def _run_of(model: str | None) -> Path | None:
+    """The run that ``model`` is, or is a checkpoint of."""
+    if model is None:
+        return None
+    if is_run(Path(model)):
+        return Path(model)
+    saved = checkpoint_at(Path(model))
+    return None if saved is None else saved.parents[1]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from spark_rl.config.section import Section
 
@@ -200,6 +201,13 @@ class LearnerConfig(Section):
     """Passes over each batch."""
 
 
+HELDOUT_SCORES = (
+    "policy_accuracy", "tts_accuracy", "judge_accuracy", "judge_balanced_accuracy", "judge_precision", "judge_recall",
+    "judge_f1", "judge_unreadable", "pairwise_accuracy", "reflection_fix", "reflection_break",
+)  # fmt: skip
+"""The shares that an evaluation of held-out problems measures (:mod:`spark_rl.evals.heldout`)."""
+
+
 class TrainConfig(Section):
     """The loop (Fig. 2a)."""
 
@@ -215,9 +223,27 @@ class TrainConfig(Section):
     save_every: int = Field(50, ge=1)
     """Steps between checkpoints. The last step is always saved."""
     keep: int = Field(2, ge=1)
-    """Checkpoints kept; older ones are removed."""
+    """Checkpoints kept; older ones are removed, but for the one of the best evaluation (``best``)."""
+    eval_every: int | None = Field(None, ge=1)
+    """Steps between evaluations of the held-out problems, written to ``evaluations.jsonl``; the last step is evaluated
+    too. Null evaluates before and after only. Evaluating changes nothing of what is trained."""
+    best: str | None = None
+    """A held-out score, such as ``tts_accuracy``: the checkpoint of the evaluation where it was best is kept, as
+    ``RUN/best``, which is a model like ``RUN``. Needs ``eval_every``."""
+    patience: int | None = Field(None, ge=1)
+    """Evaluations in a row without a better ``best`` after which the run ends, with its model and report; null trains
+    all steps."""
     sample_rollouts: int = Field(4, ge=0)
     """Rollouts of each task written to ``rollouts.jsonl`` a step; 0 writes none."""
+
+    @field_validator("best")
+    @classmethod
+    def _known_score(cls, best: str | None) -> str | None:
+        if best is None or best in HELDOUT_SCORES:
+            return best
+        near = difflib.get_close_matches(best, HELDOUT_SCORES, n=1, cutoff=0.5)
+        meant = f"did you mean {near[0]}?" if near else f"choose from {', '.join(HELDOUT_SCORES)}"
+        raise ValueError(f"there is no such held-out score; {meant}")
 
 
 class InferenceConfig(Section):

@@ -57,6 +57,10 @@ class Config(Section):
     def _contradictions(self) -> Self:
         """Settings that are fine alone and wrong together."""
         recycling = self.recycle.pointwise or self.recycle.pairwise or self.recycle.reflection
+        if self.train.best is not None and self.train.eval_every is None:
+            raise ValueError("train.best needs evaluations to choose from; set train.eval_every, e.g. to 10")
+        if self.train.patience is not None and self.train.best is None:
+            raise ValueError("train.patience waits for a better train.best; set that, e.g. to tts_accuracy")
         if not self.train.policy_update and not recycling:
             raise ValueError(
                 "train.policy_update is false and recycle makes nothing, so no update would ever happen; "

@@ -59,6 +59,7 @@ class EmbeddedEngine:
         self.max_rows = max_rows
         self.eos = torch.tensor(sorted(eos_ids), device=loaded.device)
         self.version = 0
+        self._warned = False
         self.positions = positions_of(loaded.causal_lm.config)
         self.layers: int = loaded.causal_lm.config.get_text_config().num_hidden_layers
         if loaded.device.type == "cpu" and loaded.causal_lm.config._attn_implementation == "sdpa":
@@ -94,6 +95,12 @@ class EmbeddedEngine:
             logger.warning(
                 "%d of %d prompts are longer than the %d positions of the model, the longest has %d tokens; their "
                 "responses are empty", len(prompts) - len(order), len(prompts), self.positions, longest,
+            )  # fmt: skip
+        if self.positions is not None and sampling.max_new_tokens >= self.positions and not self._warned:
+            self._warned = True
+            logger.warning(
+                "max_new_tokens is %d, but the model has %d positions for prompt and response together: responses end "
+                "there", sampling.max_new_tokens, self.positions,
             )  # fmt: skip
         for start in range(0, len(order), size):
             batch = order[start : start + size]

@@ -13,13 +13,17 @@ and ``<name>_high`` are the ends of the 95 % interval:
   Both ask for the reflection whatever the judge would have said. A reflection without a readable answer changes
   nothing, as at test time.
 - ``tts_accuracy``: final answers after ``inference.rounds`` rounds of judging and reflecting (Eq. 11).
+
+Nothing is asked twice: the first answers and their judgements are those that test-time scaling begins with, and so are
+their reflections if ``inference.reflect_temperature`` is 0. Sampled reflections are drawn anew for the rejected
+answers, because the random numbers of a batch depend on who is in it.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spark_rl.engine.base import Sampling
@@ -85,6 +89,25 @@ def draw_pairs(reasoner: Reasoner, grader: Grader, problems: Sequence[Problem]) 
     return pairs
 
 
+@dataclass(slots=True)
+class Counter:
+    """Counts answered questions, and tells whoever wants to know."""
+
+    total: int
+    tell: Callable[[int, int], None]
+    done: int = 0
+
+    def add(self, count: int) -> None:
+        """So many more are answered."""
+        self.done = min(self.total, self.done + count)
+        self.tell(self.done, self.total)
+
+    def end(self) -> None:
+        """Fewer were needed than could have been."""
+        if self.done < self.total:
+            self.add(self.total)
+
+
 @dataclass(frozen=True, slots=True)
 class HeldOutEvaluation:
     """Runs every measurement of this module on one set of problems; ``status/...`` are counts of first answers."""
@@ -95,27 +118,49 @@ class HeldOutEvaluation:
     problems: Sequence[Problem]
     pairs: Sequence[Pair]
     """What :func:`draw_pairs` found, for these problems."""
+    progress: Callable[[int, int], None] | None = None
+    """Told (done, total) as questions are answered; total is what remains if no answer is accepted early."""
 
     def run(self) -> Scores:
         """All scores, with ``n``, the number of problems, and ``pairwise_accuracy_n``, that of pairs."""
+        if self.progress is None:
+            return self._run()
+        counter = Counter(self._most(), self.progress)
+        scores = replace(self, reasoner=replace(self.reasoner, heard=counter.add), progress=None)._run()
+        counter.end()
+        return scores
+
+    def _most(self) -> int:
+        """Questions that are asked at most."""
+        config, count = self.reasoner.config, len(self.problems)
+        shared = 0 if config.rounds == 0 else 2 if config.reflect_temperature == 0 else 1
+        return count * (3 + 2 * config.rounds - shared) + len(self.pairs)
+
+    def _run(self) -> Scores:
         first = self.reasoner.answer(self.problems)
         responses = [turn.response for turn in first]
         verdicts = self.grader.grade(self.problems, responses)
         right = [verdict.status == "correct" for verdict in verdicts]
         scores: Scores = {"n": float(len(self.problems)), **_share("policy_accuracy", right)}
         scores |= {f"status/{s}": float(sum(v.status == s for v in verdicts)) for s in STATUSES}
-        scores |= self._judging(responses, right)
+        said = self.reasoner.judge(self.problems, responses)
+        scores |= self._judging([accepted for _, accepted, _ in said], right)
         scores |= self._pairwise()
-        scores |= self._reflection(first, right)
-        traces = self.reasoner.solve(self.problems, first)
+        again = self.reasoner.reflect(self.problems, responses)
+        scores |= self._reflection(first, again, right)
+        judged = [
+            replace(turn, judgement=judgement, accepted=accepted, tokens=turn.tokens + tokens)
+            for turn, (judgement, accepted, tokens) in zip(first, said, strict=True)
+        ]
+        reflected = again if self.reasoner.config.reflect_temperature == 0 else None
+        traces = self.reasoner.solve(self.problems, judged, reflected)
         return scores | _share("tts_accuracy", self._right(self.problems, [t.response for t in traces]))
 
     def _right(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[bool]:
         return [verdict.status == "correct" for verdict in self.grader.grade(problems, responses)]
 
-    def _judging(self, responses: Sequence[str], right: Sequence[bool]) -> Scores:
-        said = self.reasoner.judge(self.problems, responses)
-        answers = [Judged(truth, accepted) for truth, (_, accepted, _) in zip(right, said, strict=True)]
+    def _judging(self, said: Sequence[bool | None], right: Sequence[bool]) -> Scores:
+        answers = [Judged(truth, accepted) for truth, accepted in zip(right, said, strict=True)]
         found = judge_accuracy(answers, random.Random(stream_seed(self.reasoner.seed, "judge-intervals")))
         return _with_interval({ours: found[theirs] for theirs, ours in _JUDGE.items()})
 
@@ -126,8 +171,7 @@ class HeldOutEvaluation:
         hits = [choice == pair.label for (_, choice, _), pair in zip(said, self.pairs, strict=True)]
         return {**_share("pairwise_accuracy", hits), "pairwise_accuracy_n": float(len(hits))}
 
-    def _reflection(self, first: Sequence[Round], right: Sequence[bool]) -> Scores:
-        again = self.reasoner.reflect(self.problems, [turn.response for turn in first])
+    def _reflection(self, first: Sequence[Round], again: Sequence[Round], right: Sequence[bool]) -> Scores:
         kept = [
             (old, new)[standing(problem, [old.answer, new.answer])].response
             for problem, old, new in zip(self.problems, first, again, strict=True)

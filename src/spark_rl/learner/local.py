@@ -111,7 +111,10 @@ class LocalLearner:
         )  # fmt: skip
 
     def update(self, groups: Sequence[Group], span: Span | None = None) -> dict[str, float]:
-        """One or more optimiser steps on a batch of groups sampled from the current weights."""
+        """One or more optimiser steps on a batch of groups sampled from the current weights.
+
+        ``nonfinite`` counts those that were left out, because their gradient was not finite.
+        """
         minibatches, epochs = self.config.learner.minibatches, self.config.learner.epochs
         if minibatches > 1:
             groups = mixed(groups)
@@ -125,7 +128,9 @@ class LocalLearner:
             rate = self._next_rate(span, i / len(parts), (i + 1) / len(parts))
             collected.append(self._step(samples, part, old, rate, mismatch))
         means = {name: sum(m[name] for m in collected) / len(collected) for name in collected[0]}
-        return {"flat": flat, **means, **mismatch.metrics()}
+        failed = sum(not math.isfinite(m["grad_norm"]) for m in collected)
+        left_out = {"nonfinite": float(failed)} if failed else {}
+        return {"flat": flat, **means, **left_out, **mismatch.metrics()}
 
     def _next_rate(self, span: Span | None, begin: float, end: float) -> float:
         """The learning rate of the next update, which goes from one share of ``span`` to another."""

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 from spark_rl.config import IN_MEMORY
 from spark_rl.errors import ConfigError
 from spark_rl.files import read_object
-from spark_rl.runs import is_run, run_of, trained_weights
+from spark_rl.runs import checkpoint_at, is_run, run_of, trained_weights
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def find_model(name: str | Path) -> str:
 
     Args:
         name: an embedded base's name, a directory with a model or with adapters, the directory of a run (its final
-            model is meant, or its newest checkpoint), or a hub id.
+            model is meant, or its newest checkpoint), one of its checkpoints, or a hub id.
 
     Raises:
         ConfigError: there is no such model; the line names the nearest thing that exists.
@@ -190,6 +190,8 @@ def _model_in(folder: Path, named: str) -> Path:
     """The model that a directory stands for; ``named`` is what it was called by whoever asked."""
     if is_run(folder):
         return trained_weights(folder)
+    if (saved := checkpoint_at(folder)) is not None:
+        return saved / "model"
     if (folder / "config.json").is_file() or has_adapters(folder):
         return folder
     inside = sorted({file.parent for name in ("config.json", ADAPTERS) for file in folder.glob(f"*/{name}")}

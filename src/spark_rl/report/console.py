@@ -119,6 +119,7 @@ class TrainView:
         self.pace = Pace(clock)
         self._metrics: Mapping[str, Any] = {}
         self._seen: dict[str, Any] = {}
+        self._doing = ""
         self._live: Live | None = None
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._live = Live(self, console=self.console, refresh_per_second=2)
@@ -147,6 +148,12 @@ class TrainView:
         else:
             self._live.refresh()
 
+    def doing(self, text: str) -> None:
+        """What goes on between two steps, in a line of the view; nothing where steps are plain lines."""
+        self._doing = text
+        if self._live is not None:
+            self._live.refresh()
+
     def line(self) -> str:
         """The current step as one plain line; what matters least is left out when it would pass 120 columns."""
         rewards = (("policy", "policy"), ("pointwise", "point"), ("pairwise", "pair"), ("reflection", "reflect"))
@@ -170,6 +177,8 @@ class TrainView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self._progress(options.max_width >= _ROOMY)
+        if self._doing:
+            yield Text(self._doing, style="dim", no_wrap=True, overflow="ellipsis")
         columns = max(1, (options.max_width - _LABEL_WIDTH + 1) // _CELL_WIDTH)
         for label, cells in (*_ROWS, ("other", self._unknown())):
             shown = [(name, key, _write(self._seen[key], write)) for name, key, write in cells if key in self._seen]

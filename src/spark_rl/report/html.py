@@ -23,7 +23,7 @@ from spark_rl.report.markup import figure as boxed_figure
 from spark_rl.report.markup import page, swatch, table, text
 from spark_rl.report.metrics import finite, read_metrics
 from spark_rl.report.notation import DASH, compact, duration, percent, plain, points
-from spark_rl.report.panels import figure, sections, with_other_time
+from spark_rl.report.panels import HELD_OUT, figure, sections, with_other_time
 from spark_rl.report.settings import setting, settings_section
 from spark_rl.report.thumbnails import recorded_thumbnails
 
@@ -41,6 +41,8 @@ class _Run:
     config: dict[str, Any]
     records: list[dict[str, Any]]
     rollouts: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    """Held-out scores by step, those before training at step 0."""
     summary: dict[str, Any] | None
     """``None`` while the run is unfinished."""
     results: Mapping[str, Any]
@@ -69,12 +71,15 @@ def _read_run(run_dir: Path) -> _Run:
         raise UserError(f"{run_dir} is not a run directory (it has no config.json); give a directory made by train")
     summary = _read_object(run_dir / "summary.json")
     early = _read_object(run_dir / "before.json") or {}
+    before = _mapping((summary or {}).get("before") or early.get("heldout"))
+    evaluations = _read_lines(run_dir / "evaluations.jsonl")
     by_step = {record["step"]: with_other_time(record) for record in _read_lines(run_dir / "metrics.jsonl")}
     return _Run(
         name=run_dir.resolve().name,
         config=config,
         records=[by_step[step] for step in sorted(by_step)],
         rollouts=_read_lines(run_dir / "rollouts.jsonl"),
+        evaluations=[{"step": 0, **before}, *evaluations] if evaluations and before else evaluations,
         summary=summary,
         results=summary or {"before": early.get("heldout"), "transfer": {"before": early.get("transfer")}},
     )
@@ -160,7 +165,7 @@ def _results(run: _Run) -> str:
         return f'<section id="results"><h2>Results</h2><p class="lead">The run {reason}.</p></section>'
     return (
         '<section id="results"><h2>Results</h2><p class="lead">What training changed, on problems it never saw.</p>'
-        f"{blocks}"
+        f"{blocks}{_during(run.evaluations)}"
         '<p class="note">Shares in percent, changes in points. ± is half the 95% interval. '
         "Before and after answer the same problems, so their difference is usually more "
         "certain than the two intervals suggest. ↓ means lower is better.</p></section>"
@@ -176,6 +181,11 @@ def _comparison(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) 
         f'<div class="results">{table(title, ["percent", "before", "after", "change"], cells, "compare")}'
         f"{_bars(f'{name}: before and after', rows)}</div>"
     )
+
+
+def _during(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """Held-out scores over the steps, where they were measured during training."""
+    return f'<div class="columns">{figure(HELD_OUT, evaluations)}</div>' if evaluations else ""
 
 
 def _label(row: Row) -> str:

@@ -96,6 +96,9 @@ SECTIONS = (
               note="The one token on which engine and learner differ most: rounding noise, in bfloat16 a lot of it."),
         Panel("Importance ratio", "mean ratio", (("ratio", "ratio", "s5"),), "free",
               note="Current over sampling policy. 1 with a single on-policy update per batch.", usual=1.0),
+        Panel("Updates left out", "updates per step", (
+            ("nonfinite", "policy", "s0"), ("nonfinite/recycled", "recycled", "s3"),
+        ), note="Their gradient was not finite, so the weights stayed as they were."),
         Panel("Clipped tokens", "share of tokens (%)", (("ratio_clipped", "clipped", "s5"),), "part",
               note="Tokens whose ratio the surrogate of Eq. 4 cut off.", usual=0.0),
     )),
@@ -128,6 +131,13 @@ SECTIONS = (
         ), note="Prompts longer than rollout.max_prompt_tokens.", usual=0.0),
     )),
 )  # fmt: skip
+
+HELD_OUT = Panel(
+    "Held-out problems during training", "share (%)",
+    (("policy_accuracy", "policy", "s0"), ("judge_accuracy", "judge", "s1"), ("tts_accuracy", "with TTS", "s2")),
+    "share", note="Evaluated every train.eval_every steps; step 0 is before training.",
+)  # fmt: skip
+"""Drawn from ``evaluations.jsonl``."""
 
 _NOT_DRAWN = {"step", "seconds"}
 _TONES = ("s0", "s1", "s2", "s3", "s4", "s5")

@@ -1,0 +1,71 @@
+"""Whether what is trained is still a model: numbers that are no numbers stop a run before it writes over its last
+healthy checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spark_rl.config import Config
+from spark_rl.errors import UserError
+from spark_rl.learner.base import Learner
+from spark_rl.problem import Group
+from spark_rl.runs import checkpoints
+
+PATIENCE = 3
+"""Steps in a row whose loss or gradient is not finite that end a run. A single one is left out of the weights."""
+
+_LOSSES = ("loss", "grad_norm", "loss/recycled", "grad_norm/recycled")
+_SKIPPED = ("nonfinite", "nonfinite/recycled")
+
+
+class Health:
+    """Watches the numbers of a run."""
+
+    def __init__(self, run_dir: Path, config: Config) -> None:
+        self.run_dir = run_dir
+        self.config = config
+        self._sick = 0
+        self._probe: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+    def check(self, metrics: Mapping[str, Any], groups: Sequence[Group]) -> None:
+        """Hear of a step.
+
+        Raises:
+            UserError: the model no longer gives its tokens probabilities, or its updates have failed for too long.
+        """
+        self._probe = next(
+            ((group.prompt_ids, rollout.completion.token_ids) for group in groups if not group.problem.images
+             for rollout in group.rollouts if rollout.completion.token_ids), None,
+        )  # fmt: skip
+        if not math.isfinite(metrics.get("entropy", 0.0)):
+            raise self._lost(metrics["step"], "the probabilities of the sampled tokens are not finite")
+        failed = any(not math.isfinite(metrics.get(name, 0.0)) for name in _LOSSES)
+        self._sick = self._sick + 1 if failed or any(metrics.get(name) for name in _SKIPPED) else 0
+        if self._sick >= PATIENCE:
+            raise self._lost(metrics["step"], f"loss or gradient were not finite in {PATIENCE} steps in a row")
+
+    def check_weights(self, learner: Learner, step: int) -> None:
+        """Look at weights that are about to be saved, and at what they make of a response of the last step.
+
+        Raises:
+            UserError: they are not finite, or what they give is not.
+        """
+        if not all(bool(torch.isfinite(tensor).all()) for _, tensor in learner.weights().named()):
+            raise self._lost(step, "the weights are not finite")
+        if self._probe is not None:
+            prompt_ids, token_ids = self._probe
+            (logp_T,) = learner.logprobs([prompt_ids], [token_ids])
+            if not bool(torch.isfinite(logp_T).all()):
+                raise self._lost(step, "the weights give log-probabilities that are not finite")
+
+    def _lost(self, step: int, what: str) -> UserError:
+        saved = checkpoints(self.run_dir)
+        last = f"the last healthy checkpoint is {saved[-1]}" if saved else "no checkpoint was saved before"
+        dtype = "" if self.config.model.dtype == "float32" else ", or train with model.dtype=float32"
+        return UserError(f"step {step}: {what}, so the run ends; {last}. Start a new run with a lower optimiser.lr "
+                         f"than {self.config.optimiser.lr:g}{dtype}")  # fmt: skip
