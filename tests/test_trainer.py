@@ -351,7 +351,9 @@ def test_a_wrong_argument_is_one_line(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("kind", ["headless", "half", "scratch", "frozen", "reward", "twice", "nowhere", "tokenizer"])
+@pytest.mark.parametrize(
+    "kind", ["headless", "half", "scratch", "frozen", "reward", "twice", "nowhere", "tokenizer", "spread"]
+)
 def test_a_model_that_can_not_be_trained_is_one_line(kind: str, tmp_path: Path) -> None:
     model, tokenizer = base()
     arguments: dict[str, Any] = {}
@@ -362,6 +364,8 @@ def test_a_model_that_can_not_be_trained_is_one_line(kind: str, tmp_path: Path) 
     elif kind == "scratch":
         model, message = AutoModelForCausalLM.from_config(model.config), "does not say where it came from"
         model.name_or_path = ""
+    elif kind == "spread":
+        model.hf_device_map, message = {"model": 0, "lm_head": "cpu"}, "several devices"
     elif kind == "frozen":
         model, message = model.requires_grad_(False), "has nothing to train"
     elif kind == "reward":
