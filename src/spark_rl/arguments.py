@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_rl.config import IN_MEMORY, Config, load_config, merge_settings, parse_config
+from spark_rl.data import load_problems
 from spark_rl.data.batches import Streamed
 from spark_rl.data.memory import MemorySource, check_data, in_memory
 from spark_rl.errors import ConfigError
@@ -97,6 +98,8 @@ def _training(data: Any, config: Config, own: bool) -> tuple[tuple[Problem, ...]
 
 def exam_of(data: Any, config: Config, own: bool) -> tuple[Problem, ...]:
     """Problems to evaluate; of a stream the first ones. ``own`` says that there are reward functions."""
+    if isinstance(data, str):
+        return load_problems(data, config.data, "heldout")
     source = _source(data, "eval_dataset", config, own)
     every = {"limit": None, "sample": None, "ranges": None}
     source = replace(source, config=config.data.model_copy(update=every))
@@ -195,6 +198,5 @@ def named_sets(data: Any) -> tuple[dict[str, str], dict[str, Any]]:
     if not isinstance(data, Mapping):
         return {}, {"heldout": data}
     if not 0 < len(data) <= len(EXAMS):
-        raise ConfigError(f"eval_dataset has {len(data)} sets, {', '.join(map(str, data))}; give one or two, and the "
-                          "others to evaluate()")  # fmt: skip
+        raise ConfigError(f"eval_dataset has {len(data)} sets ({', '.join(map(str, data))}); give one or two")
     return dict(zip(EXAMS, map(str, data), strict=False)), dict(zip(EXAMS, data.values(), strict=False))

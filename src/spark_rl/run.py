@@ -99,6 +99,8 @@ def train(
         ConfigError: settings, model or run directory can't be used.
         DataError: the data can't be used.
     """
+    if not isinstance(config, Config):
+        raise ConfigError(f"config is a {type(config).__name__}; give what load_config() returns")
     with Run(config, resume=resume, watcher=watcher, given=given) as run:
         return run.train()
 
