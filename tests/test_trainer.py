@@ -221,6 +221,8 @@ def test_an_untrained_model_answers_judges_and_is_evaluated(tmp_path: Path) -> N
     assert scores["eval_hard_n"] == 1
     assert trainer.state.log_history[-1]["eval_easy_policy_accuracy"] == scores["eval_easy_policy_accuracy"]
     assert trainer.evaluate(HELDOUT, "test")["test_n"] == 2
+    file = write_lines(tmp_path / "heldout.jsonl", *HELDOUT)
+    assert trainer.evaluate(str(file))["eval_n"] == 2
     assert not (tmp_path / "run").exists()
 
 
@@ -279,6 +281,7 @@ def test_pictures_train_a_model_that_sees(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path / "run", "embedded-vl", train_dataset=rows, sections={"train": {"steps": 1}})
     trainer.train()
     assert trainer.solve("count red tiles?", images=[picture]).problem.images
+    assert trainer.solve("count red tiles?", images=picture).problem.images
     with pytest.raises(DataError, match="one list of images for each of the 2 questions"):
         trainer.solve(["a?", "b?"], images=[picture])
 
@@ -327,9 +330,10 @@ def _reward_model() -> Any:
         ({"train_dataset": "none.jsonl"}, "there is no file none.jsonl"),
         ({"train_dataset": lambda: iter(ROWS), "args": {"train": {"steps": None}}}, "say with train.steps"),
         ({"train_dataset": lambda: iter(ROWS), "args": {"data": {"sample": 2}}}, "data.sample needs all rows"),
+        ({"train_dataset": iter(ROWS)}, "can be gone through once only"),
         ({"eval_dataset": 5}, "eval_dataset is a int"),
         ({"eval_dataset": DatasetDict()}, "eval_dataset has 0 sets"),
-        ({"eval_dataset": dict.fromkeys("abc", HELDOUT)}, "eval_dataset has 3 sets, a, b, c"),
+        ({"eval_dataset": dict.fromkeys("abc", HELDOUT)}, r"eval_dataset has 3 sets \(a, b, c\)"),
         ({"callbacks": Diary()}, "callbacks is a Diary; it must be a list"),
         ({"callbacks": [print]}, "must be a transformers.TrainerCallback"),
         ({"reward_funcs": "org/reward-model"}, "reward_funcs has 'org/reward-model'"),
@@ -353,7 +357,9 @@ def test_a_wrong_argument_is_one_line(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("kind", ["headless", "half", "scratch", "frozen", "reward", "twice", "nowhere", "tokenizer"])
+@pytest.mark.parametrize(
+    "kind", ["headless", "half", "scratch", "frozen", "reward", "twice", "nowhere", "tokenizer", "spread"]
+)
 def test_a_model_that_can_not_be_trained_is_one_line(kind: str, tmp_path: Path) -> None:
     model, tokenizer = base()
     arguments: dict[str, Any] = {}
@@ -364,6 +370,8 @@ def test_a_model_that_can_not_be_trained_is_one_line(kind: str, tmp_path: Path) 
     elif kind == "scratch":
         model, message = AutoModelForCausalLM.from_config(model.config), "does not say where it came from"
         model.name_or_path = ""
+    elif kind == "spread":
+        model.hf_device_map, message = {"model": 0, "lm_head": "cpu"}, "several devices"
     elif kind == "frozen":
         model, message = model.requires_grad_(False), "has nothing to train"
     elif kind == "reward":
@@ -408,6 +416,8 @@ def test_a_configuration_of_python_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.path is 'memory:Qwen2ForCausalLM': it was given from Python"):
         train(config)
     Given().check(load_config("tiny"))
+    with pytest.raises(ConfigError, match="config is a dict"):
+        train({"seed": 0})  # type: ignore[arg-type]
 
 
 def test_reward_functions_have_weights(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_rl.config import IN_MEMORY, Config, load_config, merge_settings, parse_config
+from spark_rl.data import load_problems
 from spark_rl.data.batches import Streamed
 from spark_rl.data.memory import MemorySource, check_data, in_memory
 from spark_rl.errors import ConfigError
@@ -98,6 +99,9 @@ def _training(
 
 def exam_of(data: Any, config: Config, rewards: Sequence[WeightedReward]) -> tuple[Problem, ...]:
     """Problems to evaluate; of a stream the first ones. ``rewards`` say what rows must have."""
+    if isinstance(data, str):
+        needs = needs_of_rows(config.reward, rewards)
+        return load_problems(data, config.data, "heldout", columns=needs.columns, golds=needs.golds)
     source = _source(data, "eval_dataset", config, rewards)
     every = {"limit": None, "sample": None, "ranges": None}
     source = replace(source, config=config.data.model_copy(update=every))
@@ -200,6 +204,5 @@ def named_sets(data: Any) -> tuple[dict[str, str], dict[str, Any]]:
     if not isinstance(data, Mapping):
         return {}, {"heldout": data}
     if not 0 < len(data) <= len(EXAMS):
-        raise ConfigError(f"eval_dataset has {len(data)} sets, {', '.join(map(str, data))}; give one or two, and the "
-                          "others to evaluate()")  # fmt: skip
+        raise ConfigError(f"eval_dataset has {len(data)} sets ({', '.join(map(str, data))}); give one or two")
     return dict(zip(EXAMS, map(str, data), strict=False)), dict(zip(EXAMS, data.values(), strict=False))

@@ -55,6 +55,8 @@ def train(
         UserError: what is trained is no model any more, because its numbers are not finite.
         Stopped: a signal came; what was done is saved, and the line says how to go on. A ``KeyboardInterrupt``.
     """
+    if not isinstance(config, Config):
+        raise ConfigError(f"config is a {type(config).__name__}; give what load_config() returns")
     control = Control(watcher.note if watcher else None)
     with control.listening(), Run(config, resume=resume, watcher=watcher, given=given, control=control) as run:
         return run.train()

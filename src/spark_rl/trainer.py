@@ -7,7 +7,7 @@ of what differs from TRL.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, overload
@@ -18,12 +18,12 @@ from rich.console import Console
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from spark_rl.arguments import exam_of, load_described, named_sets, read_arguments
+from spark_rl.arguments import check_given, exam_of, load_described, named_sets, read_arguments
 from spark_rl.backend import open_backend
 from spark_rl.callbacks import Callbacks, flat_scores
 from spark_rl.chat import ChatFormat
 from spark_rl.config import IN_MEMORY, Config
-from spark_rl.data.memory import asked, check_data
+from spark_rl.data.memory import asked
 from spark_rl.errors import ConfigError, DataError
 from spark_rl.evals.heldout import HeldOutEvaluation, draw_pairs
 from spark_rl.given import Given, load_all_problems
@@ -193,7 +193,7 @@ class SparkTrainer:
             names, sets = named_sets(eval_dataset)
             exams = {}
             for key, data in sets.items():
-                check_data(data, "eval_dataset")
+                check_given(data, "eval_dataset")
                 exams[key] = exam_of(data, self.args, rewards)[: self.args.evaluation.problems]
         if not exams:
             raise DataError("there is nothing to evaluate; give eval_dataset")
@@ -213,17 +213,16 @@ class SparkTrainer:
         return metrics
 
     @overload
-    def solve(self, question: str | Problem, images: Iterable[Any] = ()) -> Trace: ...  # type: ignore[overload-overlap]
+    def solve(self, question: str | Problem, images: Any = ()) -> Trace: ...  # type: ignore[overload-overlap]
     @overload
-    def solve(self, question: Sequence[str | Problem], images: Iterable[Any] = ()) -> list[Trace]: ...
-    def solve(
-        self, question: str | Problem | Sequence[str | Problem], images: Iterable[Any] = ()
-    ) -> Trace | list[Trace]:
+    def solve(self, question: Sequence[str | Problem], images: Any = ()) -> list[Trace]: ...
+    def solve(self, question: str | Problem | Sequence[str | Problem], images: Any = ()) -> Trace | list[Trace]:
         """Answer, let the model judge its answer, and reflect where it rejects it (Eq. 9 to 11), as ``inference`` says.
 
         Args:
             question: one question or problem, or a list.
-            images: of one question; of a list, one list of images for each question.
+            images: of one question, one or several; of a list, one list of images for each question. Paths, bytes, or
+                pictures.
 
         Returns:
             A :class:`spark_rl.inference.Trace` with every round; ``trace.answer`` is the final answer.
@@ -235,16 +234,16 @@ class SparkTrainer:
 
     @overload
     def judge(  # type: ignore[overload-overlap]
-        self, question: str | Problem, response: str, other: str | None = None, images: Iterable[Any] = ()
+        self, question: str | Problem, response: str, other: str | None = None, images: Any = ()
     ) -> Judgement: ...
     @overload
     def judge(
         self, question: Sequence[str | Problem], response: Sequence[str], other: Sequence[str] | None = None,
-        images: Iterable[Any] = (),
+        images: Any = (),
     ) -> list[Judgement]: ...  # fmt: skip
     def judge(
         self, question: str | Problem | Sequence[str | Problem], response: str | Sequence[str],
-        other: str | Sequence[str] | None = None, images: Iterable[Any] = (),
+        other: str | Sequence[str] | None = None, images: Any = (),
     ) -> Judgement | list[Judgement]:  # fmt: skip
         """What the model says of a response (Eq. 10), or with ``other`` of which of the two is right (Eq. 6).
 
@@ -347,14 +346,14 @@ class SparkTrainer:
         finally:
             backend.engine.close()
 
-    def _asked(self, question: Any, images: Iterable[Any]) -> list[Problem]:
+    def _asked(self, question: Any, images: Any) -> list[Problem]:
         settings = self.args.data.images
         if isinstance(question, str | Problem):
             return [asked(question, images, settings)]
         if not isinstance(question, list | tuple):
             raise DataError(f"question is a {type(question).__name__}; it must be a text, a Problem, or a list of them")
-        shown = list(images) or [()] * len(question)
-        if len(shown) != len(question) or any(isinstance(each, str | bytes) for each in shown):
+        shown = images or [()] * len(question)
+        if not isinstance(shown, list | tuple) or len(shown) != len(question):
             raise DataError(f"images must be one list of images for each of the {len(question)} questions")
         return [asked(each, its, settings) for each, its in zip(question, shown, strict=True)]
 

@@ -79,8 +79,7 @@ class MemorySource:
         if not isinstance(data, Iterable) or isinstance(data, str | bytes | Mapping):
             raise DataError(f"{self.name} returned a {_kind(data)}, where rows were expected; it must be {_TAKEN}")
         if data is self.data and isinstance(data, Iterator):
-            raise DataError(f"{self.name} is a {_kind(data)}, which can be gone through once only; give the function "
-                            "that makes it, so that it can be read again when it is through")  # fmt: skip
+            raise _once_only(data, self.name)
         rows = _rows_of(data)
         first = next(rows, None)
         if first is None:
@@ -120,6 +119,8 @@ def check_data(data: Any, name: str) -> None:
         raise DataError(f"{name} is a {_kind(data)}; it must be {_TAKEN}")
     if not isinstance(data, Mapping | Iterable) and not callable(data) and not _is_counted(data):
         raise DataError(f"{name} is a {_kind(data)}; it must be {_TAKEN}")
+    if isinstance(data, Iterator):
+        raise _once_only(data, name)
     if isinstance(data, type):
         raise DataError(f"{name} is the class {data.__name__}; it must be {_TAKEN}")
 
@@ -138,13 +139,13 @@ def in_memory(name: str, problems: Sequence[Problem] | None = None) -> str:
     return f"{IN_MEMORY}{name} ({len(problems):,} problems, {summed.hexdigest()[:8]})"
 
 
-def asked(question: str | Problem, images: Iterable[Any], settings: ImagesConfig) -> Problem:
-    """A question with its images as a problem without a gold answer; a problem stays as it is.
+def asked(question: str | Problem, images: Any, settings: ImagesConfig) -> Problem:
+    """A question with its image or images as a problem without a gold answer; a problem stays as it is.
 
     Raises:
         DataError: it is no text, an image can't be opened, or its markers are not one for each image.
     """
-    given = tuple(images)
+    given = (images,) if isinstance(images, str | bytes) or not isinstance(images, Iterable) else tuple(images)
     if isinstance(question, Problem):
         if given:
             raise DataError("a Problem has its own images; give images beside a question only")
@@ -203,6 +204,11 @@ def _noticed(rows: Rows, name: str) -> Rows:
 
 def _has_system(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(turn, Mapping) and turn.get("role") == "system" for turn in value)
+
+
+def _once_only(data: Any, name: str) -> DataError:
+    return DataError(f"{name} is a {_kind(data)}, which can be gone through once only; give the function that makes "
+                     "it, so that it can be read again when it is through")  # fmt: skip
 
 
 def _kind(value: Any) -> str:

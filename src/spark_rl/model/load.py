@@ -212,6 +212,10 @@ def model_in_memory(model: Any, processing_class: Any, config: Config, adapters:
     if OTHER_TASK.search(type(base).__name__) or base.get_output_embeddings() is None:
         raise ConfigError(f"model is a {type(base).__name__}, which has no head that writes text; load it with "
                           "AutoModelForCausalLM")  # fmt: skip
+    if len(set((getattr(base, "hf_device_map", None) or {}).values())) > 1:
+        raise ConfigError("model is spread over several devices; load it on one, without device_map")
+    if getattr(base, "is_quantized", False):
+        raise ConfigError("model is quantised, which can't be trained here; load it without quantization_config")
     if base.dtype not in {torch.float32, torch.bfloat16}:
         raise ConfigError(f"model is in {str(base.dtype).removeprefix('torch.')}; load it in bfloat16 or float32")
     tokenizer, processor = _texts_of(base, processing_class, source)
