@@ -167,12 +167,6 @@ def majority(grades: Sequence[Graded]) -> Graded:
     return next(grade for grade in grades if grade.extracted is not None and grade.extracted.strip() == winner)
 
 
-def share(hits: Sequence[bool]) -> dict[str, Any]:
-    """The share of hits with its 95 % Wilson interval; ``None`` of nothing."""
-    low, high = wilson(sum(hits), len(hits))
-    return {"score": sum(hits) / len(hits) if hits else None, "n": len(hits), "low": low, "high": high}
-
-
 def _units(protocol: Protocol, items: Sequence[Item]) -> list[list[int]]:
     units: dict[str, list[int]] = {}
     for place, item in enumerate(items):
