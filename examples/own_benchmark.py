@@ -11,17 +11,17 @@ from pathlib import Path
 
 from spark_rl import Problem
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
-from spark_rl.evals.benchmarks.entries import read_rows
+from spark_rl.evals.benchmarks.entries import read_entries
 from spark_rl.evals.score.scorers import by, rule
 
 
 def load(path: Path) -> list[Item]:
     return [
         Item(
-            Problem(row.id, f"What is the capital of {row.text('country')}?", row.text("capital"), kind="exact"),
-            {"length": "short" if len(row.text("capital")) < 6 else "long"},
+            Problem(entry.id, f"What is the capital of {entry.text('country')}?", entry.text("capital"), kind="exact"),
+            {"length": "short" if len(entry.text("capital")) < 6 else "long"},
         )
-        for row in read_rows(path, prefix="capital-")
+        for entry in read_entries(path, prefix="capital-")
     ]
 
 

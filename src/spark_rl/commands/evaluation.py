@@ -17,7 +17,7 @@ from spark_rl.errors import UserError
 if TYPE_CHECKING:
     from spark_rl.chat import Chat
     from spark_rl.evals.ask.exam import Exam
-    from spark_rl.evals.ask.records import Row
+    from spark_rl.evals.ask.records import Record
 
 SEVERAL_TEMPERATURE = 0.7
 """Of several samples an item, unless ``--temperature`` says otherwise."""
@@ -44,7 +44,7 @@ def _ask(arguments: argparse.Namespace) -> Mapping[str, Any]:
     if temperature is None and arguments.samples > 1:
         temperature = SEVERAL_TEMPERATURE
 
-    from spark_rl.evals.ask.records import RowFile
+    from spark_rl.evals.ask.records import RecordFile
     from spark_rl.evals.ask.runner import Examiner, batches, fingerprint
 
     mark = fingerprint(
@@ -53,8 +53,8 @@ def _ask(arguments: argparse.Namespace) -> Mapping[str, Any]:
         grader=(arguments.grader, arguments.grader_model),
     )  # fmt: skip
     out = output(arguments.out)
-    file = None if out is None else RowFile(out.rows, mark, resume=arguments.resume)
-    rows: list[Row] = [] if file is None else file.rows
+    file = None if out is None else RecordFile(out.rows, mark, resume=arguments.resume)
+    rows: list[Record] = [] if file is None else file.records
     done = {exam.name: set() if file is None else file.done(exam.name) for exam in exams}
     left = [batches(exam, done[exam.name]) for exam in exams]
     if any(done.values()):

@@ -13,10 +13,10 @@ from spark_rl.files import write_atomically
 
 if TYPE_CHECKING:
     from spark_rl.evals.ask.exam import Exam
-    from spark_rl.evals.ask.records import Row
+    from spark_rl.evals.ask.records import Record
 
 
-def finish(exams: Sequence[Exam], rows: Sequence[Row], config: Config, out: Output | None) -> Mapping[str, Any]:
+def finish(exams: Sequence[Exam], rows: Sequence[Record], config: Config, out: Output | None) -> Mapping[str, Any]:
     """Add up, show and write what was found; rows from before that lack a protocol's grade get it here."""
     from spark_rl.evals.ask.records import REFUSED
     from spark_rl.evals.ask.view import evaluation_tables

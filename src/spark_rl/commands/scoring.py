@@ -17,7 +17,7 @@ from spark_rl.errors import UserError
 
 if TYPE_CHECKING:
     from spark_rl.evals.ask.exam import Exam
-    from spark_rl.evals.ask.records import Row
+    from spark_rl.evals.ask.records import Record
     from spark_rl.evals.paper.tables import Sheet
 
 SHOWN = 3
@@ -26,12 +26,12 @@ SHOWN = 3
 
 def rescore(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Every score of a file of rows once more, from what the rows hold."""
-    from spark_rl.evals.ask.records import RowFile, read_rows
+    from spark_rl.evals.ask.records import RecordFile, read_records
     from spark_rl.evals.score.grading import grade, judges_of
     from spark_rl.verify import Verifier
 
     config = inference_config(arguments, needs_model=False)
-    rows = read_rows(arguments.rescore)
+    rows = read_records(arguments.rescore)
     chosen = [*arguments.data, *names_of(words(arguments.bench))]
     sources = [source for source in dict.fromkeys(row["source"] for row in rows) if source in chosen or not chosen]
     if not sources:
@@ -47,7 +47,7 @@ def rescore(arguments: argparse.Namespace) -> Mapping[str, Any]:
     out = output(arguments.out)
     kept = [row for row in rows if row["source"] in sources]
     if out is not None:
-        RowFile(out.rows, "").append(kept)
+        RecordFile(out.rows, "").append(kept)
     return finish(exams, kept, config, out)
 
 
@@ -60,14 +60,14 @@ def score_responses(arguments: argparse.Namespace) -> Mapping[str, Any]:
     exams = exams_of(whole, config, show=False)
     if len(exams) != 1:
         raise UserError(f"--responses is scored for one benchmark, not {len(exams)}; give one --bench NAME")
-    from spark_rl.evals.ask.records import RowFile
-    from spark_rl.evals.ask.runner import new_row
+    from spark_rl.evals.ask.records import RecordFile
+    from spark_rl.evals.ask.runner import new_record
     from spark_rl.evals.score.grading import grade
     from spark_rl.verify import Verifier
 
     responses = _responses(arguments.responses, [item.problem.id for item in exams[0].items])
     exam = exams[0].judged_by(()).first(arguments.limit)
-    rows = [new_row("", exam, item) | {"seconds": 0.0} for item in exam.items]
+    rows = [new_record("", exam, item) | {"seconds": 0.0} for item in exam.items]
     for row in rows:
         row["response"] = responses.get(row["id"])
     missing = [row["id"] for row in rows if row["response"] is None]
@@ -75,7 +75,7 @@ def score_responses(arguments: argparse.Namespace) -> Mapping[str, Any]:
         few = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
         say(f"{counted(len(missing), 'id')} of {len(rows):,} without a response, counted as no answer: {few}")
     out = output(arguments.out)
-    file = None if out is None else RowFile(out.rows, "")
+    file = None if out is None else RecordFile(out.rows, "")
     with Verifier(config.verify) as verifier:
         grade(rows, exam, verifier)
     if file is not None:
@@ -128,7 +128,7 @@ def _show(sheets: Sequence[Sheet], form: str | None, out: Path | None) -> None:
     say(f"wrote   {out}")
 
 
-def _exam_of_rows(source: str, rows: Sequence[Row]) -> Exam:
+def _exam_of_rows(source: str, rows: Sequence[Record]) -> Exam:
     """The exam that rows belong to, without the data they came from."""
     from spark_rl.evals.ask.exam import Exam, exam_of_problems
     from spark_rl.evals.ask.records import item_of

@@ -18,8 +18,8 @@ from spark_rl.data import load_problems
 from spark_rl.engine.base import Sampling
 from spark_rl.errors import UserError
 from spark_rl.evals.ask.exam import Exam, exam_of_problems
-from spark_rl.evals.ask.records import Row, RowFile, read_rows, write_parquet
-from spark_rl.evals.ask.runner import BATCH, Examiner, batches, fingerprint, new_row
+from spark_rl.evals.ask.records import Record, RecordFile, read_records, write_parquet
+from spark_rl.evals.ask.runner import BATCH, Examiner, batches, fingerprint, new_record
 from spark_rl.evals.ask.view import EvaluationView, evaluation_tables, short_name
 from spark_rl.evals.benchmark import Item, Protocol
 from spark_rl.evals.score.grading import grade
@@ -48,20 +48,22 @@ def examiner(backend: Backend, rounds: int = 0, longest: int = 100, **options: A
     return Examiner(replace(reasoner, config=config), Verifier(), longest, "abc", **{"judges": True, **options})
 
 
-def ask(backend: Backend, exam: Exam, rounds: int = 0, **options: Any) -> list[Row]:
+def ask(backend: Backend, exam: Exam, rounds: int = 0, **options: Any) -> list[Record]:
     return [row for batch in examiner(backend, rounds, **options).ask(exam) for row in batch]
 
 
-def timeless(rows: Sequence[Row]) -> list[Row]:
+def timeless(rows: Sequence[Record]) -> list[Record]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
 @pytest.fixture(scope="module")
-def rows(backend: Backend, exam: Exam) -> list[Row]:
+def rows(backend: Backend, exam: Exam) -> list[Record]:
     return ask(backend, exam)
 
 
-def test_a_row_holds_what_the_model_said_and_what_is_true_of_it(backend: Backend, exam: Exam, rows: list[Row]) -> None:
+def test_a_row_holds_what_the_model_said_and_what_is_true_of_it(
+    backend: Backend, exam: Exam, rows: list[Record]
+) -> None:
     reasoner, problems = reasoner_of(backend), [item.problem for item in exam.items]
     answers = reasoner.answer(problems)
     judged = reasoner.judge(problems, [answer.response for answer in answers])
@@ -82,7 +84,7 @@ def test_a_row_holds_what_the_model_said_and_what_is_true_of_it(backend: Backend
         }  # fmt: skip
 
 
-def test_a_judgement_is_asked_for_only_where_it_is_wanted(backend: Backend, exam: Exam, rows: list[Row]) -> None:
+def test_a_judgement_is_asked_for_only_where_it_is_wanted(backend: Backend, exam: Exam, rows: list[Record]) -> None:
     plain = ask(backend, exam, judges=False)
     assert [row["response"] for row in plain] == [row["response"] for row in rows]
     assert {(row["judgement"], row["accepted"], row["judge_tokens"]) for row in plain} == {(None, None, 0)}
@@ -140,7 +142,7 @@ def test_several_samples_an_item(backend: Backend, exam: Exam) -> None:
     assert timeless(rows) == timeless(ask(backend, few, samples=4, temperature=1.0, judges=False))
 
 
-def test_results_are_what_the_rows_add_up_to(exam: Exam, rows: list[Row]) -> None:
+def test_results_are_what_the_rows_add_up_to(exam: Exam, rows: list[Record]) -> None:
     found = results(exam, rows)
     right = [row["response"].endswith(f"\\boxed{{{row['label']}}}") for row in rows]
     assert 0 < sum(right) < len(right)
@@ -157,7 +159,7 @@ def test_results_are_what_the_rows_add_up_to(exam: Exam, rows: list[Row]) -> Non
     json.dumps(found, allow_nan=False)
 
 
-def test_test_time_scaling_starts_from_the_same_answers(backend: Backend, exam: Exam, rows: list[Row]) -> None:
+def test_test_time_scaling_starts_from_the_same_answers(backend: Backend, exam: Exam, rows: list[Record]) -> None:
     scaled = ask(backend, exam, rounds=2)
     for plain, row in zip(rows, scaled, strict=True):
         assert (row["response"], row["judgement"]) == (plain["response"], plain["judgement"])
@@ -243,16 +245,18 @@ def test_a_refused_request_is_a_row_of_its_own_status(
     assert (cells["rows"], cells["refused"], cells["no answer"]) == (["4"], ["1"], [str(noanswers(rows))])
     # what is read back is graded again as it was
     path = tmp_path / "rows.jsonl"
-    RowFile(path, "abc").append(rows)
-    again = read_rows(path)
+    RecordFile(path, "abc").append(rows)
+    again = read_records(path)
     grade(again, few, Verifier(), again=True)
     assert again == rows
     write_parquet(tmp_path / "rows.parquet", rows)
-    assert results(few, read_rows(tmp_path / "rows.parquet")) == found
-    assert RowFile(path, "abc", resume=True).done("puzzles") == {row["id"] for row in rows}, "a continued run keeps it"
+    assert results(few, read_records(tmp_path / "rows.parquet")) == found
+    assert RecordFile(path, "abc", resume=True).done("puzzles") == {row["id"] for row in rows}, (
+        "a continued run keeps it"
+    )
 
 
-def noanswers(rows: Sequence[Row]) -> int:
+def noanswers(rows: Sequence[Record]) -> int:
     return sum(row["status"] == "no_answer" for row in rows)
 
 
@@ -275,7 +279,7 @@ def test_a_grader_that_is_refused_grades_nothing() -> None:
     item = Item(Problem("p", "1+1?", "2"))
     exam = Exam("graded", (item,), {"judged": protocol}, "judged")
     replies: list[str | None] = [None]
-    row = new_row("", exam, item) | {"response": "\\boxed{2}"}
+    row = new_record("", exam, item) | {"response": "\\boxed{2}"}
     grade([row], exam, Verifier(), judge)
     assert (row["status"], row["replies"], row["reward"]) == ("no_answer", {}, 0.0)
     replies = ["\\boxed{2}"]
@@ -294,7 +298,7 @@ def test_progress_counts_what_was_refused(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("lines", [0, 1, BATCH, BATCH + 1, BATCH + 8])
 def test_a_killed_run_continues_where_it_was(
-    lines: int, tmp_path: Path, backend: Backend, exam: Exam, rows: list[Row]
+    lines: int, tmp_path: Path, backend: Backend, exam: Exam, rows: list[Record]
 ) -> None:
     """Whatever a kill left, a torn line included, the file ends as if there had been none; nothing is asked twice."""
     path = tmp_path / "deep" / "rows.jsonl"
@@ -302,7 +306,7 @@ def test_a_killed_run_continues_where_it_was(
     whole = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     kept = b"".join(line + b"\n" for line in whole.splitlines()[:lines])
     path.write_bytes(kept + (b'{"settings": "abc", "sou' if lines < len(rows) else b""))
-    file = RowFile(path, "abc", resume=True)
+    file = RecordFile(path, "abc", resume=True)
     one, engine = watched(examiner(backend))
     done = file.done("puzzles")
     left = batches(exam, done)
@@ -310,7 +314,7 @@ def test_a_killed_run_continues_where_it_was(
     for batch in asked:
         file.append(batch)
     written = [json.loads(line) for line in path.read_text().splitlines()]
-    assert timeless(written) == timeless(rows) == timeless(file.rows)
+    assert timeless(written) == timeless(rows) == timeless(file.records)
     first = {f"solve {item.problem.question}": item.problem.id for item in exam.items}
     read = [first[turn] for p in engine.prompts if (turn := p.messages[-1]["content"]) in first]
     assert read == [item.problem.id for item in exam.items[lines:]]
@@ -327,29 +331,29 @@ def test_sampling_does_not_depend_on_what_was_done_before(exam: Exam) -> None:
     assert [row["response"] for row in other] != [row["response"] for row in whole]
 
 
-def test_rows_of_other_sets_and_settings(tmp_path: Path, exam: Exam, rows: list[Row]) -> None:
+def test_rows_of_other_sets_and_settings(tmp_path: Path, exam: Exam, rows: list[Record]) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(rows[0]) + "\n" + json.dumps({**rows[1], "settings": "else"}) + "\n")
     with pytest.raises(UserError, match="jsonl line 2 was made with another model or other settings"):
-        RowFile(path, "abc", resume=True)
+        RecordFile(path, "abc", resume=True)
     with pytest.raises(UserError, match="holds results already; continue them with --resume"):
-        RowFile(path, "abc")
+        RecordFile(path, "abc")
     path.write_text("{}\n")
     with pytest.raises(UserError, match="line 1 is no row of an evaluation"):
-        RowFile(path, "abc", resume=True)
+        RecordFile(path, "abc", resume=True)
     for fault in ({"choices": 5}, {"kind": "weird"}, {"response": 5}, {"samples": [{}]}, {"final": {"response": "a"}}):
         path.write_text(json.dumps(rows[0] | fault) + "\n")
         with pytest.raises(UserError, match=f"row 1 is no row of an evaluation .*{next(iter(fault))}"):
-            read_rows(path)
+            read_records(path)
     path.write_text(2 * (json.dumps(rows[0]) + "\n"))
     with pytest.raises(UserError, match="row 2 is a second row of"):
-        read_rows(path)
+        read_records(path)
     path.write_text(json.dumps({**rows[0], "source": "another"}) + "\n")
-    file = RowFile(path, "abc", resume=True)
+    file = RecordFile(path, "abc", resume=True)
     assert file.done("puzzles") == set()
     assert file.done("another") == {rows[0]["id"]}
-    assert results(exam, file.rows)["rule"]["n"] == 0
-    RowFile(tmp_path / "new.jsonl", "abc", resume=True)
+    assert results(exam, file.records)["rule"]["n"] == 0
+    RecordFile(tmp_path / "new.jsonl", "abc", resume=True)
     assert not (tmp_path / "new.jsonl").exists(), "a file without rows is not made"
 
 
@@ -364,7 +368,7 @@ def test_the_fingerprint_follows_what_a_row_depends_on(tmp_path: Path) -> None:
     assert len({fingerprint(load_config("tiny"), **asked) for asked in ({}, {"samples": 2}, {"samples": 3})}) == 3
 
 
-def test_tables_name_the_sets_and_leave_empty_columns_out(exam: Exam, rows: list[Row]) -> None:
+def test_tables_name_the_sets_and_leave_empty_columns_out(exam: Exam, rows: list[Record]) -> None:
     found = {"a/b/c/test.jsonl": results(exam, []), "puzzles": results(exam, rows)}
     asked, right, judged = evaluation_tables(found)
     assert [column.header for column in asked.columns] == [

@@ -17,9 +17,11 @@ from spark_rl.errors import UserError
 from spark_rl.evals.ask.exam import exam_of_problems
 from spark_rl.evals.ask.results import Cell, Model, Result, read_results
 from spark_rl.evals.paper.formats import FORMATS, csv_text, latex, legend, markdown, terminal, write
-from spark_rl.evals.paper.published import TABLES, table
+from spark_rl.evals.paper.published import TABLES
 from spark_rl.evals.paper.tables import PUBLISHED, Line, Sheet, judge_sheet, lay_out
 from spark_rl.evals.score.totals import results as totals
+
+from .lookup import table
 
 VLM = ("mathvista", "mathvision", "wemath", "mathverse", "dynamath", "logicvista", "mmk12")
 LLM = ("aime24", "aime25", "amc23", "gsm8k", "math500", "mmlu_stem")

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from spark_rl import Problem
 from spark_rl.errors import UserError
 from spark_rl.evals.ask.exam import Exam, exam_of_benchmark, exam_of_problems, missing_images
-from spark_rl.evals.ask.records import RowFile, read_rows, write_parquet
-from spark_rl.evals.ask.runner import new_row
+from spark_rl.evals.ask.records import RecordFile, read_records, write_parquet
+from spark_rl.evals.ask.runner import new_record
 from spark_rl.evals.benchmark import PICTURE, Graded, Item, Protocol
 from spark_rl.evals.benchmarks import MODULES, find, in_module, members
 from spark_rl.evals.score.grading import grade, judges_of
@@ -134,7 +134,7 @@ def exam_of(count: int = 4, **options: Any) -> Exam:
 
 
 def answered(exam: Exam, *responses: str | None) -> list[dict[str, Any]]:
-    rows = [new_row("s", exam, item) | {"seconds": 0.0} for item in exam.items]
+    rows = [new_record("s", exam, item) | {"seconds": 0.0} for item in exam.items]
     for row, response in zip(rows, responses, strict=True):
         row["response"] = response
     return rows
@@ -204,12 +204,12 @@ def test_parquet_holds_the_same_rows(tmp_path: Path) -> None:
         grade(rows, exam, verifier)
     rows[0]["replies"] = {"judged-by-x": "1"}
     write_parquet(tmp_path / "rows.parquet", rows)
-    back = read_rows(tmp_path / "rows.parquet")
+    back = read_records(tmp_path / "rows.parquet")
     assert back[0] == rows[0]
     assert back[1] == rows[1] | {"replies": {}}
-    file = RowFile(tmp_path / "rows.jsonl", "s")
+    file = RecordFile(tmp_path / "rows.jsonl", "s")
     file.append(rows)
-    assert read_rows(tmp_path / "rows.jsonl") == rows
+    assert read_records(tmp_path / "rows.jsonl") == rows
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_files_that_are_no_rows(name: str, content: str | None, error: str, tmp_
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=error):
-        read_rows(tmp_path / name)
+        read_records(tmp_path / name)
 
 
 # Exams

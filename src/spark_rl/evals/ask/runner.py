@@ -1,18 +1,18 @@
-"""Asking one model all items of one or more exams, row by row, safe to kill (paper Sec. 4.1 and 4.4).
+"""Asking one model all items of one or more exams, a batch at a time, safe to kill (paper Sec. 4.1 and 4.4).
 
 :class:`Examiner` asks an :class:`~spark_rl.evals.ask.exam.Exam` in batches: the model answers, once or several times;
 where that is wanted it judges its own first answer (Eq. 10) and, with test-time scaling on, reflects (Eq. 11); the
-protocols grade. Every item becomes one :data:`~spark_rl.evals.ask.records.Row`, and all numbers are computed from rows
-(:mod:`spark_rl.evals.score.totals`).
+protocols grade. Every item becomes one :data:`~spark_rl.evals.ask.records.Record`, and all numbers are computed from
+records (:mod:`spark_rl.evals.score.totals`).
 
 A batch is the same items whatever was done before, and sampling is seeded by exam and batch, so a run that was killed
-and continued writes the rows of one that was not, but for ``seconds``. A kill in the middle of writing a batch leaves
-its first rows. The others are then asked without them while decoding is greedy, which changes nothing; where it is not,
-the batch is asked again as a whole, because each draw depends on all before it.
+and continued writes the records of one that was not, but for ``seconds``. A kill in the middle of writing a batch
+leaves its first records. The others are then asked without them while decoding is greedy, which changes nothing; where
+it is not, the batch is asked again as a whole, because each draw depends on all before it.
 
-A request that a server refuses for what it holds (too long, filtered, an image it can't take) is a row whose status is
-``refused``, with the server's words: it scores 0, is counted apart and never judged. A run that is continued keeps it;
-to ask again, take the row out of the file.
+A request that a server refuses for what it holds (too long, filtered, an image it can't take) becomes a record whose
+status is ``refused``, with the server's words: it scores 0, is counted apart and never judged. A run that is continued
+keeps it; to ask again, take its row out of the file.
 
 Departures from the authors' scripts: an item whose prompt is too long is counted apart, not counted as wrong; no
 answer, an unreadable one and a wrong one are three things; every share comes with its interval.
@@ -33,7 +33,7 @@ from spark_rl.config import Config, ImagesConfig
 from spark_rl.data.images import open_image
 from spark_rl.engine.base import Sampling
 from spark_rl.evals.ask.exam import Exam
-from spark_rl.evals.ask.records import REFUSED, SKIPPED, Row
+from spark_rl.evals.ask.records import REFUSED, SKIPPED, Record
 from spark_rl.evals.benchmark import Item
 from spark_rl.evals.score.grading import Judge, grade
 from spark_rl.inference import Reasoner
@@ -56,7 +56,7 @@ class Examiner:
     max_prompt_tokens: int
     """Items with longer prompts are skipped."""
     settings: str = ""
-    """Written into every row: :func:`fingerprint`."""
+    """Written into every record: :func:`fingerprint`."""
     samples: int = 1
     """Responses an item."""
     temperature: float | None = None
@@ -84,18 +84,18 @@ class Examiner:
             self.samples, temperature, config.max_new_tokens, seed, repetition_penalty=config.repetition_penalty
         )
 
-    def ask(self, exam: Exam, done: Collection[str] = ()) -> Iterator[list[Row]]:
-        """The graded rows of the items whose ids are not ``done``, a batch at a time, in order."""
+    def ask(self, exam: Exam, done: Collection[str] = ()) -> Iterator[list[Record]]:
+        """The graded records of the items whose ids are not ``done``, a batch at a time, in order."""
         for number, start in enumerate(range(0, len(exam.items), BATCH)):
             batch = exam.items[start : start + BATCH]
             left = [item for item in batch if item.problem.id not in done]
             if not left:
                 continue
             seed = stream_seed(self.reasoner.seed, "exam", exam.name, number)
-            rows = self._rows(exam, left if self.greedy else batch, seed)
-            yield [row for row in rows if row["id"] not in done]
+            records = self._records(exam, left if self.greedy else batch, seed)
+            yield [record for record in records if record["id"] not in done]
 
-    def _rows(self, exam: Exam, items: Sequence[Item], seed: int) -> list[Row]:
+    def _records(self, exam: Exam, items: Sequence[Item], seed: int) -> list[Record]:
         started = time.perf_counter()
         one = replace(self, reasoner=replace(self.reasoner, seed=seed))
         chat = one.reasoner.chat
@@ -103,8 +103,8 @@ class Examiner:
         fits = [len(prompt.token_ids) <= self.max_prompt_tokens for prompt in prompts]
         asked = [(item, prompt) for item, prompt, fit in zip(items, prompts, fits, strict=True) if fit]
         answered = iter(one._answers([item for item, _ in asked], [prompt for _, prompt in asked]))
-        rows = [
-            new_row(self.settings, exam, item) | {
+        records = [
+            new_record(self.settings, exam, item) | {
                 "prompt": policy_prompt(item.problem, chat.config),
                 "system": chat.config.system if item.system is None else item.system,
                 "prompt_tokens": len(prompt.token_ids) or None,
@@ -113,39 +113,41 @@ class Examiner:
             }
             for item, prompt, fit in zip(items, prompts, fits, strict=True)
         ]  # fmt: skip
-        grade(rows, exam, self.verifier, self.grader)
-        seconds = (time.perf_counter() - started) / len(rows)
-        return [row | {"seconds": round(seconds, 4)} for row in rows]
+        grade(records, exam, self.verifier, self.grader)
+        seconds = (time.perf_counter() - started) / len(records)
+        return [record | {"seconds": round(seconds, 4)} for record in records]
 
-    def _answers(self, items: Sequence[Item], prompts: Sequence[Prompt]) -> list[Row]:
+    def _answers(self, items: Sequence[Item], prompts: Sequence[Prompt]) -> list[Record]:
         """What the model said to each item and of its own answer."""
         reasoner = self.reasoner
         drawn = reasoner.engine.generate(prompts, self._sampling) if prompts else []
         drawn = as_read(drawn, prompts, reasoner.chat, reasoner.templates.thinking)
-        rows = [_given(first) | {"samples": [_given(other) for other in others]} for first, *others in drawn]
+        records = [_given(first) | {"samples": [_given(other) for other in others]} for first, *others in drawn]
         answered = [number for number, (first, *_) in enumerate(drawn) if first.finish != "refused"]
         problems = [items[number].problem for number in answered]
         first = [reasoner.round(drawn[number][0].text, drawn[number][0].tokens) for number in answered]
-        own_rows = [rows[number] for number in answered]
+        answering = [records[number] for number in answered]
         if reasoner.config.rounds:
-            for row in rows:  # what was refused stays so
-                row["rounds"] = reasoner.config.rounds
-                row["final"] = {name: row[name] for name in (*_answer(None, 0), "error") if name in row} | {
+            for record in records:  # what was refused stays so
+                record["rounds"] = reasoner.config.rounds
+                record["final"] = {name: record[name] for name in (*_answer(None, 0), "error") if name in record} | {
                     "answers": 0
                 }
-            for row, trace in zip(own_rows, reasoner.solve(problems, first), strict=True):
+            for record, trace in zip(answering, reasoner.solve(problems, first), strict=True):
                 own = trace.rounds[0]
                 spent = sum(turn.tokens for turn in trace.rounds)
-                row.update(_judged(own.judgement, own.accepted, own.tokens - row["tokens"]))
-                row["final"] = _answer(trace.response, spent) | {"answers": len(trace.rounds)}
+                record.update(_judged(own.judgement, own.accepted, own.tokens - record["tokens"]))
+                record["final"] = _answer(trace.response, spent) | {"answers": len(trace.rounds)}
         elif self.judges:
-            for row, said in zip(own_rows, reasoner.judge(problems, [turn.response for turn in first]), strict=True):
-                row.update(_judged(*said))
-        return rows
+            for record, said in zip(
+                answering, reasoner.judge(problems, [turn.response for turn in first]), strict=True
+            ):
+                record.update(_judged(*said))
+        return records
 
 
-def new_row(settings: str, exam: Exam, item: Item) -> Row:
-    """The row of an item that nobody has answered."""
+def new_record(settings: str, exam: Exam, item: Item) -> Record:
+    """The record of an item that nobody has answered."""
     problem = item.problem
     return {
         "settings": settings, "source": exam.name, "benchmark": exam.benchmark is not None, "id": problem.id,
@@ -163,7 +165,7 @@ def batches(exam: Exam, done: Collection[str] = ()) -> tuple[int, int]:
 
 
 def fingerprint(config: Config, weights: Path | None = None, **asked: Any) -> str:
-    """Twelve hex digits that stand for the model and every setting that a row depends on, the items left out."""
+    """Twelve hex digits that stand for the model and every setting that a record depends on, the items left out."""
     parts = {
         "model": config.model.model_dump(mode="json", exclude={"device", "threads", "gradient_checkpointing"}),
         "weights": None if weights is None else str(weights.resolve()),
@@ -178,18 +180,18 @@ def fingerprint(config: Config, weights: Path | None = None, **asked: Any) -> st
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _answer(response: str | None, tokens: int) -> Row:
+def _answer(response: str | None, tokens: int) -> Record:
     return {
         "response": response, "extracted": None, "status": "no_answer", "reward": 0.0, "tokens": tokens, "grades": {},
     }  # fmt: skip
 
 
-def _given(completion: Completion) -> Row:
+def _given(completion: Completion) -> Record:
     """What an engine gave, graded by nobody yet."""
     if completion.finish == "refused":
         return _answer(None, 0) | {"status": REFUSED, "error": completion.error}
     return _answer(completion.text, completion.tokens)
 
 
-def _judged(judgement: str | None, accepted: bool | None, tokens: int) -> Row:
+def _judged(judgement: str | None, accepted: bool | None, tokens: int) -> Record:
     return {"judgement": judgement, "accepted": accepted, "judge_tokens": tokens}

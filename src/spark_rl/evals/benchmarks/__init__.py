@@ -1,8 +1,11 @@
 """All benchmarks by name, one line each; a module is imported when one of its benchmarks is asked for (Sec. 4.1, A.1).
 
-A new benchmark is one module here that ends in ``BENCHMARK = Benchmark(...)``, and one line in :data:`MODULES`. Further
-benchmarks of a module, such as another mode of the same data, are module constants too; their names begin with the
-module's, and groups leave them out.
+A new benchmark is one module here that ends in ``BENCHMARK = Benchmark(...)``, and one line in :data:`MODULES`.
+Further benchmarks of a module, such as another mode of the same data, are module constants too; their names begin with
+the module's, and groups leave them out.
+
+Three modules are no benchmarks: :mod:`.entries` reads the rows of their files, :mod:`.pictured` makes items with images
+of them, and :mod:`.catalogue` writes the table of all benchmarks in ``docs/evaluation.md``.
 """
 
 from __future__ import annotations

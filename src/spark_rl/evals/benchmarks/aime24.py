@@ -13,37 +13,37 @@ from collections.abc import Callable
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
-from spark_rl.evals.benchmarks.entries import Row, read_rows
+from spark_rl.evals.benchmarks.entries import Entry, read_entries
 from spark_rl.evals.score.scorers import reference, value_of, within
 from spark_rl.problem import Problem
 from spark_rl.verify import extract_boxed
 
 
-def competition(source: str, gold: Callable[[Row], str]) -> Callable[[Path], list[Item]]:
+def competition(source: str, gold: Callable[[Entry], str]) -> Callable[[Path], list[Item]]:
     """A loader of competition problems, one item a row."""
 
     def load(path: Path) -> list[Item]:
         return [
             Item(
                 Problem(
-                    id=row.id,
-                    question=row.text("problem", "question", "Problem"),
-                    answer=gold(row),
+                    id=entry.id,
+                    question=entry.text("problem", "question", "Problem"),
+                    answer=gold(entry),
                     source=source,
                 )
             )
-            for row in read_rows(path, "id", "ID")
+            for entry in read_entries(path, "id", "ID")
         ]
 
     return load
 
 
-def integer_gold(row: Row) -> str:
+def integer_gold(entry: Entry) -> str:
     """The gold as an integer from 0 to 999 without leading zeros. Raises ``DataError`` for any other."""
-    stated = row.optional("answer", "Answer") or extract_boxed(row.text("solution", "Solution")) or ""
+    stated = entry.optional("answer", "Answer") or extract_boxed(entry.text("solution", "Solution")) or ""
     value = value_of(stated)
     if value is None or not value.is_integer() or not 0 <= value <= 999:
-        raise row.wrong(f"the answer {stated[:40]!r} is no integer from 0 to 999")
+        raise entry.wrong(f"the answer {stated[:40]!r} is no integer from 0 to 999")
     return str(int(value))
 
 

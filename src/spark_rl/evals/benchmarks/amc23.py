@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from spark_rl.evals.benchmark import Benchmark, Protocol
 from spark_rl.evals.benchmarks.aime24 import competition
-from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.benchmarks.entries import Entry
 from spark_rl.evals.score.scorers import reference, rule
 
 
-def _gold(row: Row) -> str:
-    return row.text("answer").removesuffix(".0")
+def _gold(entry: Entry) -> str:
+    return entry.text("answer").removesuffix(".0")
 
 
 BENCHMARK = Benchmark(

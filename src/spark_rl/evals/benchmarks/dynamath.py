@@ -25,7 +25,7 @@ import re
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.benchmarks.entries import Entry
 from spark_rl.evals.benchmarks.pictured import read_items, spaced, vision_item
 from spark_rl.evals.score.scorers import by, reference, unboxed, value_of, within
 from spark_rl.evals.score.units import each
@@ -49,24 +49,24 @@ def load(path: Path) -> list[Item]:
 def read_variant(file: Path, source: str, variant: int | None = None) -> list[Item]:
     """The items of one variant; ids end in its number if there is one. Raises ``DataError``."""
     columns = ("question", "answer_type", "subject", "image")
-    return read_items(file, columns, lambda row: _item(row, source, variant))
+    return read_items(file, columns, lambda entry: _item(entry, source, variant))
 
 
-def _item(row: Row, source: str, variant: int | None = None) -> Item:
-    seed = row.optional("id") or str(row.number)
-    answer = row.text("ground_truth", "answer")
-    kind = answer_type(row.text("answer_type"))
+def _item(entry: Entry, source: str, variant: int | None = None) -> Item:
+    seed = entry.optional("id") or str(entry.number)
+    answer = entry.text("ground_truth", "answer")
+    kind = answer_type(entry.text("answer_type"))
     lettered = kind == "multiple choice" and read_letters(answer) is not None
     meta = {
         "seed": seed,
         "answer_type": kind,
-        "subject": spaced(row.optional("subject")),
-        "level": spaced(row.optional("level", "knowledge_level")),
+        "subject": spaced(entry.optional("subject")),
+        "level": spaced(entry.optional("level", "knowledge_level")),
         "variant": variant,
     }
-    image = row.image("decoded_image") if row.get("decoded_image") else row.image()
+    image = entry.image("decoded_image") if entry.get("decoded_image") else entry.image()
     return vision_item(
-        source, seed if variant is None else f"{seed}/{variant}", row.text("question"), answer, image, meta,
+        source, seed if variant is None else f"{seed}/{variant}", entry.text("question"), answer, image, meta,
         kind="choice" if lettered else "math",
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Rows of a benchmark's own files, read strictly (Sec. 4.1).
+"""The entries of a benchmark's own files: their rows, read strictly (Sec. 4.1).
 
 A training row that can't be used is skipped and counted; a benchmark's row is an error, because a score over the rest
 would be a score of another benchmark. Images are named or held, never opened. Nothing here evaluates what a row holds.
@@ -25,8 +25,11 @@ LETTERS = string.ascii_uppercase
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One row, and where it stands. Everything but ``get`` raises ``DataError`` that names the row and the column."""
+class Entry:
+    """One row of a file, and where it stands.
+
+    Every method but ``get`` raises ``DataError``, which names the row and the column.
+    """
 
     path: Path
     number: int | str
@@ -106,7 +109,7 @@ class Row:
         return found
 
 
-def read_rows(path: Path, *ids: str, prefix: str = "") -> list[Row]:
+def read_entries(path: Path, *ids: str, prefix: str = "") -> list[Entry]:
     """All rows of a ``.json``, ``.jsonl``, ``.csv`` or ``.parquet`` file.
 
     Args:
@@ -117,16 +120,16 @@ def read_rows(path: Path, *ids: str, prefix: str = "") -> list[Row]:
     Raises:
         DataError: the file can't be read, has no rows, or one is not an object.
     """
-    rows: list[Row] = []
+    entries: list[Entry] = []
     taken: dict[str, int] = {}
     for number, values in read_file(path):
         if not isinstance(values, Mapping):
             raise DataError(f"{path}, row {number}: not an object with named columns")
-        row = Row(path, number, "", values)
-        rows.append(replace(row, id=unique(prefix + (row.optional(*ids) or str(number)), taken)))
-    if not rows:
+        entry = Entry(path, number, "", values)
+        entries.append(replace(entry, id=unique(prefix + (entry.optional(*ids) or str(number)), taken)))
+    if not entries:
         raise DataError(f"{path} has no rows")
-    return rows
+    return entries
 
 
 def listed(options: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
-from spark_rl.evals.benchmarks.entries import Row, read_rows
+from spark_rl.evals.benchmarks.entries import Entry, read_entries
 from spark_rl.evals.score.scorers import reference, rule
 from spark_rl.problem import Problem
 
@@ -16,16 +16,16 @@ from spark_rl.problem import Problem
 def load(path: Path) -> list[Item]:
     """One item a row; the gold is what stands after the last ``####``, commas removed."""
     return [
-        Item(Problem(id=str(row.number), question=row.text("question"), answer=_gold(row), source="gsm8k"))
-        for row in read_rows(path)
+        Item(Problem(id=str(entry.number), question=entry.text("question"), answer=_gold(entry), source="gsm8k"))
+        for entry in read_entries(path)
     ]
 
 
-def _gold(row: Row) -> str:
-    _, hashes, gold = row.text("answer").rpartition("####")
+def _gold(entry: Entry) -> str:
+    _, hashes, gold = entry.text("answer").rpartition("####")
     gold = gold.strip().replace(",", "")
     if not hashes or not gold or "\n" in gold:
-        raise row.wrong("the answer does not end in '#### ' and a number")
+        raise entry.wrong("the answer does not end in '#### ' and a number")
     return gold
 
 

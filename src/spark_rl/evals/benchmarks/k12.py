@@ -17,7 +17,7 @@ from pathlib import Path
 
 from spark_rl.data.values import images_of
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
-from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.benchmarks.entries import Entry
 from spark_rl.evals.benchmarks.pictured import RAW_GOLD, as_written, read_items, vision_item
 from spark_rl.evals.score.scorers import reference, rule
 
@@ -29,11 +29,11 @@ def load(path: Path) -> list[Item]:
     return read_items(path, ("question", "answer"), _item)
 
 
-def _item(row: Row) -> Item:
-    raw = row.text("answer")
-    image = next((name for name in ("image", "image_path") if images_of(row.get(name))), "image_path")
+def _item(entry: Entry) -> Item:
+    raw = entry.text("answer")
+    image = next((name for name in ("image", "image_path") if images_of(entry.get(name))), "image_path")
     return vision_item(
-        "k12", row.optional("id") or str(row.number), row.text("question"), cleaned(raw), row.image(image),
+        "k12", entry.optional("id") or str(entry.number), entry.text("question"), cleaned(raw), entry.image(image),
         {RAW_GOLD: raw}, kind="math",
     )  # fmt: skip
 

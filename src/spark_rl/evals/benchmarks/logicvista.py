@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol, Scorer
-from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.benchmarks.entries import Entry
 from spark_rl.evals.benchmarks.pictured import read_items, vision_item
 from spark_rl.evals.score.scorers import LETTERS, by, reference, rule, unboxed
 from spark_rl.verify import Verifier
@@ -30,17 +30,17 @@ def load(path: Path) -> list[Item]:
     return read_items(path, ("question", "answer", "skill"), _item)
 
 
-def _item(row: Row) -> Item:
-    answer, skill = row.optional("answer"), row.get("skill")
+def _item(entry: Entry) -> Item:
+    answer, skill = entry.optional("answer"), entry.get("skill")
     meta = {
-        "skill": list(skill) if isinstance(skill, list | tuple) else row.optional("skill"),
+        "skill": list(skill) if isinstance(skill, list | tuple) else entry.optional("skill"),
         "gold": "with" if answer else "without",
         LETTERS: _LETTERS,
     }
-    image = next((name for name in ("image", "imagename") if row.get(name)), "imagename")
+    image = next((name for name in ("image", "imagename") if entry.get(name)), "imagename")
     return vision_item(
-        "logicvista", row.optional("id") or str(row.number), row.optional("question"), answer, row.image(image), meta,
-        kind="choice" if read_letters(answer) else "math",
+        "logicvista", entry.optional("id") or str(entry.number), entry.optional("question"), answer,
+        entry.image(image), meta, kind="choice" if read_letters(answer) else "math",
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
-from spark_rl.evals.benchmarks.entries import read_rows
+from spark_rl.evals.benchmarks.entries import read_entries
 from spark_rl.evals.score.scorers import by, reference, rule
 from spark_rl.problem import Problem
 
@@ -18,14 +18,14 @@ def load(path: Path) -> list[Item]:
     return [
         Item(
             Problem(
-                id=row.id,
-                question=row.text("problem", "question"),
-                answer=row.text("answer"),
+                id=entry.id,
+                question=entry.text("problem", "question"),
+                answer=entry.text("answer"),
                 source="math500",
             ),
-            {"subject": row.optional("subject") or None, "level": row.optional("level") or None},
+            {"subject": entry.optional("subject") or None, "level": entry.optional("level") or None},
         )
-        for row in read_rows(path, "unique_id")
+        for entry in read_entries(path, "unique_id")
     ]
 
 

@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol, mean_score
-from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.benchmarks.entries import Entry
 from spark_rl.evals.benchmarks.pictured import RAW_GOLD, as_written, inline_choices, metadata, read_items, vision_item
 from spark_rl.evals.score.scorers import by, reference, rule, unboxed
 from spark_rl.verify import Verifier, extract_boxed
@@ -47,22 +47,22 @@ def load(path: Path) -> list[Item]:
     return read_items(path, _COLUMNS, _item)
 
 
-def _item(row: Row) -> Item:
-    version, raw = row.text("problem_version"), row.text("answer")
-    question = row.text("question", "query_cot")
-    full = row.optional("question", "question_for_eval")
+def _item(entry: Entry) -> Item:
+    version, raw = entry.text("problem_version"), entry.text("answer")
+    question = entry.text("question", "query_cot")
+    full = entry.optional("question", "question_for_eval")
     listed = _CHOICES.search(full)
     choices = inline_choices(listed[1]) if listed else ()
-    chosen = row.text("question_type") == "multi-choice"
+    chosen = entry.text("question_type") == "multi-choice"
     letters = gold_letters(raw, choices) if chosen else None
     if letters is None or not set(letters.split(", ")) <= set(string.ascii_uppercase[: len(choices)]):
         choices = ()
-    held = metadata(row, ("subject", "subfield"))
+    held = metadata(entry, ("subject", "subfield"))
     return vision_item(
-        "mathverse", row.text("sample_index"), question, letters or cleaned(raw),
-        row.images("image") if version == TEXT_ONLY else row.image(),
-        {"version": version, "problem": row.text("problem_index"), RAW_GOLD: raw,
-         "question_type": row.text("question_type"), **held},
+        "mathverse", entry.text("sample_index"), question, letters or cleaned(raw),
+        entry.images("image") if version == TEXT_ONLY else entry.image(),
+        {"version": version, "problem": entry.text("problem_index"), RAW_GOLD: raw,
+         "question_type": entry.text("question_type"), **held},
         kind="choice" if letters else "math", choices=choices,
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from spark_rl.data.values import RowError, text_of
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.benchmarks.entries import Entry
 from spark_rl.evals.benchmarks.pictured import read_items, vision_item
 from spark_rl.evals.score.scorers import by, reference, value_of, within
 from spark_rl.evals.score.units import each
@@ -58,17 +58,17 @@ def load(path: Path) -> list[Item]:
     return read_items(path, ("id", "question", "options", "answer"), _item)
 
 
-def _item(row: Row) -> Item:
-    options = row.get("options") or ()
+def _item(entry: Entry) -> Item:
+    options = entry.get("options") or ()
     if not isinstance(options, list | tuple) or len(options) > 26:
         raise RowError("the options are not a list of at most 26")
     choices = tuple(text_of(option, "option") for option in options)
     letters = string.ascii_uppercase
-    lines = [row.text("question"), *(f"({letter}) {text}" for letter, text in zip(letters, choices, strict=False))]
+    lines = [entry.text("question"), *(f"({letter}) {text}" for letter, text in zip(letters, choices, strict=False))]
     return vision_item(
-        "mathvision", row.text("id"), "\n".join(lines), row.text("answer"),
-        row.image("decoded_image") if row.get("decoded_image") else row.image(),
-        {"subject": row.optional("subject"), "level": row.optional("level")},
+        "mathvision", entry.text("id"), "\n".join(lines), entry.text("answer"),
+        entry.image("decoded_image") if entry.get("decoded_image") else entry.image(),
+        {"subject": entry.optional("subject"), "level": entry.optional("level")},
         kind="choice" if choices else "math", choices=choices,
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from spark_rl.data.published import PUBLISHED
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.benchmarks.entries import Entry
 from spark_rl.evals.benchmarks.pictured import metadata, read_items, vision_item
 from spark_rl.evals.score.scorers import ALSO_ACCEPT, by, reference, unboxed, value_of, within
 from spark_rl.evals.score.units import each
@@ -45,19 +45,19 @@ def load(path: Path) -> list[Item]:
     return read_items(path, _COLUMNS, _item)
 
 
-def _item(row: Row) -> Item:
-    fields = PUBLISHED["mathvista"].read(row.values)
-    gold = row.text("answer")
-    groups = {"question_type": row.text("question_type"), "answer_type": row.text("answer_type")}
-    precision = row.optional("precision")
+def _item(entry: Entry) -> Item:
+    fields = PUBLISHED["mathvista"].read(entry.values)
+    gold = entry.text("answer")
+    groups = {"question_type": entry.text("question_type"), "answer_type": entry.text("answer_type")}
+    precision = entry.optional("precision")
     scoring = {
         "precision": int(precision) if precision.isdecimal() else None,
         ALSO_ACCEPT: [gold] if fields.choices else None,
     }
     return vision_item(
-        "mathvista", row.optional("pid") or str(row.number), fields.question or row.text("query", "question"),
-        fields.answer, row.image("decoded_image") if row.get("decoded_image") else row.image(),
-        groups | metadata(row, _GROUPS) | scoring, kind="choice" if fields.choices else "math",
+        "mathvista", entry.optional("pid") or str(entry.number), fields.question or entry.text("query", "question"),
+        fields.answer, entry.image("decoded_image") if entry.get("decoded_image") else entry.image(),
+        groups | metadata(entry, _GROUPS) | scoring, kind="choice" if fields.choices else "math",
         choices=fields.choices,
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.benchmarks.entries import LETTERS, Row, listed, read_rows
+from spark_rl.evals.benchmarks.entries import LETTERS, Entry, listed, read_entries
 from spark_rl.evals.score.scorers import by, rule, unboxed
 from spark_rl.evals.score.units import mean, units
 from spark_rl.problem import Problem
@@ -30,9 +30,9 @@ PASS = 1_000_000
 
 def load(path: Path) -> list[Item]:
     """Every pass of every question."""
-    rows = [(row, _index(row)) for row in read_rows(path, "index")]
-    rotated = any(index >= PASS for _, index in rows)
-    return [item for row, index in rows for item in _items(row, index, rotated=rotated)]
+    entries = [(entry, _index(entry)) for entry in read_entries(path, "index")]
+    rotated = any(index >= PASS for _, index in entries)
+    return [item for entry, index in entries for item in _items(entry, index, rotated=rotated)]
 
 
 def circular(items: Sequence[Item], grades: Sequence[Graded]) -> Mapping[str, float]:
@@ -46,35 +46,35 @@ def circular(items: Sequence[Item], grades: Sequence[Graded]) -> Mapping[str, fl
     }
 
 
-def _items(row: Row, index: int, *, rotated: bool) -> Iterator[Item]:
-    if not row.optional("answer"):
-        raise row.wrong("no answer; only the dev split has them")
-    options = row.options("A", "B", "C", "D")
-    right = LETTERS.index(row.letter("answer", options))
-    hint = row.optional("hint")
+def _items(entry: Entry, index: int, *, rotated: bool) -> Iterator[Item]:
+    if not entry.optional("answer"):
+        raise entry.wrong("no answer; only the dev split has them")
+    options = entry.options("A", "B", "C", "D")
+    right = LETTERS.index(entry.letter("answer", options))
+    hint = entry.optional("hint")
     lines = [hint] if hint else []
     meta = {
         "question": str(index % PASS),
-        "category": row.optional("category") or None,
-        "l2_category": row.optional("L2-category", "l2-category", "l2_category") or None,
+        "category": entry.optional("category") or None,
+        "l2_category": entry.optional("L2-category", "l2-category", "l2_category") or None,
     }
     for turn in range(1 if rotated else len(options)):
         choices = (*options[turn:], *options[:turn])
         place = index // PASS if rotated else turn
-        question = "\n".join((*lines, row.text("question"), "There are several options:", listed(choices)))
+        question = "\n".join((*lines, entry.text("question"), "There are several options:", listed(choices)))
         problem = Problem(
             id=str(index % PASS + PASS * place), question=question, answer=LETTERS[(right - turn) % len(options)],
-            kind="choice", images=row.image(), choices=choices,
+            kind="choice", images=entry.image(), choices=choices,
         )  # fmt: skip
         yield Item(problem, {**meta, "pass": place})
 
 
-def _index(row: Row) -> int:
-    index = row.text("index")
+def _index(entry: Entry) -> int:
+    index = entry.text("index")
     if not index.isdecimal():
-        raise row.wrong(f"the index is {index[:20]!r}, no whole number")
-    if row.id != index:
-        raise row.wrong(f"the index {index} is taken by an earlier row")
+        raise entry.wrong(f"the index is {index[:20]!r}, no whole number")
+    if entry.id != index:
+        raise entry.wrong(f"the index {index} is taken by an earlier row")
     return int(index)
 
 

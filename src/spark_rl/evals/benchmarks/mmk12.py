@@ -18,7 +18,7 @@ from pathlib import Path
 
 from spark_rl.data.values import images_of
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.benchmarks.entries import Entry
 from spark_rl.evals.benchmarks.pictured import inline_choices, read_items, spaced, vision_item
 from spark_rl.evals.score.scorers import by, mean_of_means, reference, rule
 from spark_rl.verify.letters import read_letters
@@ -29,16 +29,16 @@ def load(path: Path) -> list[Item]:
     return read_items(path, ("question", "answer", "subject"), _item)
 
 
-def _item(row: Row) -> Item:
-    question, answer = row.text("question"), row.text("answer")
+def _item(entry: Entry) -> Item:
+    question, answer = entry.text("question"), entry.text("answer")
     letters = read_letters(answer)
     choices = inline_choices(question)
     if letters is None or not letters <= set(string.ascii_uppercase[: len(choices)]):
         choices = ()
-    image = next((name for name in ("image", "images", "image_path") if images_of(row.get(name))), "image")
+    image = next((name for name in ("image", "images", "image_path") if images_of(entry.get(name))), "image")
     return vision_item(
-        "mmk12", row.optional("id") or str(row.number), question, answer, row.image(image),
-        {"subject": spaced(row.text("subject"))}, kind="choice" if letters else "math", choices=choices,
+        "mmk12", entry.optional("id") or str(entry.number), question, answer, entry.image(image),
+        {"subject": spaced(entry.text("subject"))}, kind="choice" if letters else "math", choices=choices,
     )  # fmt: skip
 
 

@@ -14,35 +14,35 @@ from __future__ import annotations
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
-from spark_rl.evals.benchmarks.entries import LETTERS, Row, read_rows
+from spark_rl.evals.benchmarks.entries import LETTERS, Entry, read_entries
 from spark_rl.evals.score.scorers import by, reference, rule
 from spark_rl.problem import Problem
 
 
 def load(path: Path) -> list[Item]:
     """One item a row."""
-    return [_item(row) for row in read_rows(path)]
+    return [_item(entry) for entry in read_entries(path)]
 
 
-def _item(row: Row) -> Item:
-    choices = tuple(text.strip() for text in row.texts("choices"))
+def _item(entry: Entry) -> Item:
+    choices = tuple(text.strip() for text in entry.texts("choices"))
     options = " ".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
     problem = Problem(
-        id=str(row.number),
-        question=f"{row.text('question')}\nAnswer Choices: {options}",
-        answer=_gold(row, choices),
+        id=str(entry.number),
+        question=f"{entry.text('question')}\nAnswer Choices: {options}",
+        answer=_gold(entry, choices),
         kind="choice",
         choices=choices,
         source="mmlu_stem",
     )
-    return Item(problem, {"subject": row.optional("type", "subject") or None})
+    return Item(problem, {"subject": entry.optional("type", "subject") or None})
 
 
-def _gold(row: Row, choices: tuple[str, ...]) -> str:
-    index = row.text("answer")
+def _gold(entry: Entry, choices: tuple[str, ...]) -> str:
+    index = entry.text("answer")
     if index.isdecimal() and int(index) < len(choices):
         return LETTERS[int(index)]
-    return row.letter("answer", choices)
+    return entry.letter("answer", choices)
 
 
 _ADD_UP = by("subject")

@@ -33,7 +33,7 @@ from typing import Any
 
 from spark_rl.data.values import MARKER
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.benchmarks.entries import LETTERS, Row, listed, read_rows
+from spark_rl.evals.benchmarks.entries import LETTERS, Entry, listed, read_entries
 from spark_rl.evals.score.scorers import by, rule, unboxed
 from spark_rl.evals.score.short_answer import grade_short
 from spark_rl.evals.score.units import each, grade_as
@@ -76,7 +76,7 @@ _QUANTITY = re.compile(r"-?[\d.,]+(?:/\d+)?")
 
 def load(path: Path) -> list[Item]:
     """One item a row, of a file with the questions or of the golds alone."""
-    return [_gold_only(row) if "ground_truth" in row.values else _item(row) for row in read_rows(path, "id")]
+    return [_gold_only(entry) if "ground_truth" in entry.values else _item(entry) for entry in read_entries(path, "id")]
 
 
 def read_option(response: str, options: Sequence[str] | str) -> str | None:
@@ -171,53 +171,60 @@ def _normal(text: str) -> list[str | float]:
         return [f" {text}", f"{text} "] if len(text) == 1 else [text]
 
 
-def _item(row: Row) -> Item:
-    options = tuple(_list(row, "options"))
-    golds = [text.strip() for text in _list(row, "answer")] if _is_list(row.get("answer")) else [row.text("answer")]
-    text = "\n".join((row.text("question"), *([listed(options)] if options else [])))
+def _item(entry: Entry) -> Item:
+    options = tuple(_list(entry, "options"))
+    golds = (
+        [text.strip() for text in _list(entry, "answer")] if _is_list(entry.get("answer")) else [entry.text("answer")]
+    )
+    text = "\n".join((entry.text("question"), *([listed(options)] if options else [])))
     places: list[str] = []
 
     def place(mention: re.Match[str]) -> str:
         column = f"image_{mention[1]}"
         if column in places:
             return mention[0]
-        if not row.images(column):
-            raise row.wrong(f"the question mentions {mention[0]}, and {column} is empty")
+        if not entry.images(column):
+            raise entry.wrong(f"the question mentions {mention[0]}, and {column} is empty")
         places.append(column)
         return MARKER
 
     text = _MENTION.sub(place, text)
-    others = [name for name in _IMAGES if name not in places and row.images(name)]
+    others = [name for name in _IMAGES if name not in places and entry.images(name)]
     if not places and not others:
-        raise row.wrong("no image")
+        raise entry.wrong("no image")
     return _made(
-        row, f"{MARKER * len(others)}{text}", golds, row.text("question_type"), row.images(*others, *places), options
+        entry,
+        f"{MARKER * len(others)}{text}",
+        golds,
+        entry.text("question_type"),
+        entry.images(*others, *places),
+        options,
     )
 
 
-def _gold_only(row: Row) -> Item:
-    golds = row.get("ground_truth")
-    golds = [row.whole(gold, "gold") for gold in (golds if isinstance(golds, list) else [golds])]
-    missing = str(row.path.parent / "images" / f"{row.id}_1.png")
-    return _made(row, f"(question {row.id}, of which only the gold is here)", golds, row.text("question_type"),
+def _gold_only(entry: Entry) -> Item:
+    golds = entry.get("ground_truth")
+    golds = [entry.whole(gold, "gold") for gold in (golds if isinstance(golds, list) else [golds])]
+    missing = str(entry.path.parent / "images" / f"{entry.id}_1.png")
+    return _made(entry, f"(question {entry.id}, of which only the gold is here)", golds, entry.text("question_type"),
                  (missing,), ())  # fmt: skip
 
 
 def _made(
-    row: Row, question: str, golds: list[str], kind: str, images: tuple[str | bytes, ...], options: tuple[str, ...]
+    entry: Entry, question: str, golds: list[str], kind: str, images: tuple[str | bytes, ...], options: tuple[str, ...]
 ) -> Item:
     if not golds or not all(golds):
-        raise row.wrong("no answer; only the validation part has them")
+        raise entry.wrong("no answer; only the validation part has them")
     chosen = kind == "multiple-choice"
     letters = LETTERS[: len(options)] if options else _UNKNOWN
     if chosen and (len(golds) != 1 or len(golds[0]) != 1 or golds[0] not in letters):
-        raise row.wrong(f"the answer {golds[0][:20]!r} is no letter of one of {len(letters)} options")
+        raise entry.wrong(f"the answer {golds[0][:20]!r} is no letter of one of {len(letters)} options")
     counted: Kind = "math" if all(_QUANTITY.fullmatch(gold) for gold in golds) else "exact"
     problem = Problem(
-        id=row.id, question=question, answer=golds[0], kind="choice" if chosen else counted, images=images,
+        id=entry.id, question=question, answer=golds[0], kind="choice" if chosen else counted, images=images,
         choices=options if chosen else (),
     )  # fmt: skip
-    named = _ID.fullmatch(row.id)
+    named = _ID.fullmatch(entry.id)
     subject = named[1] if named else None
     meta = {
         "subject": subject, "discipline": _DISCIPLINE_OF.get(subject or ""), "type": "choice" if chosen else "open",
@@ -230,19 +237,19 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, list) or (isinstance(value, str) and value.startswith("[") and value.endswith("]"))
 
 
-def _list(row: Row, name: str) -> tuple[str, ...]:
+def _list(entry: Entry, name: str) -> tuple[str, ...]:
     """A list of texts, given as such or written as Python text; numbers in it as text."""
-    value = row.get(name)
+    value = entry.get(name)
     if isinstance(value, str) and len(value) <= _LONGEST_LITERAL:
         try:
             value = ast.literal_eval(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise row.wrong(f"{name!r} is no list written as text") from None
+            raise entry.wrong(f"{name!r} is no list written as text") from None
     if value is None:
         return ()
     if not isinstance(value, list | tuple):
-        raise row.wrong(f"{name!r} is no list")
-    return tuple(row.whole(str(member) if isinstance(member, int | float) else member, name) for member in value)
+        raise entry.wrong(f"{name!r} is no list")
+    return tuple(entry.whole(str(member) if isinstance(member, int | float) else member, name) for member in value)
 
 
 _add_up: Callable[[Sequence[Item], Sequence[Graded]], Mapping[str, float]] = by("discipline", "subject", "type")

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.benchmarks.entries import Row, read_rows
+from spark_rl.evals.benchmarks.entries import Entry, read_entries
 from spark_rl.evals.score.scorers import by, mean_of_means, rule, unboxed
 from spark_rl.problem import Problem
 
@@ -25,7 +25,7 @@ _LETTERS = "ABCD"
 
 def load(path: Path) -> list[Item]:
     """One item a row."""
-    return [_item(row) for row in read_rows(path, "index")]
+    return [_item(entry) for entry in read_entries(path, "index")]
 
 
 def add_up(items: Sequence[Item], grades: Sequence[Graded]) -> Mapping[str, float]:
@@ -34,12 +34,12 @@ def add_up(items: Sequence[Item], grades: Sequence[Graded]) -> Mapping[str, floa
     return {**by("category", "l2_category")(items, grades), **({"axes": axes["score"]} if axes else {})}
 
 
-def _item(row: Row) -> Item:
+def _item(entry: Entry) -> Item:
     problem = Problem(
-        id=row.id, question=row.text("question"), answer=row.letter("answer", _LETTERS), kind="choice",
-        images=row.image(),
+        id=entry.id, question=entry.text("question"), answer=entry.letter("answer", _LETTERS), kind="choice",
+        images=entry.image(),
     )  # fmt: skip
-    meta = {"category": row.optional("category") or None, "l2_category": row.optional("l2_category") or None}
+    meta = {"category": entry.optional("category") or None, "l2_category": entry.optional("l2_category") or None}
     return Item(problem, {**meta, "letters": _LETTERS})
 
 

@@ -26,7 +26,7 @@ import re
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.benchmarks.entries import Row, read_rows
+from spark_rl.evals.benchmarks.entries import Entry, read_entries
 from spark_rl.evals.score.scorers import by
 from spark_rl.evals.score.units import each
 from spark_rl.problem import Problem
@@ -55,7 +55,7 @@ _NUMBER = re.compile(r"(?<![\w.,/-])(?:0?\.\d+|[01](?:\.\d+)?)(?![\w%/]|[.,]\d)"
 
 def load(path: Path) -> list[Item]:
     """One item a row."""
-    return [_item(row) for row in read_rows(path, "question_id", "id")]
+    return [_item(entry) for entry in read_entries(path, "question_id", "id")]
 
 
 def grade_prompt(item: Item, response: str) -> str:
@@ -86,12 +86,12 @@ def read_parts(gold: str, response: str) -> float:
     return max(sum(map(stands, parts)) / len(parts) for parts in alternatives)
 
 
-def _item(row: Row) -> Item:
-    held = row.get("capability")
-    names = row.texts("capability") if isinstance(held, list) else row.optional("capability").split(",")
+def _item(entry: Entry) -> Item:
+    held = entry.get("capability")
+    names = entry.texts("capability") if isinstance(held, list) else entry.optional("capability").split(",")
     capabilities = sorted({name.strip() for name in names if name.strip()})
     problem = Problem(
-        id=row.id, question=row.text("question"), answer=row.text("answer"), kind="exact", images=row.image()
+        id=entry.id, question=entry.text("question"), answer=entry.text("answer"), kind="exact", images=entry.image()
     )
     return Item(problem, {"capability": capabilities, "combination": "+".join(capabilities) or None})
 

@@ -1,4 +1,4 @@
-"""From the rows of a published vision-language set to items, checked; their images are named, not opened (Sec. 4.1).
+"""From the entries of a published vision-language set to items, checked; images are named, not opened (Sec. 4.1).
 
 Scoring somebody's responses needs no images, and the images of some sets are not at hand: whoever shows an image to a
 model opens it, and says so if it is not there.
@@ -17,7 +17,7 @@ from spark_rl.data.layouts import strip_suffix
 from spark_rl.data.values import RowError, place_images
 from spark_rl.errors import DataError
 from spark_rl.evals.benchmark import Graded, Item, Scorer
-from spark_rl.evals.benchmarks.entries import Row, read_rows
+from spark_rl.evals.benchmarks.entries import Entry, read_entries
 from spark_rl.problem import Kind, Problem
 from spark_rl.verify import Verifier
 from spark_rl.verify.grade import grade
@@ -29,7 +29,7 @@ _LABEL = r"^[ \t]*\(?([A-H])\)?[ \t]*[:.：．、]"
 _OPTION = re.compile(rf"{_LABEL}(.*?)(?={_LABEL}|\Z)", re.DOTALL | re.MULTILINE)
 
 
-def read_items(path: Path, columns: Collection[str], make: Callable[[Row], Item]) -> list[Item]:
+def read_items(path: Path, columns: Collection[str], make: Callable[[Entry], Item]) -> list[Item]:
     """The items of a ``.json``, ``.jsonl``, ``.csv`` or ``.parquet`` file, in its order.
 
     Args:
@@ -42,16 +42,16 @@ def read_items(path: Path, columns: Collection[str], make: Callable[[Row], Item]
     """
     items: list[Item] = []
     taken: set[str] = set()
-    for row in read_rows(path):
-        missing = [name for name in columns if name not in row.values]
+    for entry in read_entries(path):
+        missing = [name for name in columns if name not in entry.values]
         if missing:
-            raise row.wrong(f"no column {missing[0]!r}; there are: {', '.join(map(str, row.values))}")
+            raise entry.wrong(f"no column {missing[0]!r}; there are: {', '.join(map(str, entry.values))}")
         try:
-            item = make(row)
+            item = make(entry)
         except RowError as error:
-            raise row.wrong(str(error)) from None
+            raise entry.wrong(str(error)) from None
         if item.problem.id in taken:
-            raise row.wrong(f"the id {item.problem.id!r} is taken by an earlier row; ids must be unique")
+            raise entry.wrong(f"the id {item.problem.id!r} is taken by an earlier row; ids must be unique")
         taken.add(item.problem.id)
         items.append(item)
     return items
@@ -92,15 +92,15 @@ def spaced(text: str) -> str:
     return " ".join(text.split())
 
 
-def metadata(row: Row, names: Collection[str]) -> dict[str, Any]:
+def metadata(entry: Entry, names: Collection[str]) -> dict[str, Any]:
     """Values of the column ``metadata``, lists of them as lists: MathVista's and MathVerse's groups.
 
     Raises:
         DataError: the column is no object.
     """
-    held = row.get("metadata")
+    held = entry.get("metadata")
     if not isinstance(held, Mapping):
-        raise DataError(f"{row.path}, row {row.number}: 'metadata' is no object with named values")
+        raise DataError(f"{entry.path}, row {entry.number}: 'metadata' is no object with named values")
     return {name: held.get(name) for name in names}
 
 

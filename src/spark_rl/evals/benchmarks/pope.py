@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.benchmarks.entries import Row, read_rows
+from spark_rl.evals.benchmarks.entries import Entry, read_entries
 from spark_rl.evals.score.scorers import rule, unboxed
 from spark_rl.evals.score.units import each, grade_as
 from spark_rl.problem import Problem
@@ -36,13 +36,13 @@ _STEM = "coco_pope_"
 def load(path: Path) -> list[Item]:
     """The rows of one file, or of all three splits that are beside a file of the published layout."""
     if not path.stem.startswith(_STEM):
-        return [_item(row, row.optional("category").casefold()) for row in read_rows(path, "id")]
+        return [_item(entry, entry.optional("category").casefold()) for entry in read_entries(path, "id")]
     found = ((split, path.with_name(f"{_STEM}{split}{path.suffix}")) for split in SPLITS)
     return [
-        _item(row, split)
+        _item(entry, split)
         for split, file in found
         if file.exists()
-        for row in read_rows(file, "question_id", prefix=f"{split}-")
+        for entry in read_entries(file, "question_id", prefix=f"{split}-")
     ]
 
 
@@ -86,12 +86,12 @@ def confusion(items: Sequence[Item], grades: Sequence[Graded]) -> dict[str, floa
     }
 
 
-def _item(row: Row, split: str) -> Item:
-    answer = row.text("label", "answer").capitalize()
+def _item(entry: Entry, split: str) -> Item:
+    answer = entry.text("label", "answer").capitalize()
     if answer not in {"Yes", "No"}:
-        raise row.wrong(f"the answer is {answer[:20]!r}, neither yes nor no")
-    question = row.text("text", "question")
-    problem = Problem(id=row.id, question=question, answer=answer, kind="verdict", images=row.image())
+        raise entry.wrong(f"the answer is {answer[:20]!r}, neither yes nor no")
+    question = entry.text("text", "question")
+    problem = Problem(id=entry.id, question=question, answer=answer, kind="verdict", images=entry.image())
     return Item(problem, {"split": split})
 
 

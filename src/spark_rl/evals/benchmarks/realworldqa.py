@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.benchmarks.entries import LETTERS, Row, read_rows
+from spark_rl.evals.benchmarks.entries import LETTERS, Entry, read_entries
 from spark_rl.evals.score.scorers import by, rule, unboxed
 from spark_rl.evals.score.short_answer import grade_short
 from spark_rl.problem import Problem
@@ -28,7 +28,7 @@ _OPTION = re.compile(r"^\(?([A-H])[.)] *(\S.*)$", re.MULTILINE)
 
 def load(path: Path) -> list[Item]:
     """One item a row."""
-    return [_item(row) for row in read_rows(path, "id")]
+    return [_item(entry) for entry in read_entries(path, "id")]
 
 
 def score(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -> list[Graded]:
@@ -41,17 +41,19 @@ def score(items: Sequence[Item], responses: Sequence[str], verifier: Verifier) -
     ]
 
 
-def _item(row: Row) -> Item:
-    question = _INSTRUCTION.sub("", row.text("question")).strip()
-    answer = row.text("answer")
+def _item(entry: Entry) -> Item:
+    question = _INSTRUCTION.sub("", entry.text("question")).strip()
+    answer = entry.text("answer")
     if re.fullmatch(r"[A-H]\.?", answer) is None:
-        problem = Problem(id=row.id, question=question, answer=answer, kind="exact", images=row.image())
+        problem = Problem(id=entry.id, question=question, answer=answer, kind="exact", images=entry.image())
         return Item(problem, {"type": "short"})
     choices = _options(question)
     answer = answer[0]
     if answer not in LETTERS[: len(choices)]:
         choices = ()
-    problem = Problem(id=row.id, question=question, answer=answer, kind="choice", images=row.image(), choices=choices)
+    problem = Problem(
+        id=entry.id, question=question, answer=answer, kind="choice", images=entry.image(), choices=choices
+    )
     return Item(problem, {"type": "choice"})
 
 

@@ -30,7 +30,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.benchmarks.entries import Row, read_rows
+from spark_rl.evals.benchmarks.entries import Entry, read_entries
 from spark_rl.evals.score.units import Unit, each, grade_as, mean, units
 from spark_rl.problem import Problem
 
@@ -137,12 +137,16 @@ def ties_score(rows: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[f
 
 def load_ranking(path: Path) -> list[Item]:
     """A question for each row, but ratings for the rows of Ties."""
-    return [item for row in read_rows(path, "id") for item in (_ratings(row) if _is_ties(row) else (_ranking(row),))]
+    return [
+        item
+        for entry in read_entries(path, "id")
+        for item in (_ratings(entry) if _is_ties(entry) else (_ranking(entry),))
+    ]
 
 
 def load_ratings(path: Path) -> list[Item]:
     """A question for each completion."""
-    return [item for row in read_rows(path, "id") for item in _ratings(row)]
+    return [item for entry in read_entries(path, "id") for item in _ratings(entry)]
 
 
 def add_up(items: Sequence[Item], grades: Sequence[Graded]) -> Mapping[str, float]:
@@ -168,45 +172,45 @@ def add_up(items: Sequence[Item], grades: Sequence[Graded]) -> Mapping[str, floa
     return {**found, **_unparsed(items, grades)}
 
 
-def _is_ties(row: Row) -> bool:
-    return row.text("subset").casefold() == "ties"
+def _is_ties(entry: Entry) -> bool:
+    return entry.text("subset").casefold() == "ties"
 
 
-def _completions(row: Row) -> tuple[str, str, list[str], int]:
+def _completions(entry: Entry) -> tuple[str, str, list[str], int]:
     """(id, question, completions, how many of the first ones are correct)"""
-    subset = row.text("subset")
+    subset = entry.text("subset")
     if subset.casefold() not in {known.casefold() for known in SUBSETS}:
-        raise row.wrong(f"unknown subset {subset[:40]!r}; there are {', '.join(SUBSETS)}")
-    chosen, rejected = row.texts("chosen"), row.texts("rejected")
+        raise entry.wrong(f"unknown subset {subset[:40]!r}; there are {', '.join(SUBSETS)}")
+    chosen, rejected = entry.texts("chosen"), entry.texts("rejected")
     right = len(chosen)
-    if _is_ties(row):
-        told = row.get("num_correct")
+    if _is_ties(entry):
+        told = entry.get("num_correct")
         right = told if isinstance(told, int) else right
         if not 0 < right < len(chosen) + len(rejected):
-            raise row.wrong(f"{right} correct of {len(chosen) + len(rejected)} completions; Ties needs both kinds")
+            raise entry.wrong(f"{right} correct of {len(chosen) + len(rejected)} completions; Ties needs both kinds")
     elif (len(chosen), len(rejected)) != (1, 3):
-        raise row.wrong(f"{len(chosen)} chosen and {len(rejected)} rejected completions, not 1 and 3")
-    return row.id, row.whole(row.get("prompt"), "prompt"), [*chosen, *rejected], right
+        raise entry.wrong(f"{len(chosen)} chosen and {len(rejected)} rejected completions, not 1 and 3")
+    return entry.id, entry.whole(entry.get("prompt"), "prompt"), [*chosen, *rejected], right
 
 
-def _ranking(row: Row) -> Item:
-    name, question, answers, _ = _completions(row)
+def _ranking(entry: Entry) -> Item:
+    name, question, answers, _ = _completions(entry)
     place = random.Random(f"rewardbench2/{name}").randrange(4)
     answers[0], answers[place] = answers[place], answers[0]
     problem = Problem(
         id=name, question=question, answer="ABCD"[place], kind="choice", prompt=ranking_prompt(question, answers)
     )
-    return Item(problem, {"subset": row.text("subset").casefold(), "row": name, "of": 1, "mode": "ranking"}, SYSTEM)
+    return Item(problem, {"subset": entry.text("subset").casefold(), "row": name, "of": 1, "mode": "ranking"}, SYSTEM)
 
 
-def _ratings(row: Row) -> Iterator[Item]:
-    name, question, completions, right = _completions(row)
-    ties = _is_ties(row)
-    meta = {"subset": row.text("subset").casefold(), "row": name, "of": len(completions), "mode": "rating"}
+def _ratings(entry: Entry) -> Iterator[Item]:
+    name, question, completions, right = _completions(entry)
+    ties = _is_ties(entry)
+    meta = {"subset": entry.text("subset").casefold(), "row": name, "of": len(completions), "mode": "rating"}
     if ties:
         found = _TIES_ID.fullmatch(name)
         if found is None:
-            raise row.wrong(f"the id {name[:40]!r} of a row of Ties is neither ref:N nor tied:N")
+            raise entry.wrong(f"the id {name[:40]!r} of a row of Ties is neither ref:N nor tied:N")
         meta |= {"kind": found[1], "pair": found[2]}
     for number, completion in enumerate(completions):
         problem = Problem(

@@ -18,31 +18,31 @@ from pathlib import Path
 
 from spark_rl.errors import DataError
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
-from spark_rl.evals.benchmarks.entries import LETTERS, Row, listed, read_rows
+from spark_rl.evals.benchmarks.entries import LETTERS, Entry, listed, read_entries
 from spark_rl.evals.score.scorers import by, rule, unboxed
 from spark_rl.problem import Problem
 
 
 def load(path: Path) -> list[Item]:
     """One item for each row with a picture."""
-    items = [_item(row) for row in read_rows(path, "id", "question_id") if row.images("image")]
+    items = [_item(entry) for entry in read_entries(path, "id", "question_id") if entry.images("image")]
     if not items:
         raise DataError(f"{path}: no row has an image; use a file of ScienceQA with its images")
     return items
 
 
-def _item(row: Row) -> Item:
-    choices = tuple(choice.strip() for choice in row.texts("choices"))
-    answer = row.get("answer")
+def _item(entry: Entry) -> Item:
+    choices = tuple(choice.strip() for choice in entry.texts("choices"))
+    answer = entry.get("answer")
     if not isinstance(answer, int) or not 0 <= answer < len(choices) <= len(LETTERS):
-        raise row.wrong(f"answer {answer!r} is no number of one of the {len(choices)} choices, counted from 0")
-    hint = row.optional("hint")
+        raise entry.wrong(f"answer {answer!r} is no number of one of the {len(choices)} choices, counted from 0")
+    hint = entry.optional("hint")
     lines = [f"Context: {hint}"] if hint else []
     problem = Problem(
-        id=row.id, question="\n".join((*lines, row.text("question"), listed(choices))), answer=LETTERS[answer],
-        kind="choice", images=row.image(), choices=choices,
+        id=entry.id, question="\n".join((*lines, entry.text("question"), listed(choices))), answer=LETTERS[answer],
+        kind="choice", images=entry.image(), choices=choices,
     )  # fmt: skip
-    return Item(problem, {key: row.optional(key) or None for key in ("subject", "grade")})
+    return Item(problem, {key: entry.optional(key) or None for key in ("subject", "grade")})
 
 
 BENCHMARK = Benchmark(

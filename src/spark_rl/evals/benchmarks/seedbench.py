@@ -18,7 +18,7 @@ from pathlib import Path
 
 from spark_rl.errors import DataError
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
-from spark_rl.evals.benchmarks.entries import Row, listed, read_rows
+from spark_rl.evals.benchmarks.entries import Entry, listed, read_entries
 from spark_rl.evals.score.scorers import by, rule, unboxed
 from spark_rl.problem import Problem
 
@@ -26,20 +26,22 @@ from spark_rl.problem import Problem
 def load(path: Path) -> list[Item]:
     """One item for each row about a picture."""
     items = [
-        _item(row) for row in read_rows(path, "question_id") if row.optional("data_type").casefold() in {"image", ""}
+        _item(entry)
+        for entry in read_entries(path, "question_id")
+        if entry.optional("data_type").casefold() in {"image", ""}
     ]
     if not items:
         raise DataError(f"{path}: no row has the data_type 'image'")
     return items
 
 
-def _item(row: Row) -> Item:
-    choices = row.options("choice_a", "choice_b", "choice_c", "choice_d")
+def _item(entry: Entry) -> Item:
+    choices = entry.options("choice_a", "choice_b", "choice_c", "choice_d")
     problem = Problem(
-        id=row.id, question=f"{row.text('question')}\n{listed(choices)}", answer=row.letter("answer", choices),
-        kind="choice", images=row.image(), choices=choices,
+        id=entry.id, question=f"{entry.text('question')}\n{listed(choices)}", answer=entry.letter("answer", choices),
+        kind="choice", images=entry.image(), choices=choices,
     )  # fmt: skip
-    return Item(problem, {"question_type_id": row.optional("question_type_id") or None})
+    return Item(problem, {"question_type_id": entry.optional("question_type_id") or None})
 
 
 BENCHMARK = Benchmark(

@@ -33,7 +33,7 @@ from pathlib import Path
 
 from spark_rl.data.values import MARKER
 from spark_rl.evals.benchmark import Adder, Benchmark, Graded, Item, Protocol, Scorer
-from spark_rl.evals.benchmarks.entries import Row, read_rows
+from spark_rl.evals.benchmarks.entries import Entry, read_entries
 from spark_rl.evals.score.units import Unit, each, grade_as, mean, units
 from spark_rl.problem import Problem
 from spark_rl.verify import extract_boxed
@@ -115,16 +115,16 @@ def read_any(text: str) -> str | None:
 
 
 def load(path: Path) -> list[Item]:
-    """Both orders of every row."""
-    return [item for row in read_rows(path, "id") for item in _items(row, (False, True))]
+    """Both orders of every entry."""
+    return [item for entry in read_entries(path, "id") for item in _items(entry, (False, True))]
 
 
 def load_shuffled(path: Path) -> list[Item]:
     """Every row ten times, its order drawn each time."""
     items = []
-    for row in read_rows(path, "id"):
-        coin = random.Random(f"vl_rewardbench/{row.id}")
-        items += _items(row, [coin.random() < 0.5 for _ in range(CALLS)])
+    for entry in read_entries(path, "id"):
+        coin = random.Random(f"vl_rewardbench/{entry.id}")
+        items += _items(entry, [coin.random() < 0.5 for _ in range(CALLS)])
     return items
 
 
@@ -152,23 +152,23 @@ def every_call(items: Sequence[Item], grades: Sequence[Graded]) -> Mapping[str, 
     return {**found, **_parsed(rows)}
 
 
-def _items(row: Row, orders: Iterable[bool]) -> list[Item]:
-    responses = row.texts("response")
-    ranking = row.get("human_ranking")
+def _items(entry: Entry, orders: Iterable[bool]) -> list[Item]:
+    responses = entry.texts("response")
+    ranking = entry.get("human_ranking")
     if len(responses) != 2 or not isinstance(ranking, list | tuple) or sorted(ranking) != [0, 1]:
-        raise row.wrong("two responses and a human_ranking of one 0 and one 1 are needed")
-    query, images = row.whole(row.get("query"), "query"), row.image()
+        raise entry.wrong("two responses and a human_ranking of one 0 and one 1 are needed")
+    query, images = entry.whole(entry.get("query"), "query"), entry.image()
     official_order = sum(map(len, responses)) % 2 == 1
     items = []
     for call, swapped in enumerate(orders, start=1):
         first, second = reversed(responses) if swapped else responses
         problem = Problem(
-            id=f"{row.id}/{call}", question=query, answer=str(1 + ranking.index(int(swapped))), kind="exact",
+            id=f"{entry.id}/{call}", question=query, answer=str(1 + ranking.index(int(swapped))), kind="exact",
             prompt=judge_prompt(query, first, second), images=images,
         )  # fmt: skip
         meta = {
-            "row": row.id, "call": call, "swapped": swapped, "single": swapped == official_order,
-            "group": group_of(row.id), "part": _prefix(row.id),
+            "row": entry.id, "call": call, "swapped": swapped, "single": swapped == official_order,
+            "group": group_of(entry.id), "part": _prefix(entry.id),
         }  # fmt: skip
         items.append(Item(problem, meta, system=""))
     return items

@@ -29,7 +29,7 @@ from typing import Literal
 
 from spark_rl.data.values import RowError
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
-from spark_rl.evals.benchmarks.entries import Row
+from spark_rl.evals.benchmarks.entries import Entry
 from spark_rl.evals.benchmarks.pictured import read_items, vision_item
 from spark_rl.evals.score.scorers import LETTERS, by, read_letter, reference, rule, unboxed
 from spark_rl.evals.score.units import each, units
@@ -47,11 +47,11 @@ def load(path: Path) -> list[Item]:
     return read_items(path, ("ID", "question", "option", "answer", "key"), _item)
 
 
-def _item(row: Row) -> Item:
-    key = _KEY.fullmatch(row.text("key"))
+def _item(entry: Entry) -> Item:
+    key = _KEY.fullmatch(entry.text("key"))
     if key is None or (key[1], key[2]) == ("2", "3"):
-        raise RowError(f"the key {row.text('key')[:40]!r} is none of 2steps_1, ..., 3steps_multi")
-    option, answer, composite = row.text("option"), row.letter("answer", _USUAL), row.text("ID")
+        raise RowError(f"the key {entry.text('key')[:40]!r} is none of 2steps_1, ..., 3steps_multi")
+    option, answer, composite = entry.text("option"), entry.letter("answer", _USUAL), entry.text("ID")
     named = [letter for letter in _OPTION.findall(option) if letter in _USUAL]
     last = max([answer, *named])
     meta = {
@@ -59,13 +59,13 @@ def _item(row: Row) -> Item:
         "steps": int(key[1]),
         "part": key[2],
         "step": f"S{key[1]}" if key[2] == "multi" else "S1",
-        "concept": row.optional("knowledge concept"),
+        "concept": entry.optional("knowledge concept"),
         LETTERS: string.ascii_uppercase[: string.ascii_uppercase.index(last) + 1],
     }
-    image = next((name for name in ("image", "image_path") if row.get(name)), "image_path")
-    question = f"{row.text('question')}\n{option}"
+    image = next((name for name in ("image", "image_path") if entry.get(name)), "image_path")
+    question = f"{entry.text('question')}\n{option}"
     return vision_item(
-        "wemath", f"{composite}/{key[2]}", question, answer, row.image(image), meta, kind="choice"
+        "wemath", f"{composite}/{key[2]}", question, answer, entry.image(image), meta, kind="choice"
     )  # fmt: skip
 
 

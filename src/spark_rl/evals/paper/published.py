@@ -1,9 +1,11 @@
 """What the paper prints in its Tables 1 to 6: numbers to stand beside ours, never measured here.
 
 Scores are percent, as printed; ``-`` is what the paper leaves empty. Nothing is rounded again or mended: where a
-printed average isn't the mean of its printed row, both stand, and :func:`odd_averages` lists them. The paper never says
-how Avg-M, Avg-R and Avg-All are made; its rows fit plain means of the mathematics columns, of the reward columns (the
-mathematics subsets count as full members) and of all columns. An average with a missing member is not printed.
+printed average isn't the mean of its printed row, both stand. There is one: Table 5, Policy-Only with TTS, prints 56.6
+where its row has 56.67 (digits that the paper rounded away could explain it, as they move a mean by up to 0.05). The
+paper never says how Avg-M, Avg-R and Avg-All are made; its rows fit plain means of the mathematics columns, of the
+reward columns (the mathematics subsets count as full members) and of all columns. An average with a missing member is
+not printed.
 
 What the paper doesn't say is kept as unknown: whether a row was made with test-time scaling (``tts``), except where
 Table 5 sets a row against its twin with it. The released script of SPARK-VL-7B does run test-time scaling, and Table 5
@@ -15,7 +17,7 @@ benchmarks the spelling of their own sites, one spelling in all tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 PAPER = "arXiv 2509.22624"
@@ -77,29 +79,6 @@ class PaperTable:
     """Protocols of ours that its numbers may stand beside."""
     note: str = ""
     """What to know before comparing."""
-
-    def row(self, model: str) -> Published:
-        """The row of a model.
-
-        Raises:
-            KeyError: the table has no such row.
-        """
-        for row in self.rows:
-            if row.model == model:
-                return row
-        raise KeyError(model)
-
-
-@dataclass(frozen=True, slots=True)
-class OddAverage:
-    """A printed average that is not the rounded mean of its printed row."""
-
-    table: int
-    model: str
-    average: str
-    printed: float
-    mean: float
-    """To two decimals."""
 
 
 _VLM = (
@@ -247,37 +226,3 @@ TABLES: tuple[PaperTable, ...] = (
         """, {}),
     ),
 )  # fmt: skip
-
-
-def table(number: int) -> PaperTable:
-    """Table 1 to 6.
-
-    Raises:
-        KeyError: the paper has no such table of results.
-    """
-    for one in TABLES:
-        if one.number == number:
-            return one
-    raise KeyError(number)
-
-
-def row_mean(paper: PaperTable, row: Published, average: Average) -> float | None:
-    """The mean of the printed scores that an average is made of; ``None`` if one of them is missing."""
-    at = dict(zip((column.title for column in paper.columns), row.scores, strict=True))
-    members = [at[title] for title in average.of]
-    found = [score for score in members if score is not None]
-    return sum(found) / len(found) if len(found) == len(members) else None
-
-
-def odd_averages() -> Iterator[OddAverage]:
-    """Every printed average that is not the mean of its printed row, rounded to one decimal (halves either way).
-
-    There is one: Table 5, Policy-Only with TTS, prints 56.6 where its row has 56.67. Digits that the paper rounded away
-    could still explain it, as they move a mean by up to 0.05.
-    """
-    for paper in TABLES:
-        for row in paper.rows:
-            for average, printed in zip(paper.averages, row.averages, strict=True):
-                mean = row_mean(paper, row, average)
-                if mean is not None and printed is not None and abs(printed - mean) > 0.05 + 1e-9:
-                    yield OddAverage(paper.number, row.model, average.title, printed, round(mean, 2))

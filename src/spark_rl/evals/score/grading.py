@@ -1,4 +1,4 @@
-"""Grades of rows: every response of a row by every protocol, from what the row holds and nothing else.
+"""Grades of records: every response of a record by every protocol, from what the record holds and nothing else.
 
 So a score that is computed from a file without a model is the score that was computed beside it.
 """
@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from spark_rl.evals.ask.exam import JUDGED_BY, Exam
-from spark_rl.evals.ask.records import REFUSED, SKIPPED, Row, item_of
+from spark_rl.evals.ask.records import REFUSED, SKIPPED, Record, item_of
 from spark_rl.evals.benchmark import Graded, Item, Protocol
 from spark_rl.verify import Verifier
 
@@ -24,22 +24,24 @@ Judge = Callable[[Sequence[str]], Sequence[str | None]]
 """User turns -> a language model's replies; ``None`` where it was not let answer, which grades nothing."""
 
 
-def answers_of(row: Row) -> Iterator[dict[str, Any]]:
-    """The responses of a row, each with its fields: the row itself, further samples, and the final one."""
-    yield row
-    yield from row["samples"]
-    if row["final"] is not None:
-        yield row["final"]
+def answers_of(record: Record) -> Iterator[dict[str, Any]]:
+    """The responses of a record, each with its fields: the record itself, further samples, and the final one."""
+    yield record
+    yield from record["samples"]
+    if record["final"] is not None:
+        yield record["final"]
 
 
 def grade(
-    rows: Sequence[Row], exam: Exam, verifier: Verifier, judge: Judge | None = None, *, again: bool = False
+    records: Sequence[Record], exam: Exam, verifier: Verifier, judge: Judge | None = None, *, again: bool = False
 ) -> None:
-    """Fill in the grades of rows by the protocols of an exam, those that are there already only if ``again``.
+    """Fill in the grades of records by the protocols of an exam, those that are there already only if ``again``.
 
-    A judge is asked once; what it said stands in the row, under ``replies``.
+    A judge is asked once; what it said stands in the record, under ``replies``.
     """
-    answers = [(item_of(row), answer) for row in rows if row["status"] != SKIPPED for answer in answers_of(row)]
+    answers = [
+        (item_of(record), answer) for record in records if record["status"] != SKIPPED for answer in answers_of(record)
+    ]
     for name, protocol in exam.protocols.items():
         wanted = [(item, answer) for item, answer in answers if again or name not in answer["grades"]]
         given = [(item, answer) for item, answer in wanted if answer["response"] is not None]
@@ -61,9 +63,9 @@ def grade_of(answer: Mapping[str, Any], protocol: str) -> Graded:
     return Graded(**answer["grades"][protocol])
 
 
-def judges_of(rows: Sequence[Row]) -> list[str]:
-    """The judges whose replies stand in rows."""
-    names = {name for row in rows for answer in answers_of(row) for name in answer.get("replies", ())}
+def judges_of(records: Sequence[Record]) -> list[str]:
+    """The judges whose replies stand in records."""
+    names = {name for record in records for answer in answers_of(record) for name in answer.get("replies", ())}
     return sorted(name.removeprefix(JUDGED_BY) for name in names)
 
 

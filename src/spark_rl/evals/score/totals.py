@@ -1,4 +1,4 @@
-"""What the rows of an exam add up to: one number a protocol, with its interval (Sec. 4.1; specification Sec. 7.5).
+"""What the records of an exam add up to: one number a protocol, with its interval (Sec. 4.1; specification Sec. 7.5).
 
 ========================== ==========================================================================================
 mean over items            Wilson's interval for as many trials as the items and samples are worth, which depends on how
@@ -23,7 +23,7 @@ from dataclasses import asdict
 from typing import Any
 
 from spark_rl.evals.ask.exam import Exam
-from spark_rl.evals.ask.records import REFUSED, SKIPPED, Row, item_of
+from spark_rl.evals.ask.records import REFUSED, SKIPPED, Record, item_of
 from spark_rl.evals.benchmark import Graded, Item, Protocol
 from spark_rl.evals.judge_accuracy import calibration, judge_accuracy, judged
 from spark_rl.evals.score.grading import MISSING, grade_of
@@ -39,8 +39,8 @@ FEWEST = 200
 """Draws of a bootstrap at least."""
 
 
-def results(exam: Exam, rows: Sequence[Row]) -> dict[str, Any]:
-    """What an exam's graded rows add up to.
+def results(exam: Exam, records: Sequence[Record]) -> dict[str, Any]:
+    """What an exam's graded records add up to.
 
     ::
 
@@ -57,22 +57,22 @@ def results(exam: Exam, rows: Sequence[Row]) -> dict[str, Any]:
     drawn as for the interval. ``tts`` is the number of rounds. Scores are ``None`` where nothing was asked. A protocol
     that adds up groups leaves out groups with an item whose prompt was too long.
     """
-    of_item = {row["id"]: row for row in rows if row["source"] == exam.name}
-    rows = [of_item[item.problem.id] for item in exam.items if item.problem.id in of_item]
-    asked = [row for row in rows if row["status"] != SKIPPED]
+    of_item = {record["id"]: record for record in records if record["source"] == exam.name}
+    records = [of_item[item.problem.id] for item in exam.items if item.problem.id in of_item]
+    asked = [record for record in records if record["status"] != SKIPPED]
     found: dict[str, Any] = {}
     for name, protocol in exam.protocols.items():
-        kept = asked if protocol.headline_is_mean else _whole(protocol, rows)
-        graded = [[grade_of(answer, name) for answer in (row, *row["samples"])] for row in kept]
+        kept = asked if protocol.headline_is_mean else _whole(protocol, records)
+        graded = [[grade_of(answer, name) for answer in (record, *record["samples"])] for record in kept]
         size = {} if exam.benchmark is None else {"of": exam.benchmark.published}
-        found[name] = total(protocol, [item_of(row) for row in kept], graded) | size | {"tts": 0}
-        scaled = [row for row in kept if row["final"] is not None]
+        found[name] = total(protocol, [item_of(record) for record in kept], graded) | size | {"tts": 0}
+        scaled = [record for record in kept if record["final"] is not None]
         if scaled:
-            finals = [[grade_of(row["final"], name)] for row in scaled]
-            on = {"tts": max(row["rounds"] for row in scaled)}
-            found[name + TTS] = total(protocol, [item_of(row) for row in scaled], finals) | size | on
+            finals = [[grade_of(record["final"], name)] for record in scaled]
+            on = {"tts": max(record["rounds"] for record in scaled)}
+            found[name + TTS] = total(protocol, [item_of(record) for record in scaled], finals) | size | on
     unit = exam.protocols[exam.main].unit
-    own = judged(asked, lambda row: unit(item_of(row)))
+    own = judged(asked, lambda record: unit(item_of(record)))
     if own:
         chances = calibration(own)
         found["judge"] = {
@@ -80,9 +80,9 @@ def results(exam: Exam, rows: Sequence[Row]) -> dict[str, Any]:
             **({} if chances is None else {"calibration": asdict(chances)}),
         }
     if exam.benchmark is not None and exam.benchmark.group == "reward":
-        first = [(item_of(row), grade_of(row, exam.main)) for row in asked]
+        first = [(item_of(record), grade_of(record, exam.main)) for record in asked]
         found["positions"] = positions([item for item, _ in first], [grade for _, grade in first])
-    return {**found, "about": _about(rows, asked)}
+    return {**found, "about": _about(records, asked)}
 
 
 def total(protocol: Protocol, items: Sequence[Item], graded: Sequence[Sequence[Graded]]) -> dict[str, Any]:
@@ -167,12 +167,6 @@ def majority(grades: Sequence[Graded]) -> Graded:
     return next(grade for grade in grades if grade.extracted is not None and grade.extracted.strip() == winner)
 
 
-def share(hits: Sequence[bool]) -> dict[str, Any]:
-    """The share of hits with its 95 % Wilson interval; ``None`` of nothing."""
-    low, high = wilson(sum(hits), len(hits))
-    return {"score": sum(hits) / len(hits) if hits else None, "n": len(hits), "low": low, "high": high}
-
-
 def _units(protocol: Protocol, items: Sequence[Item]) -> list[list[int]]:
     units: dict[str, list[int]] = {}
     for place, item in enumerate(items):
@@ -180,32 +174,34 @@ def _units(protocol: Protocol, items: Sequence[Item]) -> list[list[int]]:
     return list(units.values())
 
 
-def _whole(protocol: Protocol, rows: Sequence[Row]) -> list[Row]:
-    """The rows of units in which nothing was skipped."""
-    broken = {protocol.unit(item_of(row)) for row in rows if row["status"] == SKIPPED}
-    return [row for row in rows if protocol.unit(item_of(row)) not in broken]
+def _whole(protocol: Protocol, records: Sequence[Record]) -> list[Record]:
+    """The records of units in which nothing was skipped."""
+    broken = {protocol.unit(item_of(record)) for record in records if record["status"] == SKIPPED}
+    return [record for record in records if protocol.unit(item_of(record)) not in broken]
 
 
-def _about(rows: Sequence[Row], asked: Sequence[Row]) -> dict[str, Any]:
-    statuses = Counter(row["status"] for row in asked)
-    sizes = sorted((size for row in rows for size in row["image_sizes"]), key=lambda size: (size[0] * size[1], size))
-    lengths = [row["prompt_tokens"] for row in rows if row["prompt_tokens"] is not None]
+def _about(records: Sequence[Record], asked: Sequence[Record]) -> dict[str, Any]:
+    statuses = Counter(record["status"] for record in asked)
+    sizes = sorted(
+        (size for record in records for size in record["image_sizes"]), key=lambda size: (size[0] * size[1], size)
+    )
+    lengths = [record["prompt_tokens"] for record in records if record["prompt_tokens"] is not None]
     return {
-        "skipped": len(rows) - len(asked),
+        "skipped": len(records) - len(asked),
         "refused": statuses[REFUSED],
-        "missing": sum(row["response"] is None and row["status"] != REFUSED for row in asked),
+        "missing": sum(record["response"] is None and record["status"] != REFUSED for record in asked),
         "statuses": {status: statuses[status] for status in STATUSES},
-        "images": sum(row["images"] for row in rows),
+        "images": sum(record["images"] for record in records),
         "smallest": sizes[0] if sizes else None,
         "largest": sizes[-1] if sizes else None,
         "prompt_tokens": {"mean": sum(lengths) / max(1, len(lengths)), "max": max(lengths, default=0)},
-        "tokens": sum(_tokens(row) for row in asked),
-        "seconds": sum(row["seconds"] for row in rows),
+        "tokens": sum(_tokens(record) for record in asked),
+        "seconds": sum(record["seconds"] for record in records),
     }
 
 
-def _tokens(row: Mapping[str, Any]) -> int:
-    """All tokens generated for a row."""
-    if row["final"] is not None:
-        return int(row["final"]["tokens"])
-    return int(row["tokens"] + row["judge_tokens"] + sum(sample["tokens"] for sample in row["samples"]))
+def _tokens(record: Mapping[str, Any]) -> int:
+    """All tokens generated for a record."""
+    if record["final"] is not None:
+        return int(record["final"]["tokens"])
+    return int(record["tokens"] + record["judge_tokens"] + sum(sample["tokens"] for sample in record["samples"]))
