@@ -54,7 +54,7 @@ class Sampler:
     """Everything that turns problems into verified groups."""
 
     engine: Engine
-    chat: ChatFormat
+    chat: Chat
     verifier: Verifier
     config: RolloutConfig
     reward: RewardConfig = field(default_factory=RewardConfig)

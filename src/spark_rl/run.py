@@ -31,7 +31,7 @@ from spark_rl.report.html import write_report
 from spark_rl.report.metrics import MetricsLog
 from spark_rl.report.watch import Silent, Watcher
 from spark_rl.rollout import Sampler
-from spark_rl.runs import checkpoints
+from spark_rl.runs import checkpoints, hold, mark_latest
 from spark_rl.verify import Verifier
 
 
@@ -77,6 +77,15 @@ class Run:
         given, config = given or Given(), with_resolved_paths(config)
         self.run_dir, self.watcher = Path(str(config.run_dir)), watcher or Silent()
         checkpoint.check_run(self.run_dir, config, resume)
+        self.hold = hold(self.run_dir)
+        try:
+            self._load(config, resume, given)
+        except BaseException:
+            self.hold.release()
+            raise
+
+    def _load(self, config: Config, resume: bool, given: Given) -> None:
+        """What :meth:`__init__` does once the directory is this process's own."""
         saved = checkpoints(self.run_dir)[-1:] if resume else []
         weights = saved[0] / "model" if saved else None
         asked, config = config.rollout.max_prompt_tokens, fitted_to_model(config, weights)
@@ -104,6 +113,7 @@ class Run:
         batches = Shuffled(problems, config.rollout.problems, config.seed, config.data.shares)
         check_prompts(problems, batches.of(0), self.backend)
         checkpoint.open_run(self.run_dir, config, resume)  # not before data and model are known to load
+        mark_latest(self.run_dir)
         self.backend.engine.sync(self.learner.weights())
         self.verifier = Verifier(config.verify)
         sampler = Sampler(self.backend.engine, self.backend.chat, self.verifier, config.rollout, config.reward)
@@ -115,12 +125,14 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.hold.failed = kind is not None and issubclass(kind, Exception)
         self.close()
 
     def close(self) -> None:
-        """End the verifier's workers and free what the engine holds."""
+        """End the verifier's workers, free what the engine holds, and let others write the run directory."""
         self.verifier.close()
         self.backend.engine.close()
+        self.hold.release()
 
     @property
     def reasoner(self) -> Reasoner:
