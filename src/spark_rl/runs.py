@@ -40,8 +40,8 @@ LATEST = "latest"
 LOCK = ".lock"
 
 _NAME = re.compile(r"step-(\d{6,})")
-_ATTEMPTS, _PAUSE = 10, 0.02
-"""How often and how many seconds apart a lock is tried: whoever asks who holds one has it for an instant."""
+_ATTEMPTS, _PAUSE = 500, 0.02
+"""How often and how many seconds apart a lock is tried that nobody holds but those who ask who does."""
 _LOCKED_BYTE = 1 << 30
 """Where Windows locks the file: beyond its content, which a locked byte would hide from readers."""
 
@@ -117,15 +117,15 @@ def placed(name: str | Path) -> Path:
     """
     path = Path(name)
     try:
-        if path.name == LATEST and (path.is_symlink() or path.is_file()):
-            return latest_run(path.parent)
-        if path.exists() or path.is_absolute():
-            return path
-        if path.parts[:1] == (LATEST,):
-            return latest_run(RUNS).joinpath(*path.parts[1:])
-        return RUNS / path if (RUNS / path).is_dir() else path
+        is_link = path.name == LATEST and (path.is_symlink() or path.is_file())
+        is_there, is_below = path.exists() or path.is_absolute(), (RUNS / path).is_dir()
     except (OSError, ValueError):  # too long to be a path, or with a NUL in it
         return path
+    if is_link:
+        return latest_run(path.parent)
+    if not is_there and path.parts[:1] == (LATEST,):
+        return latest_run(RUNS).joinpath(*path.parts[1:])
+    return RUNS / path if is_below and not is_there else path
 
 
 def latest_run(folder: Path = RUNS) -> Path:
@@ -312,10 +312,12 @@ def holder(run_dir: Path) -> Holder | None:
     except OSError:
         return None
     try:
-        locked, found = _locked(descriptor, shared=True), _read(run_dir)
+        held, found = _is_held(descriptor), _read(run_dir)
     finally:
         os.close(descriptor)
-    return found or Holder(0, "an unknown host", 0.0) if locked is False or (not locked and _is_alive(found)) else None
+    if held is None:
+        held = _is_alive(found)
+    return (found or Holder(0, "an unknown host", 0.0)) if held else None
 
 
 def last_holder(run_dir: Path) -> Holder | None:
@@ -329,25 +331,42 @@ def _refusal(run_dir: Path) -> ConfigError:
     return ConfigError(f"{run_dir} is in use by {who}; wait until that ends or choose another --run-dir")
 
 
-def _locked(descriptor: int, *, shared: bool = False) -> bool | None:
-    """Whether this process has the lock of an open file now; ``None`` where the file system has no locks."""
+def _locked(descriptor: int) -> bool | None:
+    """Whether this process has the lock of an open file now; ``None`` where the file system has no locks.
+
+    Those who ask (:func:`_is_held`) share it for an instant. If it can be shared nobody has it, so it is tried again.
+    """
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE)
-        try:
-            if sys.platform == "win32":
-                os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
-                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}:
-                return None
-        else:
-            return True
-        if shared:
-            break
+        taken = _try_lock(descriptor)
+        if taken is not False:
+            return taken
+        if _is_held(descriptor):
+            return False
     return False
+
+
+def _is_held(descriptor: int) -> bool | None:
+    """Whether another process has the lock of an open file; ``None`` where the file system has no locks."""
+    taken = _try_lock(descriptor, shared=True)
+    if taken and sys.platform == "win32":
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+    elif taken:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return None if taken is None else not taken
+
+
+def _try_lock(descriptor: int, *, shared: bool = False) -> bool | None:
+    try:
+        if sys.platform == "win32":  # which shares none
+            os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK} else None
+    return True
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
