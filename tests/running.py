@@ -61,3 +61,8 @@ def write_lines(path: Path, *rows: dict[str, Any]) -> Path:
 def reasoner_of(backend: Backend) -> Reasoner:
     """The model of a backend in its three roles."""
     return build_reasoner(backend.engine, backend.chat, backend.config)
+
+
+def complaints(stderr: str) -> str:
+    """What stderr holds beside the lines that say what is being waited for (``loading torch ...``)."""
+    return "".join(line for line in stderr.splitlines(keepends=True) if not line.endswith(" ...\n"))

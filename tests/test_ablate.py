@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,14 @@ from spark_rl.ablate import ARMS, ablate, ablation_table, arm_config, compare_ar
 from spark_rl.config import RecycleConfig
 from spark_rl.errors import ConfigError
 from spark_rl.report.ablation import TONES
+from spark_rl.report.arms import Arms, ConsoleArms
 
 OVERRIDES = (*SMALL, f"model.path={BASE}", "data.heldout=procedural:missing", "train.steps=1")
+
+
+def spoken(console: Console) -> list[str]:
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue().splitlines()
 
 
 def makes(recycle: RecycleConfig) -> tuple[bool, bool, bool]:
@@ -42,21 +49,30 @@ def test_every_arm_has_its_colour_in_the_report() -> None:
 
 
 def test_finished_runs_are_kept_and_other_settings_refused(tmp_path: Path) -> None:
-    said: list[str] = []
-    results = ablate("tiny", ["policy-only", "spark"], [0], tmp_path, OVERRIDES, said.append)
+    said = Console(file=StringIO(), width=400)
+    results = ablate("tiny", ["policy-only", "spark"], [0], tmp_path, OVERRIDES, ConsoleArms(said))
     page = tmp_path / "report.html"
-    trained = [f"{arm}, seed 0 -> {tmp_path / arm}-seed0" for arm in ("policy-only", "spark")]
-    assert said == [*trained, f"report  {page}"]
+    lines = spoken(said)
+    for number, arm in enumerate(("policy-only", "spark"), start=1):
+        mine = [line for line in lines if line.startswith(f"[{number}/2] {arm}, seed 0")]
+        assert mine[0].endswith(f"-> {tmp_path / arm}-seed0")
+        assert any(" | step 1/1 | reward policy " in line for line in mine)
+        after = 100 * results[arm][0]["after"]["policy_accuracy"]
+        assert f" -> {after:.1f}%, judge " in mine[-1]
+    assert "all runs" not in lines[1], "nothing can be said yet"
+    assert " | all runs: " in lines[-2], "one run has been timed"
     written = page.read_text()
     page.unlink()
-    again = ablate("tiny", ["policy-only", "spark"], [0], tmp_path, OVERRIDES, said.append)
-    assert said[3:] == [f"report  {page}"]
+    again = ablate("tiny", ["policy-only", "spark"], [0], tmp_path, OVERRIDES, ConsoleArms(said))
+    assert spoken(said)[len(lines) :] == [
+        f"[{number}/2] {arm}, seed 0 was finished before" for number, arm in ((1, "policy-only"), (2, "spark"))
+    ]
     assert page.read_text() == written
     assert again == results
     assert results["spark"][0] == json.loads((tmp_path / "spark-seed0" / "summary.json").read_text())
     with pytest.raises(ConfigError, match=r"was made with optimiser\.lr"):
-        ablate("tiny", ["spark"], [0], tmp_path, [*OVERRIDES, "optimiser.lr=1"], said.append)
-    more = ablate("tiny", ["spark"], [0], tmp_path, [*OVERRIDES, "train.steps=2"], said.append)
+        ablate("tiny", ["spark"], [0], tmp_path, [*OVERRIDES, "optimiser.lr=1"])
+    more = ablate("tiny", ["spark"], [0], tmp_path, [*OVERRIDES, "train.steps=2"])
     assert more["spark"][0]["config"]["train"]["steps"] == 2
     assert more["spark"][0]["tokens"] > results["spark"][0]["tokens"]
 
@@ -76,5 +92,35 @@ def test_finished_runs_are_kept_and_other_settings_refused(tmp_path: Path) -> No
 
 def test_nothing_to_compare_is_said_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"set data\.heldout"):
-        ablate("tiny", ["spark"], [0], tmp_path, [*OVERRIDES, "data.heldout=null"], print)
+        ablate("tiny", ["spark"], [0], tmp_path, [*OVERRIDES, "data.heldout=null"])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_page_holds_what_is_known_after_each_run(tmp_path: Path) -> None:
+    pages: list[str] = []
+
+    class Reader(Arms):
+        def run_begins(self, number: int, total: int, label: str, run_dir: Path) -> None:
+            page = tmp_path / "report.html"
+            pages.append(page.read_text() if page.exists() else "")
+
+    ablate("tiny", ["spark", "policy-only"], [0], tmp_path, OVERRIDES, Reader())
+    assert pages[0] == ""
+    assert "spark" in pages[1]
+    assert "policy-only" not in pages[1]
+
+
+def test_the_time_left_is_of_all_runs() -> None:
+    now = 0.0
+    watcher = ConsoleArms(Console(file=StringIO()), clock=lambda: now)
+    watcher.run_begins(1, 3, "spark, seed 0", Path("a"))
+    assert watcher.left() is None
+    watcher.begin(10, 4)  # resumed: four steps were not paid for in this session
+    now = 6.0
+    watcher.step({"step": 6})
+    assert watcher.left() == 3.0 * (4 + 20)
+    now = 40.0
+    watcher.run_ends({"before": None, "after": None})
+    watcher.run_begins(2, 3, "spark, seed 1", Path("b"))
+    now = 50.0
+    assert watcher.left() == (40 - 10) + 40

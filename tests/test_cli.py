@@ -11,7 +11,7 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from running import BASE, SMALL, json_lines, spark_rl_process, write_lines
+from running import BASE, SMALL, complaints, json_lines, spark_rl_process, write_lines
 from spark_rl.cli import main, parse
 from spark_rl.commands import resolve
 from spark_rl.config import Config, load_config
@@ -90,7 +90,7 @@ def test_report_writes_the_page_again(run: Path, place: Path) -> None:
     before = (run / "report.html").read_text()
     (run / "report.html").unlink()
     done = spark_rl_process("report", run, "--json", "report.json", cwd=place)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done.stderr)) == (0, "")
     assert json.loads((place / "report.json").read_text()) == {"report": str(run / "report.html")}
     assert (run / "report.html").read_text() == before
 
@@ -132,12 +132,15 @@ MISTAKES = {
     "train --data puzzles.jsonl --run-dir runs/b --resume": "holds no run to resume",
     "train --data empty.jsonl --run-dir runs/a --resume": "was made with data.train=",
     "train --run-dir runs/a --resume --seed 5": "was made with seed=0, not 5",
-    "train --resume": "--resume needs --run-dir",
+    "train --resume seed=3": "runs/a was made with seed=0, not 3",
     "train --data puzzles.jsonl --run-dir a_file --model MODEL": "cannot write the run directory a_file",
     "train --json folder": "--json folder is a directory",
     "train --seed x": "invalid int value",
     "train --seed -1": "seed: input should be greater than or equal to 0",
     "train --bogus": "unknown argument '--bogus'",
+    "train --rundir runs/a": "unknown argument '--rundir'; did you mean --run-dir?",
+    "train --modle=x": "unknown argument '--modle'; did you mean --model?",
+    "train --run-dir runs/latest": "leads to the latest run; continue it with --resume",
     "train bogus": "unknown argument 'bogus'; settings are given as KEY=VALUE",
     "solve": "give one question, or --file FILE",
     "solve 7*_=14 --file puzzles.jsonl": "give one question, or --file FILE",
@@ -156,11 +159,15 @@ MISTAKES = {
     "ablate --seeds 0,x": "is not a list of whole numbers",
     "ablate data.heldout=null": "nothing to compare; set data.heldout",
     "report folder": "is not a run directory",
-    "report": "the following arguments are required: run_dir",
+    "report": "the following arguments are required: RUN",
     "config --config nope": "no configuration file 'nope'",
     "config rollout.smples=1": "did you mean rollout.samples?",
     "doctor train.steps=1": "unknown argument 'train.steps=1'",
-    "nonsense": "invalid choice: 'nonsense'",
+    "nonsense": "unknown command 'nonsense'; one of train, solve",
+    "trian": "unknown command 'trian'; did you mean train?",
+    "solve 1+1 --served-model x": "--served-model names a model of a server",
+    "report latset": "latset is not a run directory",
+    "runs nowhere": "there is no folder nowhere",
 }
 
 
@@ -184,8 +191,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(
         code = stop.code
     printed = capsys.readouterr()
     assert code == 2
-    assert len(printed.err.splitlines()) == 1
-    assert printed.err.startswith("spark-rl: ")
+    assert len(complaints(printed.err).splitlines()) == 1
+    assert complaints(printed.err).startswith("spark-rl: ")
     assert MISTAKES[line] in printed.err
     assert sorted(place.rglob("*")) == before
 
@@ -193,7 +200,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(
 def test_a_mistake_in_a_process_of_its_own(place: Path) -> None:
     done = spark_rl_process("train", "--model", "nowhere", "--data", "puzzles.jsonl", "--run-dir", "runs/c", cwd=place)
     assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
+    assert len(complaints(done.stderr).splitlines()) == 1
     assert done.stderr.startswith("spark-rl: cannot load the model 'nowhere'")
     assert not (place / "runs" / "c").exists()
 
@@ -268,7 +275,7 @@ def ask(place: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
 
 def test_solve_a_question_from_a_terminal(place: Path) -> None:
     done = spark_rl_process("solve", "7*_-4=17", *ASK, "--json", "solved.json", cwd=place)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done.stderr)) == (0, "")
     facts = json.loads((place / "solved.json").read_text())
     (row,) = facts["results"]
     assert row["question"] == "7*_-4=17"
@@ -367,7 +374,7 @@ def test_recycle_given_responses_needs_no_model(place: Path) -> None:
         "recycle", "--rollouts", "rollouts.jsonl", "--out", "recycled.jsonl", "--json", "recycled.json", "--show", "9",
         "recycle.pointwise_share=0", cwd=place,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done.stderr)) == (0, "")
     rows = json_lines(place / "recycled.jsonl")
     assert json.loads((place / "recycled.json").read_text()) == {
         "groups": 2, "pointwise": 1, "pairwise": 1, "reflection": 2,
@@ -390,7 +397,7 @@ def test_recycle_knows_several_gold_answers_and_options(place: Path) -> None:
     )
     done = spark_rl_process("recycle", "--rollouts", "rollouts.jsonl", "--out", "recycled.jsonl",
                             "recycle.pointwise_share=0", cwd=place)  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done.stderr)) == (0, "")
     reflections = [row for row in json_lines(place / "recycled.jsonl") if row["task"] == "reflection"]
     assert {(row["answer"], tuple(row["alternatives"]), tuple(row["choices"])) for row in reflections} == {
         ("1/2", ("0.50 m",), ()), ("B", (), ("7", "8")),
@@ -418,7 +425,7 @@ def test_recycle_shows_as_many_as_asked_in_turn(
 def test_config_prints_yaml_that_can_be_read_again(place: Path) -> None:
     given = ["optimiser.lr=2e-4", "chat.system=" + "word " * 60, "data.train=" + "folder/" * 40]
     done = spark_rl_process("config", "--config", "tiny", *given, cwd=place)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done.stderr)) == (0, "")
     assert load_config(None, **yaml.safe_load(done.stdout)) == load_config("tiny", given)
 
 

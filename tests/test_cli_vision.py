@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from running import BASE, ENVIRONMENT, command, json_lines, spark_rl_process, write_lines
+from running import BASE, ENVIRONMENT, command, complaints, json_lines, spark_rl_process, write_lines
 from spark_rl.chat import MARKER
 from spark_rl.cli import main, parse
 from spark_rl.commands import resolve
@@ -84,7 +84,7 @@ def test_solve_a_question_about_an_image_from_a_terminal(place: Path, vlm: str) 
         "solve", "How many?", "--image", "sets/images/0.png", "--image", "sets/images/1.png", "--model", vlm, *FAST,
         "--json", "solved.json", cwd=place,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done.stderr)) == (0, "")
     (row,) = json.loads((place / "solved.json").read_text())["results"]
     assert (row["question"], row["images"]) == ("How many?", 2)
     assert len(row["rounds"]) == 2  # noise is never a Yes
@@ -143,7 +143,7 @@ def test_recycled_problems_keep_the_images_of_their_rollouts(place: Path) -> Non
     done = spark_rl_process(
         "recycle", "--rollouts", "sets/rollouts.jsonl", "--out", "recycled.jsonl", "--show", "9", cwd=place
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done.stderr)) == (0, "")
     rows = json_lines(place / "recycled.jsonl")
     assert {row["task"] for row in rows} >= {"reflection"}
     one = str(place / "sets" / "images" / "0.png")
@@ -203,7 +203,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(
         code = stop.code
     printed = capsys.readouterr()
     assert code == 2
-    assert len(printed.err.splitlines()) == 1
+    assert len(complaints(printed.err).splitlines()) == 1
     assert MISTAKES[line].replace("PLACE", str(place)) in printed.err
     assert sorted(place.rglob("*")) == before
 
@@ -263,7 +263,7 @@ def evaluation(place: Path, vlm: str) -> subprocess.CompletedProcess[str]:
         "eval", "--model", vlm, "--data", "sets/seen.jsonl", "--data", "sums.jsonl", "--limit", "36", "--tts", "1",
         "--out", "out/rows.jsonl", "--json", "scores.json", *FAST, cwd=place,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done.stderr)) == (0, "")
     return done
 
 

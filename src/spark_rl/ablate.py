@@ -1,14 +1,13 @@
 """The paper's arms side by side: several configurations of the one loop, each with several seeds (Tables 1, 2 and 5).
 
 Runs that are already finished are not run again, and a run that was cut off is resumed, so an ablation can be stopped
-and continued like a single run. The page beside the runs is written anew each time.
+and continued like a single run. The page beside the runs is written anew after each of them.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,10 @@ from rich.table import Table
 
 from spark_rl.config import PRESETS, Config, load_config
 from spark_rl.errors import ConfigError
+from spark_rl.files import read_object
 from spark_rl.parts import with_resolved_paths
 from spark_rl.report.ablation import ArmTable, write_ablation_report
+from spark_rl.report.arms import Arms
 from spark_rl.run import train
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -52,10 +53,10 @@ def ablate(
     seeds: Sequence[int],
     folder: Path,
     overrides: Sequence[str],
-    say: Callable[[str], None],
+    watcher: Arms | None = None,
 ) -> dict[str, list[Result]]:
-    """Train every arm with every seed and write ``report.html`` into ``folder``; arm -> one ``summary.json`` content a
-    seed, in the order of the seeds.
+    """Train every arm with every seed and write ``report.html`` into ``folder``, after each run with what is known so
+    far; arm -> one ``summary.json`` content a seed, in the order of the seeds.
 
     Raises:
         ConfigError: a setting is wrong, there is nothing to compare on, or a run in ``folder`` was made with others.
@@ -66,19 +67,26 @@ def ablate(
     }  # fmt: skip
     if any(config.data.heldout is None for config in plans.values()):
         raise ConfigError("without held-out problems there is nothing to compare; set data.heldout")
-    results: dict[str, list[Result]] = {arm: [] for arm in arms}
-    for (arm, seed), config in plans.items():
-        run_dir = Path(config.run_dir or "")
-        summary = run_dir / "summary.json"
-        done = json.loads(summary.read_text())["config"] if summary.exists() else None
-        if done != config.model_dump(mode="json"):  # a finished run with other settings is refused by train
-            say(f"{arm}, seed {seed} -> {run_dir}")
-            train(config, resume=(run_dir / "config.json").exists())
-        results[arm].append(json.loads(summary.read_text()))
-    sections = ["heldout", "transfer"] if all("transfer" in s for arm in results.values() for s in arm) else ["heldout"]
-    page = write_ablation_report(folder, results, [compare_arms(results, section) for section in sections])
-    say(f"report  {page}")
+    watcher = watcher or Arms()
+    results: dict[str, list[Result]] = {}
+    for number, ((arm, seed), config) in enumerate(plans.items(), start=1):
+        run_dir, label = Path(config.run_dir or ""), f"{arm}, seed {seed}"
+        summary = read_object(run_dir / "summary.json")
+        if summary.get("config") == config.model_dump(mode="json"):
+            watcher.kept(number, len(plans), label)
+        else:  # a finished run with other settings is refused by train
+            watcher.run_begins(number, len(plans), label, run_dir)
+            train(config, resume=(run_dir / "config.json").exists(), watcher=watcher)
+            summary = read_object(run_dir / "summary.json")
+            watcher.run_ends(summary)
+        results.setdefault(arm, []).append(summary)
+        _write_page(folder, results)
     return results
+
+
+def _write_page(folder: Path, results: Mapping[str, Sequence[Result]]) -> None:
+    sections = ["heldout", "transfer"] if all("transfer" in s for arm in results.values() for s in arm) else ["heldout"]
+    write_ablation_report(folder, results, [compare_arms(results, section) for section in sections])
 
 
 def arm_config(recipe: str | None, arm: str, seed: int, folder: Path, overrides: Sequence[str]) -> Config:
@@ -118,7 +126,7 @@ def ablation_table(results: Mapping[str, Sequence[Result]], section: str = "held
 
 def compare_arms(results: Mapping[str, Sequence[Result]], section: str = "heldout") -> ArmTable:
     """Measures as rows, the untrained model and the arms as columns: mean and standard deviation over the seeds."""
-    seeds = max(len(summaries) for summaries in results.values())
+    seeds = max(map(len, results.values()))
     before = scores([s for summaries in results.values() for s in summaries], "before", section)
     after = {arm: scores(summaries, "after", section) for arm, summaries in results.items()}
     rows: list[tuple[str, ...]] = []

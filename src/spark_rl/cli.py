@@ -1,4 +1,4 @@
-"""The command line: ``spark-rl train | solve | judge | eval | recycle | ablate | report | doctor | config``.
+"""The command line: ``spark-rl train | solve | judge | eval | recycle | ablate | runs | report | doctor | config``.
 
 Arguments are parsed before anything heavy is imported, so ``--help`` answers at once. Every command prints for people
 and, with ``--json FILE``, writes the same facts for programs. Exit code 2 is the user's mistake, told in one line;
@@ -8,6 +8,7 @@ and, with ``--json FILE``, writes the same facts for programs. Exit code 2 is th
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
 from collections.abc import Sequence
@@ -22,14 +23,18 @@ examples:
   spark-rl train --seed 1 train.steps=20                a shorter run with another seed
   spark-rl train --model Qwen/Qwen2.5-7B-Instruct --data gsm8k_train.jsonl --heldout gsm8k_test.jsonl
   spark-rl train recycle.preset=policy-only             the ablation without recycling
-  spark-rl train --run-dir runs/a --resume              continue after a kill, with the same numbers if the
+  spark-rl train --resume                               continue the latest run, with the same numbers if the
                                                         machine and its threads are the same
+  spark-rl train --resume --run-dir runs/a train.steps=300
+  spark-rl train --model latest --data more.jsonl       train the latest run's model further
 
 Every setting can be given as KEY=VALUE; `spark-rl config` lists them all.""",
     "solve": """\
 examples:
   spark-rl solve "7*_-4+2=19"
-  spark-rl solve "7*_-4+2=19" --model runs/a             a trained run
+  spark-rl solve "7*_-4+2=19" --model latest             the run that was started last
+  spark-rl solve "7*_-4+2=19" --model runs/a             a run; or runs/a/checkpoints/step-000050
+  spark-rl solve "7*_-4+2=19" --model http://localhost:8000/v1
   spark-rl solve "How many triangles?" --image figure.png --model Qwen/Qwen2.5-VL-7B-Instruct
   spark-rl solve --file problems.jsonl --out traces.jsonl inference.rounds=4""",
     "judge": """\
@@ -61,9 +66,12 @@ examples:
   spark-rl recycle --rollouts rollouts.jsonl --out recycled.jsonl
                                                          recycle anybody's responses
                                         (per line: question, answer, responses[, image or images])""",
+    "runs": """\
+States: starting, running (with the process), finished, stopped, failed (it ended with an error), killed (its process is
+gone without an end), damaged. A run that has not finished continues with `spark-rl train --resume --run-dir NAME`.""",
 }
 
-FUNCTIONS = {"eval": "evaluate"}
+FUNCTIONS = {"eval": "evaluate", "runs": "list_runs"}
 """Commands whose function can't have their name."""
 
 
@@ -96,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments of one command; exits with code 2 and one line on a mistake."""
     parser = _parser()
+    _check_command(parser, argv)
     arguments, rest = parser.parse_known_args(argv)
     if arguments.version:
         from importlib.metadata import version
@@ -106,7 +115,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.print_help()
         raise SystemExit(2)
     if rest and not hasattr(arguments, "overrides"):
-        parser.error(f"unknown argument {rest[0]!r}")
+        parser.error(f"unknown argument {rest[0]!r}{_nearest_option(parser, arguments.command, rest[0])}")
     if arguments.command == "solve":  # the question may stand before, after or between the settings
         words = [word for word in (arguments.question, *rest) if word is not None]
         asked = [word for word in words if not word.startswith("--") and not _is_setting(word)][:1]
@@ -114,8 +123,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         rest = [word for word in words if word not in asked]
     for extra in rest:
         key = extra.removeprefix("--")
-        if "=" not in key:
-            parser.error(f"unknown argument {extra!r}; settings are given as KEY=VALUE, e.g. rollout.samples=4")
+        near = _nearest_option(parser, arguments.command, extra)
+        if near or "=" not in key:
+            why = near or "; settings are given as KEY=VALUE, e.g. rollout.samples=4"
+            parser.error(f"unknown argument {extra.partition('=')[0] if near else extra!r}{why}")
         arguments.overrides.append(key)
     return arguments
 
@@ -140,15 +151,19 @@ def _parser() -> _Parser:
     train.add_argument(
         "--config", help="a YAML file, or a recipe's name (default: the embedded base's, tiny or tiny-vl)"
     )
-    train.add_argument("--model", help="a directory, a run, a hub id, 'embedded', or 'embedded-vl', which sees")
+    train.add_argument(
+        "--model", help="a directory, a run, 'latest', a hub id, 'embedded', or 'embedded-vl', which sees"
+    )
     train.add_argument(
         "--data", action="append",
         help="a JSON, JSONL, CSV, TSV or Parquet file, a hub data set, or procedural:FAMILY; again for more of them",
     )  # fmt: skip
     train.add_argument("--heldout", help="problems to evaluate on before and after, never trained on; or split:N")
-    train.add_argument("--run-dir", help="where to write the run (default: runs/<time>-seed<seed>)")
+    train.add_argument("--run-dir", metavar="DIR", help="where to write the run (default: runs/<time>-seed<seed>)")
     train.add_argument("--seed", type=int, help="the run's one seed")
-    train.add_argument("--resume", action="store_true", help="continue the run in --run-dir from its last checkpoint")
+    train.add_argument(
+        "--resume", action="store_true", help="continue the run in --run-dir, or the latest, from where it stopped"
+    )
 
     solve = _command(commands, "solve", "answer, judge the answer, reflect: test-time scaling")
     solve.add_argument("question", nargs="?", help="one question (or use --file)")
@@ -185,7 +200,11 @@ def _parser() -> _Parser:
     )
 
     report = _command(commands, "report", "write the HTML report of a run again", overrides=False)
-    report.add_argument("run_dir", type=Path, help="a run directory")
+    report.add_argument(
+        "run_dir", type=Path, metavar="RUN", help="a run: its directory, its name below runs/, or latest"
+    )
+    runs = _command(commands, "runs", "list runs: model, data, steps, scores, state", overrides=False)
+    runs.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="where they are (default: runs)")
     _command(commands, "doctor", "what this machine can run", overrides=False)
     config = _command(commands, "config", "list every setting with its default, or check a configuration")
     config.add_argument("--config", help="a YAML file or recipe name to resolve and print")
@@ -198,9 +217,8 @@ def _add_eval(commands: Any) -> None:
     evaluate = _command(
         commands, "eval", "ask a model benchmarks or any problems: accuracy, judge accuracy, test-time scaling"
     )
-    _model_options(evaluate, "a run, a model directory, a hub id, 'embedded', 'embedded-vl', or a server's http://...")
+    _model_options(evaluate)
     add = evaluate.add_argument
-    add("--served-model", metavar="NAME", help="which model of the server (default: the one it serves)")
     add("--engine", choices=("embedded", "vllm"), default="embedded", help="what runs a model that is not on a server")
     add("--bench", action="append", default=[], metavar="NAMES", help="benchmarks or groups of them, comma-separated")
     add("--data-root", type=Path, metavar="DIR", help="the folder of the benchmarks' files")
@@ -224,6 +242,32 @@ def _add_eval(commands: Any) -> None:
     add("--published", action="store_true", help="put the paper's rows beside, marked as published")
 
 
+def _check_command(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """One line for a command that there is not, with the one that is meant."""
+    known = _commands(parser)
+    word = next(iter(argv), "-")
+    if word.startswith("-") or word in known:
+        return
+    near = difflib.get_close_matches(word, known, n=1)
+    parser.error(f"unknown command {word!r}; " + (f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"))
+
+
+def _nearest_option(parser: argparse.ArgumentParser, command: str, word: str) -> str:
+    """What to say of ``--optoin`` or ``--optoin=value``; nothing if no option is near, or it is KEY=VALUE."""
+    name, separator, _ = word.partition("=")
+    if not name.startswith("--") or (separator and ("." in name or name in {"--seed", "--run_dir"})):
+        return ""
+    options = [option for action in _commands(parser)[command]._actions for option in action.option_strings]
+    near = difflib.get_close_matches(name, options, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Command name -> its parser."""
+    found = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(found.choices)
+
+
 class _Parser(argparse.ArgumentParser):
     """One line per mistake, instead of the usage text."""
 
@@ -243,11 +287,13 @@ def _command(commands: Any, name: str, about: str, *, overrides: bool = True) ->
     return parser
 
 
-def _model_options(
-    parser: argparse.ArgumentParser,
-    models: str = "a run, a model directory, a hub id, 'embedded' (the default) or 'embedded-vl'",
-) -> None:
-    parser.add_argument("--model", help=models)
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        help="a run, 'latest', a model directory, a hub id, 'embedded' (the default), 'embedded-vl', or a server's "
+        "http://...",
+    )
+    parser.add_argument("--served-model", metavar="NAME", help="which model of the server (default: the one it serves)")
     parser.add_argument("--config", help="a YAML file or recipe name, for a model that is not a run")
 
 

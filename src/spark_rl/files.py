@@ -39,6 +39,6 @@ def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; an empty one if there is none, which whoever needs it will say."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

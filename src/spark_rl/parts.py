@@ -16,6 +16,7 @@ from spark_rl.config import Config, parse_config
 from spark_rl.errors import ConfigError
 from spark_rl.model.places import EMBEDDED, find_model
 from spark_rl.plugins import is_file_and_name
+from spark_rl.runs import placed
 
 PARTS = (
     "model.path", "data.train", "data.heldout", "data.transfer", "data.images.root", "chat.template",
@@ -114,10 +115,8 @@ def _same(was: str, now: str, recorded: Mapping[str, str]) -> bool:
 
 
 def _model(name: str) -> str:
-    if name in EMBEDDED or _place(name) is None:
-        return name
     try:
-        return find_model(name)
+        return name if name in EMBEDDED or _place(str(placed(name))) is None else find_model(name)
     except ConfigError:  # whoever loads it says so
         return name
 

@@ -75,12 +75,12 @@ class Sampled(NamedTuple):
     """Those whose prompt is longer than ``rollout.max_prompt_tokens``: they were not asked."""
 
 
-def build_grader(
-    chat: ChatFormat, verifier: Verifier, reward: RewardConfig, rewards: RewardSet | None = None
-) -> Grader:
+def build_grader(chat: Chat, verifier: Verifier, reward: RewardConfig, rewards: RewardSet | None = None) -> Grader:
     """What says what responses are worth, to problems that are asked in this chat format."""
 
     def encode(text: str) -> list[int]:
+        if not isinstance(chat, ChatFormat):  # a server keeps its tokens to itself
+            return []
         return list(chat.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     return Grader(verifier, reward, rewards, partial(policy_prompt, config=chat.config), encode)
@@ -91,7 +91,7 @@ class Sampler:
     """Everything that turns problems into verified groups."""
 
     engine: Engine
-    chat: ChatFormat
+    chat: Chat
     verifier: Verifier
     config: RolloutConfig
     reward: RewardConfig = field(default_factory=RewardConfig)

@@ -34,7 +34,7 @@ from spark_rl.report.metrics import MetricsLog
 from spark_rl.report.watch import Silent, Watcher
 from spark_rl.rewards import open_rewards
 from spark_rl.rollout import Sampler, build_grader
-from spark_rl.runs import checkpoints, new_run_dir
+from spark_rl.runs import checkpoints, hold, mark_latest, new_run_dir
 from spark_rl.verify import Verifier
 
 
@@ -88,6 +88,15 @@ class Run:
         if resume:
             self.control.advice = go_on
         checkpoint.check_run(self.run_dir, config, resume)
+        self.hold = hold(self.run_dir)
+        try:
+            self._load(config, resume, given, go_on)
+        except BaseException:
+            self.hold.release()
+            raise
+
+    def _load(self, config: Config, resume: bool, given: Given, go_on: str) -> None:
+        """What :meth:`__init__` does once the directory is this process's own."""
         saved = next(reversed(checkpoints(self.run_dir)), None) if resume else None
         weights = None if saved is None else saved / "model"
         asked, config = config.rollout.max_prompt_tokens, fitted_to_model(config, weights, given.model)
@@ -103,6 +112,7 @@ class Run:
         pool = self._go_on(saved, resume)
         check_prompts(problems, batches.of(0), self.backend)
         checkpoint.open_run(self.run_dir, config, resume)  # not before data and model are known to load
+        mark_latest(self.run_dir)
         self.control.advice = go_on
         self.backend.engine.sync(self.learner.weights())
         self.verifier, chat = Verifier(config.verify), self.backend.chat
@@ -157,14 +167,16 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.hold.failed = kind is not None and issubclass(kind, Exception)
         self.close()
 
     def close(self) -> None:
-        """End the verifier's workers and the reward functions, and free what the engine holds."""
+        """End workers and reward functions, free what the engine holds, and let others write the run directory."""
         self.verifier.close()
         if self.rewards is not None:
             self.rewards.close()
         self.backend.engine.close()
+        self.hold.release()
 
     @property
     def reasoner(self) -> Reasoner:

@@ -21,7 +21,6 @@ from transformers.trainer_utils import TrainOutput
 from spark_rl.arguments import check_given, exam_of, load_described, named_sets, read_arguments
 from spark_rl.backend import open_backend
 from spark_rl.callbacks import Callbacks, flat_scores
-from spark_rl.chat import ChatFormat
 from spark_rl.config import IN_MEMORY, Config
 from spark_rl.data.memory import asked
 from spark_rl.errors import ConfigError, DataError
@@ -202,7 +201,6 @@ class SparkTrainer:
             functions = open_rewards(self.args.reward, rewards, self._callbacks.note)
             if functions is not None:
                 stack.callback(functions.close)
-            assert isinstance(reasoner.chat, ChatFormat), "the model is in this process"
             grader = build_grader(reasoner.chat, verifier, self.args.reward, functions)
             for key, problems in exams.items():
                 self._callbacks.phase(f"evaluating {len(problems)} {names.get(key, key)} problems")

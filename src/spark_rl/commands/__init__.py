@@ -9,6 +9,7 @@ from spark_rl.commands.asking import judge, solve
 from spark_rl.commands.evaluation import evaluate
 from spark_rl.commands.facts import config, doctor, settings_markdown
 from spark_rl.commands.recycling import recycle
+from spark_rl.commands.runs import list_runs
 from spark_rl.commands.training import ablate, report, resolve, train
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "judge",
+    "list_runs",
     "recycle",
     "report",
     "resolve",

@@ -139,8 +139,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("--resume needs --out, the file of rows to continue")
     if arguments.tts and arguments.samples > 1:
         raise UserError("--tts scales one answer and --samples draws several; give one of the two")
-    if arguments.served_model is not None and not is_server(arguments.model):
-        raise UserError("--served-model names a model of a server; give the server's address as --model http://...")
     if modes and (arguments.model is not None or arguments.tts or arguments.judge or arguments.samples > 1):
         raise UserError(f"--{modes[0]} asks no model; leave --model, --tts, --judge and --samples out")
     if not arguments.table and (arguments.published or arguments.format or arguments.base or arguments.paper_table):

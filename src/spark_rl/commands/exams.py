@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spark_rl.commands.terminal import quiet_libraries, say
+from spark_rl.commands.terminal import quiet_libraries, say, waiting
 from spark_rl.config import Config
 from spark_rl.errors import UserError
 
@@ -74,8 +74,9 @@ def _sets(arguments: argparse.Namespace, config: Config) -> list[Exam]:
         specs = [config.data.heldout]
     if not specs:
         return []
-    quiet_libraries()
-    from spark_rl.data import load_problems
+    with waiting("loading the libraries"):
+        quiet_libraries()
+        from spark_rl.data import load_problems
     from spark_rl.evals.ask.exam import exam_of_problems
 
     return [exam_of_problems(spec, load_problems(spec, config.data, "heldout")) for spec in specs]

@@ -10,16 +10,18 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from spark_rl.commands.terminal import console, quiet_libraries, say
+from spark_rl.commands.terminal import console, quiet_libraries, say, waiting
 from spark_rl.config import load_config, settings_table
 
 
 def doctor(_arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl doctor``."""
-    quiet_libraries()
-    from spark_rl.doctor import examine_machine
+    with waiting("loading torch"):
+        quiet_libraries()
+        from spark_rl.doctor import examine_machine
 
-    facts = examine_machine()
+    with waiting("trying what this machine can do"):
+        facts = examine_machine()
     table = Table("what", "found", "so", title="spark-rl doctor", title_justify="left")
     for finding in facts:
         mark = {"ok": "green", "note": "yellow", "missing": "red"}[finding.level]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spark_rl.commands.terminal import quiet_libraries
+from spark_rl.commands.terminal import quiet_libraries, waiting
 from spark_rl.config import Config, load_config, saved_settings
-from spark_rl.errors import ConfigError
-from spark_rl.model.places import RECIPES, find_model
-from spark_rl.runs import checkpoint_at, is_run
+from spark_rl.errors import ConfigError, UserError
+from spark_rl.model.places import EMBEDDED, RECIPES, find_model
+from spark_rl.runs import find_run, is_checkpoint, placed
 from spark_rl.runs import trained_weights as weights_of
 
 if TYPE_CHECKING:
@@ -45,9 +45,11 @@ def inference_config(arguments: argparse.Namespace, *, sees: bool = False, needs
         sees: whether the model is about to be shown images.
         needs_model: whether a model will be asked; if not, no embedded base brings its recipe.
     """
+    if getattr(arguments, "served_model", None) is not None and not is_server(arguments.model):
+        raise UserError("--served-model names a model of a server; give the server's address as --model http://...")
     if sees and arguments.model is None and arguments.config is None:
         arguments.model = "embedded-vl"
-    run = _run_of(arguments.model)
+    run = run_behind(arguments.model)
     if run is not None and (run / "config.json").exists():
         return load_config(None, arguments.overrides, **saved_settings(run))
     settings = {"model": {"path": arguments.model}} if arguments.model else {}
@@ -60,10 +62,13 @@ def inference_config(arguments: argparse.Namespace, *, sees: bool = False, needs
 
 def open_model(arguments: argparse.Namespace, config: Config) -> Backend:
     """The model of a command with its engine, with the weights of the run if the model is one."""
-    quiet_libraries()
-    from spark_rl.backend import open_backend
+    with waiting("loading torch"):
+        quiet_libraries()
+        from spark_rl.backend import open_backend
 
-    return open_backend(config, trained_weights(arguments.model))
+    weights = trained_weights(arguments.model)
+    with waiting(f"loading the model {weights or arguments.model or config.model.path}"):
+        return open_backend(config, weights)
 
 
 def is_server(model: str | None) -> bool:
@@ -78,14 +83,17 @@ def open_reasoner(arguments: argparse.Namespace, config: Config) -> Reasoner:
         arguments: ``model``, ``served_model`` and ``engine`` are read.
         config: everything else.
     """
-    quiet_libraries()
     from spark_rl.inference import build_reasoner
 
     if is_server(arguments.model):
-        server, chat = open_server(arguments.model, getattr(arguments, "served_model", None), config)
+        with waiting(f"asking {arguments.model}"):
+            quiet_libraries()
+            server, chat = open_server(arguments.model, getattr(arguments, "served_model", None), config)
         return build_reasoner(server, chat, config)
     if getattr(arguments, "engine", None) == "vllm":
-        from spark_rl.engine.vllm import VllmEngine
+        with waiting("loading vLLM"):
+            quiet_libraries()
+            from spark_rl.engine.vllm import VllmEngine
 
         engine = VllmEngine(config, trained_weights(arguments.model))
         return build_reasoner(engine, engine.facts.chat, config)
@@ -130,15 +138,23 @@ def open_grader(
     return (label,), ask
 
 
-def trained_weights(model: str | None) -> Path | None:
-    """The weights of a run: its final ones, else those of its last checkpoint; those of a checkpoint of a run; ``None``
-    if ``model`` is neither.
+def run_behind(model: str | None) -> Path | None:
+    """The run that ``--model`` names, by path, name or ``latest``, or one of whose checkpoints it names; else ``None``.
+
+    Raises:
+        ConfigError: ``latest``, and there is none.
     """
-    run = _run_of(model)
+    return None if model is None or model in EMBEDDED or is_server(model) else find_run(model)
+
+
+def trained_weights(model: str | None) -> Path | None:
+    """The weights of a run: its final ones, else those of its last checkpoint, or of the checkpoint that ``model``
+    names; ``None`` if ``model`` is not a run.
+    """
+    run = run_behind(model)
     if model is None or run is None:
         return None
-    saved = checkpoint_at(Path(model))
-    return weights_of(run) if saved is None else saved / "model"
+    return weights_of(place if is_checkpoint(place := placed(model)) else run)
 
 
 def settings_of_run(model: str) -> dict[str, Any] | None:
@@ -148,19 +164,9 @@ def settings_of_run(model: str) -> dict[str, Any] | None:
     Raises:
         UserError: it has no trained model yet.
     """
-    run, weights = _run_of(model), trained_weights(model)
+    run, weights = run_behind(model), trained_weights(model)
     if run is None or weights is None:
         return None
     settings = saved_settings(run)
     settings["model"] = {**settings.get("model", {}), "path": str(weights.resolve())}
     return settings | {"run_dir": None}
-
-
-def _run_of(model: str | None) -> Path | None:
-    """The run that ``model`` is, or is a checkpoint of."""
-    if model is None:
-        return None
-    if is_run(Path(model)):
-        return Path(model)
-    saved = checkpoint_at(Path(model))
-    return None if saved is None else saved.parents[1]

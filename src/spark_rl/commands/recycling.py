@@ -14,7 +14,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from spark_rl.commands.lines import find_images, named_images, read_lines, write_lines
-from spark_rl.commands.models import inference_config, open_model
+from spark_rl.commands.models import inference_config, open_reasoner
 from spark_rl.commands.terminal import console, counted, say
 from spark_rl.config import Config, parse_config
 from spark_rl.errors import UserError
@@ -101,13 +101,14 @@ def _sampled_groups(arguments: argparse.Namespace, config: Config) -> list[Group
     needs = needs_of_rows(config.reward)
     problems = load_problems(arguments.data or config.data.train, config.data, columns=needs.columns, golds=needs.golds)
     shares = None if arguments.data else config.data.shares
-    backend = open_model(arguments, config)
+    reasoner = open_reasoner(arguments, config)
     with Verifier(config.verify) as verifier:
-        sampler = Sampler(backend.engine, backend.chat, verifier, config.rollout, config.reward, rewards)
+        sampler = Sampler(reasoner.engine, reasoner.chat, verifier, config.rollout, config.reward, rewards)
         batch = Shuffled(problems, config.rollout.problems, config.seed, shares).of(0)
         groups, too_long = sampler.sample(batch, config.seed, Clock())
     if rewards is not None:
         rewards.close()
+    groups = [group for group in groups if all(r.completion.finish != "refused" for r in group.rollouts)]
     if too_long:
         limit = config.rollout.max_prompt_tokens
         say(f"left out {counted(len(too_long), 'problem')}, longer than rollout.max_prompt_tokens ({limit})")

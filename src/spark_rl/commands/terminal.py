@@ -1,18 +1,38 @@
-"""How commands talk: one console, lines that are never wrapped, and libraries kept quiet."""
+"""How commands talk: results on stdout, what is being waited for on stderr, and libraries kept quiet."""
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 
 console = Console()
+errors = Console(stderr=True)
 
 
 def say(text: str) -> None:
     """A line that others may read or paste: as it is, never wrapped."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def waiting(text: str, on: Console = errors) -> Iterator[None]:
+    """Show what the command is busy with: a spinner that goes away on a terminal, else one line.
+
+    Args:
+        text: what takes its time, such as ``loading torch``.
+        on: where; stdout is for commands whose stdout is a log of what happens and not a result.
+    """
+    if on.is_terminal and not on.is_dumb_terminal:
+        with on.status(f"{escape(text)} ..."):
+            yield
+    else:
+        on.print(f"{text} ...", highlight=False, markup=False, soft_wrap=True)
+        yield
 
 
 def short(text: str, width: int = 400) -> str:

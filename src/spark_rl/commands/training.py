@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from spark_rl.commands.models import recipe_of, settings_of_run
-from spark_rl.commands.terminal import console, quiet_libraries, say
+from spark_rl.commands.models import recipe_of, run_behind, settings_of_run
+from spark_rl.commands.terminal import console, quiet_libraries, say, waiting
 from spark_rl.config import Config, load_config, merge_settings, saved_settings
 from spark_rl.errors import ConfigError, UserError
-from spark_rl.runs import new_run_dir
+from spark_rl.runs import LATEST, check_free, new_run, placed
 
 
 def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl train``."""
     config = resolve(arguments)
-    if config.run_dir is None:
-        config = config.model_copy(update={"run_dir": new_run_dir(config.seed)})
-    assert config.run_dir is not None, "set just above"
-    if not arguments.resume:  # a run says which of its parts have moved
-        check_places(config)
-    quiet_libraries()
-    from spark_rl.report.console import before_after_table
-    from spark_rl.report.watch import ConsoleWatcher
-    from spark_rl.run import train as run
+    with new_run(config.seed) if config.run_dir is None else nullcontext(Path(config.run_dir)) as run_dir:
+        check_free(run_dir)
+        say(f"run     {run_dir}")
+        config = config.model_copy(update={"run_dir": str(run_dir)})
+        if not arguments.resume:  # a run says which of its parts have moved
+            check_places(config)
+            if run_behind(arguments.model) is not None:
+                say(f"trains  {config.model.path} further")
+        with waiting("loading torch", console):
+            quiet_libraries()
+            from spark_rl.report.console import before_after_table
+            from spark_rl.report.watch import ConsoleWatcher
+            from spark_rl.run import train as run
 
-    with ConsoleWatcher(console) as watcher:
-        summary = run(config, resume=arguments.resume, watcher=watcher)
+        with ConsoleWatcher(console) as watcher:
+            summary = run(config, resume=arguments.resume, watcher=watcher)
     if summary["before"] is not None:
         console.print(before_after_table(summary["before"], summary["after"], summary.get("transfer")))
     console.print(f"{summary['tokens']:,} tokens generated in {summary['seconds']:.0f} s of training")
-    run_dir = Path(config.run_dir)
     say(f"model   {run_dir / 'model'}\nreport  {run_dir / 'report.html'}")
     return summary
 
@@ -59,16 +63,16 @@ def check_places(config: Config) -> None:
 def resolve(arguments: argparse.Namespace) -> Config:
     """The configuration of ``train``: recipe, then options, then KEY=VALUE settings.
 
-    A resumed run starts from its own settings instead of a recipe, so they need not be given again; so does a run whose
-    model is trained further (``--model RUN``).
+    A resumed run, the latest one where none is named, starts from its own settings instead of a recipe, so they need
+    not be given again; so does a run whose model is trained further (``--model RUN``).
     """
     settings: dict[str, Any] = {}
+    overrides = arguments.overrides
     recipe = arguments.config or recipe_of(arguments.model)
     if arguments.model is not None:
         settings["model"] = {"path": arguments.model}
         if not arguments.resume and (further := settings_of_run(arguments.model)) is not None:
             settings = further if arguments.config is None else {"model": {"path": further["model"]["path"]}}
-            say(f"trains {settings['model']['path']} further")
     if arguments.data is not None:
         sources = arguments.data if len(arguments.data) > 1 else arguments.data[0]
         settings["data"] = {**settings.get("data", {}), "train": sources}
@@ -79,37 +83,61 @@ def resolve(arguments: argparse.Namespace) -> Config:
     for name in ("seed", "run_dir"):
         if getattr(arguments, name) is not None:
             settings[name] = getattr(arguments, name)
-    if arguments.resume and arguments.config is None:
-        if arguments.run_dir is None:
-            raise ConfigError("--resume needs --run-dir, the run to continue")
-        recipe, settings = None, merge_settings(saved_settings(Path(arguments.run_dir)), settings)
-    return load_config(recipe, arguments.overrides, **settings)
+    if arguments.resume:
+        run_dir = _to_resume(arguments)
+        overrides = [override for override in overrides if not override.startswith("run_dir=")]
+        settings["run_dir"] = str(run_dir)
+        if arguments.config is None:
+            recipe, settings = None, merge_settings(saved_settings(run_dir), settings)
+    config = load_config(recipe, overrides, **settings)
+    if not arguments.resume and config.run_dir is not None and Path(config.run_dir).name == LATEST:
+        raise ConfigError(f"{config.run_dir} leads to the latest run; continue it with --resume or choose another name")
+    return config
+
+
+def _to_resume(arguments: argparse.Namespace) -> Path:
+    """The directory of the run to continue: by path, name or ``latest``, which is also meant where none is given."""
+    given = [text.removeprefix("run_dir=") for text in arguments.overrides if text.startswith("run_dir=")]
+    named = given[-1] if given else arguments.run_dir
+    if named is None and arguments.config is not None:
+        named = load_config(arguments.config).run_dir
+    return placed(named or LATEST)
 
 
 def ablate(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl ablate``."""
-    quiet_libraries()
-    from spark_rl.ablate import ARMS, ablation_table
-    from spark_rl.ablate import ablate as run
-
-    arms = arguments.arms.split(",")
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown:
-        raise UserError(f"unknown arm {unknown[0]!r}; choose from {', '.join(ARMS)}")
     if not all(seed.isdecimal() for seed in arguments.seeds.split(",")):
         raise UserError(f"--seeds {arguments.seeds!r} is not a list of whole numbers such as 0,1,2")
+    from spark_rl.report.ablation import TONES
+
+    arms = arguments.arms.split(",")
+    unknown = [arm for arm in arms if arm not in TONES]
+    if unknown:
+        raise UserError(f"unknown arm {unknown[0]!r}; choose from {', '.join(TONES)}")
+    check_places(load_config(arguments.config, arguments.overrides))
+    say(f"runs    {arguments.run_dir}")
+    with waiting("loading torch", console):
+        quiet_libraries()
+        from spark_rl.ablate import ablate as run
+        from spark_rl.ablate import ablation_table
+        from spark_rl.report.arms import ConsoleArms
+
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    results = run(arguments.config, arms, seeds, arguments.run_dir, arguments.overrides, console.print)
+    with ConsoleArms(console) as watcher:
+        results = run(arguments.config, arms, seeds, arguments.run_dir, arguments.overrides, watcher)
     console.print(ablation_table(results))
     if "transfer" in results[arms[0]][0]:
         console.print(ablation_table(results, "transfer"))
+    say(f"report  {arguments.run_dir / 'report.html'}")
     return results
 
 
 def report(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl report``."""
-    from spark_rl.report.html import write_report
+    run_dir = placed(arguments.run_dir)
+    with waiting(f"reading {run_dir}"):
+        from spark_rl.report.html import write_report
 
-    path = write_report(arguments.run_dir)
+        path = write_report(run_dir)
     say(f"report  {path}")
     return {"report": str(path)}

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 from spark_rl.config import IN_MEMORY
 from spark_rl.errors import ConfigError
 from spark_rl.files import read_object
-from spark_rl.runs import checkpoint_at, is_run, run_of, trained_weights
+from spark_rl.runs import is_checkpoint, is_run, placed, run_of, trained_weights
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,9 @@ def find_model(name: str | Path) -> str:
     """The absolute directory of a model, or a hub id that the hub, or its cache on this disk, knows.
 
     Args:
-        name: an embedded base's name, a directory with a model or with adapters, the directory of a run (its final
-            model is meant, or its newest checkpoint), one of its checkpoints, or a hub id.
+        name: an embedded base's name, a directory with a model or with adapters, a run (``latest``, its name below
+            ``runs/`` or its directory: its final model is meant, or its newest checkpoint), one of its checkpoints, or
+            a hub id.
 
     Raises:
         ConfigError: there is no such model; the line names the nearest thing that exists.
@@ -53,7 +54,7 @@ def find_model(name: str | Path) -> str:
     if text.startswith(IN_MEMORY):
         raise ConfigError(f"the model {text!r} was given from Python and lies nowhere; name a model in its place, or "
                           "go on in the script that began the run: train(resume_from_checkpoint=True)")  # fmt: skip
-    path = _expanded(text)
+    path = placed(_expanded(text))
     if _is_dir(path):
         return str(_model_in(path.resolve(), text))
     if _is_dir(path.parent) and path.name in _names_in(path.parent):
@@ -188,10 +189,8 @@ def _hub_refusal(name: str) -> str | None:
 
 def _model_in(folder: Path, named: str) -> Path:
     """The model that a directory stands for; ``named`` is what it was called by whoever asked."""
-    if is_run(folder):
+    if is_run(folder) or is_checkpoint(folder):
         return trained_weights(folder)
-    if (saved := checkpoint_at(folder)) is not None:
-        return saved / "model"
     if (folder / "config.json").is_file() or has_adapters(folder):
         return folder
     inside = sorted({file.parent for name in ("config.json", ADAPTERS) for file in folder.glob(f"*/{name}")}
