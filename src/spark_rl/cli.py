@@ -8,7 +8,9 @@ and, with ``--json FILE``, writes the same facts for programs. Exit code 2 is th
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,22 +70,27 @@ FUNCTIONS = {"eval": "evaluate"}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding lacks is replaced, and never ends a command
+        sys.stdout.reconfigure(errors="replace")
     arguments = parse(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.WARNING, format="spark-rl: %(message)s")
     from spark_rl import commands
+    from spark_rl.commands.checks import check_outputs
     from spark_rl.errors import UserError
+    from spark_rl.files import write_output
 
     try:
-        if arguments.json is not None and arguments.json.is_dir():
-            raise UserError(f"--json {arguments.json} is a directory; give a file name")
+        check_outputs(arguments.json, kinds=(".json",))
         run = getattr(commands, FUNCTIONS.get(arguments.command, arguments.command))
         facts: dict[str, Any] = run(arguments)
         if arguments.json is not None:
-            _write(arguments.json, json.dumps(facts, indent=2, allow_nan=False) + "\n")
+            write_output(arguments.json, json.dumps(facts, indent=2, allow_nan=False) + "\n")
     except UserError as error:
         print(f"spark-rl: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("spark-rl: stopped; train and eval continue with --resume", file=sys.stderr)
+        more = "; the same command continues with --resume" if arguments.command in {"train", "eval"} else ""
+        print(f"spark-rl: stopped{more}", file=sys.stderr)
         return 130
     return 0
 
@@ -113,16 +120,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             parser.error(f"unknown argument {extra!r}; settings are given as KEY=VALUE, e.g. rollout.samples=4")
         arguments.overrides.append(key)
     return arguments
-
-
-def _write(path: Path, text: str) -> None:
-    from spark_rl.errors import UserError
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _parser() -> _Parser:

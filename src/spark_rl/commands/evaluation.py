@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spark_rl.commands.exams import exams_of, grouped, output
+from spark_rl.commands.checks import check_config
+from spark_rl.commands.exams import check_output, exams_of, grouped, output
 from spark_rl.commands.models import inference_config, is_server, open_grader, open_reasoner, trained_weights
 from spark_rl.commands.results import finish
 from spark_rl.commands.scoring import rescore, score_responses, show_tables
@@ -29,6 +30,8 @@ MODES = ("responses", "rescore", "table")
 def evaluate(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl eval``."""
     _check(arguments)
+    if not arguments.table:
+        check_output(arguments.out)
     if any(getattr(arguments, mode) for mode in MODES):
         if arguments.table:
             return show_tables(arguments)
@@ -39,6 +42,7 @@ def evaluate(arguments: argparse.Namespace) -> Mapping[str, Any]:
 def _ask(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Ask a model, row by row."""
     config = _configured(arguments)
+    check_config(config)
     exams = exams_of(arguments, config)
     temperature = arguments.temperature
     if temperature is None and arguments.samples > 1:

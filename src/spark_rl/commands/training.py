@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from spark_rl.commands.checks import check_config, check_device, check_folder
 from spark_rl.commands.models import recipe_of, settings_of_run
 from spark_rl.commands.terminal import console, quiet_libraries, say
 from spark_rl.config import Config, load_config, merge_settings, saved_settings
@@ -21,7 +22,10 @@ def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         config = config.model_copy(update={"run_dir": f"runs/{stamp}-seed{config.seed}"})
     assert config.run_dir is not None, "set just above"
+    check_folder(Path(config.run_dir), "the run directory")
+    check_device(config.model.device)
     if not arguments.resume:  # a run says which of its parts have moved
+        check_config(config)
         check_places(config)
     quiet_libraries()
     from spark_rl.report.console import before_after_table
