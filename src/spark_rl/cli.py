@@ -1,4 +1,4 @@
-"""The command line: ``spark-rl train | solve | judge | eval | recycle | ablate | report | doctor | config``.
+"""The command line: ``spark-rl train | solve | judge | eval | recycle | data | ablate | report | doctor | config``.
 
 Arguments are parsed before anything heavy is imported, so ``--help`` answers at once. Every command prints for people
 and, with ``--json FILE``, writes the same facts for programs. Exit code 2 is the user's mistake, told in one line;
@@ -51,11 +51,20 @@ examples:
 without a model:
   spark-rl eval --bench mathvision --data-root data --responses responses.jsonl
                                                          score what anybody answered (per line: id, response)
+  spark-rl eval --list                                   the benchmarks, their files, and whether these are there
+  spark-rl eval --list --bench mathvision --out responses.jsonl
+                                                         the ids and prompts of its items, to fill responses in
   spark-rl eval --rescore results/a/rows.jsonl           every score once more
   spark-rl eval --table results/a b=results/b --published --format markdown
 
 Groups of benchmarks: math-llm, math-vlm, reward, general, all. Greedy, unless --samples or --temperature say otherwise.
 A line of --out holds prompt, response, what each protocol makes of it, and judgement.""",
+    "data": """\
+examples:
+  spark-rl data gsm8k_train.jsonl                        the first problems, counts, what was refused and why
+  spark-rl data train.parquet --model Qwen/Qwen2.5-VL-7B-Instruct --show 1
+                                                         with the model's chat template, tokens counted
+  spark-rl data openai/gsm8k:main@test data.limit=100    settings as in train""",
     "recycle": """\
 examples:
   spark-rl recycle --show 6                              sample with the embedded base, print recycled problems
@@ -66,6 +75,9 @@ examples:
 
 FUNCTIONS = {"eval": "evaluate"}
 """Commands whose function can't have their name."""
+
+POSITIONAL = {"solve": "question", "data": "source"}
+"""Command -> what it takes beside options and settings."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,10 +121,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise SystemExit(2)
     if rest and not hasattr(arguments, "overrides"):
         parser.error(f"unknown argument {rest[0]!r}")
-    if arguments.command == "solve":  # the question may stand before, after or between the settings
-        words = [word for word in (arguments.question, *rest) if word is not None]
+    if (name := POSITIONAL.get(arguments.command)) is not None:  # it may stand before, after or between the settings
+        words = [word for word in (getattr(arguments, name), *rest) if word is not None]
         asked = [word for word in words if not word.startswith("--") and not _is_setting(word)][:1]
-        arguments.question = asked[0] if asked else None
+        setattr(arguments, name, asked[0] if asked else None)
         rest = [word for word in words if word not in asked]
     for extra in rest:
         key = extra.removeprefix("--")
@@ -168,6 +180,11 @@ def _parser() -> _Parser:
     recycle.add_argument("--out", type=Path, help="write the recycled problems as JSON lines")
     recycle.add_argument("--seed", type=int, help="seed of the sampling and the recycling")
 
+    data = _command(commands, "data", "show problems as a model will read them, and what is refused of their file")
+    data.add_argument("source", nargs="?", metavar="DATA", help="whatever --data of train takes (default: a recipe's)")
+    _model_options(data, "whose chat template and tokenizer to show; no weights are read")
+    data.add_argument("--show", type=_count, default=3, metavar="N", help="show the first N problems (default: 3)")
+
     ablate = _command(commands, "ablate", "train the paper's arms side by side, several seeds each")
     ablate.add_argument("--config", default="tiny", help="a YAML file or recipe name (default: tiny)")
     ablate.add_argument("--arms", default="policy-only,reward-only,policy-and-reward,spark", help="comma-separated")
@@ -197,6 +214,7 @@ def _add_eval(commands: Any) -> None:
     add("--bench", action="append", default=[], metavar="NAMES", help="benchmarks or groups of them, comma-separated")
     add("--data-root", type=Path, metavar="DIR", help="the folder of the benchmarks' files")
     add("--data", action="append", default=[], metavar="SPEC", help="problems that train reads; again for more sets")
+    add("--list", action="store_true", help="list the benchmarks; with --bench or --data their items and ids instead")
     add("--limit", type=_positive, metavar="N", help="only the first N rows of each set")
     add("--protocol", action="append", default=[], metavar="NAMES", help="score by these only: reference, rule, ...")
     add("--tts", type=_count, default=0, metavar="N", help="judge and reflect, N rounds (default: 0)")
