@@ -27,9 +27,7 @@ def list_benchmarks(arguments: argparse.Namespace) -> Mapping[str, Any]:
     if arguments.bench or arguments.data:
         return _items(arguments)
     if arguments.out is not None:
-        raise UserError(
-            "--list writes items with --out, so it needs --bench or --data; the table itself goes to --json"
-        )
+        raise UserError("--list writes items to --out, those of --bench or --data; the table itself goes to --json")
     return _table(arguments)
 
 
@@ -59,9 +57,7 @@ def _table(arguments: argparse.Namespace) -> Mapping[str, Any]:
         items = "" if one.published is None else f"{one.published:,}"
         table.add_row(one.name, one.group, items, ", ".join(one.protocols), files)
     console.print(table)
-    say(
-        "--bench takes these names and groups (math-llm, math-vlm, reward, general, all); '-', '_' and case don't matter"
-    )
+    say("--bench takes these names and groups (math-llm, math-vlm, reward, general, all); dashes and case don't matter")
     return facts
 
 
@@ -74,7 +70,7 @@ def _items(arguments: argparse.Namespace) -> Mapping[str, Any]:
     exams = exams_of(arguments, config, show=False)
     if arguments.out is not None and len(exams) != 1:
         raise UserError(f"--responses is scored for one benchmark, not {len(exams)}; give one with --list --out")
-    rows = {
+    rows: dict[str, list[dict[str, Any]]] = {
         exam.name: [
             {"id": item.problem.id, "prompt": policy_prompt(item.problem, config.chat), "system": item.system,
              "images": [image if isinstance(image, str) else "embedded" for image in item.problem.images],
