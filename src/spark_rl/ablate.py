@@ -16,6 +16,7 @@ from rich.table import Table
 
 from spark_rl.config import PRESETS, Config, load_config
 from spark_rl.errors import ConfigError
+from spark_rl.files import read_object
 from spark_rl.parts import with_resolved_paths
 from spark_rl.report.ablation import ArmTable, write_ablation_report
 from spark_rl.run import train
@@ -70,7 +71,7 @@ def ablate(
     for (arm, seed), config in plans.items():
         run_dir = Path(config.run_dir or "")
         summary = run_dir / "summary.json"
-        done = json.loads(summary.read_text())["config"] if summary.exists() else None
+        done = read_object(summary).get("config")  # a damaged one is written again
         if done != config.model_dump(mode="json"):  # a finished run with other settings is refused by train
             say(f"{arm}, seed {seed} -> {run_dir}")
             train(config, resume=(run_dir / "config.json").exists())

@@ -88,15 +88,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="spark-rl: %(message)s")
     from spark_rl import commands
     from spark_rl.commands.checks import check_outputs
+    from spark_rl.commands.terminal import console
     from spark_rl.errors import UserError
     from spark_rl.files import write_output
 
+    facts_alone = arguments.json == Path("-")
+    console.stderr = facts_alone  # what is for people makes room for what is for programs
     try:
-        check_outputs(arguments.json, kinds=(".json",))
+        check_outputs(None if facts_alone else arguments.json, kinds=(".json",))
         run = getattr(commands, FUNCTIONS.get(arguments.command, arguments.command))
         facts: dict[str, Any] = run(arguments)
-        if arguments.json is not None:
-            write_output(arguments.json, json.dumps(facts, indent=2, allow_nan=False) + "\n")
+        written = json.dumps(facts, indent=2, allow_nan=False)
+        if facts_alone:
+            print(written)
+        elif arguments.json is not None:
+            write_output(arguments.json, written + "\n")
     except UserError as error:
         print(f"spark-rl: {error}", file=sys.stderr)
         return 2
@@ -104,6 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         more = "; the same command continues with --resume" if arguments.command in {"train", "eval"} else ""
         print(f"spark-rl: stopped{more}", file=sys.stderr)
         return 130
+    finally:
+        console.stderr = False
     return 0
 
 
@@ -247,7 +255,7 @@ def _command(commands: Any, name: str, about: str, *, overrides: bool = True) ->
         name, help=about, description=about, epilog=EPILOG.get(name),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the facts as JSON")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the facts as JSON; - for stdout")
     if overrides:
         parser.set_defaults(overrides=[])
     return parser

@@ -92,10 +92,22 @@ def read_yaml(text: str) -> Any:
         raise yaml.YAMLError(" ".join(str(error).split())) from None
 
 
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: it is not JSON, not text, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; an empty one if there is none, which whoever needs it will say."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -7,7 +7,6 @@ anything loads. Unknown keys name the nearest known one (:mod:`spark_rl.config.n
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -22,7 +21,7 @@ from spark_rl.config.names import hint
 from spark_rl.config.schema import Config
 from spark_rl.config.section import Section
 from spark_rl.errors import ConfigError
-from spark_rl.files import DuplicateKeyError, read_yaml
+from spark_rl.files import DuplicateKeyError, parse_json, read_yaml
 
 RECIPE_FOLDERS = (Path(__file__).parents[1] / "configs", Path(__file__).parents[3] / "configs")
 """Where recipes lie: inside an installed package, or at the top of a checkout."""
@@ -75,13 +74,17 @@ def saved_settings(run_dir: Path) -> dict[str, Any]:
     """The resolved settings that a run was made with. Raises :class:`ConfigError` if there is no such run."""
     path = run_dir / "config.json"
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{run_dir} holds no run to resume; start one without --resume") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} can't be read ({error}); restore it or start a new run") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} must hold a mapping of settings; restore it or start a new run")
+    try:
+        parse_config(settings)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}; restore it or start a new run") from None
     return settings
 
 
