@@ -134,7 +134,7 @@ MISTAKES = {
     "train --run-dir runs/a --resume --seed 5": "was made with seed=0, not 5",
     "train --resume seed=3": "runs/a was made with seed=0, not 3",
     "train --data puzzles.jsonl --run-dir a_file --model MODEL": "cannot write the run directory a_file",
-    "train --json folder": "--json folder is a directory",
+    "train --json folder": "cannot write folder: it is a directory",
     "train --seed x": "invalid int value",
     "train --seed -1": "seed: input should be greater than or equal to 0",
     "train --bogus": "unknown argument '--bogus'",

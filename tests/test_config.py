@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from spark_rl import config as module
 from spark_rl.config import (
     PRESETS,
     Config,
+    LoraConfig,
     Section,
     load_config,
     merge_settings,
@@ -26,7 +28,9 @@ from spark_rl.config import (
     saved_settings,
     settings_table,
 )
+from spark_rl.config.names import FOREIGN
 from spark_rl.errors import ConfigError
+from spark_rl.files import read_yaml
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 SECTIONS = [c for _, c in inspect.getmembers(module, inspect.isclass) if issubclass(c, Section) and c is not Section]
@@ -90,7 +94,11 @@ def test_a_saved_configuration_is_read_back_as_it_was() -> None:
     ("text", "said"),
     [
         ("rollout.sampels=4", "unknown setting rollout.sampels; did you mean rollout.samples?"),
-        ("optimizer.lr=1", "unknown setting optimizer; did you mean optimiser?"),
+        ("optimizer.lr=1", "unknown setting optimizer.lr; did you mean optimiser.lr?"),
+        ("trian.steps=4", "unknown setting trian.steps; did you mean train.steps?"),
+        ("trian=4", "unknown setting trian; did you mean train, a group of settings such as train.steps?"),
+        ("rollout.maxNewTokens=4", "unknown setting rollout.maxNewTokens; did you mean rollout.max_new_tokens?"),
+        ("train.lr=1", "unknown setting train.lr; did you mean optimiser.lr?"),
         ("samples=4", "unknown setting samples; did you mean rollout.samples?"),
         ("lr=1", "unknown setting lr; did you mean optimiser.lr?"),
         ("recycle.judgecap=1", "unknown setting recycle.judgecap; did you mean recycle.judge_cap?"),
@@ -102,6 +110,71 @@ def test_a_saved_configuration_is_read_back_as_it_was() -> None:
 )
 def test_an_unknown_setting_names_the_nearest(text: str, said: str) -> None:
     assert refused(text) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train.epochs=1", "train.episodes is passes over the data; learner.epochs is passes over each batch"),
+        ("rollout.top_p=0.9", "there is none: cutting the distribution biases the importance ratio"),
+        ("rollout.min_p=0.1", "there is none: cutting the distribution biases the importance ratio"),
+        ("inference.top_k=5", "there is none: answers and verdicts are greedy"),
+        ("learning_rate=1e-6", "here it is optimiser.lr"),
+        ("train.per_device_train_batch_size=8", "rollout.problems is the problems a step"),
+        ("gradient_accumulation_steps=2", "there is none: learner.micro_tokens bounds"),
+        ("num_generations=8", "here it is rollout.samples"),
+        ("actor_rollout_ref.rollout.n=8", "here it is rollout.samples"),
+        ("algorithm.kl_ctrl.kl_coef=0.1", "here it is objective.kl"),
+        ("use_vllm=true", "spark-rl eval has --engine vllm"),
+    ],
+)
+def test_a_name_from_elsewhere_is_translated(text: str, said: str) -> None:
+    assert said in refused(text)
+    assert "did you mean" not in refused(text)
+
+
+COMING = {"train.eval_every", "model.lora.dropout", "reward.function"}
+"""Settings of this issue that other hands make."""
+
+
+def test_what_names_from_elsewhere_are_translated_to_exists() -> None:
+    known = {key for key, *_ in settings_table()} | COMING | {f"model.lora.{name}" for name in LoraConfig.model_fields}
+    groups = {key.partition(".")[0] for key in known}
+    said = {word for text in FOREIGN.values() for word in re.findall(r"[a-z]+(?:\.[a-z_]+)+", text)}
+    assert {word for word in said if word.partition(".")[0] in groups} - {"model.lora"} <= known
+
+
+@pytest.mark.parametrize("name", ["model.name", "data.path", "data.columns.a", "rollout.zzz", "model.form"])
+def test_a_name_that_is_like_none_gets_no_wrong_guess(name: str) -> None:
+    assert "did you mean" not in refused(f"{name}=1")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("rollout:\n  samples: 4\n  problems: 2\n  samples: 8\n", "'samples' is given twice, on lines 2 and 4"),
+        ("seed: 1\nmodel: {path: m}\nseed: 2\n", "'seed' is given twice, on lines 1 and 3"),
+        ("chat: {stop: {policy: [a], policy: [b]}}\n", "'policy' is given twice, on line 1"),
+        ("data: {train: [{source: a, source: b}]}\n", "'source' is given twice, on line 1"),
+    ],
+)
+def test_a_key_given_twice_is_an_error_that_names_both_lines(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}: {said}")
+
+
+def test_a_merge_key_is_no_second_key(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    path.write_text("rollout: &common {samples: 4}\nseed: 1\nmodel: {threads: 2, path: m}\nlearner: {}\n")
+    assert load_config(path).rollout.samples == 4
+    assert read_yaml("a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  x: 3\nc: {<<: *a, y: 4}\n")["b"] == {"x": 3, "y": 2}
+
+
+def test_a_key_given_twice_in_an_override_is_an_error() -> None:
+    assert "chat.stop: 'policy' is given twice" in refused("chat.stop={policy: [a], policy: [b]}")
 
 
 def said_to(override: str) -> str:

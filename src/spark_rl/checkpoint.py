@@ -30,7 +30,7 @@ import torch
 
 from spark_rl.config import Config, saved_settings
 from spark_rl.errors import ConfigError
-from spark_rl.files import write_json
+from spark_rl.files import parse_json, write_json
 from spark_rl.learner.base import Learner
 from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part, texts
 from spark_rl.recycle import Pool
@@ -115,10 +115,14 @@ def open_run(run_dir: Path, config: Config, resume: bool) -> None:
 def _recorded(run_dir: Path) -> dict[str, str]:
     """What ``parts.json`` holds; nothing in runs of versions before it."""
     try:
-        content = json.loads((run_dir / "parts.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = parse_json((run_dir / "parts.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return {}
-    return content if isinstance(content, dict) else {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{run_dir / 'parts.json'} can't be read ({error}); restore it, or remove it") from None
+    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+        raise ConfigError(f"{run_dir / 'parts.json'} must hold a digest for each path; restore it, or remove it")
+    return content
 
 
 def _is_one_of(key: str, parts: Collection[str]) -> bool:

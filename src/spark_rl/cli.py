@@ -1,4 +1,4 @@
-"""The command line: ``spark-rl train | solve | judge | eval | recycle | ablate | runs | report | doctor | config``.
+"""The command line: ``spark-rl train | solve | judge | eval | recycle | data | ablate | runs | report | ...``.
 
 Arguments are parsed before anything heavy is imported, so ``--help`` answers at once. Every command prints for people
 and, with ``--json FILE``, writes the same facts for programs. Exit code 2 is the user's mistake, told in one line;
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -55,11 +57,20 @@ examples:
 without a model:
   spark-rl eval --bench mathvision --data-root data --responses responses.jsonl
                                                          score what anybody answered (per line: id, response)
+  spark-rl eval --list                                   the benchmarks, their files, and whether these are there
+  spark-rl eval --list --bench mathvision --out responses.jsonl
+                                                         the ids and prompts of its items, to fill responses in
   spark-rl eval --rescore results/a/rows.jsonl           every score once more
   spark-rl eval --table results/a b=results/b --published --format markdown
 
 Groups of benchmarks: math-llm, math-vlm, reward, general, all. Greedy, unless --samples or --temperature say otherwise.
 A line of --out holds prompt, response, what each protocol makes of it, and judgement.""",
+    "data": """\
+examples:
+  spark-rl data gsm8k_train.jsonl                        the first problems, counts, what was refused and why
+  spark-rl data train.parquet --model Qwen/Qwen2.5-VL-7B-Instruct --show 1
+                                                         with the model's chat template, tokens counted
+  spark-rl data openai/gsm8k:main@test data.limit=100    settings as in train""",
     "recycle": """\
 examples:
   spark-rl recycle --show 6                              sample with the embedded base, print recycled problems
@@ -74,20 +85,33 @@ gone without an end), damaged. A run that has not finished continues with `spark
 FUNCTIONS = {"eval": "evaluate", "runs": "list_runs"}
 """Commands whose function can't have their name."""
 
+POSITIONAL = {"solve": "question", "data": "source"}
+"""Command -> what it takes beside options and settings."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding lacks is replaced, and never ends a command
+        sys.stdout.reconfigure(errors="replace")
     arguments = parse(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.WARNING, format="spark-rl: %(message)s")
     from spark_rl import commands
+    from spark_rl.commands.checks import check_outputs
+    from spark_rl.commands.terminal import console
     from spark_rl.errors import Stopped, UserError
+    from spark_rl.files import write_output
 
+    facts_alone = arguments.json == Path("-")
+    console.stderr = facts_alone  # what is for people makes room for what is for programs
     try:
-        if arguments.json is not None and arguments.json.is_dir():
-            raise UserError(f"--json {arguments.json} is a directory; give a file name")
+        check_outputs(None if facts_alone else arguments.json, kinds=(".json",))
         run = getattr(commands, FUNCTIONS.get(arguments.command, arguments.command))
         facts: dict[str, Any] = run(arguments)
-        if arguments.json is not None:
-            _write(arguments.json, json.dumps(facts, indent=2, allow_nan=False) + "\n")
+        written = json.dumps(facts, indent=2, allow_nan=False)
+        if facts_alone:
+            print(written)
+        elif arguments.json is not None:
+            write_output(arguments.json, written + "\n")
     except UserError as error:
         print(f"spark-rl: {error}", file=sys.stderr)
         return 2
@@ -96,8 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"spark-rl: {stop}", file=sys.stderr)
         return stop.code
     except KeyboardInterrupt:
-        print("spark-rl: stopped; train and eval continue with --resume", file=sys.stderr)
+        more = "; the same command continues with --resume" if arguments.command in {"train", "eval"} else ""
+        print(f"spark-rl: stopped{more}", file=sys.stderr)
         return 130
+    finally:
+        console.stderr = False
     return 0
 
 
@@ -116,10 +143,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise SystemExit(2)
     if rest and not hasattr(arguments, "overrides"):
         parser.error(f"unknown argument {rest[0]!r}{_nearest_option(parser, arguments.command, rest[0])}")
-    if arguments.command == "solve":  # the question may stand before, after or between the settings
-        words = [word for word in (arguments.question, *rest) if word is not None]
+    if (name := POSITIONAL.get(arguments.command)) is not None:  # it may stand before, after or between the settings
+        words = [word for word in (getattr(arguments, name), *rest) if word is not None]
         asked = [word for word in words if not word.startswith("--") and not _is_setting(word)][:1]
-        arguments.question = asked[0] if asked else None
+        setattr(arguments, name, asked[0] if asked else None)
         rest = [word for word in words if word not in asked]
     for extra in rest:
         key = extra.removeprefix("--")
@@ -129,16 +156,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             parser.error(f"unknown argument {extra.partition('=')[0] if near else extra!r}{why}")
         arguments.overrides.append(key)
     return arguments
-
-
-def _write(path: Path, text: str) -> None:
-    from spark_rl.errors import UserError
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _parser() -> _Parser:
@@ -191,6 +208,18 @@ def _parser() -> _Parser:
     recycle.add_argument("--out", type=Path, help="write the recycled problems as JSON lines")
     recycle.add_argument("--seed", type=int, help="seed of the sampling and the recycling")
 
+    data = _command(commands, "data", "show problems as a model will read them, and what is refused of their file")
+    data.add_argument("source", nargs="?", metavar="DATA", help="whatever --data of train takes (default: a recipe's)")
+    data.add_argument("--model", help="whose chat template and tokenizer to show; no weights are read")
+    data.add_argument("--config", help="a YAML file or recipe name")
+    data.add_argument("--show", type=_count, default=3, metavar="N", help="show the first N problems (default: 3)")
+
+    _add_runs(commands)
+    return parser
+
+
+def _add_runs(commands: Any) -> None:
+    """The commands about runs and settings."""
     ablate = _command(commands, "ablate", "train the paper's arms side by side, several seeds each")
     ablate.add_argument("--config", default="tiny", help="a YAML file or recipe name (default: tiny)")
     ablate.add_argument("--arms", default="policy-only,reward-only,policy-and-reward,spark", help="comma-separated")
@@ -210,8 +239,6 @@ def _parser() -> _Parser:
     config.add_argument("--config", help="a YAML file or recipe name to resolve and print")
     config.add_argument("--markdown", type=Path, metavar="FILE", help="write the list of settings as Markdown")
 
-    return parser
-
 
 def _add_eval(commands: Any) -> None:
     evaluate = _command(
@@ -223,6 +250,7 @@ def _add_eval(commands: Any) -> None:
     add("--bench", action="append", default=[], metavar="NAMES", help="benchmarks or groups of them, comma-separated")
     add("--data-root", type=Path, metavar="DIR", help="the folder of the benchmarks' files")
     add("--data", action="append", default=[], metavar="SPEC", help="problems that train reads; again for more sets")
+    add("--list", action="store_true", help="list the benchmarks; with --bench or --data their items and ids instead")
     add("--limit", type=_positive, metavar="N", help="only the first N rows of each set")
     add("--protocol", action="append", default=[], metavar="NAMES", help="score by these only: reference, rule, ...")
     add("--tts", type=_count, default=0, metavar="N", help="judge and reflect, N rounds (default: 0)")
@@ -281,7 +309,7 @@ def _command(commands: Any, name: str, about: str, *, overrides: bool = True) ->
         name, help=about, description=about, epilog=EPILOG.get(name),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the facts as JSON")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the facts as JSON; - for stdout")
     if overrides:
         parser.set_defaults(overrides=[])
     return parser

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, never a part of it."""
+"""Files, written so that a reader sees the old content or the new, never a part of it; and YAML, read strictly."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from spark_rl.errors import UserError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -35,10 +39,75 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
 
 
+def write_output(path: Path, content: str) -> None:
+    """Write a file that a user asked for, in one step; its folder is made. A device or a pipe is written to as it is.
+
+    Raises:
+        UserError: it can't be written; one line that says why.
+    """
+    data = content.encode("utf-8", errors="replace")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(data)
+        else:
+            write_atomically(path.resolve(), data)  # of a link, what it leads to is replaced
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+class DuplicateKeyError(yaml.MarkedYAMLError):
+    """A mapping names one key twice, of which YAML would drop the first in silence."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Reads plain values only, and no mapping that has a key twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                where = f"on lines {lines[name]} and {line}" if line != lines[name] else f"on line {line}"
+                raise DuplicateKeyError(problem=f"{key.value!r} is given twice, {where}; remove one of the two")
+            lines[name] = line
+        return node
+
+
+def read_yaml(text: str) -> Any:
+    """What a YAML text holds: plain values only, and no key twice.
+
+    Raises:
+        yaml.YAMLError: it is not valid, or nested too deeply.
+        DuplicateKeyError: a mapping has a key twice; the message names it and both lines.
+    """
+    try:
+        return yaml.load(text, _UniqueKeys)  # noqa: S506 - a SafeLoader
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, OverflowError) as error:  # dates such as 2024-99-99
+        raise yaml.YAMLError(" ".join(str(error).split())) from None
+
+
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: it is not JSON, not text, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; an empty one if there is none, which whoever needs it will say."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -197,6 +197,9 @@ def test_unreadable_files(tmp_path: Path) -> None:
     broken.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(TemplateError, match="not valid YAML"):
         load_templates(str(broken))
+    broken.write_text("pointwise: []\nreflection: []\npointwise: []\n")
+    with pytest.raises(TemplateError, match=r"broken\.yaml: 'pointwise' is given twice, on lines 1 and 3"):
+        load_templates(str(broken))
 
 
 def test_recycling_needs_no_torch() -> None:

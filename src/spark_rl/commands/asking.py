@@ -5,19 +5,27 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from spark_rl.commands.lines import encodable, find_images, named_images, read_lines, write_lines
+from spark_rl.commands.checks import check_config, check_rows
+from spark_rl.commands.lines import LineFile, encodable, find_images, named_images, read_lines
 from spark_rl.commands.models import inference_config, open_reasoner
 from spark_rl.commands.terminal import console, counted, short
-from spark_rl.config import Config
 from spark_rl.errors import UserError
 from spark_rl.problem import Problem
+from spark_rl.seeds import stream_seed
+
+if TYPE_CHECKING:
+    from spark_rl.inference import Reasoner
+    from spark_rl.verify import Verifier
+
+BATCH = 64
+"""Problems or responses of a file that are asked together; their rows are written then."""
 
 
 def solve(arguments: argparse.Namespace) -> Mapping[str, Any]:
@@ -26,7 +34,9 @@ def solve(arguments: argparse.Namespace) -> Mapping[str, Any]:
         raise UserError("give one question, or --file FILE with problems")
     if arguments.file is not None and arguments.image:
         raise UserError("--image goes with one question; in a file each problem names its own images")
+    check_rows(arguments.out, arguments.file)
     config = inference_config(arguments, sees=bool(arguments.image))
+    check_config(config)
     if arguments.file is not None:
         from spark_rl.data import load_problems
 
@@ -37,20 +47,26 @@ def solve(arguments: argparse.Namespace) -> Mapping[str, Any]:
         problems = (Problem(id="question", question=question, answer="", images=images),)
     reasoner = open_reasoner(arguments, config)
     started = time.perf_counter()
-    traces = reasoner.solve(problems)
+    from spark_rl.verify import Verifier
+
+    rows: list[dict[str, Any]] = []
+    with Verifier(config.verify) as verifier, LineFile(arguments.out, len(problems), "solving") as file:
+        for start in range(0, len(problems), BATCH):
+            traces = _of_batch(reasoner, start).solve(problems[start : start + BATCH])
+            verdicts = _verify_finals(verifier, traces)
+            batch = [
+                {"id": t.problem.id, "question": t.problem.question, "images": len(t.problem.images),
+                 "answer": t.answer, "status": verdict, "rounds": [asdict(r) for r in t.rounds],
+                 "final_round": t.rounds.index(t.final)}
+                for t, verdict in zip(traces, verdicts, strict=True)
+            ]  # fmt: skip
+            file.write(batch)
+            rows += batch
     seconds = time.perf_counter() - started
-    verdicts = _verify_finals(config, traces)
-    rows = [
-        {"id": t.problem.id, "question": t.problem.question, "images": len(t.problem.images), "answer": t.answer,
-         "status": verdict, "rounds": [asdict(r) for r in t.rounds], "final_round": t.rounds.index(t.final)}
-        for t, verdict in zip(traces, verdicts, strict=True)
-    ]  # fmt: skip
-    if arguments.out is not None:
-        write_lines(arguments.out, rows)
     for row in rows[: 1 if arguments.file is None else 5]:
         _print_trace(row)
     facts: dict[str, Any] = {"n": len(rows), "seconds": seconds, "results": rows}
-    judged = [v for v in verdicts if v is not None]
+    judged = [row["status"] for row in rows if row["status"] is not None]
     if judged:
         facts["accuracy"] = judged.count("correct") / len(judged)
         console.print(f"{judged.count('correct')} of {len(judged)} right ({facts['accuracy']:.1%})")
@@ -59,9 +75,11 @@ def solve(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 def judge(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl judge``."""
+    check_rows(arguments.out, arguments.file)
     given = _responses(arguments)
     rows = [row for _, row in given]
     config = inference_config(arguments, sees=any(named_images(row) for row in rows))
+    check_config(config)
     folder = Path() if arguments.file is None else arguments.file.parent
     problems = [
         Problem(
@@ -72,16 +90,10 @@ def judge(arguments: argparse.Namespace) -> Mapping[str, Any]:
     ]  # fmt: skip
     reasoner = open_reasoner(arguments, config)
     asked = list(zip(problems, rows, strict=True))
-    single = [(p, row) for p, row in asked if "response_b" not in row]
-    pairs = [(p, row) for p, row in asked if "response_b" in row]
-    judged = reasoner.judge([p for p, _ in single], [row["response"] for _, row in single])
-    for (_, row), (text, accepted, _) in zip(single, judged, strict=True):
-        row |= {"judgement": text, "verdict": None if accepted is None else "Yes" if accepted else "No"}
-    compared = reasoner.compare([p for p, _ in pairs], [(row["response"], row["response_b"]) for _, row in pairs])
-    for (_, row), (text, verdict, _) in zip(pairs, compared, strict=True):
-        row |= {"judgement": text, "verdict": verdict}
-    if arguments.out is not None:
-        write_lines(arguments.out, rows)
+    with LineFile(arguments.out, len(rows), "judging") as file:
+        for start in range(0, len(asked), BATCH):
+            _judge(_of_batch(reasoner, start), asked[start : start + BATCH])
+            file.write(rows[start : start + BATCH])
     table = Table("question", "response", "verdict", "judgement", title="judgements", title_justify="left")
     for row in rows[:20]:
         shown = row["response"] + (f"\n{row['response_b']}" if "response_b" in row else "")
@@ -90,13 +102,27 @@ def judge(arguments: argparse.Namespace) -> Mapping[str, Any]:
     return {"n": len(rows), "results": rows}
 
 
-def _verify_finals(config: Config, traces: Sequence[Any]) -> list[str | None]:
-    """The status of each final answer, ``None`` where no gold answer is known."""
-    from spark_rl.verify import Verifier
+def _judge(reasoner: Reasoner, asked: Sequence[tuple[Problem, dict[str, Any]]]) -> None:
+    """Put a judgement and its verdict into each row: of one response, or of two where there is a second."""
+    single = [(p, row) for p, row in asked if "response_b" not in row]
+    pairs = [(p, row) for p, row in asked if "response_b" in row]
+    judged = reasoner.judge([p for p, _ in single], [row["response"] for _, row in single])
+    for (_, row), (text, accepted, _) in zip(single, judged, strict=True):
+        row |= {"judgement": text, "verdict": None if accepted is None else "Yes" if accepted else "No"}
+    compared = reasoner.compare([p for p, _ in pairs], [(row["response"], row["response_b"]) for _, row in pairs])
+    for (_, row), (text, verdict, _) in zip(pairs, compared, strict=True):
+        row |= {"judgement": text, "verdict": verdict}
 
+
+def _of_batch(reasoner: Reasoner, start: int) -> Reasoner:
+    """The model with the random stream of a batch: that of the first is its own."""
+    return replace(reasoner, seed=stream_seed(reasoner.seed, "batch", start)) if start else reasoner
+
+
+def _verify_finals(verifier: Verifier, traces: Sequence[Any]) -> list[str | None]:
+    """The status of each final answer, ``None`` where no gold answer is known."""
     known = [t for t in traces if t.problem.answer]
-    with Verifier(config.verify) as verifier:
-        found = verifier.verify_many([(t.response, t.problem.golds, t.problem.kind, t.problem.choices) for t in known])
+    found = verifier.verify_many([(t.response, t.problem.golds, t.problem.kind, t.problem.choices) for t in known])
     statuses = iter(found)
     return [next(statuses).status if t.problem.answer else None for t in traces]
 

@@ -6,7 +6,9 @@ import argparse
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spark_rl.commands.exams import exams_of, grouped, output
+from spark_rl.commands.checks import check_config
+from spark_rl.commands.exams import check_output, exams_of, grouped, output
+from spark_rl.commands.listing import list_benchmarks
 from spark_rl.commands.models import inference_config, is_server, open_grader, open_reasoner, trained_weights
 from spark_rl.commands.results import finish
 from spark_rl.commands.scoring import rescore, score_responses, show_tables
@@ -22,16 +24,20 @@ if TYPE_CHECKING:
 SEVERAL_TEMPERATURE = 0.7
 """Of several samples an item, unless ``--temperature`` says otherwise."""
 
-MODES = ("responses", "rescore", "table")
+MODES = ("responses", "rescore", "table", "list")
 """Options with which no model is asked."""
 
 
 def evaluate(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl eval``."""
     _check(arguments)
+    if not arguments.table and not arguments.list:
+        check_output(arguments.out)
     if any(getattr(arguments, mode) for mode in MODES):
         if arguments.table:
             return show_tables(arguments)
+        if arguments.list:
+            return list_benchmarks(arguments)
         return rescore(arguments) if arguments.rescore else score_responses(arguments)
     return _ask(arguments)
 
@@ -39,6 +45,7 @@ def evaluate(arguments: argparse.Namespace) -> Mapping[str, Any]:
 def _ask(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Ask a model, row by row."""
     config = _configured(arguments)
+    check_config(config)
     exams = exams_of(arguments, config)
     temperature = arguments.temperature
     if temperature is None and arguments.samples > 1:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spark_rl.commands.checks import ROWS, check_outputs, file_kind
 from spark_rl.commands.terminal import quiet_libraries, say, waiting
 from spark_rl.config import Config
 from spark_rl.errors import UserError
@@ -30,14 +31,28 @@ class Output:
 
 
 def output(path: Path | None) -> Output | None:
-    """``NAME.parquet`` writes Parquet at the end, from ``NAME.jsonl`` beside it; a folder holds rows and results."""
+    """``NAME.parquet`` writes Parquet at the end, from ``NAME.jsonl`` beside it; a folder, which any other name without
+    the suffix of a file is, holds rows and results.
+    """
     if path is None:
         return None
-    if path.suffix == ".parquet":
+    kind = file_kind(path)
+    if kind == ".parquet" and not path.is_dir():
         return Output(path.with_suffix(".jsonl"), parquet=path)
-    if path.is_dir() or not path.suffix:
+    if path.is_dir() or (kind is None and not path.is_file()):
         return Output(path / "rows.jsonl", results=path / "results.json")
     return Output(path)
+
+
+def check_output(path: Path | None) -> None:
+    """Whether the rows and results of ``--out`` can be written. Raises :class:`UserError`."""
+    out = output(path)
+    if path is None or out is None:
+        return
+    if out.results is None and file_kind(path) not in {None, ".parquet", *ROWS}:
+        known = ", ".join((*ROWS, ".parquet"))
+        raise UserError(f"cannot write {path}: rows are written as {known}, or into a folder; name it so")
+    check_outputs(out.rows, out.parquet, out.results)
 
 
 def exams_of(arguments: argparse.Namespace, config: Config, *, show: bool = True) -> list[Exam]:

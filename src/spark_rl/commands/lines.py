@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+
+from rich.progress import BarColumn, Progress, TextColumn
 
 from spark_rl.chat import MARKER
-from spark_rl.commands.terminal import say
+from spark_rl.commands.terminal import console, say
 from spark_rl.config import ImagesConfig
 from spark_rl.data.images import ImageError, check_images, stored_image
 from spark_rl.errors import UserError
@@ -18,11 +21,17 @@ IMAGE_FIELDS = ("images", "image")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of every line that is not empty."""
+    """(line number, object) of every line that is not empty.
+
+    Raises:
+        UserError: the file can't be read, something in it is no JSON object, or it has no lines.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON strings may hold other line separators
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not any(map(str.strip, lines)):
+        raise UserError(f"{path} is empty; give a file with one JSON object a line")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -35,16 +44,53 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, {key: encodable(value) for key, value in row.items()}
 
 
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """One JSON object a line, and a word about it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", errors="replace") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-    say(f"wrote   {path}")
+class LineFile:
+    """One JSON object a line, written as rows are made, so that a stop keeps those that are done::
+
+        with LineFile(path, total=200) as file:
+            file.write(rows)    # a batch
+
+    Without a path nothing is written. A file that is there is replaced with the first rows. How many rows are done is
+    shown on a terminal while it goes on, and said when it is stopped.
+    """
+
+    def __init__(self, path: Path | None, total: int, what: str) -> None:
+        self.path, self.total, self.done = path, total, 0
+        self._progress: Progress | None = None
+        if console.is_terminal and not console.is_dumb_terminal and total > 1:
+            columns = (TextColumn(what), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"))
+            self._progress = Progress(*columns, console=console, transient=True)
+            self._task = self._progress.add_task("", total=total)
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        if self.path is not None and kind is None:
+            self.write(())  # of no rows an empty file
+            say(f"wrote   {self.path}")
+        elif self.path is not None and self.done:
+            say(f"wrote   {self.path}: {self.done:,} of {self.total:,} rows")
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the rows of a batch at once. Raises :class:`UserError` if that can't be done."""
+        if self.path is not None:
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("ab" if self.done else "wb") as file:
+                    file.write(lines.encode("utf-8", errors="replace"))
+            except OSError as error:
+                raise UserError(f"cannot write {self.path}: {error.strerror}") from None
+        self.done += len(rows)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=self.done)
 
 
 def encodable(value: Any) -> Any:

@@ -13,7 +13,8 @@ from typing import Any
 from rich.panel import Panel
 from rich.text import Text
 
-from spark_rl.commands.lines import find_images, named_images, read_lines, write_lines
+from spark_rl.commands.checks import check_config, check_rows
+from spark_rl.commands.lines import LineFile, find_images, named_images, read_lines
 from spark_rl.commands.models import inference_config, open_reasoner
 from spark_rl.commands.terminal import console, counted, say
 from spark_rl.config import Config, parse_config
@@ -25,15 +26,18 @@ def recycle(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl recycle``."""
     from spark_rl.recycle import recycle
 
+    check_rows(arguments.out, arguments.rollouts)
     config = inference_config(arguments, needs_model=arguments.rollouts is None)
     if arguments.seed is not None:
         config = parse_config({**config.model_dump(mode="json"), "seed": arguments.seed})
+    check_config(config)
     groups = _given_groups(arguments.rollouts, config) if arguments.rollouts else _sampled_groups(arguments, config)
     problems = recycle(groups, config.recycle, random.Random(config.seed), config.verify.thinking)
     if arguments.out is not None:
         from spark_rl.recycle.pool import problem_to_dict
 
-        write_lines(arguments.out, (problem_to_dict(p) for p in problems))
+        with LineFile(arguments.out, len(problems), "writing") as file:
+            file.write([problem_to_dict(problem) for problem in problems])
     for problem in _of_each_task(problems, arguments.show):
         seen = f"  {counted(len(problem.images), 'image')}" if problem.images else ""
         title = Text(f"{problem.task}  label {problem.answer}{seen}  ({problem.id})")
@@ -51,13 +55,15 @@ def _given_groups(path: Path, config: Config) -> list[Group]:
     from spark_rl.verify import Verifier
 
     groups = []
+    lines = list(read_lines(path))
     with ExitStack() as stack:
         rewards = open_rewards(config.reward, note=say)
         if rewards is not None:
             stack.enter_context(closing(rewards))
         verifier = stack.enter_context(Verifier(config.verify))
         grader = Grader(verifier, config.reward, rewards, partial(policy_prompt, config=config.chat))
-        for number, row in read_lines(path):
+        counter = stack.enter_context(LineFile(None, len(lines), "verifying"))
+        for number, row in lines:
             responses = row.get("responses")
             if not isinstance(responses, list) or not all(isinstance(r, str) for r in responses):
                 raise UserError(f"{path} line {number} has no list of texts in 'responses'")
@@ -85,6 +91,7 @@ def _given_groups(path: Path, config: Config) -> list[Group]:
                 for text, verdict in zip(responses, verdicts, strict=True)
             )
             groups.append(Group(problem, rollouts, ()))
+            counter.write([row])
     return groups
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spark_rl.commands.exams import Output
 from spark_rl.commands.terminal import console, say
 from spark_rl.config import Config
-from spark_rl.files import write_atomically
+from spark_rl.files import write_output
 
 if TYPE_CHECKING:
     from spark_rl.evals.ask.exam import Exam
@@ -44,6 +44,6 @@ def finish(exams: Sequence[Exam], rows: Sequence[Record], config: Config, out: O
             write_parquet(out.parquet, rows)
             say(f"wrote   {out.parquet}")
         if out.results is not None:
-            write_atomically(out.results, json.dumps(found, indent=2, allow_nan=False).encode() + b"\n")
+            write_output(out.results, json.dumps(found, indent=2, allow_nan=False) + "\n")
             say(f"wrote   {out.results}")
     return found

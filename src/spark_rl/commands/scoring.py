@@ -8,18 +8,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spark_rl.commands.checks import check_outputs
 from spark_rl.commands.exams import exams_of, names_of, output, words
 from spark_rl.commands.lines import read_lines
 from spark_rl.commands.models import inference_config
 from spark_rl.commands.results import finish
 from spark_rl.commands.terminal import console, counted, say
 from spark_rl.errors import UserError
+from spark_rl.files import write_output
 
 if TYPE_CHECKING:
     from spark_rl.evals.ask.exam import Exam
     from spark_rl.evals.ask.records import Record
     from spark_rl.evals.paper.tables import Sheet
 
+TABLE_KINDS = {"markdown": (".md", ".markdown"), "latex": (".tex",), "csv": (".csv",)}
+"""``--format`` -> the suffixes of files with such tables."""
 SHOWN = 3
 """Missing ids named."""
 
@@ -94,6 +98,10 @@ def show_tables(arguments: argparse.Namespace) -> Mapping[str, Any]:
     numbers = words(arguments.paper_table)
     if not all(number.isdecimal() for number in numbers):
         raise UserError(f"--paper-table takes numbers of the paper's tables, not {', '.join(numbers)}")
+    if arguments.out is not None:
+        if arguments.format in {None, "terminal"}:
+            raise UserError("--out of a table needs --format markdown, latex or csv")
+        check_outputs(arguments.out, kinds=(*TABLE_KINDS[arguments.format], ".txt"))
     models = read_results(arguments.table)
     sheets = lay_out(
         models, tables=[int(number) for number in numbers], protocol=protocols[0] if protocols else None,
@@ -108,11 +116,8 @@ def show_tables(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 def _show(sheets: Sequence[Sheet], form: str | None, out: Path | None) -> None:
     from spark_rl.evals.paper.formats import terminal, write
-    from spark_rl.files import write_atomically
 
     if form in {None, "terminal"}:
-        if out is not None:
-            raise UserError("--out of a table needs --format markdown, latex or csv")
         for sheet in sheets:
             console.print(*terminal(sheet, console.width))
         return
@@ -120,11 +125,7 @@ def _show(sheets: Sequence[Sheet], form: str | None, out: Path | None) -> None:
     if out is None:
         say(text)
         return
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, text.encode())
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from None
+    write_output(out, text)
     say(f"wrote   {out}")
 
 

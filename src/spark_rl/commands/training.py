@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from spark_rl.commands.checks import check_config, check_device, check_folder
 from spark_rl.commands.models import recipe_of, run_behind, settings_of_run
 from spark_rl.commands.terminal import console, quiet_libraries, say, waiting
 from spark_rl.config import Config, load_config, merge_settings, saved_settings
@@ -18,11 +19,15 @@ from spark_rl.runs import LATEST, check_free, new_run, placed
 def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl train``."""
     config = resolve(arguments)
+    if config.run_dir is not None:
+        check_folder(Path(config.run_dir), "the run directory")
+    check_device(config.model.device)
     with new_run(config.seed) if config.run_dir is None else nullcontext(Path(config.run_dir)) as run_dir:
         check_free(run_dir)
         say(f"run     {run_dir}")
         config = config.model_copy(update={"run_dir": str(run_dir)})
         if not arguments.resume:  # a run says which of its parts have moved
+            check_config(config)
             check_places(config)
             if run_behind(arguments.model) is not None:
                 say(f"trains  {config.model.path} further")

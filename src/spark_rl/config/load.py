@@ -2,13 +2,11 @@
 
 ``load_config("configs/tiny.yaml", ["rollout.samples=4"])`` reads a YAML file, applies dotted overrides and validates
 everything. Nothing here imports torch, so a wrong key or a contradiction is reported in a fraction of a second, before
-anything loads. Unknown keys name the nearest known one.
+anything loads. Unknown keys name the nearest known one (:mod:`spark_rl.config.names`); a key given twice is an error.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -19,9 +17,11 @@ import yaml
 from pydantic import ValidationError
 
 from spark_rl.config.method import PRESETS
+from spark_rl.config.names import hint
 from spark_rl.config.schema import Config
 from spark_rl.config.section import Section
 from spark_rl.errors import ConfigError
+from spark_rl.files import DuplicateKeyError, parse_json, read_yaml
 
 RECIPE_FOLDERS = (Path(__file__).parents[1] / "configs", Path(__file__).parents[3] / "configs")
 """Where recipes lie: inside an installed package, or at the top of a checkout."""
@@ -74,13 +74,17 @@ def saved_settings(run_dir: Path) -> dict[str, Any]:
     """The resolved settings that a run was made with. Raises :class:`ConfigError` if there is no such run."""
     path = run_dir / "config.json"
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{run_dir} holds no run to resume; start one without --resume") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} can't be read ({error}); restore it or start a new run") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} must hold a mapping of settings; restore it or start a new run")
+    try:
+        parse_config(settings)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}; restore it or start a new run") from None
     return settings
 
 
@@ -115,7 +119,9 @@ def _walk(section: Section, prefix: str) -> Iterator[tuple[str, str, Any, str]]:
 def _value(text: str, keys: Sequence[str]) -> Any:
     """What an override's text means to the setting at ``keys``."""
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
+    except DuplicateKeyError as error:
+        raise ConfigError(f"{'.'.join(keys)}: {error}") from None
     except yaml.YAMLError:
         return text
     annotation: Any = Config
@@ -134,9 +140,11 @@ def _value(text: str, keys: Sequence[str]) -> Any:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except DuplicateKeyError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if tree is None:
@@ -165,7 +173,8 @@ def _check_keys(tree: Mapping[str, Any], section: type[Section], prefix: str = "
     for key, value in tree.items():
         field = section.model_fields.get(str(key))
         if field is None:
-            raise ConfigError(f"unknown setting {prefix}{key!s}; {_nearest(f'{prefix}{key}', section, str(key))}")
+            name = _first_setting(f"{prefix}{key}", value)
+            raise ConfigError(f"unknown setting {name}; {hint(name, section.model_fields, tuple(_names(Config)))}")
         inner = _sections(field.annotation)
         free = any(get_origin(member) is dict for member in (field.annotation, *get_args(field.annotation)))
         if isinstance(value, Mapping) and not free:
@@ -177,16 +186,22 @@ def _check_keys(tree: Mapping[str, Any], section: type[Section], prefix: str = "
                               f"{next(iter(inner[0].model_fields))}")  # fmt: skip
 
 
-def _nearest(dotted: str, section: type[Section], key: str) -> str:
-    close = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {dotted[: len(dotted) - len(key)]}{close[0]}?"
-    everywhere = {name: name for name, *_ in settings_table()}
-    leaves = {name.rpartition(".")[2]: name for name in everywhere}
-    found = leaves.get(key) or next(iter(difflib.get_close_matches(dotted, everywhere, n=1, cutoff=0.5)), None)
-    if found:
-        return f"did you mean {found}?"
-    return f"known here: {', '.join(section.model_fields)}"
+def _first_setting(name: str, value: Any) -> str:
+    """The dotted name of the first setting in a group, or of the value itself."""
+    if not isinstance(value, Mapping) or not value:
+        return name
+    inside, inner = next(iter(value.items()))
+    return _first_setting(f"{name}.{inside}", inner)
+
+
+def _names(section: type[Section], prefix: str = "") -> Iterator[str]:
+    """Every dotted setting, those of groups that are null by default too."""
+    for name, field in section.model_fields.items():
+        inner = [one for one in _sections(field.annotation) if get_origin(field.annotation) is not tuple]
+        if inner:
+            yield from _names(inner[0], f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def _one_line(error: ValidationError) -> str:

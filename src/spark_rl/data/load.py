@@ -27,13 +27,13 @@ import csv
 import difflib
 import io
 import json
+import logging
 import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,11 @@ Role = Literal["train", "heldout", "transfer"]
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 
+WHOLE = DataConfig().split
+"""The split of sources that have none: any other name for it is said to do nothing."""
+
+logger = logging.getLogger(__name__)
+
 _cells = threading.RLock()
 
 
@@ -59,6 +64,7 @@ def load_problems(
     *,
     columns: bool = False,
     golds: bool = True,
+    readers: list[Source] | None = None,
 ) -> tuple[Problem, ...]:
     """The problems of a specification, in the order of the source (procedural ones in a fixed shuffled order).
 
@@ -68,7 +74,8 @@ def load_problems(
     file). Of several sources every problem has its specification as :attr:`~spark_rl.problem.Problem.source`.
 
     ``columns`` keeps the other columns of each row for a user's reward functions; without ``golds`` rows need no answer
-    that the verifier can use, or none at all.
+    that the verifier can use, or none at all. What was left out of a source is said in lines of the log; into
+    ``readers``, if it is given, goes for each source what read it instead, with its counts, and nothing is said.
 
     Raises:
         DataError: nothing can be read there, a column is missing, an image is broken while ``data.images.broken`` is
@@ -80,7 +87,7 @@ def load_problems(
         return tuple(
             replace(problem, id=unique(problem.id, taken), source=name)
             for name in names
-            for problem in load_problems(name, config, role, columns=columns, golds=golds)
+            for problem in load_problems(name, config, role, columns=columns, golds=golds, readers=readers)
         )
     if role != "train":
         config = config.model_copy(update={"limit": None, "sample": None, "ranges": None})
@@ -88,15 +95,26 @@ def load_problems(
         family = spec.removeprefix(PREFIX)
         return procedural_problems(family, "train" if role == "train" else "heldout", config.limit)
     path = _user_path(spec)
-    source = partial(Source, spec, config=config, keeps_columns=columns, needs_golds=golds)
+    source, rows = _opened(spec, path, config)
+    source.keeps_columns, source.needs_golds, source.quiet = columns, golds, readers is not None
+    problems = source.problems(rows)
+    if readers is not None:
+        readers.append(source)
+    return problems
+
+
+def _opened(spec: str, path: Path, config: DataConfig) -> tuple[Source, Iterator[tuple[Number, Any]]]:
+    """What reads a source that is not procedural, and its rows."""
     # unlike those of Path, these two say no of a name that is too long
     if os.path.isdir(path):  # noqa: PTH112
-        return source(stem=path.stem, folder=path).problems(_read_saved(path, config.split))
+        return Source(spec, path.stem, path, config), _read_saved(path, config.split)
     if os.path.exists(path):  # noqa: PTH110
-        return source(stem=path.stem, folder=path.parent).problems(read_file(path))
+        if config.split != WHOLE:
+            logger.warning("data.split is %r, and the file %s has no splits: all of it is read", config.split, spec)
+        return Source(spec, path.stem, path.parent, config), read_file(path)
     check_place(spec)
     name = spec.partition("@")[0].partition(":")[0].rpartition("/")[2]
-    return source(stem=name, folder=Path()).problems(_read_hub(spec, config.split))
+    return Source(spec, name, Path(), config), _read_hub(spec, config.split)
 
 
 def check_place(spec: str) -> None:
@@ -110,7 +128,13 @@ def check_place(spec: str) -> None:
                         "on in the script that began the run: train(resume_from_checkpoint=True)")  # fmt: skip
     path = _user_path(spec)
     like_a_file = path.suffix.lower() in SUFFIXES or spec.startswith((".", "/", "~"))
-    if spec.startswith(PREFIX) or not like_a_file or os.path.exists(path):  # noqa: PTH110
+    if spec.startswith(PREFIX) or os.path.exists(path):  # noqa: PTH110
+        return
+    place, at, _ = spec.partition("@")
+    if at and os.path.exists(_user_path(place)):  # noqa: PTH110
+        mend = "choose one with data.split" if os.path.isdir(place) else f"give {place} alone"  # noqa: PTH112
+        raise DataError(f"{spec}: only a hub data set has a split in its name; {mend}")
+    if not like_a_file:
         return
     known = os.path.isdir(path.parent)  # noqa: PTH112
     siblings = path.parent.iterdir() if known else ()
@@ -209,6 +233,8 @@ def _read_saved(path: Path, split: str) -> Iterator[tuple[Number, Any]]:
         if split not in saved:
             raise DataError(f"{path} has no split {split!r}; set data.split to one of: {', '.join(saved)}")
         saved = saved[split]
+    elif split != WHOLE:
+        logger.warning("data.split is %r, and the data set %s has no splits: all of it is read", split, path)
     return stored_rows(saved)
 
 
@@ -221,6 +247,7 @@ def stored_rows(rows: Any) -> Iterator[tuple[Number, Any]]:
 def _read_hub(spec: str, split: str) -> Iterator[tuple[Number, Any]]:
     import datasets
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # the line below says what each of its retries would
     where, _, own_split = spec.partition("@")
     name, _, configuration = where.partition(":")
     try:

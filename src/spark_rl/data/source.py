@@ -64,6 +64,8 @@ class Source:
     """Whether problems get the other columns of their rows."""
     needs_golds: bool = True
     """Whether a row without a gold answer that the verifier can use is unusable."""
+    quiet: bool = False
+    """Whether what was left out and assumed is only counted, for a caller who shows it, and not said."""
     layout: Layout = "columns"
     numbers: Numbers = UNKNOWN
     read: int = 0
@@ -235,20 +237,22 @@ class Source:
                 number, why = lost[0]
                 if not found and (len(lost) + self.outside == self.read or lost is self.broken):
                     raise DataError(f"{self.spec}: none of {self.read} rows is {how}: first is row {number}, {why}")
-                of_what = "" if lost is self.unusable else " for their images"
-                logger.warning(
-                    "skipped %d of %d rows of %s%s: %s", len(lost), self.read, self.spec, of_what, _by_reason(lost)
-                )
+        if self.outside and not found:
+            raise DataError(f"{self.spec}: none of {self.read} rows is within data.ranges; widen them")
+        if not self.quiet:
+            for line in self.said():
+                logger.warning("%s", line)
+            if self.outside:
+                logger.info("data.ranges leaves out %d of %d rows of %s", self.outside, self.read, self.spec)
+
+    def said(self) -> Iterator[str]:
+        """One line for each kind of row that was left out, and for what was assumed of rows that are used."""
+        for lost, of_what in ((self.unusable, ""), (self.broken, " for their images")):
+            if lost:
+                yield f"skipped {len(lost)} of {self.read} rows of {self.spec}{of_what}: {_by_reason(lost)}"
         for what, rows in self.notes.items():
             number, example = rows[0]
-            logger.warning(
-                "%d of %d rows of %s %s: first is row %s, %r",
-                len(rows), self.read, self.spec, what, number, example[:80],
-            )  # fmt: skip
-        if self.outside:
-            if not found:
-                raise DataError(f"{self.spec}: none of {self.read} rows is within data.ranges; widen them")
-            logger.info("data.ranges leaves out %d of %d rows of %s", self.outside, self.read, self.spec)
+            yield (f"{len(rows)} of {self.read} rows of {self.spec} {what}: first is row {number}, {example[:80]!r}")
 
 
 def unique(wanted: str, taken: dict[str, int]) -> str:

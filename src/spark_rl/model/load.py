@@ -39,6 +39,9 @@ from spark_rl.model.sizes import check_end, check_tokenizer, has_tokenizer, posi
 from spark_rl.model.vision import load_processor, vision_tokens
 from spark_rl.problem import TASKS
 
+UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError, LookupError, AttributeError, TypeError)
+"""What transformers raises about the files of a model: a list where it expects a mapping is an ``AttributeError``."""
+
 
 def resolve_device(name: str) -> torch.device:
     """``auto`` is CUDA, then MPS, then the CPU. Raises ``ConfigError`` for a device that can't be used here."""
@@ -107,9 +110,9 @@ def describe_model(config: Config, path: str | Path | None = None) -> Descriptio
                               "model it was made from into it")  # fmt: skip
         processor = load_processor(texts, model_config, **options) if sees else None
         tokenizer = processor.tokenizer if processor else AutoTokenizer.from_pretrained(texts, **options)
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, ConfigError):
-            raise
+    except Exception as error:
+        if isinstance(error, ConfigError) or not (isinstance(error, UNREADABLE) or type(error) is Exception):
+            raise  # tokenizers raises nothing narrower than Exception
         raise _cannot_load(named, error) from None
     check_tokenizer(tokenizer, model_config, named, sees=sees)
     check_end(tokenizer, model_config, named)
@@ -160,7 +163,7 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
         if settings.lora is not None:
             model.name_or_path = str(finished[-1] if finished else described.base)  # which adapters save as their base
             model = _with_adapters(model, settings.lora, described.adapters[-1] if continued else None, config.seed)
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+    except UNREADABLE as error:
         if isinstance(error, ConfigError):
             raise
         raise _cannot_load(described.source, error) from None
@@ -287,7 +290,8 @@ def _found(name: str) -> str | None:
 
 
 def _cannot_load(source: str, error: Exception) -> ConfigError:
-    return ConfigError(f"cannot load the model {source!r}: {' '.join(str(error).split())[:300]}")
+    kind = f"{type(error).__name__} " if isinstance(error, LookupError | AttributeError | TypeError) else ""
+    return ConfigError(f"cannot load the model {source!r}: {kind}{' '.join(str(error).split())[:300]}")
 
 
 def check_head(loaded: LoadedModel) -> None:

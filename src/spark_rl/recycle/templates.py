@@ -33,6 +33,7 @@ import yaml
 
 from spark_rl.config import THINKING, Thinking
 from spark_rl.errors import UserError
+from spark_rl.files import DuplicateKeyError, read_yaml
 from spark_rl.recycle.candidate import FORMS, Form, shown
 from spark_rl.verify import verdict
 
@@ -129,12 +130,14 @@ def load_templates(name: str, thinking: Thinking = THINKING) -> Templates:
     """
     path = next((path for path in FOLDER.glob("*.yaml") if path.stem == name), Path(name))
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
         raise TemplateError(
             f"cannot read templates {name!r} ({error.strerror}); give a path to a YAML file or one of: {known}"
         ) from None
+    except DuplicateKeyError as error:
+        raise TemplateError(f"{path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TemplateError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     return replace(parse_templates(tree, str(path)), thinking=thinking)

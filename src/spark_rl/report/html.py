@@ -8,14 +8,13 @@ file.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spark_rl.errors import UserError
-from spark_rl.files import write_atomically
+from spark_rl.files import parse_json, write_output
 from spark_rl.problem import TASKS
 from spark_rl.report.charts import Pair, before_after_chart
 from spark_rl.report.comparison import Estimate, Row, compare, problems_note
@@ -60,8 +59,7 @@ def write_report(run_dir: str | Path) -> Path:
     run_dir = Path(run_dir)
     page = _page(_read_run(run_dir))
     path = run_dir / "report.html"
-    # A lone surrogate in a response cannot be encoded and must not cost the report.
-    write_atomically(path, page.encode("utf-8", errors="replace"))
+    write_output(path, page)
     return path
 
 
@@ -89,8 +87,8 @@ def _read_object(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _name: None)
-    except ValueError as error:
+        content = parse_json(path.read_text(encoding="utf-8"), parse_constant=lambda _name: None)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); restore it or remove it") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a JSON object, not a {type(content).__name__}")

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from spark_rl.errors import UserError
-from spark_rl.files import write_atomically
+from spark_rl.files import parse_json, write_atomically
 
 
 class MetricsLog:
@@ -122,7 +122,7 @@ def _parse(content: bytes, path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line, parse_constant=lambda _name: None)
+            record = parse_json(line, parse_constant=lambda _name: None)
         except ValueError:
             record = None
         if isinstance(record, dict):
