@@ -1,4 +1,4 @@
-"""The command line: ``spark-rl train | solve | judge | eval | recycle | ablate | report | doctor | config``.
+"""The command line: ``spark-rl train | solve | judge | eval | recycle | ablate | report | export | doctor | config``.
 
 Arguments are parsed before anything heavy is imported, so ``--help`` answers at once. Every command prints for people
 and, with ``--json FILE``, writes the same facts for programs. Exit code 2 is the user's mistake, told in one line;
@@ -54,6 +54,12 @@ without a model:
 
 Groups of benchmarks: math-llm, math-vlm, reward, general, all. Greedy, unless --samples or --temperature say otherwise.
 A line of --out holds prompt, response, what each protocol makes of it, and judgement.""",
+    "export": """\
+examples:
+  spark-rl export runs/a                                 runs/a/export: the model, or the adapters, and a card
+  spark-rl export runs/a --merge --out my-model          adapters merged into the model they were trained on
+  spark-rl export runs/a --checkpoint 30
+  spark-rl export runs/a --merge --push me/my-model      and on the hub (`hf auth login` first)""",
     "recycle": """\
 examples:
   spark-rl recycle --show 6                              sample with the embedded base, print recycled problems
@@ -181,6 +187,7 @@ def _parser() -> _Parser:
 
     report = _command(commands, "report", "write the HTML report of a run again", overrides=False)
     report.add_argument("run_dir", type=Path, help="a run directory")
+    _add_export(commands)
     _command(commands, "doctor", "what this machine can run", overrides=False)
     config = _command(commands, "config", "list every setting with its default, or check a configuration")
     config.add_argument("--config", help="a YAML file or recipe name to resolve and print")
@@ -219,6 +226,21 @@ def _add_eval(commands: Any) -> None:
     add("--published", action="store_true", help="put the paper's rows beside, marked as published")
 
 
+def _add_export(commands: Any) -> None:
+    export = _command(
+        commands, "export", "write the model of a run as a folder that transformers loads, with its card",
+        overrides=False,
+    )  # fmt: skip
+    export.add_argument("run", help="a run directory")
+    export.add_argument("--out", type=Path, metavar="DIR", help="the new folder (default: RUN/export or RUN/merged)")
+    export.add_argument("--merge", action="store_true", help="merge adapters into the model they were trained on")
+    export.add_argument(
+        "--checkpoint", type=_checkpoint, metavar="N|best", help="of this step, or the best (default: the final model)"
+    )
+    export.add_argument("--push", metavar="REPO", help="put it on the hub too, as NAME or OWNER/NAME")
+    export.add_argument("--private", action="store_true", help="of --push: a new repository is private")
+
+
 class _Parser(argparse.ArgumentParser):
     """One line per mistake, instead of the usage text."""
 
@@ -251,6 +273,12 @@ def _image_option(parser: argparse.ArgumentParser) -> None:
         "--image", action="append", default=[], metavar="PATH",
         help="an image of the question; again for more, in the order of its <image> markers, if it has any",
     )  # fmt: skip
+
+
+def _checkpoint(text: str) -> str:
+    if text != "best" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither the step of a checkpoint nor 'best'")
+    return text if text == "best" else str(int(text))
 
 
 def _count(text: str) -> int:

@@ -27,6 +27,7 @@ from spark_rl.model.loaded import LoadedModel
 from spark_rl.parts import with_resolved_paths
 from spark_rl.problem import TASKS, Problem
 from spark_rl.recycle import Pool, load_templates
+from spark_rl.report.card import write_card
 from spark_rl.report.html import write_report
 from spark_rl.report.metrics import MetricsLog
 from spark_rl.report.watch import Silent, Watcher
@@ -86,6 +87,7 @@ class Run:
         self.watcher.phase("loading the data and the model")
         self.config = config
         problems, self.exams = load_all_problems(config, given)
+        self.problems = {"train": len(problems), **{name: len(exam) for name, exam in self.exams.items()}}
         self.backend = open_backend(config, weights, given.model)
         self.learner = build_learner(config, self.backend.loaded)
         self.steps = config.train.steps or -(-config.train.episodes * len(problems) // config.rollout.problems)
@@ -134,9 +136,10 @@ class Run:
         self._steps()
         self.learner.export(self.run_dir / "model")
         after = self.examine(pairs, "after training")
-        summary = checkpoint.summarise(self.config, before, after, self.progress)
+        summary = checkpoint.summarise(self.config, before, after, self.progress) | {"problems": self.problems}
         write_json(self.run_dir / "summary.json", summary)
         write_report(self.run_dir)
+        write_card(self.run_dir)
         return summary
 
     def examine(self, pairs: Mapping[str, Sequence[Mapping[str, str]]], when: str) -> dict[str, Scores]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from spark_rl.commands.asking import judge, solve
 from spark_rl.commands.evaluation import evaluate
+from spark_rl.commands.export import export
 from spark_rl.commands.facts import config, doctor, settings_markdown
 from spark_rl.commands.recycling import recycle
 from spark_rl.commands.training import ablate, report, resolve, train
@@ -16,6 +17,7 @@ __all__ = [
     "config",
     "doctor",
     "evaluate",
+    "export",
     "judge",
     "recycle",
     "report",
