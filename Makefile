@@ -4,15 +4,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?=
+# What is installed as torch, and the index it comes from: a laptop without a GPU is spared gigabytes of CUDA by
+# make train TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH ?= torch>=2.9,<2.14
+TORCH_INDEX ?=
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 STAMP := $(VENV)/.installed
 
 .PHONY: train train-vl test check install base base-vl bench fuzz docs clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
-	$(BIN)/spark-rl train $(RUN)
+	@$(BIN)/spark-rl train $(RUN)
 
 train-vl: $(STAMP)  ## train the embedded default that sees
-	$(BIN)/spark-rl train --config tiny-vl $(RUN)
+	@$(BIN)/spark-rl train --config tiny-vl $(RUN)
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest
@@ -25,10 +30,13 @@ check: $(STAMP)  ## lint, format and types: what CI checks before the tests
 install: $(STAMP)  ## the virtual environment alone
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'torch>=2.9,<2.14'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	@echo 'virtual environment in $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+	@echo 'installing $(TORCH)$(if $(TORCH_INDEX), from $(TORCH_INDEX)) (once, about a minute)'
+	@$(PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
+	@echo 'installing spark-rl and what it needs (once, about a minute)'
+	@$(PIP) --editable '.[dev]'
+	@touch $@
 
 base: $(STAMP)  ## make the embedded base again, from random weights (about 15 minutes)
 	$(BIN)/python -m spark_rl.embedded.build

@@ -71,6 +71,12 @@ examples:
   spark-rl data train.parquet --model Qwen/Qwen2.5-VL-7B-Instruct --show 1
                                                          with the model's chat template, tokens counted
   spark-rl data openai/gsm8k:main@test data.limit=100    settings as in train""",
+    "export": """\
+examples:
+  spark-rl export runs/a                                 runs/a/export: the model, or the adapters, and a card
+  spark-rl export runs/a --merge --out my-model          adapters merged into the model they were trained on
+  spark-rl export runs/a --checkpoint 30
+  spark-rl export runs/a --merge --push me/my-model      and on the hub (`hf auth login` first)""",
     "recycle": """\
 examples:
   spark-rl recycle --show 6                              sample with the embedded base, print recycled problems
@@ -234,6 +240,7 @@ def _add_runs(commands: Any) -> None:
     )
     runs = _command(commands, "runs", "list runs: model, data, steps, scores, state", overrides=False)
     runs.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="where they are (default: runs)")
+    _add_export(commands)
     _command(commands, "doctor", "what this machine can run", overrides=False)
     config = _command(commands, "config", "list every setting with its default, or check a configuration")
     config.add_argument("--config", help="a YAML file or recipe name to resolve and print")
@@ -268,6 +275,21 @@ def _add_eval(commands: Any) -> None:
     add("--paper-table", action="append", default=[], metavar="NUMBERS", help="of --table: only these of the paper's")
     add("--base", metavar="LABEL", help="of --table: add every row's differences from this one")
     add("--published", action="store_true", help="put the paper's rows beside, marked as published")
+
+
+def _add_export(commands: Any) -> None:
+    export = _command(
+        commands, "export", "write the model of a run as a folder that transformers loads, with its card",
+        overrides=False,
+    )  # fmt: skip
+    export.add_argument("run", metavar="RUN", help="a run: its directory, its name below runs/, or latest")
+    export.add_argument("--out", type=Path, metavar="DIR", help="the new folder (default: RUN/export or RUN/merged)")
+    export.add_argument("--merge", action="store_true", help="merge adapters into the model they were trained on")
+    export.add_argument(
+        "--checkpoint", type=_checkpoint, metavar="N|best", help="of this step, or the best (default: the final model)"
+    )
+    export.add_argument("--push", metavar="REPO", help="put it on the hub too, as NAME or OWNER/NAME")
+    export.add_argument("--private", action="store_true", help="of --push: a new repository is private")
 
 
 def _check_command(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
@@ -330,6 +352,12 @@ def _image_option(parser: argparse.ArgumentParser) -> None:
         "--image", action="append", default=[], metavar="PATH",
         help="an image of the question; again for more, in the order of its <image> markers, if it has any",
     )  # fmt: skip
+
+
+def _checkpoint(text: str) -> str:
+    if text != "best" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither the step of a checkpoint nor 'best'")
+    return text if text == "best" else str(int(text))
 
 
 def _count(text: str) -> int:

@@ -29,6 +29,7 @@ from spark_rl.model.load import fitted_to_model
 from spark_rl.parts import with_resolved_paths
 from spark_rl.problem import TASKS, Problem
 from spark_rl.recycle import Pool, load_templates
+from spark_rl.report.card import write_card
 from spark_rl.report.html import write_report
 from spark_rl.report.metrics import MetricsLog
 from spark_rl.report.watch import Silent, Watcher
@@ -106,6 +107,8 @@ class Run:
         self.config, self.rewards = config, open_rewards(config.reward, given.rewards, self.watcher.note)
         self.watcher.phase("loading the data and the model")
         problems, exams = load_all_problems(config, given)
+        counted = {} if given.batches is not None else {"train": len(problems)}
+        self.problems = counted | {name: len(exam) for name, exam in exams.items()}
         batches = self._batches(problems, exams, given)
         self.backend = open_backend(config, weights, given.model, given.engine)
         self.learner = build_learner(config, self.backend.loaded, given.reference)
@@ -191,8 +194,10 @@ class Run:
             checkpoint.export_model(self.run_dir, self.learner)
             after = self.examination.after(self.progress.step)
             summary = checkpoint.summarise(self.config, before, after, self.progress) | self._outcome()
+            summary["problems"] = self.problems
             write_json(self.run_dir / "summary.json", summary)
             write_report(self.run_dir)
+            write_card(self.run_dir)
         return summary
 
     def _steps(self) -> None:

@@ -618,3 +618,61 @@ def test_the_gradient_pushes_along_the_advantage(tiny_learner_path: str, seed: i
 @pytest.fixture(scope="module")
 def tiny_learner_path(tiny_models: dict[str, Path]) -> str:
     return str(tiny_models["qwen3"])
+
+
+# --- dropout of adapters --------------------------------------------------------------------------------------------
+
+
+def dropping(path: Path, dropout: float, **sections: Any) -> LocalLearner:
+    """A learner whose adapters add something already, so that dropping their inputs can be seen."""
+    model = {"lora": {"rank": 4, "dropout": dropout}, **sections.pop("model", {})}
+    learner = learner_of(path, model=model, optimiser=OPTIMISER, **sections)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        for parameter in learner.parameters:
+            parameter.normal_(std=0.2)
+    return learner
+
+
+@peft_warning
+def test_dropout_is_in_the_update_alone(tiny_models: dict[str, Path]) -> None:
+    learner, plain = dropping(tiny_models["llama"], 0.5), dropping(tiny_models["llama"], 0.0)
+    groups = random_groups(3, 4)
+    rows = ([g.prompt_ids for g in groups], [g.rollouts[0].completion.token_ids for g in groups])
+    for a, b in zip(learner.logprobs(*rows), plain.logprobs(*rows), strict=True):
+        assert torch.equal(a, b)
+    state = torch.get_rng_state()
+    metrics, without = learner.update(groups), plain.update(groups)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert abs(metrics["ratio"] - 1) > 1e-3, "the policy with dropout over the one that sampled, which had none"
+    assert without["ratio"] == pytest.approx(1.0, abs=1e-6)
+    assert metrics["engine_kl"] == pytest.approx(without["engine_kl"], rel=1e-5)
+    assert largest_difference(weights(learner), weights(plain)) > 1e-3
+    assert not any(module.training for module in learner.loaded.model.modules())
+    assert torch.equal(learner.logprobs(*rows)[0], learner.logprobs(*rows)[0])
+
+
+@peft_warning
+def test_dropout_is_a_function_of_the_seed_and_the_update(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    path, groups = tiny_models["qwen3"], [random_groups(2, 4, seed=i) for i in range(2)]
+    learner, other = dropping(path, 0.3), dropping(path, 0.3, seed=1)
+    learner.update(groups[0])
+    other.update(groups[0])
+    assert largest_difference(weights(learner), weights(other)) > 1e-4
+    learner.save(tmp_path)
+    torch.manual_seed(11)  # whatever else has been drawn
+    resumed = LocalLearner(load_model(learner.config, tmp_path / "model"), learner.config)
+    resumed.load(tmp_path)
+    assert learner.update(groups[1]) == resumed.update(groups[1])
+    assert largest_difference(weights(learner), weights(resumed)) == 0
+
+
+@peft_warning
+def test_layers_that_are_recomputed_drop_the_same_inputs(tiny_models: dict[str, Path]) -> None:
+    found = [
+        dropping(tiny_models["llama"], 0.5, model={"gradient_checkpointing": recomputed}, objective={"kl": 0.1})
+        for recomputed in (False, True)
+    ]
+    groups = random_groups(2, 4)
+    assert found[0].update(groups) == found[1].update(groups)
+    assert largest_difference(weights(found[0]), weights(found[1])) == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 from spark_rl.commands.asking import judge, solve
 from spark_rl.commands.data import data
 from spark_rl.commands.evaluation import evaluate
+from spark_rl.commands.export import export
 from spark_rl.commands.facts import config, doctor, settings_markdown
 from spark_rl.commands.recycling import recycle
 from spark_rl.commands.runs import list_runs
@@ -19,6 +20,7 @@ __all__ = [
     "data",
     "doctor",
     "evaluate",
+    "export",
     "judge",
     "list_runs",
     "recycle",

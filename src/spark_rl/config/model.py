@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from spark_rl.config.section import Section
 from spark_rl.plugins import is_file_and_name
@@ -16,9 +16,21 @@ class LoraConfig(Section):
     rank: int = Field(16, ge=1)
     """Rank of the adapters."""
     alpha: float = Field(32.0, gt=0)
-    """Scaling numerator: updates are scaled by alpha / rank."""
+    """Scaling numerator: what the adapters add is scaled by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of an adapter's inputs that is dropped at random in the pass of an update that is differentiated; the
+    engine, the judge, and the log-probabilities before the update see no dropout. Above 0 an update costs one more
+    pass, without gradients, for the latter."""
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Names of the linear modules to adapt, or ``all-linear``."""
+    """Names of the linear modules to adapt, whole or their ends from a dot on (``q_proj``), or ``all-linear``: all but
+    the output layer. What ``model.freeze`` names gets no adapters."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def _some(cls, value: tuple[str, ...] | str) -> tuple[str, ...] | str:
+        if not value or (not isinstance(value, str) and "" in value):
+            raise ValueError("name at least one module, or all-linear")
+        return value
 
 
 class ModelConfig(Section):
@@ -42,6 +54,11 @@ class ModelConfig(Section):
     """Trade compute for memory in the backward pass."""
     lora: LoraConfig | None = None
     """Train low-rank adapters only; null trains all weights."""
+    freeze: tuple[str, ...] = ("vision",)
+    """What is not trained: ``vision`` (the tower of a model that sees, without its projector), ``projector`` (what
+    carries its features over to the language model), and names of modules or weights, whole or their ends from a dot
+    on, ``*`` for anything (``model.embed_tokens``, ``layers.0``, ``*.mlp``). ``[]`` trains everything. ``vision`` and
+    ``projector`` are nothing in a model that sees nothing."""
     threads: int = Field(0, ge=0)
     """CPU threads for torch; 0 uses all cores this process may run on. Two runs of one seed are the same bit for bit
     with the same number of threads."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spark_rl.advantage import group_advantages, is_flat
 from spark_rl.config import Config, OptimiserConfig
@@ -35,6 +35,7 @@ from spark_rl.model.score import Rows, Scorer, make_rows, pack_by_tokens
 from spark_rl.model.weights import ModelWeights
 from spark_rl.objective import Totals, policy_loss
 from spark_rl.problem import Group
+from spark_rl.seeds import stream_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,8 @@ class LocalLearner:
         self.updates = 0
         self.warm = 0.0
         """Steps of the run that were done when the warm-up was over."""
+        self.dropped = [m for name, m in loaded.model.named_modules() if "lora_dropout" in name and _drops(m)]
+        """What drops inputs of adapters while an update is differentiated, ``model.lora.dropout``; off elsewhere."""
         self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
         optimiser = config.optimiser
@@ -121,12 +124,13 @@ class LocalLearner:
         samples, flat = to_samples(groups, self.config)
         if not samples:
             return {}
-        old = self._sampling_logprobs(samples, once=minibatches == epochs == 1)
+        old = self._sampling_logprobs(samples, once=minibatches == epochs == 1 and not self.dropped)
         parts = whole_groups(samples, minibatches) * epochs
         mismatch, collected = Mismatch(), []
         for i, part in enumerate(parts):
             rate = self._next_rate(span, i / len(parts), (i + 1) / len(parts))
-            collected.append(self._step(samples, part, old, rate, mismatch))
+            with self._dropout():
+                collected.append(self._step(samples, part, old, rate, mismatch))
         means = {name: sum(m[name] for m in collected) / len(collected) for name in collected[0]}
         failed = sum(not math.isfinite(m["grad_norm"]) for m in collected)
         left_out = {"nonfinite": float(failed)} if failed else {}
@@ -186,6 +190,24 @@ class LocalLearner:
         self.optimiser.zero_grad(set_to_none=True)
         self.updates += 1
         return {**metrics, "grad_norm": float(norm), "lr": rate}
+
+    @contextmanager
+    def _dropout(self) -> Iterator[None]:
+        """Within, adapters drop inputs at random: which ones is a function of the seed and the number of updates."""
+        if not self.dropped:
+            yield
+            return
+        device = self.loaded.device
+        devices = [] if device.type == "cpu" else [device.index or 0]
+        with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+            torch.manual_seed(stream_seed(self.config.seed, "dropout", self.updates))
+            for module in self.dropped:
+                module.train()
+            try:
+                yield
+            finally:
+                for module in self.dropped:
+                    module.eval()
 
     @contextmanager
     def _summed_in_float32(self) -> Iterator[None]:
@@ -302,6 +324,10 @@ class LocalLearner:
         with model.disable_adapter():
             base: Tensor = self.scorer(rows)
             return base
+
+
+def _drops(module: nn.Module) -> bool:
+    return isinstance(module, nn.Dropout) and module.p > 0
 
 
 def mixed(groups: Sequence[Group]) -> list[Group]:

@@ -31,6 +31,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from spark_rl.config import Config, LoraConfig, ModelConfig
 from spark_rl.errors import ConfigError
+from spark_rl.model import freeze
 from spark_rl.model.architecture import check_architecture, prove_decoder
 from spark_rl.model.loaded import LoadedModel, unwrapped
 from spark_rl.model.places import find_model, has_adapters, layers_of, on_disk
@@ -160,6 +161,7 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
         model.to(device)
         for folder in finished:
             model = merged(model, folder)
+        freeze.freeze(model, settings.freeze, sees=described.processor is not None)
         if settings.lora is not None:
             model.name_or_path = str(finished[-1] if finished else described.base)  # which adapters save as their base
             model = _with_adapters(model, settings.lora, described.adapters[-1] if continued else None, config.seed)
@@ -325,8 +327,9 @@ def _with_adapters(model: Any, settings: LoraConfig, saved: Path | None, seed: i
         return resumed  # type: ignore[no-any-return]
     targets = settings.target_modules
     adapters = PeftLoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0,
-        target_modules=targets if targets == "all-linear" else list(targets), task_type="CAUSAL_LM",
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, task_type="CAUSAL_LM",
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        exclude_modules=freeze.excluded(model, targets),
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

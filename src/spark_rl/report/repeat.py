@@ -1,0 +1,90 @@
+"""The command that repeats a run, as short as it can be said: a recipe, and the settings that differ from it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spark_rl.config import RECIPE_FOLDERS, load_config, parse_config, settings_table
+from spark_rl.errors import ConfigError
+from spark_rl.model.places import EMBEDDED
+
+FROM_PYTHON = "memory:"
+"""How the settings of a run begin that name what was given to it in Python."""
+DEFAULT = "tiny"
+"""The recipe of a command that names neither a recipe nor a model."""
+_HERE = {"run_dir", "model.threads", "model.device", "verify.workers"}
+"""Settings of the machine and the place, not of the run."""
+
+
+def repeating_command(settings: Mapping[str, Any]) -> str | None:
+    """``spark-rl train ...``, which makes a run of these settings; ``None`` if it was given data or a model in Python.
+
+    Paths below the current directory are written relative to it.
+
+    Args:
+        settings: what ``config.json`` of a run holds.
+    """
+    tree = {key: value for key, value in settings.items() if key != "run_dir"}
+    if FROM_PYTHON in json.dumps(tree):
+        return None
+    try:
+        wanted = parse_config(tree).model_dump(mode="json")
+    except ConfigError:  # of another version
+        return None
+    recipes: list[str | None] = [*sorted({path.stem for folder in RECIPE_FOLDERS for path in folder.glob("*.yaml")})]
+    if wanted["model"]["path"] not in EMBEDDED:  # which bring their own recipe
+        recipes.append(None)
+    recipe, changed = min(((name, _differences(name, wanted)) for name in recipes), key=lambda one: len(one[1]))
+    words = ["spark-rl", "train"]
+    if recipe is not None and recipe != DEFAULT:
+        words += ["--config", recipe]
+    if recipe is None:
+        words += ["--model", near(changed.pop("model.path"))]
+    words += [f"{key}={_text(value)}" for key, value in changed.items()]
+    return shlex.join(words)
+
+
+def _differences(recipe: str | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value of what has to be said beside a recipe, the preset of the recycling first."""
+    preset = wanted["recycle"]["preset"]
+    plain = load_config(recipe).model_dump(mode="json")
+    told = {} if plain["recycle"]["preset"] == preset else {"recycle.preset": preset}
+    base = load_config(recipe, [f"{key}={value}" for key, value in told.items()]).model_dump(mode="json")
+    keys = [key for key, *_ in settings_table() if key not in _HERE]
+    return told | {key: _at(wanted, key) for key in keys if _at(wanted, key) != _at(base, key)}
+
+
+def _at(tree: Mapping[str, Any], key: str) -> Any:
+    node: Any = tree
+    for name in key.split("."):
+        node = node[name]
+    return node
+
+
+def _text(value: Any) -> str:
+    """A value as it is written behind ``KEY=``."""
+    value = near(value)
+    if isinstance(value, str):
+        try:
+            if yaml.safe_load(value) == value:
+                return value
+        except yaml.YAMLError:
+            pass
+    return json.dumps(value, ensure_ascii=False)
+
+
+def near(value: Any) -> Any:
+    """A setting with absolute paths below the current directory made relative to it."""
+    if isinstance(value, Mapping):
+        return {key: near(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [near(inner) for inner in value]
+    if isinstance(value, str) and Path(value).is_absolute() and Path(value).is_relative_to(Path.cwd()):
+        return str(Path(value).relative_to(Path.cwd()))
+    return value
