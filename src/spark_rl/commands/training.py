@@ -91,6 +91,10 @@ def resolve(arguments: argparse.Namespace) -> Config:
 
 def ablate(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl ablate``."""
+    config = load_config(arguments.config, arguments.overrides)
+    check_config(config)
+    check_folder(arguments.run_dir, "the run directories in")
+    check_places(config)
     quiet_libraries()
     from spark_rl.ablate import ARMS, ablation_table
     from spark_rl.ablate import ablate as run
