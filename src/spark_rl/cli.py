@@ -253,7 +253,7 @@ def _add_eval(commands: Any) -> None:
     )
     _model_options(evaluate)
     add = evaluate.add_argument
-    add("--engine", choices=("embedded", "vllm"), default="embedded", help="what runs a model that is not on a server")
+    add("--engine", metavar="NAME", help="engine.name: embedded (the default), vllm, or FILE.py:CLASS")
     add("--bench", action="append", default=[], metavar="NAMES", help="benchmarks or groups of them, comma-separated")
     add("--data-root", type=Path, metavar="DIR", help="the folder of the benchmarks' files")
     add("--data", action="append", default=[], metavar="SPEC", help="problems that train reads; again for more sets")

@@ -46,7 +46,7 @@ def check_outputs(*paths: Path | None, kinds: Sequence[str] = ()) -> None:
     for path in paths:
         if path is None:
             continue
-        if path.is_dir():
+        if _is_dir(path):
             raise UserError(f"cannot write {path}: it is a directory; give a file name")
         if kinds and file_kind(path) not in {None, *kinds}:
             raise UserError(f"cannot write {path}: what is written here is {' or '.join(kinds)}; name it so")
@@ -62,7 +62,7 @@ def check_rows(path: Path | None, read: Path | None = None) -> None:
 
 def check_folder(path: Path, what: str) -> None:
     """Whether a folder can be made and written into. Raises :class:`UserError`."""
-    if path.exists() and not path.is_dir():
+    if not _is_dir(path) and os.path.exists(path):  # noqa: PTH110 - of a name that is too long it says no
         raise ConfigError(f"cannot write {what} {path}: it is a file")
     _check_place(path / "file", f"{what} {path}")
 
@@ -72,18 +72,19 @@ def file_kind(path: Path) -> str | None:
     return path.suffix.lower() if _KIND.fullmatch(path.suffix) else None
 
 
-def check_config(config: Config) -> None:
-    """Device, templates and folder of images of a configuration.
+def check_config(config: Config, *, computes: bool = True) -> None:
+    """Templates and folder of images of a configuration, and the device if anything is computed on it.
 
     Raises:
         UserError: one of them can't be used here.
     """
-    check_device(config.model.device)
+    if computes:
+        check_device(config.model.device)
     check_templates(config.recycle.templates)
     if config.chat.template is not None and config.chat.template.endswith(".jinja"):
         _check_template_file(config.chat.template)
     root = config.data.images.root
-    if root is not None and not Path(root).expanduser().is_dir():
+    if root is not None and not _is_dir(Path(root).expanduser()):
         raise ConfigError(f"data.images.root {root!r} is no folder; give the one that image paths start from")
 
 
@@ -139,6 +140,11 @@ def _check_place(path: Path, named: str | None = None) -> None:
             pass
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise UserError(f"cannot write {named or path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _is_dir(path: Path) -> bool:
+    """Like ``Path.is_dir``, which a name that no file can have makes an error in some versions of Python."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def _exists(path: Path) -> bool:

@@ -53,7 +53,7 @@ def _configured(arguments: argparse.Namespace) -> Config:
     """Settings of the model's run or recipe; of the default recipe where neither data nor model is named."""
     known = arguments.model is not None or arguments.source is None
     config = inference_config(arguments, needs_model=known)
-    check_config(config)
+    check_config(config, computes=False)
     if arguments.source is not None:
         from spark_rl.data.load import check_place
 

@@ -56,7 +56,7 @@ def _ask(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
     mark = fingerprint(
         config, trained_weights(arguments.model), samples=arguments.samples, temperature=temperature,
-        judge=arguments.judge, served_model=arguments.served_model, engine=arguments.engine,
+        judge=arguments.judge, served_model=arguments.served_model, engine=config.engine.name,
         grader=(arguments.grader, arguments.grader_model),
     )  # fmt: skip
     out = output(arguments.out)
@@ -129,6 +129,8 @@ def _configured(arguments: argparse.Namespace) -> Config:
     config = inference_config(arguments)
     settings = config.model_dump(mode="json")
     settings["inference"]["rounds"] = arguments.tts
+    if arguments.engine is not None:
+        settings["engine"]["name"] = arguments.engine
     if not any(override.startswith("rollout.max_prompt_tokens=") for override in arguments.overrides):
         longest = max(config.rollout.max_prompt_tokens, RolloutConfig().max_prompt_tokens)
         settings["rollout"]["max_prompt_tokens"] = longest

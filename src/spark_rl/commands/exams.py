@@ -36,10 +36,10 @@ def output(path: Path | None) -> Output | None:
     """
     if path is None:
         return None
-    kind = file_kind(path)
-    if kind == ".parquet" and not path.is_dir():
+    kind, is_dir = file_kind(path), os.path.isdir(path)  # noqa: PTH112 - of a name that is too long it says no
+    if kind == ".parquet" and not is_dir:
         return Output(path.with_suffix(".jsonl"), parquet=path)
-    if path.is_dir() or (kind is None and not path.is_file()):
+    if is_dir or (kind is None and not os.path.isfile(path)):  # noqa: PTH113
         return Output(path / "rows.jsonl", results=path / "results.json")
     return Output(path)
 

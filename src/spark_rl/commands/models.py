@@ -15,7 +15,6 @@ from spark_rl.runs import find_run, is_checkpoint, placed
 from spark_rl.runs import trained_weights as weights_of
 
 if TYPE_CHECKING:
-    from spark_rl.backend import Backend
     from spark_rl.engine.base import Engine
     from spark_rl.engine.openai import OpenAIEngine, ServerChat
     from spark_rl.evals.score.grading import Judge
@@ -60,45 +59,32 @@ def inference_config(arguments: argparse.Namespace, *, sees: bool = False, needs
     return config
 
 
-def open_model(arguments: argparse.Namespace, config: Config) -> Backend:
-    """The model of a command with its engine, with the weights of the run if the model is one."""
-    with waiting("loading torch"):
-        quiet_libraries()
-        from spark_rl.backend import open_backend
-
-    weights = trained_weights(arguments.model)
-    with waiting(f"loading the model {weights or arguments.model or config.model.path}"):
-        return open_backend(config, weights)
-
-
 def is_server(model: str | None) -> bool:
     """Whether ``--model`` is the address of a server."""
     return model is not None and model.startswith(("http://", "https://"))
 
 
 def open_reasoner(arguments: argparse.Namespace, config: Config) -> Reasoner:
-    """The model ready to answer: on a server, in vLLM, or in this process.
+    """The model ready to answer: on a server, or by the engine of ``engine.name``.
 
     Args:
-        arguments: ``model``, ``served_model`` and ``engine`` are read.
+        arguments: ``model`` and ``served_model`` are read.
         config: everything else.
     """
-    from spark_rl.inference import build_reasoner
-
     if is_server(arguments.model):
         with waiting(f"asking {arguments.model}"):
             quiet_libraries()
+            from spark_rl.inference import build_reasoner
+
             server, chat = open_server(arguments.model, getattr(arguments, "served_model", None), config)
         return build_reasoner(server, chat, config)
-    if getattr(arguments, "engine", None) == "vllm":
-        with waiting("loading vLLM"):
-            quiet_libraries()
-            from spark_rl.engine.vllm import VllmEngine
+    with waiting("loading torch"):
+        quiet_libraries()
+        from spark_rl.backend import open_reasoner as opened
 
-        engine = VllmEngine(config, trained_weights(arguments.model))
-        return build_reasoner(engine, engine.facts.chat, config)
-    backend = open_model(arguments, config)
-    return build_reasoner(backend.engine, backend.chat, config)
+    weights = trained_weights(arguments.model)
+    with waiting(f"loading the model {weights or arguments.model or config.model.path}"):
+        return opened(config, weights)
 
 
 def open_server(url: str, served_model: str | None, config: Config) -> tuple[OpenAIEngine, ServerChat]:
