@@ -10,23 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from spark_rl.config import Config
+from spark_rl.control import Control
 from spark_rl.errors import ConfigError
-
-
-class Control(Protocol):
-    """What a run does after the step that it is in."""
-
-    save: bool
-    evaluate: bool
-
-    def stop(self, reason: str) -> None:
-        """Make no further step."""
-        ...
+from spark_rl.report.watch import Watcher
 
 
 class Callbacks:
@@ -36,7 +27,7 @@ class Callbacks:
         self,
         callbacks: Sequence[TrainerCallback | type[TrainerCallback]],
         config: Config,
-        watcher: Any,
+        watcher: Watcher,
         control: Callable[[], Control | None],
         **objects: Any,
     ) -> None:
@@ -124,7 +115,7 @@ class Callbacks:
 
     def evaluated(self, step: int, scores: Mapping[str, Any]) -> None:
         self.watcher.evaluated(step, scores)
-        self.examined(flat_scores(scores), step)
+        self.examined(flat_scores({"heldout": scores}), step)
 
     def examined(self, metrics: Mapping[str, Any], step: int) -> None:
         """Held-out problems were answered: ``metrics`` by flat names."""

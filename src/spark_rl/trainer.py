@@ -12,8 +12,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, overload
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from rich.console import Console
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
@@ -25,6 +23,7 @@ from spark_rl.config import IN_MEMORY, Config
 from spark_rl.data.memory import asked
 from spark_rl.errors import ConfigError, DataError
 from spark_rl.evals.heldout import HeldOutEvaluation, draw_pairs
+from spark_rl.export import push
 from spark_rl.given import Given, load_all_problems
 from spark_rl.inference import Judgement, Reasoner, Trace, build_reasoner, judge
 from spark_rl.model.loaded import LoadedModel
@@ -32,15 +31,13 @@ from spark_rl.model.restore import frozen_copy
 from spark_rl.model.weights import ModelWeights
 from spark_rl.problem import Problem
 from spark_rl.recycle import load_templates
+from spark_rl.report.card import CARD, model_card
 from spark_rl.report.watch import ConsoleWatcher, Silent
 from spark_rl.rewards import Reward, open_rewards
 from spark_rl.rollout import build_grader
 from spark_rl.run import Run
 from spark_rl.runs import checkpoints, is_run, run_of
 from spark_rl.verify import Verifier
-
-_CLIENT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
-"""What the HTTP client that the hub's library brings raises, whichever of them it is in this version."""
 
 
 class SparkTrainer:
@@ -278,7 +275,9 @@ class SparkTrainer:
         self, repo_id: str, commit_message: str = "End of training", *, private: bool | None = None,
         token: str | None = None, revision: str | None = None,
     ) -> str:  # fmt: skip
-        """Put what :meth:`save_model` writes into a repository of the hub, which is made if there is none.
+        """Put what :meth:`save_model` writes, with a model card after training, into a repository of the hub.
+
+        The repository is made if there is none.
 
         Args:
             repo_id: ``name`` or ``owner/name``.
@@ -288,23 +287,16 @@ class SparkTrainer:
             revision: the branch.
 
         Returns:
-            The address of the commit.
+            The address of the repository.
 
         Raises:
             ConfigError: the hub can't be reached or says no.
         """
-        api = HfApi(token=token)
-        try:
-            made = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            with tempfile.TemporaryDirectory() as folder:
-                self._loaded.save(Path(folder))
-                commit = api.upload_folder(
-                    repo_id=made, folder_path=folder, commit_message=commit_message, revision=revision
-                )
-        except (_CLIENT_ERROR, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
-            why = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ConfigError(f"cannot push the model to {repo_id!r}: {why} (log in with `hf auth login`)") from None
-        return str(commit.commit_url)
+        with tempfile.TemporaryDirectory() as folder:
+            self._loaded.save(Path(folder))
+            if (self.run_dir / "summary.json").is_file():
+                (Path(folder) / CARD).write_text(model_card(self.run_dir), encoding="utf-8")
+            return push(folder, repo_id, private, token=token, message=commit_message, revision=revision)
 
     def _given(self) -> Given:
         """What a run gets in place of what its settings name."""

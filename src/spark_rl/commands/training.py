@@ -111,21 +111,6 @@ def _to_resume(arguments: argparse.Namespace) -> Path:
 
 def ablate(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl ablate``."""
-<<<<<<< HEAD
-=======
-    config = load_config(arguments.config, arguments.overrides)
-    check_config(config)
-    check_folder(arguments.run_dir, "the run directories in")
-    check_places(config)
-    quiet_libraries()
-    from spark_rl.ablate import ARMS, ablation_table
-    from spark_rl.ablate import ablate as run
-
-    arms = arguments.arms.split(",")
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown:
-        raise UserError(f"unknown arm {unknown[0]!r}; choose from {', '.join(ARMS)}")
->>>>>>> b-errors
     if not all(seed.isdecimal() for seed in arguments.seeds.split(",")):
         raise UserError(f"--seeds {arguments.seeds!r} is not a list of whole numbers such as 0,1,2")
     from spark_rl.report.ablation import TONES
@@ -134,7 +119,10 @@ def ablate(arguments: argparse.Namespace) -> Mapping[str, Any]:
     unknown = [arm for arm in arms if arm not in TONES]
     if unknown:
         raise UserError(f"unknown arm {unknown[0]!r}; choose from {', '.join(TONES)}")
-    check_places(load_config(arguments.config, arguments.overrides))
+    config = load_config(arguments.config, arguments.overrides)
+    check_config(config)
+    check_folder(arguments.run_dir, "the run directories in")
+    check_places(config)
     say(f"runs    {arguments.run_dir}")
     with waiting("loading torch", console):
         quiet_libraries()
