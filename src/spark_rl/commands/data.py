@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spark_rl.commands.checks import check_config
-from spark_rl.commands.models import inference_config
+from spark_rl.commands.models import inference_config, is_server
 from spark_rl.commands.terminal import console, counted, quiet_libraries, say, short
 from spark_rl.config import Config
 from spark_rl.errors import UserError
@@ -51,6 +51,8 @@ def data(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 def _configured(arguments: argparse.Namespace) -> Config:
     """Settings of the model's run or recipe; of the default recipe where neither data nor model is named."""
+    if is_server(arguments.model):
+        raise UserError("a server does not show its chat template; give the directory or hub id of its model")
     known = arguments.model is not None or arguments.source is None
     config = inference_config(arguments, needs_model=known)
     check_config(config, computes=False)

@@ -121,14 +121,18 @@ def check_place(spec: str) -> None:
     """Whether a specification that looks like a file is there, before anything heavy loads.
 
     Raises:
-        DataError: it is not; the line names the nearest file beside it.
+        DataError: it is not, and the line names the nearest file beside it; or it is empty.
     """
     if spec.startswith(IN_MEMORY):
         raise DataError(f"the data {spec!r} was given from Python and is in no file; name a source in its place, or go "
                         "on in the script that began the run: train(resume_from_checkpoint=True)")  # fmt: skip
     path = _user_path(spec)
     like_a_file = path.suffix.lower() in SUFFIXES or spec.startswith((".", "/", "~"))
-    if spec.startswith(PREFIX) or os.path.exists(path):  # noqa: PTH110
+    if spec.startswith(PREFIX):
+        return
+    if os.path.exists(path):  # noqa: PTH110
+        if path.is_file() and not path.stat().st_size:
+            raise DataError(f"{spec} has no rows: it is empty")
         return
     place, at, _ = spec.partition("@")
     if at and os.path.exists(_user_path(place)):  # noqa: PTH110
