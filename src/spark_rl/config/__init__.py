@@ -14,6 +14,7 @@ from spark_rl.config.load import (
     settings_table,
 )
 from spark_rl.config.method import (
+    HELDOUT_SCORES,
     PRESETS,
     THINKING,
     AdvantageConfig,
@@ -36,7 +37,8 @@ from spark_rl.config.section import Section
 from spark_rl.errors import ConfigError
 
 __all__ = [
-    "ANSWER_FORMAT", "PRESETS", "RECIPE_FOLDERS", "THINKING", "AdvantageConfig", "AnswerForm", "ChatConfig",
+    "ANSWER_FORMAT", "HELDOUT_SCORES", "PRESETS", "RECIPE_FOLDERS", "THINKING", "AdvantageConfig", "AnswerForm",
+    "ChatConfig",
     "ColumnsConfig", "Config", "ConfigError", "DataConfig", "EngineConfig", "EvaluationConfig", "ImagesConfig",
     "InferenceConfig", "LearnerConfig", "LoraConfig", "ModelConfig", "ObjectiveConfig", "OptimiserConfig",
     "RecycleConfig", "RewardConfig", "RolloutConfig", "Section", "Thinking", "TrainConfig", "TrainSource",
