@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from running import BASE, ENVIRONMENT, SMALL, command, json_lines, small
@@ -19,10 +21,13 @@ from spark_rl import load_config, train
 from spark_rl.config import HELDOUT_SCORES, Config
 from spark_rl.control import SIGNALS, Control
 from spark_rl.errors import ConfigError, Stopped, UserError
+from spark_rl.health import Health
+from spark_rl.learner.local import LocalLearner
 from spark_rl.model.places import find_model
 from spark_rl.report.watch import Silent
 from spark_rl.run import Run
 from spark_rl.runs import checkpoints
+from tiny import group_of, learner_of, random_groups, tiny_config
 
 STEPS = 6
 EXAMS = ("data.heldout=procedural:missing", "inference.rounds=1")
@@ -409,6 +414,50 @@ def test_a_run_that_breaks_stops_before_its_last_healthy_checkpoint_is_gone(tmp_
     assert weights(checkpoints(tmp_path)[-1] / "model") == whole
 
 
+def test_a_policy_that_is_saturated_is_told_where_nothing_was_saved_meanwhile(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^step 4: all tokens of 3 steps in a row had the probability 1"):
+        train(small(tmp_path, "train.steps=9", "train.save_every=100", "optimiser.lr=100"))
+    assert checkpoints(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("records", "last"),
+    [
+        ([{"loss": math.nan}] * 9, 3),
+        ([{"grad_norm/recycled": math.inf}] * 9, 3),
+        ([{"nonfinite": 2.0}, {}, {"nonfinite": 1.0}, {"nonfinite/recycled": 1.0}, {"loss": math.nan}, {}], 5),
+        ([{"entropy": math.nan}], 1),
+        ([{"entropy": -0.0}] * 9, 3),
+        ([{"loss": math.nan}, {"entropy": 0.0}, {"loss": 0.1, "entropy": 0.01}] * 9, None),
+    ],
+)
+def test_trouble_ends_a_run_when_it_lasts(records: list[dict[str, float]], last: int | None, tmp_path: Path) -> None:
+    health = Health(tmp_path, load_config("tiny"))
+    steps = [{"step": step, **record} for step, record in enumerate(records, start=1)]
+    for metrics in steps if last is None else steps[: last - 1]:
+        health.check(metrics, [])
+    if last is not None:
+        with pytest.raises(UserError, match=rf"^step {last}: .*; no checkpoint was saved before\. Start a new run"):
+            health.check(steps[last - 1], [])
+
+
+def test_an_update_that_is_not_finite_is_counted(tiny_models: dict[str, Path]) -> None:
+    learner = learner_of(tiny_models["llama"])
+    before = [parameter.clone() for parameter in learner.parameters]
+    groups = random_groups(2, 4)
+    assert "nonfinite" not in learner.update(groups)
+    moved = [parameter.clone() for parameter in learner.parameters]
+    assert not all(torch.equal(a, b) for a, b in zip(before, moved, strict=True))
+    broken = LocalLearner(
+        learner.loaded, tiny_config(tiny_models["llama"], objective={"kl": 0.0, "importance_cap": 1.0})
+    )
+    poisoned = [group_of(g.prompt_ids, [r.completion.token_ids for r in g.rollouts], g.rewards,
+                         [[math.nan] * len(r.completion.token_ids) for r in g.rollouts]) for g in groups]  # fmt: skip
+    metrics = broken.update(poisoned)
+    assert metrics["nonfinite"] == 1
+    assert all(torch.equal(a, b) for a, b in zip(moved, learner.parameters, strict=True))
+
+
 def test_a_rate_of_100_is_told(tmp_path: Path) -> None:
     result = subprocess.run(
         command("train", "--config", "tiny", "--model", BASE, "--run-dir", tmp_path / "run", *SMALL, "train.steps=9",
@@ -417,8 +466,9 @@ def test_a_rate_of_100_is_told(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.returncode == 2, result.stderr
     assert result.stderr.count("\n") == 1
-    assert "not finite" in result.stderr
+    assert result.stderr.startswith("spark-rl: step 1: the update made the model's own response impossible")
     assert "lower optimiser.lr than 100" in result.stderr
+    assert not checkpoints(tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
