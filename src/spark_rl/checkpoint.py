@@ -253,13 +253,13 @@ def remembered(
     Raises:
         ConfigError: the file is damaged, or missing where it can't be made again.
     """
+    if step == 0 and not path.exists():
+        write_json(path, made := make())
+        return made
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        content = False
-    if content is None and step == 0:
-        content = make()
-        write_json(path, content)
+        content = None
     if not is_whole(content):
         again = "remove it and resume: it is made again" if step == 0 else (
             "it holds what was measured before training, which can't be done again: restore it or start a new run"

@@ -1,5 +1,9 @@
-"""Whether what is trained is still a model: numbers that are no numbers stop a run before it writes over its last
-healthy checkpoint."""
+"""Whether what is trained is still a model. A run whose numbers are none, or whose policy has become one that nothing
+can be learned from, stops before it writes over its last healthy checkpoint.
+
+A rate that is far too high does not always end in NaN: it may leave finite weights whose softmax is saturated, so that
+every token has the probability 1, every group is flat, and every gradient zero, for good.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,9 @@ from spark_rl.problem import Group
 from spark_rl.runs import checkpoints
 
 PATIENCE = 3
-"""Steps in a row whose loss or gradient is not finite that end a run. A single one is left out of the weights."""
+"""Steps in a row that show the same trouble end a run. A single gradient that is not finite is left out."""
+IMPOSSIBLE = 30.0
+"""Nats a token: a response of the last step that has become this unlikely says that its update broke the model."""
 
 _LOSSES = ("loss", "grad_norm", "loss/recycled", "grad_norm/recycled")
 _SKIPPED = ("nonfinite", "nonfinite/recycled")
@@ -29,7 +35,7 @@ class Health:
     def __init__(self, run_dir: Path, config: Config) -> None:
         self.run_dir = run_dir
         self.config = config
-        self._sick = 0
+        self._sick = self._dead = 0
         self._probe: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     def check(self, metrics: Mapping[str, Any], groups: Sequence[Group]) -> None:
@@ -48,6 +54,10 @@ class Health:
         self._sick = self._sick + 1 if failed or any(metrics.get(name) for name in _SKIPPED) else 0
         if self._sick >= PATIENCE:
             raise self._lost(metrics["step"], f"loss or gradient were not finite in {PATIENCE} steps in a row")
+        self._dead = self._dead + 1 if metrics.get("entropy") == 0 else 0
+        if self._dead >= PATIENCE:
+            what = f"all tokens of {PATIENCE} steps in a row had the probability 1, which no update can change any more"
+            raise self._lost(metrics["step"], what)
 
     def check_weights(self, learner: Learner, step: int) -> None:
         """Look at weights that are about to be saved, and at what they make of a response of the last step.
@@ -62,6 +72,10 @@ class Health:
             (logp_T,) = learner.logprobs([prompt_ids], [token_ids])
             if not bool(torch.isfinite(logp_T).all()):
                 raise self._lost(step, "the weights give log-probabilities that are not finite")
+            if (unlikely := -float(logp_T.mean())) > IMPOSSIBLE:
+                raise self._lost(
+                    step, f"the update made the model's own response impossible ({unlikely:.3g} nats a token)"
+                )
 
     def _lost(self, step: int, what: str) -> UserError:
         saved = checkpoints(self.run_dir)

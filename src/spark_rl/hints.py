@@ -89,11 +89,11 @@ def _collapsed_verdict(recent: list[Record]) -> str | None:
 
 
 def _at_the_limit(recent: list[Record]) -> str | None:
-    share = _mean(recent, "clipped")
-    if share <= CLIPPED:
+    if min(metrics.get("clipped", 0.0) for metrics in recent) <= CLIPPED:
         return None
-    return (f"{100 * share:.0f}% of the responses of {WINDOW} steps were cut at the limit, most of them before an "
-            "answer: raise rollout.max_new_tokens, or name what ends a response in chat.stop")  # fmt: skip
+    share = 100 * _mean(recent, "clipped")
+    return (f"{share:.0f}% of the responses of {WINDOW} steps were cut at the limit, most of them before an answer: "
+            "raise rollout.max_new_tokens, or name what ends a response in chat.stop")  # fmt: skip
 
 
 def _no_entropy(recent: list[Record]) -> str | None:
@@ -104,9 +104,9 @@ def _no_entropy(recent: list[Record]) -> str | None:
 
 
 def _two_policies(recent: list[Record]) -> str | None:
-    apart = _mean(recent, "engine_kl")
-    if apart <= ENGINE_KL:
+    if min(metrics.get("engine_kl", 0.0) for metrics in recent) <= ENGINE_KL:
         return None
+    apart = _mean(recent, "engine_kl")
     return (f"engine and learner disagree by {apart:.2g} nats a token (engine_kl): the samples are another policy's; "
             "set objective.importance_cap=2, and engine and model to one number format (model.dtype)")  # fmt: skip
 

@@ -478,3 +478,17 @@ def test_the_repetition_penalty_is_that_of_transformers(
     for row, (completion,) in zip(found[:, ids.shape[1] :].tolist(), ours, strict=True):
         assert tuple(row[: len(completion.token_ids)]) == completion.token_ids
     assert tokens_of(ours) != tokens_of(plain)
+
+
+def test_more_tokens_than_positions_are_said_once(loaded: LoadedModel, caplog: pytest.LogCaptureFixture) -> None:
+    engine = engine_of(loaded, [1])
+    assert engine.positions == 512
+    with caplog.at_level("WARNING"):
+        engine.generate([prompt_of(5)], Sampling(max_new_tokens=511, seed=1))
+        assert caplog.messages == []
+        for _ in range(2):
+            ((completion,),) = engine.generate([prompt_of(5)], Sampling(max_new_tokens=600, seed=1))
+            assert completion.tokens <= 511
+    assert caplog.messages == [
+        "max_new_tokens is 600, but the model has 512 positions for prompt and response together: responses end there"
+    ]

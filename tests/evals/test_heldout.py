@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -148,6 +148,64 @@ def test_pairs_are_one_right_and_one_wrong_response_of_the_same_problem(
         assert right(good, known[pair.problem])
         assert not right(bad, known[pair.problem])
     assert {pair.label for pair in pairs} == {"A", "B"}
+
+
+# Nothing is asked twice
+
+
+def asked_twice(reasoner: Reasoner, verifier: Verifier, problems: Sequence[Problem], pairs: list[Pair]) -> Scores:
+    """The scores as they were measured when test-time scaling judged and reflected on the first answers once more."""
+    evaluation = HeldOutEvaluation(reasoner, verifier, problems, pairs)
+    first = reasoner.answer(problems)
+    texts = [turn.response for turn in first]
+    hits = evaluation._right(problems, texts)
+    scores = evaluation._judging([accepted for _, accepted, _ in reasoner.judge(problems, texts)], hits)
+    scores |= evaluation._pairwise() | evaluation._reflection(first, reasoner.reflect(problems, texts), hits)
+    traces = reasoner.solve(problems, first)
+    finals = evaluation._right(problems, [trace.response for trace in traces])
+    return scores | {"policy_accuracy": share(hits), "tts_accuracy": share(finals)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "saved"),
+    [
+        ({"reflect_temperature": 1.0}, "judged once"),
+        ({"reflect_temperature": 0.0}, "judged and reflected on once"),
+        ({"reflect_temperature": 0.7, "temperature": 0.7}, "judged once"),
+        ({"reflect_temperature": 0.0, "judge_unparsed": "accept", "rounds": 1}, "judged and reflected on once"),
+        ({"rounds": 0}, ""),
+    ],
+)
+def test_sharing_what_was_asked_changes_no_number(
+    settings: dict[str, Any], saved: str, reasoner: Reasoner, problems: Sequence[Problem], pairs: list[Pair]
+) -> None:
+    """And a problem is asked once less, or twice where reflections are shared and its answer was rejected."""
+    questions: list[int] = []
+    config = CONFIG.model_copy(update=settings)
+    counted = replace(reasoner, config=config, heard=questions.append)
+    with Verifier() as verifier:
+        old = asked_twice(counted, verifier, problems, pairs)
+        before = sum(questions)
+        questions.clear()
+        new = HeldOutEvaluation(counted, verifier, problems, pairs).run()
+    assert {name: new[name] for name in old} == old
+    fewer = before - sum(questions)
+    if not saved:
+        assert fewer == 0
+    elif saved == "judged once":
+        assert fewer == len(problems)
+    else:
+        assert len(problems) < fewer < 2 * len(problems)
+
+
+def test_progress_counts_to_its_end(reasoner: Reasoner, problems: Sequence[Problem], pairs: list[Pair]) -> None:
+    heard: list[tuple[int, int]] = []
+    with Verifier() as verifier:
+        HeldOutEvaluation(reasoner, verifier, problems, pairs, lambda *at: heard.append(at)).run()
+    done = [at for at, _ in heard]
+    assert done == sorted(set(done))
+    assert {total for _, total in heard} == {done[-1]}
+    assert len(heard) > 5
 
 
 class Remembers(Reasoner):

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,6 +123,47 @@ def test_a_note_is_one_line_as_it_is() -> None:
     target = console(terminal=False, width=40)
     ConsoleWatcher(target).note("threads [2] -> 1, " + "long " * 20)
     assert output(target).splitlines() == ["threads [2] -> 1, " + "long " * 20]
+
+
+def test_a_phase_counts_on_a_terminal_and_not_in_a_pipe() -> None:
+    for terminal, lines in ((True, ["evaluating ... 20/20", "a note"]), (False, ["evaluating ...", "a note"])):
+        target = console(terminal=terminal)
+        watcher = ConsoleWatcher(target)
+        watcher.phase("evaluating")
+        watcher.progress(5, 20)
+        watcher.progress(20, 20)
+        watcher.note("a note")
+        watcher.end()
+        plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output(target))
+        assert [line.rstrip("\r").rpartition("\r")[2] for line in plain.rstrip("\n").split("\n")] == lines
+
+
+def test_an_evaluation_in_the_steps_is_one_line_beside_a_whole_view() -> None:
+    target = console(terminal=True)
+    watcher = ConsoleWatcher(target)
+    watcher.begin(300, 0)
+    watcher.step(RECORD)
+    watcher.phase("evaluating 8 heldout problems at step 1")
+    watcher.progress(3, 9)
+    assert watcher._view is not None
+    assert "evaluating 8 heldout problems at step 1 ... 3/9" in rendered(watcher._view)
+    watcher.evaluated(1, {"policy_accuracy": 0.41, "judge_accuracy": None, "tts_accuracy": 0.5})
+    assert "evaluating" not in rendered(watcher._view)
+    watcher.hint("look here")
+    watcher.end()
+    assert "step 1 on held-out problems: policy 41.0%, with TTS 50.0%" in output(target)
+    assert "hint: look here" in output(target)
+
+
+def test_an_evaluation_in_a_pipe_is_one_line() -> None:
+    target = console(terminal=False)
+    watcher = ConsoleWatcher(target)
+    watcher.begin(3, 0)
+    watcher.phase("evaluating")
+    watcher.progress(3, 9)
+    watcher.evaluated(2, {"policy_accuracy": 0.41})
+    watcher.saved(Path("x"))
+    assert output(target).splitlines() == ["step 2 on held-out problems: policy 41.0%"]
 
 
 def test_what_was_too_long_is_seen_live_and_in_a_plain_line() -> None:

@@ -14,6 +14,7 @@ from spark_rl.config.load import (
     settings_table,
 )
 from spark_rl.config.method import (
+    HELDOUT_SCORES,
     PRESETS,
     THINKING,
     AdvantageConfig,
@@ -37,11 +38,10 @@ from spark_rl.config.section import IN_MEMORY, Section
 from spark_rl.errors import ConfigError
 
 __all__ = [
-    "ANSWER_FORMAT", "IN_MEMORY", "PRESETS", "RECIPE_FOLDERS", "THINKING", "AdvantageConfig", "AnswerForm",
-    "ChatConfig", "ColumnsConfig", "Config", "ConfigError", "DataConfig", "EngineConfig", "EvaluationConfig",
-    "ImagesConfig", "InferenceConfig", "LearnerConfig", "LoraConfig", "ModelConfig", "ObjectiveConfig",
-    "OptimiserConfig", "RecycleConfig", "RewardConfig", "RewardFunction", "RolloutConfig", "Section", "Thinking",
-    "TrainConfig",
-    "TrainSource", "VerifyConfig", "load_config", "merge_settings", "parse_config", "recipe_path", "saved_settings",
-    "settings_table",
+    "ANSWER_FORMAT", "HELDOUT_SCORES", "IN_MEMORY", "PRESETS", "RECIPE_FOLDERS", "THINKING", "AdvantageConfig",
+    "AnswerForm", "ChatConfig", "ColumnsConfig", "Config", "ConfigError", "DataConfig", "EngineConfig",
+    "EvaluationConfig", "ImagesConfig", "InferenceConfig", "LearnerConfig", "LoraConfig", "ModelConfig",
+    "ObjectiveConfig", "OptimiserConfig", "RecycleConfig", "RewardConfig", "RewardFunction", "RolloutConfig",
+    "Section", "Thinking", "TrainConfig", "TrainSource", "VerifyConfig", "load_config", "merge_settings",
+    "parse_config", "recipe_path", "saved_settings", "settings_table",
 ]  # fmt: skip
