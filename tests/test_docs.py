@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from spark_rl import load_config
-from spark_rl.evals.benchmarks import find
 from spark_rl.plugins import load_object
 from spark_rl.recycle import load_templates
 
@@ -56,17 +55,12 @@ def test_what_is_not_there_is_seen() -> None:
 
 def test_the_parts_that_the_page_on_extending_shows_are_accepted(tmp_path: Path) -> None:
     blocks = [block[2] for block in _BLOCK.finditer((ROOT / "docs/extending.md").read_text(encoding="utf-8"))]
-    reward, data, templates, benchmark = (
-        next(block for block in blocks if word in block)
-        for word in ("def brevity", "columns:", "pairwise:", "BENCHMARK")
+    reward, data, templates = (
+        next(block for block in blocks if word in block) for word in ("def brevity", "columns:", "pairwise:")
     )
     (tmp_path / "reward.py").write_text(reward)
     (tmp_path / "templates.yaml").write_text(templates)
-    (tmp_path / "benchmark.py").write_text(benchmark)
-    (tmp_path / "capitals.jsonl").write_text('{"country": "France", "capital": "Paris"}\n')
 
     assert load_config(**yaml.safe_load(data)).data.columns.question == "prompt"
     assert load_object(f"{tmp_path}/reward.py:brevity", "reward.function")(["short", "long" * 100]) == [1.0, 0.0]
     assert "Is it right?" in load_templates(str(tmp_path / "templates.yaml")).pointwise[0].text
-    (item,) = find(str(tmp_path / "benchmark.py")).load(tmp_path / "capitals.jsonl")
-    assert (item.problem.question, item.problem.answer) == ("What is the capital of France?", "Paris")
