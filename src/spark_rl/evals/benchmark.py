@@ -86,7 +86,7 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One benchmark, complete."""
+    """One benchmark: where its data lies, how it is read, and the protocols that score responses to it."""
 
     name: str
     """As on the command line: ``math500``."""

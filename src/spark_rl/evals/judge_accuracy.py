@@ -50,7 +50,7 @@ Share = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One judged answer."""
+    """One answer of a model, and the model's own verdict on it."""
 
     right: bool
     """What the verifier says."""
@@ -59,7 +59,7 @@ class Judged:
     probability: float | None = None
     """The chance that the model gives to the answer being right, 0 to 1."""
     unit: str = ""
-    """Answers of one unit, such as versions of one problem, are counted together; empty stands alone."""
+    """Answers of one unit, such as versions of one problem, are counted together; one without a unit counts alone."""
 
 
 def judged(
@@ -202,7 +202,7 @@ class Comparison:
 
 
 def position_bias(comparisons: Sequence[Comparison]) -> dict[str, Share]:
-    """Whether places decide.
+    """Whether a judge prefers the place where an answer is shown to the answer itself.
 
     =================== ============================================================================================
     verdict/A, B, ...   readable verdicts that name this place

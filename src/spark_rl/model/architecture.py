@@ -50,7 +50,7 @@ def check_architecture(config: PreTrainedConfig) -> None:
 
 
 def _configured_hindrance(config: PreTrainedConfig) -> str | None:
-    """What a configuration says that keeps a model from running, if it says such a thing."""
+    """The reason in a configuration why its model can't run here, or ``None``."""
     if config.is_encoder_decoder:
         return "they are encoder-decoders"
     text = config.get_text_config()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-import runpy
 from pathlib import Path
 
 import pytest
 
-from spark_rl.evals.benchmark import Benchmark
 from spark_rl.evals.benchmarks import MODULES, find
 from spark_rl.evals.benchmarks.catalogue import BEGIN, END, all_benchmarks, benchmarks_markdown, filled
 from spark_rl.verify import Verifier
@@ -32,16 +29,15 @@ def test_the_page_is_fresh() -> None:
 
 
 def test_the_benchmark_of_the_page_works(tmp_path: Path) -> None:
-    code = PAGE.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
-    (tmp_path / "capitals.py").write_text(code)
-    benchmark = runpy.run_path(str(tmp_path / "capitals.py"))["BENCHMARK"]
-    assert isinstance(benchmark, Benchmark)
-    row = {"id": "fr", "question": "The capital of France?", "capital": "Paris", "continent": "Europe"}
-    (tmp_path / "capitals.jsonl").write_text(json.dumps(row))
-    items = benchmark.load(tmp_path / "capitals.jsonl")
+    blocks = PAGE.with_name("extending.md").read_text(encoding="utf-8").split("```python\n")
+    (tmp_path / "mine.py").write_text(next(block for block in blocks if "BENCHMARK = " in block).split("```")[0])
+    benchmark = find(str(tmp_path / "mine.py"))
+    (tmp_path / benchmark.files[0]).write_text('{"country": "France", "capital": "Paris"}\n')
+    items = benchmark.load(tmp_path / benchmark.files[0])
+    assert [item.problem.question for item in items] == ["What is the capital of France?"]
     for protocol in benchmark.protocols.values():
         right, wrong = (protocol.score(items, [f"\\boxed{{{city}}}"], Verifier()) for city in ("Paris", "Rome"))
-        assert protocol.add_up(items, right) == {"score": 1.0, "part/Europe": 1.0}
+        assert protocol.add_up(items, right) == {"score": 1.0}
         assert protocol.add_up(items, wrong)["score"] == 0.0
 
 

@@ -20,7 +20,7 @@ JUDGED_BY = "judged-by-"
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """A set of items under one name."""
+    """The items that a model is asked under one name, and the protocols that score its responses."""
 
     name: str
     items: tuple[Item, ...]

@@ -53,7 +53,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What one label stands for."""
+    """A model as result files know it: a label, its results and its scores as a judge."""
 
     label: str
     results: tuple[Result, ...]

@@ -43,7 +43,7 @@ class Entry:
         return self.values.get(name)
 
     def wrong(self, why: str) -> DataError:
-        """What to raise about this row."""
+        """The error to raise about this row."""
         return DataError(f"{self.path}, row {self.number}: {why}")
 
     def optional(self, *names: str) -> str:
@@ -58,7 +58,7 @@ class Entry:
         return ""
 
     def text(self, *names: str) -> str:
-        """The same, but one of them must hold something."""
+        """The first of these columns that holds something, as stripped text; an error if none does."""
         found = self.optional(*names)
         if not found:
             raise self.wrong(f"no {' or '.join(map(repr, names))}")
@@ -102,7 +102,7 @@ class Entry:
             raise self.wrong(f"image {error}") from None
 
     def image(self, name: str = "image") -> tuple[str | bytes, ...]:
-        """The same for a column that must hold one or more."""
+        """The images of a column that must hold at least one."""
         found = self.images(name)
         if not found:
             raise self.wrong(f"no image in {name!r}")

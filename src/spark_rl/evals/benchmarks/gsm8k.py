@@ -14,7 +14,7 @@ from spark_rl.problem import Problem
 
 
 def load(path: Path) -> list[Item]:
-    """One item a row; the gold is what stands after the last ``####``, commas removed."""
+    """One item for each row of the file; the gold is what stands after the last ``####``, commas removed."""
     return [
         Item(Problem(id=str(entry.number), question=entry.text("question"), answer=_gold(entry), source="gsm8k"))
         for entry in read_entries(path)

@@ -14,7 +14,7 @@ from spark_rl.problem import Problem
 
 
 def load(path: Path) -> list[Item]:
-    """One item a row, named by its ``unique_id``, else by its number from 1."""
+    """One item for each row of the file, named by its ``unique_id``, else by its number from 1."""
     return [
         Item(
             Problem(

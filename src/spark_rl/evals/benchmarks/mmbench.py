@@ -29,7 +29,7 @@ PASS = 1_000_000
 
 
 def load(path: Path) -> list[Item]:
-    """Every pass of every question."""
+    """One item for each pass of each question."""
     entries = [(entry, _index(entry)) for entry in read_entries(path, "index")]
     rotated = any(index >= PASS for _, index in entries)
     return [item for entry, index in entries for item in _items(entry, index, rotated=rotated)]

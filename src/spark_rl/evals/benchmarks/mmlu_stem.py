@@ -20,7 +20,7 @@ from spark_rl.problem import Problem
 
 
 def load(path: Path) -> list[Item]:
-    """One item a row."""
+    """One item for each row of the file."""
     return [_item(entry) for entry in read_entries(path)]
 
 

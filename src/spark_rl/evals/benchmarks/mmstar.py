@@ -24,7 +24,7 @@ _LETTERS = "ABCD"
 
 
 def load(path: Path) -> list[Item]:
-    """One item a row."""
+    """One item for each row of the file."""
     return [_item(entry) for entry in read_entries(path, "index")]
 
 

@@ -54,7 +54,7 @@ _NUMBER = re.compile(r"(?<![\w.,/-])(?:0?\.\d+|[01](?:\.\d+)?)(?![\w%/]|[.,]\d)"
 
 
 def load(path: Path) -> list[Item]:
-    """One item a row."""
+    """One item for each row of the file."""
     return [_item(entry) for entry in read_entries(path, "question_id", "id")]
 
 

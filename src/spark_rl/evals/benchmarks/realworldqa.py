@@ -27,7 +27,7 @@ _OPTION = re.compile(r"^\(?([A-H])[.)] *(\S.*)$", re.MULTILINE)
 
 
 def load(path: Path) -> list[Item]:
-    """One item a row."""
+    """One item for each row of the file."""
     return [_item(entry) for entry in read_entries(path, "id")]
 
 
@@ -58,7 +58,7 @@ def _item(entry: Entry) -> Item:
 
 
 def _options(question: str) -> tuple[str, ...]:
-    """Option texts on lines that begin with A, B, C and so on; empty if there are none such."""
+    """Option texts on lines that begin with A, B, C and so on; empty if there are none."""
     found = _OPTION.findall(question)
     return tuple(text.strip() for _, text in found) if _names(found) == LETTERS[: len(found)] else ()
 

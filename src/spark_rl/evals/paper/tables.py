@@ -66,7 +66,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """One laid-out table."""
+    """One table, laid out: heads, lines and the notes below it."""
 
     number: int | None
     """Of the paper; ``None`` for benchmarks that it doesn't have."""
@@ -78,7 +78,7 @@ class Sheet:
 
     @property
     def caption(self) -> str:
-        """What stands above it."""
+        """The line above the sheet: its number, title and protocol."""
         name = self.title if self.number is None else f"Table {self.number}: {self.title}"
         return f"{name} ({'as published' if self.protocol == PUBLISHED else f'protocol {self.protocol}'})"
 

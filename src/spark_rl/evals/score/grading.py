@@ -17,7 +17,7 @@ from spark_rl.verify import Verifier
 _Given = tuple[Item, dict[str, Any]]
 
 MISSING = Graded(0.0, None, "no_answer")
-"""Of a response that is not there, whatever a protocol makes of an empty text (official POPE takes it for a Yes)."""
+"""The grade of a missing response, even where a protocol accepts an empty text (official POPE takes it for a Yes)."""
 
 
 Judge = Callable[[Sequence[str]], Sequence[str | None]]
@@ -59,7 +59,7 @@ def grade(
 
 
 def grade_of(answer: Mapping[str, Any], protocol: str) -> Graded:
-    """A stored grade."""
+    """The grade of an answer by one protocol, as the record stores it."""
     return Graded(**answer["grades"][protocol])
 
 

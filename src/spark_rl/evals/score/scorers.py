@@ -160,7 +160,10 @@ def read_letter(response: str, options: Sequence[str] | str) -> str | None:
 
 
 def read_stated(response: str, options: Sequence[str] | str, *, several: bool = False) -> frozenset[str] | None:
-    """The same for questions with several right letters, if ``several``."""
+    """The letters that a response states as its answer, read as :func:`read_letter` does; ``None`` if there are none.
+
+    With ``several`` the question may have several right letters.
+    """
     texts: Sequence[str] = () if isinstance(options, str) else options
     letters = options if isinstance(options, str) else string.ascii_uppercase[: len(options)]
     content = _stated_content(response)
