@@ -133,12 +133,8 @@ def test_a_name_from_elsewhere_is_translated(text: str, said: str) -> None:
     assert "did you mean" not in refused(text)
 
 
-COMING = {"train.eval_every", "model.lora.dropout", "reward.function"}
-"""Settings of this issue that other hands make."""
-
-
 def test_what_names_from_elsewhere_are_translated_to_exists() -> None:
-    known = {key for key, *_ in settings_table()} | COMING | {f"model.lora.{name}" for name in LoraConfig.model_fields}
+    known = {key for key, *_ in settings_table()} | {f"model.lora.{name}" for name in LoraConfig.model_fields}
     groups = {key.partition(".")[0] for key in known}
     said = {word for text in FOREIGN.values() for word in re.findall(r"[a-z]+(?:\.[a-z_]+)+", text)}
     assert {word for word in said if word.partition(".")[0] in groups} - {"model.lora"} <= known

@@ -254,7 +254,13 @@ def _add_eval(commands: Any) -> None:
     _model_options(evaluate)
     add = evaluate.add_argument
     add("--engine", metavar="NAME", help="engine.name: embedded (the default), vllm, or FILE.py:CLASS")
-    add("--bench", action="append", default=[], metavar="NAMES", help="benchmarks or groups of them, comma-separated")
+    add(
+        "--bench",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="benchmarks or groups of them, comma-separated; FILE.py for yours",
+    )
     add("--data-root", type=Path, metavar="DIR", help="the folder of the benchmarks' files")
     add("--data", action="append", default=[], metavar="SPEC", help="problems that train reads; again for more sets")
     add("--list", action="store_true", help="list the benchmarks; with --bench or --data their items and ids instead")

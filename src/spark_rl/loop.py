@@ -67,9 +67,11 @@ class Loop:
         """
         if not groups:
             return {}
-        span = Span(self.step + begin, self.step + end, self.steps)
+        span, engine = Span(self.step + begin, self.step + end, self.steps), self.sampler.engine
+        engine.sleep()
         updates = clock.timed("update", self.learner.update, groups, span)
-        clock.timed("update", self.sampler.engine.sync, self.learner.weights())
+        engine.wake()
+        clock.timed("update", engine.sync, self.learner.weights())
         return updates
 
     def _sample_recycled(self, clock: Clock) -> Sampled:
