@@ -98,10 +98,6 @@ class Sampler:
     rewards: RewardSet | None = None
     """Reward functions of the user's, beside the verifier or in its place."""
 
-    def groups(self, problems: Sequence[Problem], seed: int, clock: Clock) -> list[Group]:
-        """The groups of :meth:`sample`, fewer than ``problems`` where prompts are too long."""
-        return self.sample(problems, seed, clock).groups
-
     def sample(self, problems: Iterable[Problem], seed: int, clock: Clock, count: int | None = None) -> Sampled:
         """One group of ``config.samples`` verified rollouts a problem (Eq. 1 and 2), and what was too long to ask.
 
