@@ -88,11 +88,12 @@ def test_engine_learner_and_transformers_agree(
             assert torch.allclose(stock, engine, atol=1e-4), (stock - engine).abs().max()
 
 
+@pytest.mark.parametrize("freeze", [[], ["vision"]], ids=["whole", "frozen-tower"])
 @pytest.mark.parametrize("family", VLM_FAMILIES)
 def test_an_update_on_groups_with_images_keeps_engine_and_learner_together(
-    backend_of: Callable[..., Backend], family: str
+    backend_of: Callable[..., Backend], family: str, freeze: list[str]
 ) -> None:
-    backend = backend_of(family, optimiser={"lr": 1e-2})
+    backend = backend_of(family, model={"freeze": freeze}, optimiser={"lr": 1e-2})
     learner = LocalLearner(backend.loaded, backend.config)
     prompts = [backend.chat.encode(problem) for problem in PROBLEMS]
     before = [p.detach().clone() for p in backend.loaded.model.parameters()]
@@ -105,7 +106,11 @@ def test_an_update_on_groups_with_images_keeps_engine_and_learner_together(
         name for (name, p), old in zip(backend.loaded.model.named_parameters(), before, strict=True)
         if not torch.equal(p, old)
     ]  # fmt: skip
-    assert any("vis" in name for name in moved), "the vision tower learns too"
+    trained = {name for name, p in backend.loaded.model.named_parameters() if p.requires_grad}
+    assert set(moved) <= trained
+    tower = [name for name in moved if "vis" in name and "merger" not in name]
+    assert bool(tower) == (not freeze), "the vision tower learns too, unless it is frozen"
+    assert any(part in name for name in moved for part in ("merger", "projector", "connector"))
 
 
 @pytest.mark.parametrize("family", VLM_FAMILIES)
