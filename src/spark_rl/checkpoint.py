@@ -47,6 +47,21 @@ FREE_TO_CHANGE = frozenset({
 thing in another place."""
 
 
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+_BEFORE = {**flatten(Config().model_dump(mode="json")), "model.lora.dropout": 0.0, "model.freeze": []}
+"""What a setting did before it was there: its default, but for the vision tower, which used to be trained."""
+
+
 @dataclass(slots=True)
 class Progress:
     """The counters of a run."""
@@ -86,6 +101,7 @@ def check_run(run_dir: Path, config: Config, resume: bool) -> None:
     moved = {key for key in PARTS if is_the_same_part(part(settings, key), part(current, key), recorded)}
     before, now = ({key: value for key, value in flatten(tree).items() if not _is_one_of(key, moved)}
                    for tree in (settings, current))  # fmt: skip
+    before = {key: _BEFORE[key] for key in now.keys() - before.keys() if key in _BEFORE} | before
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and key not in FREE_TO_CHANGE:
             is_part = _is_one_of(key, PARTS) and list(texts(before.get(key))) != list(texts(now.get(key)))
@@ -127,17 +143,6 @@ def _recorded(run_dir: Path) -> dict[str, str]:
 
 def _is_one_of(key: str, parts: Collection[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in parts)
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def save_checkpoint(

@@ -235,6 +235,8 @@ def model_in_memory(model: Any, processing_class: Any, config: Config, adapters:
                           "save_pretrained, and give the folder in place of the model")  # fmt: skip
     if settings.device != "auto":
         model.to(resolve_device(settings.device))
+    if not adapted:
+        freeze.freeze(base, settings.freeze, sees=processor is not None)
     if wanted and not adapted:
         model = _adapted(model, adapters, config.seed) if adapters is not None else _with_adapters(
             model, settings.lora, None, config.seed)  # type: ignore[arg-type]  # fmt: skip

@@ -12,13 +12,14 @@ from typing import Any
 
 import yaml
 
+from spark_rl.config import IN_MEMORY
 from spark_rl.errors import UserError
 from spark_rl.files import read_object, write_atomically
 from spark_rl.model.places import ADAPTERS, EMBEDDED, HUB_ID
 from spark_rl.report.comparison import compare, problems_note
 from spark_rl.report.metrics import read_metrics
 from spark_rl.report.notation import plain
-from spark_rl.report.repeat import FROM_PYTHON, near, repeating_command
+from spark_rl.report.repeat import near, repeating_command
 from spark_rl.runs import run_of, trained_weights
 
 PAPER = "https://arxiv.org/abs/2509.22624"
@@ -113,7 +114,7 @@ def _what(settings: Mapping[str, Any], adapters: bool, weights: Path) -> Iterato
     path, base = _begun_with(settings), hub_base(settings, direct=adapters)
     named = (f"[{base}](https://huggingface.co/{base})" if base else
              f"`{path}`, a tiny base that ships with spark-rl" if path in EMBEDDED else
-             "a model given from Python" if path.startswith(FROM_PYTHON) else f"`{near(path)}`")  # fmt: skip
+             "a model given from Python" if path.startswith(IN_MEMORY) else f"`{near(path)}`")  # fmt: skip
     kind = "Adapters for" if adapters else "A model trained from"
     yield (f"{kind} {named}, by reinforcement learning with [SPARK]({PAPER}): one model learns to solve problems, to "
            "judge responses and to correct them, from its own verified rollouts.")  # fmt: skip
@@ -233,7 +234,7 @@ def _sources(settings: Mapping[str, Any]) -> Sequence[str]:
 def _hub_set(source: str) -> str | None:
     """The hub id of a data set, or ``None`` for anything else."""
     name = source.partition("@")[0].partition(":")[0]
-    local = source.startswith((FROM_PYTHON, "procedural:")) or name.endswith(_LOCAL_FILES) or Path(name).exists()
+    local = source.startswith((IN_MEMORY, "procedural:")) or name.endswith(_LOCAL_FILES) or Path(name).exists()
     return name if HUB_ID.fullmatch(name) and not local else None
 
 
@@ -241,7 +242,7 @@ def _named_set(source: str) -> str:
     hub = _hub_set(source)
     if hub is not None:
         return f"[{source}](https://huggingface.co/datasets/{hub})"
-    return source.removeprefix(FROM_PYTHON) if source.startswith(FROM_PYTHON) else f"`{near(source)}`"
+    return source.removeprefix(IN_MEMORY) if source.startswith(IN_MEMORY) else f"`{near(source)}`"
 
 
 def _sees(weights: Path) -> bool:

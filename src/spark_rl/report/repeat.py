@@ -10,12 +10,10 @@ from typing import Any
 
 import yaml
 
-from spark_rl.config import RECIPE_FOLDERS, load_config, parse_config, settings_table
+from spark_rl.config import IN_MEMORY, RECIPE_FOLDERS, load_config, parse_config, settings_table
 from spark_rl.errors import ConfigError
 from spark_rl.model.places import EMBEDDED
 
-FROM_PYTHON = "memory:"
-"""How the settings of a run begin that name what was given to it in Python."""
 DEFAULT = "tiny"
 """The recipe of a command that names neither a recipe nor a model."""
 _HERE = {"run_dir", "model.threads", "model.device", "verify.workers"}
@@ -31,7 +29,7 @@ def repeating_command(settings: Mapping[str, Any]) -> str | None:
         settings: what ``config.json`` of a run holds.
     """
     tree = {key: value for key, value in settings.items() if key != "run_dir"}
-    if FROM_PYTHON in json.dumps(tree):
+    if IN_MEMORY in json.dumps(tree):
         return None
     try:
         wanted = parse_config(tree).model_dump(mode="json")
