@@ -183,7 +183,7 @@ MISTAKES = {
     "eval --model VLM --data sets/seen.jsonl --tts -1": "'-1' is not a whole number from 0",
     "eval --model VLM --data sets/seen.jsonl --tts many": "'many' is not a whole number from 0",
     "eval --model VLM --data sets/seen.jsonl --resume": "--resume needs --out",
-    "eval --model VLM --data sets/seen.jsonl --out sets/seen.jsonl/a": "cannot write sets/seen.jsonl/a/rows.jsonl: Not",
+    "eval --model VLM --data sets/seen.jsonl --out sets/seen.jsonl/a": "rows.jsonl: sets/seen.jsonl is a file",
     "eval --model VLM --data sets/seen.jsonl --out sets/seen.jsonl": "holds results already; continue",
     "eval --model VLM --data sets/seen.jsonl --out sets/seen.jsonl --resume": "line 1 is no row of an evaluation",
     "eval --model BASE --data sets/seen.jsonl --out new.jsonl": "problem seen-1 has 1 image(s), for which this model",

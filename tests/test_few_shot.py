@@ -66,9 +66,9 @@ def test_training_asks_recycled_tasks_with_their_own_examples(backend: Backend) 
     engine: Any = Watched(backend.engine)
     with Verifier() as verifier:
         sampler = Sampler(engine, backend.chat, verifier, backend.config.rollout)
-        groups = sampler.groups(PROBLEMS, 0, Clock())
+        groups = sampler.sample(PROBLEMS, 0, Clock()).groups
         recycled = [replace(groups[0].problem, id=f"r{task}", task=task, prompt=f"{task} 1?") for task in TASKS[1:]]
-        assert len(sampler.groups(recycled, 1, Clock())) == 3, "one call, three tasks"
+        assert len(sampler.sample(recycled, 1, Clock()).groups) == 3, "one call, three tasks"
     assert tasks_of(engine.prompts) == set(TASKS)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from running import BASE, ENVIRONMENT, SMALL, command, json_lines, small, write_lines
+from running import BASE, ENVIRONMENT, SMALL, command, complaints, json_lines, small, write_lines
 from spark_rl.cli import main
 from spark_rl.commands import asking
 from spark_rl.commands.checks import check_device
@@ -27,7 +27,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """The one line of a mistake."""
     capsys.readouterr()
     assert main([*map(str, arguments)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = complaints(capsys.readouterr().err).splitlines()
     return line.removeprefix("spark-rl: ")
 
 
@@ -205,7 +205,7 @@ def test_rows_are_written_as_they_are_made(tmp_path: Path) -> None:
     assert 0 < len(rows) < total
     assert len(rows) % asking.BATCH == 0
     assert said == f"wrote   new/rows.jsonl: {len(rows):,} of {total:,} rows\n"
-    assert complained.splitlines() == ["spark-rl: stopped"]
+    assert complaints(complained).splitlines() == ["spark-rl: stopped"]
 
 
 @pytest.mark.parametrize("name", ["solve", "judge"])

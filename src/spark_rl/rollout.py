@@ -7,7 +7,6 @@ so its text begins with that tag for whoever reads it: a thought that is cut is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -63,8 +62,6 @@ def check_drawn(drawn: Sequence[Sequence[Completion]], prompts: int, sampling: S
                 raise EngineError(f"{where}: {tokens} tokens with {len(logprobs)} log-probabilities")
             if tokens > sampling.max_new_tokens:
                 raise EngineError(f"{where}: {tokens} tokens, and {sampling.max_new_tokens} at most were asked for")
-            if not math.isfinite(math.fsum(logprobs)):
-                raise EngineError(f"{where}: a log-probability that is not finite; the weights or the engine broke")
 
 
 class Sampled(NamedTuple):

@@ -61,10 +61,17 @@ def is_run(path: Path) -> bool:
 def is_checkpoint(path: Path) -> bool:
     """Whether a directory is a checkpoint of a run, ``RUN/checkpoints/step-N``, or the link ``RUN/best`` to one."""
     try:
-        found = path.resolve()
-        return bool(_NAME.fullmatch(found.name)) and found.parent.name == "checkpoints" and is_run(found.parents[1])
+        found = _led(path)
+        if not _NAME.fullmatch(found.name) or found.parent.name != "checkpoints":
+            return False
+        return is_run(found.parents[1]) or (found / "model").is_dir()
     except (OSError, ValueError):  # too long to be a path, or with a NUL in it
         return False
+
+
+def _led(path: Path) -> Path:
+    """Where a link such as ``RUN/best`` leads; any other path as it is."""
+    return path.resolve() if path.is_symlink() else path
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
@@ -79,7 +86,9 @@ def trained_weights(run: Path) -> Path:
     Raises:
         ConfigError: it has neither.
     """
-    if is_checkpoint(run) or (run / "model").is_dir():
+    if is_checkpoint(run):
+        return _led(run) / "model"
+    if (run / "model").is_dir():
         return run / "model"
     saved = checkpoints(run)
     if not saved:
@@ -108,7 +117,7 @@ def find_run(name: str | Path) -> Path | None:
     """
     path = placed(name)
     if is_checkpoint(path):
-        return path.resolve().parents[1]
+        return _led(path).parents[1]
     return path if is_run(path) else None
 
 

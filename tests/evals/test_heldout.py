@@ -155,7 +155,7 @@ def test_pairs_are_one_right_and_one_wrong_response_of_the_same_problem(
 
 def asked_twice(reasoner: Reasoner, verifier: Verifier, problems: Sequence[Problem], pairs: list[Pair]) -> Scores:
     """The scores as they were measured when test-time scaling judged and reflected on the first answers once more."""
-    evaluation = HeldOutEvaluation(reasoner, verifier, problems, pairs)
+    evaluation = HeldOutEvaluation(reasoner, Grader(verifier), problems, pairs)
     first = reasoner.answer(problems)
     texts = [turn.response for turn in first]
     hits = evaluation._right(problems, texts)
@@ -187,7 +187,7 @@ def test_sharing_what_was_asked_changes_no_number(
         old = asked_twice(counted, verifier, problems, pairs)
         before = sum(questions)
         questions.clear()
-        new = HeldOutEvaluation(counted, verifier, problems, pairs).run()
+        new = HeldOutEvaluation(counted, Grader(verifier), problems, pairs).run()
     assert {name: new[name] for name in old} == old
     fewer = before - sum(questions)
     if not saved:
@@ -201,7 +201,7 @@ def test_sharing_what_was_asked_changes_no_number(
 def test_progress_counts_to_its_end(reasoner: Reasoner, problems: Sequence[Problem], pairs: list[Pair]) -> None:
     heard: list[tuple[int, int]] = []
     with Verifier() as verifier:
-        HeldOutEvaluation(reasoner, verifier, problems, pairs, lambda *at: heard.append(at)).run()
+        HeldOutEvaluation(reasoner, Grader(verifier), problems, pairs, lambda *at: heard.append(at)).run()
     done = [at for at, _ in heard]
     assert done == sorted(set(done))
     assert {total for _, total in heard} == {done[-1]}

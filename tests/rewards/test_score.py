@@ -274,11 +274,11 @@ def test_one_that_sleeps_beyond_its_time_is_not_called_twice_at_once(opened: Ope
 @pytest.mark.parametrize(
     ("content", "spec", "said"),
     [
-        ("", "{file}", "must be file.py:name, a Python file and the function in it"),
-        ("", "mine:reward", "must be file.py:name"),
+        ("", "{file}", "must be FILE.py:NAME, a Python file and what it defines"),
+        ("", "mine:reward", "must be FILE.py:NAME"),
         ("", "{folder}/other.py:reward", "there is no file {folder}/other.py"),
-        ("def a(): ...\ndef b(): ...", "{file}:c", "mine.py has no 'c'; its functions are: a, b"),
-        ("from math import pi", "{file}:e", "mine.py has no 'e'; its functions are: none"),
+        ("def a(): ...\ndef b(): ...", "{file}:c", "mine.py has no 'c'; it defines: a, b"),
+        ("from math import pi", "{file}:e", "mine.py has no 'e'; it defines: nothing"),
         ("pi = 3", "{file}:pi", "pi is no function but a value of type int"),
         ("def f(): ...\n1 / 0", "{file}:f", "can't be imported: ZeroDivisionError: division by zero (mine.py line 2)"),
         ("import nowhere_at_all", "{file}:f", "ModuleNotFoundError: No module named 'nowhere_at_all' (mine.py line 1)"),
