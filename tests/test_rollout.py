@@ -110,7 +110,7 @@ def test_groups_are_verified_in_order(chat: ChatFormat, verifier: Verifier) -> N
 
 def test_the_engine_is_asked_as_configured(chat: ChatFormat, verifier: Verifier) -> None:
     engine = RecordingEngine("x")
-    sampler(engine, chat, verifier, samples=5, temperature=0.8, max_new_tokens=9).sample([exact()], 11, Clock()).groups
+    sampler(engine, chat, verifier, samples=5, temperature=0.8, max_new_tokens=9).sample([exact()], 11, Clock())
     ((prompts, sampling),) = engine.seen
     assert prompts == (chat.encode(exact()),)
     assert sampling == Sampling(5, 0.8, 9, 11)
@@ -260,7 +260,7 @@ def test_no_label_reaches_the_engine(chat: ChatFormat, verifier: Verifier, field
 def test_time_is_counted_by_phase(chat: ChatFormat, verifier: Verifier) -> None:
     clock = Clock()
     one = sampler(RecordingEngine("x"), chat, verifier)
-    one.sample([exact()], 0, clock).groups
+    one.sample([exact()], 0, clock)
     first = dict(clock.seconds)
     one.sample([exact()], 0, clock).groups
     assert set(first) == {"time/sample", "time/verify"}

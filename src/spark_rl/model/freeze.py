@@ -42,6 +42,7 @@ def freeze(causal_lm: Any, names: Sequence[str], *, sees: bool) -> None:
     """
     weights = dict(causal_lm.named_parameters(remove_duplicate=False))
     known = [*(name for name, _ in causal_lm.named_modules() if name), *weights]
+    trained = any(weight.requires_grad for weight in weights.values())
     for name in names:
         if name in {VISION, PROJECTOR}:
             found = _seeing(causal_lm, name, list(weights)) if sees else []
@@ -52,7 +53,7 @@ def freeze(causal_lm: Any, names: Sequence[str], *, sees: bool) -> None:
         outer = tuple(f"{one}." for one in found)
         for one in [one for one in weights if one in found or one.startswith(outer)]:
             weights[one].requires_grad_(False)
-    if names and not any(weight.requires_grad for weight in weights.values()):
+    if trained and not any(weight.requires_grad for weight in weights.values()):
         raise ConfigError(f"model.freeze={list(names)} freezes every weight of {type(causal_lm).__name__}, so nothing "
                           "would be trained; take a name out of it")  # fmt: skip
 
