@@ -150,9 +150,7 @@ def test_nothing_to_ask_gives_no_groups(chat: ChatFormat, verifier: Verifier) ->
 
 def test_any_of_several_gold_answers_earns_the_reward(chat: ChatFormat, verifier: Verifier) -> None:
     engine = RecordingEngine(f"\\boxed{{{GOLD}}}", "\\boxed{other}", "\\boxed{4}")
-    (group,) = (
-        sampler(engine, chat, verifier, samples=3).sample([exact(alternatives=("more", "other"))], 0, Clock())
-    )
+    (group,) = sampler(engine, chat, verifier, samples=3).sample([exact(alternatives=("more", "other"))], 0, Clock())
     assert group.rewards == (1.0, 1.0, 0.0)
 
 
