@@ -676,3 +676,16 @@ def test_layers_that_are_recomputed_drop_the_same_inputs(tiny_models: dict[str, 
     groups = random_groups(2, 4)
     assert found[0].update(groups) == found[1].update(groups)
     assert largest_difference(weights(found[0]), weights(found[1])) == 0
+
+
+@pytest.mark.parametrize(("version", "ratio"), [(None, 1.0), (0, 1.0), (3, math.exp(0.1))])
+def test_groups_of_another_policy_are_weighed_by_what_their_engine_said(
+    version: int | None, ratio: float, tiny_models: dict[str, Path]
+) -> None:
+    """The ratio to the policy that sampled them: 1 for the current one, whatever the engine's rounding says."""
+    learner = learner_of(tiny_models["llama"])
+    prompt, responses = [1, 5, 9], [[7, 11, 2], [8, 2]]
+    known = learner.logprobs([prompt] * 2, responses)
+    group = group_of(prompt, responses, [1.0, 0.0], [(logp_T - 0.1).tolist() for logp_T in known])
+    rollouts = tuple(replace(r, completion=replace(r.completion, version=version)) for r in group.rollouts)
+    assert learner.update([replace(group, rollouts=rollouts)])["ratio"] == pytest.approx(ratio, rel=1e-4)
