@@ -12,7 +12,20 @@ import spark_rl
 SOURCE = Path(spark_rl.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "lazy", "problem", "files", "seeds", "clock", "intervals", "plugins", "runs", "version", "config"),
+    (
+        "errors",
+        "lazy",
+        "problem",
+        "files",
+        "seeds",
+        "clock",
+        "intervals",
+        "plugins",
+        "runs",
+        "lock",
+        "version",
+        "config",
+    ),
     ("advantage", "objective"),
     ("data", "model", "verify", "rewards"),
     ("chat", "recycle", "report"),

@@ -21,24 +21,13 @@ from spark_rl.cli import main, parse
 from spark_rl.commands import resolve
 from spark_rl.config import load_config
 from spark_rl.errors import ConfigError, DataError
+from spark_rl.lock import LOCK, check_free, hold, holder, last_holder
 from spark_rl.model.places import find_model
 from spark_rl.parts import with_resolved_paths
 from spark_rl.run import Run
-from spark_rl.runs import (
-    LOCK,
-    check_free,
-    find_run,
-    hold,
-    holder,
-    last_holder,
-    latest_run,
-    mark_latest,
-    new_run,
-    placed,
-    trained_weights,
-)
+from spark_rl.runs import find_run, latest_run, mark_latest, new_run, placed, trained_weights
 
-HOLD = "import sys, time\nfrom spark_rl.runs import hold\nfrom pathlib import Path\n"
+HOLD = "import sys, time\nfrom spark_rl.lock import hold\nfrom pathlib import Path\n"
 
 
 pytestmark = pytest.mark.usefixtures("place")
@@ -222,7 +211,7 @@ def test_one_process_holds_a_run_once(tmp_path: Path) -> None:
 
 def test_what_asks_who_holds_a_run_never_keeps_it_from_starting(tmp_path: Path) -> None:
     (tmp_path / LOCK).touch()
-    program = "from spark_rl.runs import holder\nfrom pathlib import Path\nimport sys\nprint('asking', flush=True)\n"
+    program = "from spark_rl.lock import holder\nfrom pathlib import Path\nimport sys\nprint('asking', flush=True)\n"
     asking = f"{program}while True: holder(Path(sys.argv[1]))"
     with subprocess.Popen(
         [sys.executable, "-c", asking, str(tmp_path)], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True

@@ -23,6 +23,7 @@ from spark_rl.given import Given, load_all_problems
 from spark_rl.health import Health
 from spark_rl.hints import Hints
 from spark_rl.inference import Reasoner, build_reasoner
+from spark_rl.lock import hold
 from spark_rl.loop import Loop
 from spark_rl.measure import Metrics, rollout_records
 from spark_rl.model.load import fitted_to_model
@@ -35,7 +36,7 @@ from spark_rl.report.metrics import MetricsLog
 from spark_rl.report.watch import Silent, Watcher
 from spark_rl.rewards import open_rewards
 from spark_rl.rollout import Sampler, build_grader
-from spark_rl.runs import checkpoints, hold, mark_latest, new_run_dir
+from spark_rl.runs import checkpoints, mark_latest, new_run_dir
 from spark_rl.verify import Verifier
 
 

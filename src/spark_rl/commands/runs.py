@@ -15,10 +15,11 @@ from rich.text import Text
 from spark_rl.commands.terminal import console, say
 from spark_rl.errors import ConfigError, UserError
 from spark_rl.files import read_object
+from spark_rl.lock import LOCK, holder, last_holder
 from spark_rl.report.metrics import finite
 from spark_rl.report.notation import DASH, percent
 from spark_rl.report.settings import setting
-from spark_rl.runs import LATEST, LOCK, RUNS, checkpoints, holder, is_run, last_holder, latest_run
+from spark_rl.runs import LATEST, RUNS, checkpoints, is_run, latest_run
 
 SIGNS = ("config.json", "metrics.jsonl", "summary.json", LOCK)
 """Any of these makes a folder one to look at."""

@@ -13,7 +13,8 @@ from spark_rl.commands.models import recipe_of, run_behind, settings_of_run
 from spark_rl.commands.terminal import console, quiet_libraries, say, waiting
 from spark_rl.config import Config, load_config, merge_settings, saved_settings
 from spark_rl.errors import ConfigError, UserError
-from spark_rl.runs import LATEST, check_free, new_run, placed
+from spark_rl.lock import check_free
+from spark_rl.runs import LATEST, new_run, placed
 
 
 def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
