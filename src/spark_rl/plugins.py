@@ -98,7 +98,7 @@ def said(error: BaseException, path: Path | None = None) -> str:
     """
     try:
         text = " ".join(str(error).split())[:MOST]
-    except Exception:  # noqa: BLE001  # an error of the user's own class
+    except BaseException:  # noqa: BLE001  # an error of the user's own class, which may do anything
         text = ""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if (Path(f.filename) == path if path else not _is_installed(f.filename))]

@@ -84,7 +84,9 @@ class Run:
         check_engine(config, given.engine)
         self.run_dir, self.watcher = Path(str(config.run_dir)), watcher or Silent()
         self.control = control or Control(self.watcher.note)
-        go_on = f"continue with: spark-rl train --run-dir {shlex.quote(str(config.run_dir))} --resume"
+        named = str(config.run_dir)
+        named = f"./{named}" if named.startswith("-") else named  # or it would be an option
+        go_on = f"continue with: spark-rl train --run-dir {shlex.quote(named)} --resume"
         if given != Given():
             go_on = f"resume {config.run_dir} with the same model and data to continue"
         if resume:

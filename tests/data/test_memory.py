@@ -243,3 +243,22 @@ def test_a_question_becomes_a_problem() -> None:
     ]:  # fmt: skip
         with pytest.raises(DataError, match=message):
             asked(question, given, images)  # type: ignore[arg-type]
+
+
+def _breaks() -> Iterator[dict[str, Any]]:
+    yield {"question": "1+1", "answer": "2"}
+    raise OSError("connection\nlost")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (_breaks, r"train_dataset raised OSError: connection lost \(test_memory\.py line \d+\)"),
+        (lambda: 1 / 0, r"train_dataset raised ZeroDivisionError: division by zero"),
+        (lambda _missing: [], r"train_dataset raised TypeError: .*missing 1 required positional argument"),
+    ],
+)
+def test_what_the_users_own_code_raises_is_one_line(data: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message) as found:
+        list(MemorySource(data, "train_dataset", DataConfig()).once())
+    assert found.value.__cause__ is not None, "and its traceback is not lost"

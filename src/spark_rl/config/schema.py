@@ -56,6 +56,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _contradictions(self) -> Self:
         """Settings that are fine alone and wrong together."""
+        if self.run_dir == "":
+            raise ValueError("run_dir is empty; name a directory, or leave it out")
         recycling = self.recycle.pointwise or self.recycle.pairwise or self.recycle.reflection
         if self.train.best is not None and self.train.eval_every is None:
             raise ValueError("train.best needs evaluations to choose from; set train.eval_every, e.g. to 10")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from spark_rl.data.images import ImageError, check_images, image_digest, stored_
 from spark_rl.data.load import stored_rows
 from spark_rl.data.source import HEAD, Number, Source, unique
 from spark_rl.data.values import RowError, place_images
-from spark_rl.errors import DataError
+from spark_rl.errors import DataError, UserError
+from spark_rl.plugins import said
 from spark_rl.problem import Problem
 
 Rows = Iterator[tuple[Number, Any]]
@@ -60,7 +61,7 @@ class MemorySource:
         """
         if self.streams:
             raise DataError(f"{self.name} is a {_kind(self.data)}, which can't be counted; give a list or a Dataset")
-        rows = _rows_of(self._data)
+        rows = _guarded(lambda: _rows_of(self._data), self.name)
         first = next(rows, None)
         if first is None:
             raise DataError(f"{self.name} has no rows")
@@ -75,12 +76,12 @@ class MemorySource:
         Raises:
             DataError: like :meth:`problems`, and for what can be gone through once only.
         """
-        data = self._data() if callable(self._data) else self._data
+        data = _called(self._data, self.name) if callable(self._data) else self._data
         if not isinstance(data, Iterable) or isinstance(data, str | bytes | Mapping):
             raise DataError(f"{self.name} returned a {_kind(data)}, where rows were expected; it must be {_TAKEN}")
         if data is self.data and isinstance(data, Iterator):
             raise _once_only(data, self.name)
-        rows = _rows_of(data)
+        rows = _guarded(lambda: _rows_of(data), self.name)
         first = next(rows, None)
         if first is None:
             raise DataError(f"{self.name} has no rows")
@@ -182,6 +183,23 @@ def _split(data: Any, split: str, name: str) -> Any:
     if split not in data:
         raise DataError(f"{name} has no split {split!r}; set data.split to one of: {', '.join(data)}, or give that one")
     return data[split]
+
+
+def _called(make: Callable[[], Any], name: str) -> Any:
+    """What a function of the user's returns. Raises :class:`DataError` if it raises."""
+    try:
+        return make()
+    except UserError:
+        raise
+    except Exception as error:  # the user's own code, which may raise anything
+        raise DataError(f"{name} raised {said(error)}") from error
+
+
+def _guarded(rows: Callable[[], Rows], name: str) -> Rows:
+    """The rows of data that may be a user's own code; what it raises is a :class:`DataError`."""
+    given = _called(rows, name)
+    while (row := _called(lambda: next(given, None), name)) is not None:
+        yield row
 
 
 def _rows_of(data: Any) -> Rows:
