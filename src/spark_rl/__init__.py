@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from spark_rl.errors import ChatError as ChatError
     from spark_rl.errors import ConfigError as ConfigError
     from spark_rl.errors import DataError as DataError
+    from spark_rl.errors import EngineError as EngineError
+    from spark_rl.errors import Stopped as Stopped
     from spark_rl.errors import UserError as UserError
+    from spark_rl.given import Given as Given
+    from spark_rl.inference import Judgement as Judgement
+    from spark_rl.inference import Trace as Trace
     from spark_rl.inference import judge as judge
     from spark_rl.inference import solve as solve
     from spark_rl.problem import Completion as Completion
@@ -37,14 +42,16 @@ if TYPE_CHECKING:
     from spark_rl.version import __version__ as __version__
 
 __all__ = [
-    "ChatError", "Completion", "Config", "ConfigError", "DataError", "Group", "Problem", "Rollout", "SparkTrainer",
-    "UserError", "Verdict", "__version__", "judge", "load_config", "recycle", "solve", "train", "verify",
+    "ChatError", "Completion", "Config", "ConfigError", "DataError", "EngineError", "Given", "Group", "Judgement",
+    "Problem", "Rollout", "SparkTrainer", "Stopped", "Trace", "UserError", "Verdict", "__version__", "judge",
+    "load_config", "recycle", "solve", "train", "verify",
 ]  # fmt: skip
 
 __getattr__ = lazily(
     __name__,
     {"Config": "config", "load_config": "config", "ChatError": "errors", "ConfigError": "errors", "DataError": "errors",
-     "UserError": "errors", "judge": "inference", "solve": "inference", "Completion": "problem", "Group": "problem",
+     "UserError": "errors", "EngineError": "errors", "Stopped": "errors", "Given": "given", "Judgement": "inference",
+     "Trace": "inference", "judge": "inference", "solve": "inference", "Completion": "problem", "Group": "problem",
      "Problem": "problem", "Rollout": "problem", "Verdict": "problem", "train": "run", "SparkTrainer": "trainer",
      "__version__": "version"},
 )  # fmt: skip

@@ -76,7 +76,8 @@ def ablate(
             watcher.kept(number, len(plans), label)
         else:  # a finished run with other settings is refused by train
             watcher.run_begins(number, len(plans), label, run_dir)
-            train(config, resume=(run_dir / "config.json").exists(), watcher=watcher)
+            train(config, resume=(run_dir / "config.json").exists(), watcher=watcher,
+                  advice="the same command goes on; what is done is kept")  # fmt: skip
             summary = read_object(run_dir / "summary.json")
             watcher.run_ends(summary)
         results.setdefault(arm, []).append(summary)

@@ -11,7 +11,7 @@ from typing import Any
 from spark_rl.config import IN_MEMORY, Config, load_config, merge_settings, parse_config
 from spark_rl.data import load_problems
 from spark_rl.data.batches import Streamed
-from spark_rl.data.memory import MemorySource, check_data, in_memory
+from spark_rl.data.memory import MemorySource, check_data, in_memory, is_dataset_dict
 from spark_rl.errors import ConfigError
 from spark_rl.model.adapters import lora_settings
 from spark_rl.model.load import load_model, model_in_memory
@@ -37,6 +37,8 @@ class Arguments:
     heldout: tuple[Problem, ...] | None = None
     transfer: tuple[Problem, ...] | None = None
     rewards: tuple[WeightedReward, ...] = ()
+    names_run_dir: bool = False
+    """Whether the run's directory was named here, and not by whoever made the trainer."""
 
 
 def read_arguments(
@@ -57,7 +59,8 @@ def read_arguments(
         if value is not None:
             check_given(value, _argument(key))
             tree.setdefault("data", {})[key] = value if isinstance(value, str) else f"{IN_MEMORY}{_argument(key)}"
-    if tree.get("run_dir") is None:
+    unnamed = tree.get("run_dir") is None
+    if unnamed:
         tree["run_dir"] = new_run_dir(tree.get("seed", 0))
     config = parse_config(tree)
     train, stream = _training(train_dataset, config, rewards)
@@ -67,7 +70,9 @@ def read_arguments(
             tree["data"][key] = in_memory(_argument(key), problems)
     if stream is not None:
         tree["data"]["train"] = in_memory("train_dataset")
-    return Arguments(parse_config(tree), names, train, stream, exams.get("heldout"), exams.get("transfer"), rewards)
+    return Arguments(parse_config(tree), names, train, stream, exams.get("heldout"), exams.get("transfer"), rewards,
+        unnamed,
+    )  # fmt: skip
 
 
 def _argument(key: str) -> str:
@@ -191,7 +196,7 @@ def weighted(functions: Any, weights: Sequence[float] | None) -> tuple[WeightedR
         weights = [1.0] * len(listed)
     if not isinstance(weights, list | tuple) or len(weights) != len(listed):
         raise ConfigError(f"reward_weights must be a list of one number for each of the {len(listed)} reward_funcs")
-    if not all(isinstance(weight, int | float) and weight >= 0 for weight in weights):
+    if not all(isinstance(weight, int | float) and 0 <= weight < float("inf") for weight in weights):
         raise ConfigError("reward_weights must be numbers of at least 0")
     return tuple(
         WeightedReward(load_function(function) if isinstance(function, str) else function, float(weight))
@@ -201,7 +206,7 @@ def weighted(functions: Any, weights: Sequence[float] | None) -> tuple[WeightedR
 
 def named_sets(data: Any) -> tuple[dict[str, str], dict[str, Any]]:
     """(exam -> the name it was given, exam -> its data) of one data set or of several by name."""
-    if not isinstance(data, Mapping):
+    if not isinstance(data, Mapping) or is_dataset_dict(data):
         return {}, {"heldout": data}
     if not 0 < len(data) <= len(EXAMS):
         raise ConfigError(f"eval_dataset has {len(data)} sets ({', '.join(map(str, data))}); give one or two")

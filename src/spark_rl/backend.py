@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spark_rl.chat import ChatFormat
 from spark_rl.config import Config
@@ -37,8 +38,10 @@ def check_engine(config: Config, given: Engine | None = None) -> None:
     """Whether what a configuration names can generate for training; nothing is loaded.
 
     Raises:
-        ConfigError: it only evaluates.
+        ConfigError: it only evaluates, or is no engine.
     """
+    if given is not None:
+        _check_parts(given, f"the engine given, a {type(given).__name__},")
     if given is None and config.engine.name == "vllm":
         raise ConfigError("engine.name=vllm evaluates, and does not take over trained weights yet; train with "
                           "engine.name=embedded")  # fmt: skip
@@ -68,7 +71,7 @@ def open_backend(
     elif weights is not None:
         restore_weights(loaded, Path(weights))
     chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor, config.data.images)
-    return Backend(config, loaded, engine or build_engine(config, loaded, chat), chat)
+    return Backend(config, loaded, build_engine(config, loaded, chat) if engine is None else engine, chat)
 
 
 def open_reasoner(config: Config, weights: str | Path | None = None) -> Reasoner:
@@ -121,11 +124,16 @@ def own_engine(config: Config, chat: ChatFormat) -> Engine:
         raise
     except Exception as error:  # noqa: BLE001  # the user's own code, which may raise anything
         raise ConfigError(f"engine.name {spec!r} can't be made from (config, chat): {said(error)}") from None
+    _check_parts(engine, f"engine.name {spec!r}")
+    return engine
+
+
+def _check_parts(engine: Any, what: str) -> None:
+    """Raises :class:`ConfigError` if something lacks a part of :class:`spark_rl.engine.base.Engine`."""
     parts = ("generate", "sync", "sleep", "wake", "close", "version")
     missing = [name for name in parts if not hasattr(engine, name)]
     if missing:
-        raise ConfigError(f"engine.name {spec!r} is no engine: it lacks {', '.join(missing)} (see docs/extending.md)")
-    return engine
+        raise ConfigError(f"{what} is no engine: it lacks {', '.join(missing)} (see docs/extending.md)")
 
 
 def build_learner(config: Config, loaded: LoadedModel, reference: LoadedModel | None = None) -> Learner:

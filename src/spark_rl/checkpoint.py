@@ -16,6 +16,7 @@ differently, and the run goes its own way; :func:`resume_notes` says so.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import platform
@@ -30,12 +31,14 @@ import torch
 
 from spark_rl.config import Config, saved_settings
 from spark_rl.errors import ConfigError
-from spark_rl.files import parse_json, write_json
+from spark_rl.files import link_to, parse_json, write_json
 from spark_rl.learner.base import Learner
 from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part, texts
 from spark_rl.recycle import Pool
 from spark_rl.report.metrics import finite, read_metrics
 from spark_rl.runs import checkpoints
+
+logger = logging.getLogger(__name__)
 
 FREE_TO_CHANGE = frozenset({
     "run_dir", "train.steps", "train.episodes", "train.save_every", "train.keep", "train.sample_rollouts",
@@ -58,8 +61,8 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-_BEFORE = {**flatten(Config().model_dump(mode="json")), "model.lora.dropout": 0.0, "model.freeze": []}
-"""What a setting did before it was there: its default, but for the vision tower, which used to be trained."""
+_BEFORE = {**flatten(Config().model_dump(mode="json")), "model.lora.dropout": 0.0}
+"""The values of settings that runs from before them were made with."""
 
 
 @dataclass(slots=True)
@@ -188,10 +191,10 @@ def mark_best(run_dir: Path, step: int) -> None:
     link, target = run_dir / "best", run_dir / "checkpoints" / f"step-{step:06d}"
     if not target.is_dir() or link.resolve() == target.resolve():
         return
-    scratch = link.with_name(f".{link.name}.{os.getpid()}.tmp")
-    scratch.unlink(missing_ok=True)
-    scratch.symlink_to(target.relative_to(link.parent))
-    scratch.replace(link)
+    try:
+        link_to(link, target)
+    except (OSError, NotImplementedError) as error:
+        logger.warning("%s can't be made a link to %s (%s); summary.json names the step", link, target, error)
 
 
 def load_checkpoint(path: Path, learner: Learner, pool_size: int) -> tuple[Pool, Progress]:

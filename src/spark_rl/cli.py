@@ -12,6 +12,7 @@ import difflib
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -97,6 +98,14 @@ POSITIONAL = {"solve": "question", "data": "source"}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:  # before the command has begun
+        print("spark-rl: stopped", file=sys.stderr)
+        return 130
+
+
+def _run(argv: Sequence[str] | None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding lacks is replaced, and never ends a command
         sys.stdout.reconfigure(errors="replace")
     arguments = parse(sys.argv[1:] if argv is None else argv)
@@ -121,12 +130,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"spark-rl: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has gone, and what is still in the buffer has no reader
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        saved = "; the run is saved, and continues with --resume" if arguments.command == "train" else ""
+        print(f"spark-rl: the reader of the output is gone{saved}", file=sys.stderr)
+        return 1
     except Stopped as stop:
         with suppress(OSError):  # the terminal is gone, which may be why
             print(f"spark-rl: {stop}", file=sys.stderr)
         return stop.code
     except KeyboardInterrupt:
-        more = "; the same command continues with --resume" if arguments.command in {"train", "eval"} else ""
+        kept = arguments.command == "eval" and arguments.out is not None
+        more = "; the same command continues with --resume" if kept else ""
         print(f"spark-rl: stopped{more}", file=sys.stderr)
         return 130
     finally:

@@ -29,6 +29,21 @@ def write_atomically(path: Path, content: bytes) -> None:
         scratch.unlink(missing_ok=True)
 
 
+def link_to(link: Path, target: Path) -> None:
+    """Make a relative symbolic link to something beside or below it, or let it lead there from now on.
+
+    Raises:
+        OSError: the file system has no such links, or the folder can't be written.
+    """
+    scratch = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    try:
+        scratch.unlink(missing_ok=True)
+        scratch.symlink_to(target.relative_to(link.parent), target_is_directory=True)
+        scratch.replace(link)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a value as indented JSON, in one step.
 
@@ -105,7 +120,7 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one if there is none, which whoever needs it will say."""
+    """The object in a JSON file; ``{}`` if the file is missing or holds anything else."""
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a run learns from: the problems that its configuration names, or what Python hands it in their place."""
+"""What Python hands a run in place of what its configuration names, and the problems that a run learns from."""
 
 from __future__ import annotations
 
@@ -82,6 +82,8 @@ def load_all_problems(
     for name in ("heldout", "transfer"):
         if (source := sources[name]) is not None and name not in splits:
             exams[name] = load(source, config.data, name)
+    if given.batches is not None:
+        given.batches.hold_out([problem for exam in exams.values() for problem in exam])
     problems, _ = remove_overlap(problems, [problem for exam in exams.values() for problem in exam])
     for name, source in splits.items():
         count = _split_size(name, source, len(problems))

@@ -1,5 +1,5 @@
-"""Whether what is trained is still a model. A run whose numbers are none, or whose policy has become one that nothing
-can be learned from, stops before it writes over its last healthy checkpoint.
+"""Stops a run whose loss or weights are not finite, or whose policy is saturated, before its last healthy checkpoint is
+written over.
 
 A rate that is far too high does not always end in NaN: it may leave finite weights whose softmax is saturated, so that
 every token has the probability 1, every group is flat, and every gradient zero, for good.

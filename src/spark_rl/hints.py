@@ -47,12 +47,21 @@ class Hints:
 
 
 def _at_once(metrics: Record) -> Iterator[tuple[str, str]]:
-    """(what, hint) for what needs no second look: the functions that have failed, by name."""
+    """(what, hint) for hints that one step is enough for: reward functions that failed."""
     for key, count in metrics.items():
         if key.startswith(_FAILED) and count:
             name = key.removeprefix(_FAILED)
-            yield key, (f"the reward function {name} failed on {count:g} responses of step {metrics['step']}: mend it, "
-                        "or raise reward.timeout if it is slow")  # fmt: skip
+            yield key, (f"the reward function {name} failed on {count:.0%} of the responses of step "
+                        f"{metrics['step']}: mend it, or raise reward.timeout if it is slow")  # fmt: skip
+
+
+def _none_right(recent: list[Record]) -> str | None:
+    rewards = [value for metrics in recent if (value := metrics.get("reward/policy")) is not None]
+    if not rewards or min(rewards) <= 0 or any(metrics.get("status/correct", 1) for metrics in recent):
+        return None
+    mean = sum(rewards) / len(rewards)
+    return (f"responses earn {mean:.2f} on average and none counts as right in {len(recent)} steps, so all are "
+            "recycled as wrong: lower reward.threshold, or give reward.verifier a weight")  # fmt: skip
 
 
 def _no_reward(recent: list[Record]) -> str | None:
@@ -112,7 +121,7 @@ def _two_policies(recent: list[Record]) -> str | None:
 
 
 RULES: tuple[Callable[[list[Record]], str | None], ...] = (
-    _no_reward, _all_flat, _collapsed_verdict, _at_the_limit, _no_entropy, _two_policies,
+    _no_reward, _none_right, _all_flat, _collapsed_verdict, _at_the_limit, _no_entropy, _two_policies,
 )  # fmt: skip
 
 

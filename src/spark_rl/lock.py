@@ -80,7 +80,8 @@ class Hold:
         """Let others write; a directory that was made for this run and holds nothing is removed."""
         if not self._close.alive or os.getpid() != self._holder.pid:
             return
-        if self.failed and any(path.name != LOCK for path in self._lock.parent.iterdir()):
+        there = list(self._lock.parent.glob("*")) if self._lock.parent.is_dir() else []
+        if self.failed and there:
             _write(self._descriptor, replace(self._holder, failed=True))
         elif sys.platform != "win32":  # which removes no open file
             self._lock.unlink(missing_ok=True)

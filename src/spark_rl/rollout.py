@@ -16,7 +16,8 @@ from spark_rl.chat import Chat, ChatFormat, Prompt, policy_prompt
 from spark_rl.clock import Clock
 from spark_rl.config import RewardConfig, RolloutConfig, Thinking
 from spark_rl.engine.base import Engine, Sampling
-from spark_rl.errors import EngineError
+from spark_rl.errors import EngineError, UserError
+from spark_rl.plugins import said
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
 from spark_rl.rewards import Grader, RewardSet
 from spark_rl.verify import Verifier
@@ -50,6 +51,8 @@ def check_drawn(drawn: Sequence[Sequence[Completion]], prompts: int, sampling: S
     Raises:
         EngineError: it did not; one line that names the engine and the first fault.
     """
+    if not isinstance(drawn, list | tuple) or not all(isinstance(group, list | tuple) for group in drawn):
+        raise EngineError(f"{engine} gave a {type(drawn).__name__} of something else than lists of completions")
     if len(drawn) != prompts:
         raise EngineError(f"{engine} gave completions for {len(drawn)} prompts and was asked {prompts}")
     for place, group in enumerate(drawn):
@@ -57,6 +60,8 @@ def check_drawn(drawn: Sequence[Sequence[Completion]], prompts: int, sampling: S
         if len(group) != sampling.n:
             raise EngineError(f"{where}: {len(group)} completions in place of {sampling.n}")
         for completion in group:
+            if not isinstance(completion, Completion) or completion.finish not in {"stop", "length", "refused"}:
+                raise EngineError(f"{where}: {completion!r:.80} is no Completion that ended by stop or length")
             tokens, logprobs = len(completion.token_ids), completion.logprobs
             if tokens != len(logprobs) and completion.counted is None:
                 raise EngineError(f"{where}: {tokens} tokens with {len(logprobs)} log-probabilities")
@@ -112,11 +117,20 @@ class Sampler:
                 break
         sampling = Sampling(self.config.samples, self.config.temperature, self.config.max_new_tokens, seed)
         asked = [prompt for _, prompt in kept]
-        drawn = clock.timed("sample", self.engine.generate, asked, sampling)
+        drawn = clock.timed("sample", self._generate, asked, sampling)
         check_drawn(drawn, len(asked), sampling, type(self.engine).__name__)
         answers = as_read(drawn, asked, self.chat, self.verifier.config.thinking)
         groups = clock.timed("verify", self._verified, [problem for problem, _ in kept], asked, answers)
         return Sampled(groups, too_long)
+
+    def _generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        """What the engine gives. What an engine of the user's own raises is an :class:`EngineError`."""
+        try:
+            return self.engine.generate(prompts, sampling)
+        except Exception as error:
+            if isinstance(error, UserError) or type(self.engine).__module__.startswith("spark_rl."):
+                raise
+            raise EngineError(f"{type(self.engine).__name__} raised {said(error)}") from error
 
     def _verified(
         self, problems: Sequence[Problem], prompts: Sequence[Prompt], answers: Sequence[Sequence[Completion]]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from spark_rl.checkpoint import Progress
 from spark_rl.config import Config
 from spark_rl.control import Control
 from spark_rl.data.batches import Batches, Shuffled
-from spark_rl.errors import ConfigError, Stopped
+from spark_rl.errors import ConfigError, DataError, Stopped
 from spark_rl.examination import DURING, Examination
 from spark_rl.files import write_json
 from spark_rl.given import Given, load_all_problems
@@ -41,8 +42,9 @@ from spark_rl.verify import Verifier
 
 
 def train(
-    config: Config, *, resume: bool = False, watcher: Watcher | None = None, given: Given | None = None
-) -> Metrics:
+    config: Config, *, resume: bool = False, watcher: Watcher | None = None, given: Given | None = None,
+    advice: str | None = None,
+) -> Metrics:  # fmt: skip
     """Run the loop to its end, write the report, and return what ``summary.json`` holds.
 
     Args:
@@ -50,6 +52,7 @@ def train(
         resume: continue the run in ``config.run_dir`` from its last checkpoint.
         watcher: hears of phases and steps as they happen.
         given: a model or problems that are in memory.
+        advice: what the line of a stopped run says to do; the command that continues it by default.
 
     Raises:
         ConfigError: settings, model or run directory can't be used.
@@ -60,8 +63,21 @@ def train(
     if not isinstance(config, Config):
         raise ConfigError(f"config is a {type(config).__name__}; give what load_config() returns")
     control = Control(watcher.note if watcher else None)
-    with control.listening(), Run(config, resume=resume, watcher=watcher, given=given, control=control) as run:
-        return run.train()
+    with _told_of_signals(control), control.listening():
+        run = Run(config, resume=resume, watcher=watcher, given=given, control=control, advice=advice)
+        with run:
+            return run.train()
+
+
+@contextmanager
+def _told_of_signals(control: Control) -> Iterator[None]:
+    """Within, what a signal made of an import or of a library that loads is the stop that it was."""
+    try:
+        yield
+    except Exception:
+        if control.signal is not None:
+            raise control.stopped() from None
+        raise
 
 
 class Run:
@@ -75,6 +91,7 @@ class Run:
         watcher: Watcher | None = None,
         given: Given | None = None,
         control: Control | None = None,
+        advice: str | None = None,
     ) -> None:
         """Load data and model, and open the run directory. See :func:`train`; ``control`` can stop the run."""
         if config.run_dir is None:
@@ -88,7 +105,8 @@ class Run:
         named = f"./{named}" if named.startswith("-") else named  # or it would be an option
         go_on = f"continue with: spark-rl train --run-dir {shlex.quote(named)} --resume"
         if given != Given():
-            go_on = f"resume {config.run_dir} with the same model and data to continue"
+            go_on = f"continue with train(resume_from_checkpoint={named!r}) and the same arguments"
+        go_on = advice or go_on
         if resume:
             self.control.advice = go_on
         checkpoint.check_run(self.run_dir, config, resume)
@@ -100,7 +118,7 @@ class Run:
             raise
 
     def _load(self, config: Config, resume: bool, given: Given, go_on: str) -> None:
-        """What :meth:`__init__` does once the directory is this process's own."""
+        """Load data and model and write the run directory, whose lock is held."""
         saved = next(reversed(checkpoints(self.run_dir)), None) if resume else None
         weights = None if saved is None else saved / "model"
         asked, config = config.rollout.max_prompt_tokens, fitted_to_model(config, weights, given.model)
@@ -117,10 +135,10 @@ class Run:
         self.learner = build_learner(config, self.backend.loaded, given.reference)
         pool = self._go_on(saved, resume)
         check_prompts(problems, batches.of(0), self.backend)
+        self.backend.engine.sync(self.learner.weights())
         checkpoint.open_run(self.run_dir, config, resume)  # not before data and model are known to load
         mark_latest(self.run_dir)
         self.control.advice = go_on
-        self.backend.engine.sync(self.learner.weights())
         self.verifier, chat = Verifier(config.verify), self.backend.chat
         self.grader = build_grader(chat, self.verifier, config.reward, self.rewards)
         sampler = Sampler(self.backend.engine, chat, self.verifier, config.rollout, config.reward, self.rewards)
@@ -141,7 +159,6 @@ class Run:
             if config.train.steps is None:
                 raise ConfigError("a stream has no end to be counted to; say with train.steps how many steps to train")
             self.steps = config.train.steps
-            given.batches.hold_out([problem for exam in exams.values() for problem in exam])
             return given.batches
         if len(problems) < config.rollout.problems:
             self.watcher.note(f"rollout.problems asks for {config.rollout.problems} problems a step, and the data has "
@@ -178,11 +195,12 @@ class Run:
 
     def close(self) -> None:
         """End workers and reward functions, free what the engine holds, and let others write the run directory."""
-        self.verifier.close()
-        if self.rewards is not None:
-            self.rewards.close()
-        self.backend.engine.close()
-        self.hold.release()
+        with ExitStack() as stack:
+            stack.callback(self.hold.release)
+            stack.callback(self.backend.engine.close)
+            if self.rewards is not None:
+                stack.callback(self.rewards.close)
+            stack.callback(self.verifier.close)
 
     @property
     def reasoner(self) -> Reasoner:
@@ -220,6 +238,10 @@ class Run:
                     for hint in self.hints.hear(metrics):
                         self.watcher.hint(hint)
                     self._after_step()
+            except (DataError, BrokenPipeError):  # of a stream, or of whoever read the output: no step is half done
+                if self._saved != progress.step == self.loop.step:
+                    self._save()
+                raise
             except Stopped:
                 if self.control.forced:  # perhaps in the middle of an update
                     raise

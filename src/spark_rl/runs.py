@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spark_rl.errors import ConfigError
-from spark_rl.files import read_object, write_atomically
+from spark_rl.files import link_to, read_object, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -156,17 +155,13 @@ def mark_latest(run_dir: Path) -> None:
     if not link.is_symlink() and link.exists() and not _is_our_file(link):
         logger.warning("%s is not ours, so it is kept and does not lead to the latest run", link)
         return
-    scratch = folder / f".{LATEST}.{os.getpid()}.tmp"
     try:
-        scratch.symlink_to(run_dir.name, target_is_directory=True)
-        scratch.replace(link)
+        link_to(link, run_dir)
     except (OSError, NotImplementedError):
         try:
             write_atomically(link, f"{run_dir.name}\n".encode())
         except OSError as error:
             logger.warning("%s can't be written (%s), so it does not lead to %s", link, error.strerror, run_dir.name)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _is_our_file(link: Path) -> bool:

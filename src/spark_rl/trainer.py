@@ -15,6 +15,7 @@ from typing import Any, overload
 from rich.console import Console
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
+from transformers.utils import logging as transformers_logging
 
 from spark_rl.arguments import check_given, exam_of, load_described, named_sets, read_arguments
 from spark_rl.backend import open_backend
@@ -36,7 +37,7 @@ from spark_rl.report.watch import ConsoleWatcher, Silent
 from spark_rl.rewards import Reward, open_rewards
 from spark_rl.rollout import build_grader
 from spark_rl.run import Run
-from spark_rl.runs import checkpoints, is_run, run_of
+from spark_rl.runs import checkpoints, find_run, is_checkpoint, is_run, new_run_dir, placed
 from spark_rl.verify import Verifier
 
 
@@ -53,7 +54,7 @@ class SparkTrainer:
         trainer.train()
         trainer.solve("What is 7 times 8?").answer
 
-    Everything is checked when it is made: data, settings, rewards, and that the model can be trained here.
+    Everything is checked when it is made: data, settings, and that the model can be trained here.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class SparkTrainer:
         """
         if callbacks is not None and not isinstance(callbacks, list | tuple):
             raise ConfigError(f"callbacks is a {type(callbacks).__name__}; it must be a list of callbacks")
+        transformers_logging.disable_progress_bar()  # a bar for each file that is loaded or saved
         self._arguments = read_arguments(
             model, args, train_dataset, eval_dataset, reward_funcs, reward_weights, peft_config
         )
@@ -102,6 +104,8 @@ class SparkTrainer:
         self._loaded, self.args = load_described(model, processing_class, config, peft_config)
         self._reference: LoadedModel | None = None
         self._run: Run | None = None
+        self._begun = False
+        """Whether the model in memory may have been trained."""
         self._watcher = ConsoleWatcher(Console()) if progress else Silent()
         self._callbacks = Callbacks(
             callbacks or (), self.args, self._watcher, lambda: None if self._run is None else self._run.control,
@@ -150,17 +154,23 @@ class SparkTrainer:
         Raises:
             UserError: the run can't begin or go on, in one line.
         """
-        resume = resume_from_checkpoint not in {None, False}
+        resume = resume_from_checkpoint is not None and resume_from_checkpoint is not False
         if resume:
             self._go_on(resume_from_checkpoint)
+            if self._begun and not checkpoints(self.run_dir):
+                raise ConfigError(f"{self.run_dir} has no checkpoint, and the model in memory has been trained since; "
+                                  "begin again with a new SparkTrainer")  # fmt: skip
+        elif is_run(self.run_dir) and not self._begun and self._arguments.names_run_dir:
+            self.args = self.args.model_copy(update={"run_dir": new_run_dir(self.args.seed)})
         elif is_run(self.run_dir):
             raise ConfigError(f"{self.run_dir} already holds a run; go on with train(resume_from_checkpoint=True), or "
                               "give args another run_dir")  # fmt: skip
         with ExitStack() as stack:
             if isinstance(self._watcher, ConsoleWatcher):
                 stack.enter_context(self._watcher)
+            self._watcher.note(f"run     {self.run_dir}")
             run = stack.enter_context(Run(self.args, resume=resume, watcher=self._callbacks, given=self._given()))
-            self._run = run
+            self._run, self._begun = run, True
             try:
                 summary = run.train()
             finally:
@@ -202,7 +212,8 @@ class SparkTrainer:
             for key, problems in exams.items():
                 self._callbacks.phase(f"evaluating {len(problems)} {names.get(key, key)} problems")
                 pairs = draw_pairs(reasoner, grader, problems)
-                scores[key] = HeldOutEvaluation(reasoner, grader, problems, pairs).run()
+                scores[key] = HeldOutEvaluation(reasoner, grader, problems, pairs, self._callbacks.progress).run()
+            self._watcher.end()
         metrics = flat_scores(scores, metric_key_prefix, names)
         self._callbacks.examined(metrics, self.state.global_step)
         return metrics
@@ -312,11 +323,15 @@ class SparkTrainer:
     def _go_on(self, checkpoint: bool | str | Path | None) -> None:
         """Settle where a run goes on. Raises :class:`ConfigError` if there is no checkpoint."""
         run_dir = self.run_dir
+        if not isinstance(checkpoint, str | Path | bool):
+            raise ConfigError(
+                f"resume_from_checkpoint is a {type(checkpoint).__name__}; it must be True, or name a run"
+            )
         if not isinstance(checkpoint, bool):
-            named = Path(str(checkpoint))
-            run_dir = named if is_run(named) or not (named / "model").is_dir() else run_of(named / "model") or named
+            named = placed(checkpoint)
+            run_dir = find_run(checkpoint) or named
             last = next(reversed(checkpoints(run_dir)), None)
-            if named != run_dir and last is not None and named.resolve() != last.resolve():
+            if is_checkpoint(named) and last is not None and named.resolve() != last.resolve():
                 raise ConfigError(f"{named} is not the last checkpoint of {run_dir}; a run goes on from its last, "
                                   f"{last.name}: remove it to go on from one before")  # fmt: skip
         if not is_run(run_dir):

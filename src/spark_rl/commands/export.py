@@ -9,8 +9,8 @@ from typing import Any
 
 from spark_rl.commands.terminal import quiet_libraries, say
 from spark_rl.errors import ConfigError
-from spark_rl.model.places import find_model
-from spark_rl.runs import run_of
+from spark_rl.model.places import find_model, has_adapters
+from spark_rl.runs import is_checkpoint, placed, run_of
 
 
 def export(arguments: argparse.Namespace) -> Mapping[str, Any]:
@@ -21,12 +21,14 @@ def export(arguments: argparse.Namespace) -> Mapping[str, Any]:
     run = run_of(named)
     if run is None:
         raise ConfigError(f"{arguments.run!r} is not a run; export takes the directory of one")
-    weights_at(run, arguments.checkpoint)
+    if arguments.checkpoint is None and is_checkpoint(placed(arguments.run)):
+        arguments.checkpoint = int(named.parent.name.removeprefix("step-"))
+    weights = weights_at(run, arguments.checkpoint)
     check_place(run, arguments.out, arguments.merge)
     if arguments.push is not None:  # what can be known before the work is
         check_push(arguments.push)
     quiet_libraries()
-    if arguments.merge:
+    if arguments.merge and has_adapters(weights):
         say("merging the adapters into their base")
     folder = export_run(run, arguments.out, arguments.merge, arguments.checkpoint)
     say(f"model   {folder}\ncard    {folder / 'README.md'}")

@@ -76,7 +76,7 @@ def list_runs(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def run_folders(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """Folders that are runs, or were: what a run is, with none of its files readable perhaps."""
+    """Folders that hold at least one file of a run, even a damaged one."""
     try:
         children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
     except OSError:

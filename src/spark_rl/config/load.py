@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from spark_rl.config.method import PRESETS
 from spark_rl.config.names import hint
 from spark_rl.config.schema import Config
-from spark_rl.config.section import Section
+from spark_rl.config.section import Section, one_line
 from spark_rl.errors import ConfigError
 from spark_rl.files import DuplicateKeyError, parse_json, read_yaml
 
@@ -38,6 +38,9 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = (), *
         ConfigError: one line that says what is wrong, where, and how to mend it.
     """
     tree: dict[str, Any] = {}
+    overrides = [overrides] if isinstance(overrides, str) else overrides
+    if not isinstance(path, str | Path | None) or not all(isinstance(override, str) for override in overrides):
+        raise ConfigError("load_config takes a path or a recipe's name, and a list of key=value texts")
     if path is not None:
         tree = _read_yaml(recipe_path(path))
     merge_settings(tree, settings)
@@ -67,7 +70,7 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_one_line(error)) from None
+        raise ConfigError(one_line(error)) from None
 
 
 def saved_settings(run_dir: Path) -> dict[str, Any]:
@@ -81,6 +84,8 @@ def saved_settings(run_dir: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} can't be read ({error}); restore it or start a new run") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} must hold a mapping of settings; restore it or start a new run")
+    if isinstance(settings.get("model"), dict):
+        settings["model"].setdefault("freeze", [])  # runs from before this setting trained everything
     try:
         parse_config(settings)
     except ConfigError as error:
@@ -172,6 +177,10 @@ def _sections(annotation: Any) -> list[type[Section]]:
 def _check_keys(tree: Mapping[str, Any], section: type[Section], prefix: str = "") -> None:
     for key, value in tree.items():
         field = section.model_fields.get(str(key))
+        if field is None and "." in str(key):
+            first, _, rest = str(key).partition(".")
+            raise ConfigError(f"unknown setting {prefix}{key}; in a mapping settings are nested: "
+                              f"{{{first!r}: {{{rest!r}: ...}}}}")  # fmt: skip
         if field is None:
             name = _first_setting(f"{prefix}{key}", value)
             raise ConfigError(f"unknown setting {name}; {hint(name, section.model_fields, tuple(_names(Config)))}")
@@ -202,16 +211,3 @@ def _names(section: type[Section], prefix: str = "") -> Iterator[str]:
             yield from _names(inner[0], f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
-
-
-def _one_line(error: ValidationError) -> str:
-    errors = error.errors()
-    # of a union, the member that fits furthest says what is wrong inside of it
-    first = max((e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"]))
-    # of a union, pydantic's location also names the member that was tried
-    parts = [str(part) for part in first["loc"]]
-    where = ".".join(part for part in parts if part.isdecimal() or (part.isidentifier() and not part[:1].isupper()))
-    what = str(first["msg"]).removeprefix("Value error, ").replace("a valid tuple", "a list")
-    if not where:
-        return what
-    return f"{where}: {what[:1].lower()}{what[1:]} (got {first['input']!r})"

@@ -168,7 +168,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 class OptimiserConfig(Section):
     """AdamW."""
 
-    lr: float = Field(5e-7, gt=0)
+    lr: float = Field(5e-7, gt=0, le=1e30)
     """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Decay of the first and second moment."""

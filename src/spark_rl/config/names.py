@@ -1,4 +1,4 @@
-"""What to say to a setting that there is none of: the name that it has here, why there is none, or the nearest.
+"""Messages for unknown settings: the name that it has here, why there is none, or the nearest.
 
 People bring names along from TRL, verl and OpenRLHF. Those that mean something here are listed; for any other name the
 nearest of the same group is offered, then the same name of another group, and otherwise nothing: a wrong guess costs

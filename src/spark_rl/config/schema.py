@@ -5,9 +5,10 @@ Defaults are the authors' published settings wherever the paper or its release s
 
 from __future__ import annotations
 
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from spark_rl.config.chat import ChatConfig
 from spark_rl.config.data import DataConfig
@@ -25,12 +26,20 @@ from spark_rl.config.method import (
     VerifyConfig,
 )
 from spark_rl.config.model import EngineConfig, ModelConfig
-from spark_rl.config.section import Section
+from spark_rl.config.section import Section, one_line
+from spark_rl.errors import ConfigError
 from spark_rl.problem import TASKS
 
 
 class Config(Section):
     """Everything a run depends on."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Raises :class:`ConfigError`, in one line, for an unknown setting or a value that it can't have."""
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise ConfigError(one_line(error)) from None
 
     seed: int = Field(0, ge=0)
     """The one seed: every random stream of the run is derived from it, the step and its purpose. It fixes a run to the
@@ -52,6 +61,11 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     inference: InferenceConfig = InferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("run_dir", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, Path) else value
 
     @model_validator(mode="after")
     def _contradictions(self) -> Self:

@@ -116,7 +116,7 @@ def check_data(data: Any, name: str) -> None:
         raise DataError(f"{name} is a {_kind(data)}; it must be {_TAKEN}")
     if hasattr(data, "to_dict") and hasattr(data, "iloc"):
         raise DataError(f"{name} is a {_kind(data)}; give datasets.Dataset.from_pandas of it")
-    if isinstance(data, Mapping) and not _is_dataset_dict(data):
+    if isinstance(data, Mapping) and not is_dataset_dict(data):
         raise DataError(f"{name} is a {_kind(data)}; it must be {_TAKEN}")
     if not isinstance(data, Mapping | Iterable) and not callable(data) and not _is_counted(data):
         raise DataError(f"{name} is a {_kind(data)}; it must be {_TAKEN}")
@@ -172,13 +172,14 @@ def _is_counted(data: Any) -> bool:
     return hasattr(data, "__len__") and hasattr(data, "__getitem__")
 
 
-def _is_dataset_dict(data: Any) -> bool:
+def is_dataset_dict(data: Any) -> bool:
+    """Whether something holds the splits of a data set."""
     return isinstance(data, Mapping) and bool(data) and type(data).__name__ in {"DatasetDict", "IterableDatasetDict"}
 
 
 def _split(data: Any, split: str, name: str) -> Any:
     """The split of a ``DatasetDict``; anything else as it is."""
-    if not _is_dataset_dict(data):
+    if not is_dataset_dict(data):
         return data
     if split not in data:
         raise DataError(f"{name} has no split {split!r}; set data.split to one of: {', '.join(data)}, or give that one")

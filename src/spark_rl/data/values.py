@@ -108,6 +108,8 @@ def text_of(value: Any, what: str) -> str:
     """A scalar as stripped text: ``27.0`` is ``27``, null and NaN are empty, a list of scalars is joined by commas."""
     if value is None:
         return ""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a number of numpy or torch
+        value = value.item()
     if isinstance(value, str):
         # lone surrogates are legal in JSON and fatal in every tokenizer; NUL ends texts in C
         return value.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()

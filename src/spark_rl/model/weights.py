@@ -10,9 +10,12 @@ from typing import Any, Protocol
 
 import torch
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers.core_model_loading import revert_weight_conversion
 
+from spark_rl.errors import ConfigError
 from spark_rl.model.loaded import unwrapped
 
 _LAYER = re.compile(r".*?\.\d+\.")
@@ -46,6 +49,7 @@ class ModelWeights:
     def named(self) -> Iterator[tuple[str, Tensor]]:
         """See :class:`Weights`. Merged weights exist for one layer at a time."""
         causal_lm: Any = unwrapped(self.model)
+        _check_mergeable(causal_lm)
         tied = set(getattr(causal_lm, "all_tied_weights_keys", None) or ())
         deltas = {
             f"{name}.base_layer.weight": module
@@ -60,6 +64,15 @@ class ModelWeights:
         for _, names in groupby(tensors, key=_layer):
             bucket = {name.replace(".base_layer.", "."): _merged(tensors[name], deltas.get(name)) for name in names}
             yield from revert_weight_conversion(causal_lm, bucket).items()
+
+
+def _check_mergeable(causal_lm: nn.Module) -> None:
+    """Raises :class:`ConfigError` for adapters that are more than a matrix to be added."""
+    for name, module in causal_lm.named_modules():
+        other = isinstance(module, BaseTunerLayer) and not isinstance(module, LoraLayer)
+        if other or isinstance(module, ModulesToSaveWrapper) or any(getattr(module, "use_dora", {}).values()):
+            raise ConfigError(f"the adapters of {name} can't be merged for an engine with weights of its own: only "
+                              "plain LoRA can, without use_dora and modules_to_save")  # fmt: skip
 
 
 def _layer(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from spark_rl.lazy import lazily
 
 if TYPE_CHECKING:
-    from spark_rl.config import RecycleConfig, Thinking
+    from spark_rl.config import Config, RecycleConfig, Thinking
     from spark_rl.problem import Group, Problem
     from spark_rl.recycle.candidate import FORMS as FORMS
     from spark_rl.recycle.candidate import Form as Form
@@ -49,7 +49,7 @@ __getattr__ = lazily(
 
 
 def recycle(
-    groups: Sequence[Group], config: RecycleConfig, rng: random.Random, thinking: Thinking | None = None
+    groups: Sequence[Group], config: RecycleConfig | Config, rng: random.Random, thinking: Thinking | None = None
 ) -> list[Problem]:
     """Finished groups as new problems with free labels (Eq. 5 to 8): pure, no model, and the groups stay as they are.
 
@@ -58,14 +58,15 @@ def recycle(
 
     Args:
         groups: problems with their verified responses.
-        config: what is made of them, and how many.
+        config: what is made of them, and how many; of a whole configuration its section ``recycle``.
         rng: the source of every choice.
         thinking: the tags between which a model thinks; ``None`` stands for those of the families in use.
 
     Raises:
         ValueError: the template set is missing or malformed.
     """
-    from spark_rl.config import THINKING
+    from spark_rl.config import THINKING, Config
     from spark_rl.recycle.mixture import recycled
 
+    config = config.recycle if isinstance(config, Config) else config
     return recycled(groups, config, rng, THINKING if thinking is None else thinking)

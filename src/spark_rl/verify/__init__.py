@@ -43,6 +43,15 @@ def verify(response: str, answer: str | Sequence[str], kind: Kind = "math", choi
     Raises:
         ValueError: for an empty gold, a gold that its kind cannot be, or an unknown kind.
     """
+    from spark_rl.errors import UserError
     from spark_rl.verify.pool import default_verifier
+
+    golds = [answer] if isinstance(answer, str) else answer
+    if (
+        not isinstance(response, str)
+        or not isinstance(golds, list | tuple)
+        or not all(isinstance(g, str) for g in golds)
+    ):
+        raise UserError("verify takes a response as text, and an answer as text or a list of texts")
 
     return default_verifier().verify(response, answer, kind, choices)
