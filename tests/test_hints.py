@@ -71,8 +71,8 @@ def test_what_is_rare_is_no_collapse() -> None:
 
 
 def test_a_reward_function_that_fails_is_named_at_once() -> None:
-    (line,) = heard([HEALTHY, HEALTHY | {"reward_failed/mine": 3}, HEALTHY | {"reward_failed/mine": 9}])
-    assert line.startswith("the reward function mine failed on 3 responses of step 2")
+    (line,) = heard([HEALTHY, HEALTHY | {"reward_failed/mine": 0.25}, HEALTHY | {"reward_failed/mine": 0.5}])
+    assert line.startswith("the reward function mine failed on 25% of the responses of step 2")
 
 
 def test_steps_without_metrics_say_nothing() -> None:

@@ -98,7 +98,7 @@ def test_stream_seeds_suit_torch(seed: int, step: int) -> None:
 def test_groups_are_verified_in_order(chat: ChatFormat, verifier: Verifier) -> None:
     engine = RecordingEngine(f"so \\boxed{{{GOLD}}}", "so \\boxed{4}", "no box")
     problems = [exact(n, f"what is {n}?") for n in range(2)]
-    groups = sampler(engine, chat, verifier, samples=3).sample(problems, 11, Clock())
+    groups = sampler(engine, chat, verifier, samples=3).sample(problems, 11, Clock()).groups
     assert [group.problem for group in groups] == problems
     for group in groups:
         assert group.rewards == (1.0, 0.0, 0.0)
@@ -122,7 +122,7 @@ def test_prompts_that_are_too_long_are_left_out(chat: ChatFormat, verifier: Veri
     problems = [exact(0, "a" * 10), exact(1, "a" * 11), exact(2, "a")]
     limit = len(chat.encode(problems[0]).token_ids)
     assert len(chat.encode(problems[1]).token_ids) == limit + 1
-    groups = sampler(engine, chat, verifier, max_prompt_tokens=limit).sample(problems, 0, Clock())
+    groups = sampler(engine, chat, verifier, max_prompt_tokens=limit).sample(problems, 0, Clock()).groups
     assert [group.problem.id for group in groups] == ["p-0", "p-2"]
     assert len(engine.seen[0][0]) == 2
 
@@ -150,7 +150,8 @@ def test_nothing_to_ask_gives_no_groups(chat: ChatFormat, verifier: Verifier) ->
 
 def test_any_of_several_gold_answers_earns_the_reward(chat: ChatFormat, verifier: Verifier) -> None:
     engine = RecordingEngine(f"\\boxed{{{GOLD}}}", "\\boxed{other}", "\\boxed{4}")
-    (group,) = sampler(engine, chat, verifier, samples=3).sample([exact(alternatives=("more", "other"))], 0, Clock())
+    one = sampler(engine, chat, verifier, samples=3)
+    (group,) = one.sample([exact(alternatives=("more", "other"))], 0, Clock()).groups
     assert group.rewards == (1.0, 1.0, 0.0)
 
 
@@ -173,7 +174,7 @@ def test_training_rewards_what_is_evaluated(
     one = sampler(RecordingEngine(*texts), chat, verifier, samples=len(texts))
     one.reward = RewardConfig(form=form)
     asked = Problem(id="p", question="?", answer=golds[0], alternatives=golds[1:])
-    (group,) = one.sample([asked], 0, Clock())
+    (group,) = one.sample([asked], 0, Clock()).groups
     assert tuple(rollout.verdict.status for rollout in group.rollouts) == statuses
     assert group.rewards == tuple(float(status == "correct") for status in statuses)
     assert sum(map(len, answered(group))) == sum(status in {"correct", "wrong"} for status in statuses)
@@ -211,7 +212,7 @@ def test_a_response_goes_on_with_the_thought_that_its_prompt_opens(
 ) -> None:
     chat = thinking_chat(tiny_models, policy, special=special)
     problem = Problem(id="p", question="2+2?", answer="4")
-    (group,) = sampler(RecordingEngine(CUT, ENDED), chat, verifier).sample([problem], 0, Clock())
+    (group,) = sampler(RecordingEngine(CUT, ENDED), chat, verifier).sample([problem], 0, Clock()).groups
     assert tuple(rollout.text for rollout in group.rollouts) == texts
     assert tuple(rollout.verdict.status for rollout in group.rollouts) == statuses
     assert all(rollout.completion.token_ids == (7, 2) for rollout in group.rollouts), "what was sampled stays"
@@ -227,7 +228,7 @@ def test_a_response_goes_on_with_the_thought_that_its_prompt_opens(
 )
 def test_overlong_reward(chat: ChatFormat, verifier: Verifier, finish: str, setting: str, reward: float) -> None:
     engine = RecordingEngine(f"\\boxed{{{GOLD}}}", finish=finish)
-    (group,) = sampler(engine, chat, verifier, overlong_reward=setting).sample([exact()], 0, Clock())
+    (group,) = sampler(engine, chat, verifier, overlong_reward=setting).sample([exact()], 0, Clock()).groups
     assert group.rewards == (reward, reward)
     assert {r.verdict.status for r in group.rollouts} == {"correct"}, "what was found stays found"
     assert {r.verdict.extracted for r in group.rollouts} == {GOLD}
@@ -271,5 +272,5 @@ def test_with_the_embedded_engine_the_seed_decides(
     engine = engine_of(load_model(tiny_config(tiny_models["qwen2"])))
     one = sampler(engine, chat, verifier, samples=3)
     problems = [exact(n, f"{n}+{n}") for n in range(3)]
-    assert one.sample(problems, 5, Clock()).groups == one.sample(problems, 5, Clock())
-    assert one.sample(problems, 5, Clock()).groups != one.sample(problems, 6, Clock())
+    assert one.sample(problems, 5, Clock()).groups == one.sample(problems, 5, Clock()).groups
+    assert one.sample(problems, 5, Clock()).groups != one.sample(problems, 6, Clock()).groups

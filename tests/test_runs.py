@@ -240,6 +240,9 @@ def test_a_child_that_outlives_a_killed_run_does_not_keep_it(tmp_path: Path) -> 
             assert holder(tmp_path) is not None
             process.kill()
             process.wait()
+            deadline = time.monotonic() + 10  # the child may not have run at all yet
+            while holder(tmp_path) is not None and time.monotonic() < deadline:
+                time.sleep(0.01)
             assert holder(tmp_path) is None
         finally:
             os.kill(child, signal.SIGKILL)
