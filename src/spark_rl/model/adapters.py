@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from peft import LoraConfig as PeftLoraConfig
@@ -14,19 +15,24 @@ _NO_MATTER = {"task_type", "inference_mode", "base_model_name_or_path", "revisio
 """Of peft's settings those that do not change what is trained."""
 
 
-def check_adapted(model: Any) -> None:
+def check_embeddings(model: Any, targets: Sequence[str] = ()) -> None:
     """Refuse adapters on the input or the output embedding.
 
     peft saves them together with the embedding in a form that does not load again, and where the two share their
     weights an adapter on one would change the other when it is merged.
 
+    Args:
+        model: a transformers model, or its peft wrapper.
+        targets: names of the modules that adapters are about to be put on.
+
     Raises:
-        ConfigError: there are such, in one line.
+        ConfigError: there are such, or would be, in one line.
     """
     base = unwrapped(model)
     for what, module in (("input", base.get_input_embeddings()), ("output", base.get_output_embeddings())):
-        if isinstance(module, BaseTunerLayer):
-            name = next((name for name, other in base.named_modules() if other is module), what)
+        name = next((name for name, other in base.named_modules() if other is module), what)
+        meant = any(name == target or name.endswith(f".{target}") for target in targets)
+        if meant or isinstance(module, BaseTunerLayer):
             raise ConfigError(f"model.lora.target_modules names {name}, the {what} embedding, whose adapters can't be "
                               "saved and merged here; take it out")  # fmt: skip
 

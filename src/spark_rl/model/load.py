@@ -32,7 +32,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from spark_rl.config import Config, LoraConfig, ModelConfig
 from spark_rl.errors import ConfigError
 from spark_rl.model import freeze
-from spark_rl.model.adapters import check_adapted
+from spark_rl.model.adapters import check_embeddings
 from spark_rl.model.architecture import check_architecture, prove_decoder
 from spark_rl.model.loaded import LoadedModel, unwrapped
 from spark_rl.model.places import find_model, has_adapters, layers_of, on_disk
@@ -242,7 +242,7 @@ def model_in_memory(model: Any, processing_class: Any, config: Config, adapters:
         model = _adapted(model, adapters, config.seed) if adapters is not None else _with_adapters(
             model, settings.lora, None, config.seed)  # type: ignore[arg-type]  # fmt: skip
     if adapted or wanted:
-        check_adapted(model)
+        check_embeddings(model)
     if not hasattr(model, "disable_adapter") and adapted:
         raise ConfigError(f"model is a {type(model).__name__}, whose adapters can't be switched off; use LoRA")
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -331,6 +331,7 @@ def _with_adapters(model: Any, settings: LoraConfig, saved: Path | None, seed: i
         resumed.peft_config["default"].base_model_name_or_path = model.name_or_path  # it may have moved
         return resumed  # type: ignore[no-any-return]
     targets = settings.target_modules
+    check_embeddings(model, () if isinstance(targets, str) else targets)
     adapters = PeftLoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, task_type="CAUSAL_LM",
         target_modules=targets if isinstance(targets, str) else list(targets),
@@ -339,7 +340,6 @@ def _with_adapters(model: Any, settings: LoraConfig, saved: Path | None, seed: i
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         wrapped: nn.Module = get_peft_model(model, adapters)
-    check_adapted(wrapped)
     return wrapped
 
 
