@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("run", "given", "control", "examination", "health", "hints", "export"),
     ("arguments", "callbacks", "trainer", "ablate", "doctor"),
     ("commands",),
-    ("cli", "__main__"),
+    ("options", "cli", "__main__"),
 )
 """From the ground to the roof."""
 

@@ -1,0 +1,276 @@
+"""The commands and their options, as argparse has them. Nothing heavy is imported, so ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+EPILOG = {
+    "train": """\
+examples:
+  spark-rl train                                        the embedded default, on two cores
+  spark-rl train --seed 1 train.steps=20                a shorter run with another seed
+  spark-rl train --model Qwen/Qwen2.5-7B-Instruct --data gsm8k_train.jsonl --heldout gsm8k_test.jsonl
+  spark-rl train recycle.preset=policy-only             the ablation without recycling
+  spark-rl train --resume                               continue the latest run, with the same numbers if the
+                                                        machine and its threads are the same
+  spark-rl train --resume --run-dir runs/a train.steps=300
+  spark-rl train --model latest --data more.jsonl       train the latest run's model further
+
+Every setting can be given as KEY=VALUE; `spark-rl config` lists them all.""",
+    "solve": """\
+examples:
+  spark-rl solve "7*_-4+2=19"
+  spark-rl solve "7*_-4+2=19" --model latest             the run that was started last
+  spark-rl solve "7*_-4+2=19" --model runs/a             a run; or runs/a/checkpoints/step-000050
+  spark-rl solve "7*_-4+2=19" --model http://localhost:8000/v1
+  spark-rl solve "How many triangles?" --image figure.png --model Qwen/Qwen2.5-VL-7B-Instruct
+  spark-rl solve --file problems.jsonl --out traces.jsonl inference.rounds=4""",
+    "judge": """\
+examples:
+  spark-rl judge --question "7*_-4+2=19" --response "\\boxed{3}"
+  spark-rl judge --question "7*_-4+2=19" --response "\\boxed{3}" --other "\\boxed{4}"
+  spark-rl judge --question "How many?" --response "\\boxed{3}" --image figure.png
+  spark-rl judge --file responses.jsonl --out verdicts.jsonl
+                                        (per line: question, response[, response_b][, image or images])""",
+    "eval": """\
+examples:
+  spark-rl eval                                          the embedded base on its held-out puzzles
+  spark-rl eval --model runs/a --bench gsm8k,math500 --data-root data --out results/a --json scores.json
+  spark-rl eval --model Qwen/Qwen2.5-VL-7B-Instruct --bench math-vlm --data-root data --tts 2 --out results/7b
+  spark-rl eval --model http://localhost:8000/v1 --bench aime24 --data-root data --samples 16
+  spark-rl eval --model runs/a --data mine.jsonl --judge  any problems that train reads
+  spark-rl eval ... --out results/a --resume             continue after a kill; nothing is asked twice
+without a model:
+  spark-rl eval --bench mathvision --data-root data --responses responses.jsonl
+                                                         score what anybody answered (per line: id, response)
+  spark-rl eval --list                                   the benchmarks, their files, and whether these are there
+  spark-rl eval --list --bench mathvision --out responses.jsonl
+                                                         the ids and prompts of its items, to fill responses in
+  spark-rl eval --rescore results/a/rows.jsonl           every score once more
+  spark-rl eval --table results/a b=results/b --published --format markdown
+
+Groups of benchmarks: math-llm, math-vlm, reward, general, all. Greedy, unless --samples or --temperature say otherwise.
+A line of --out holds prompt, response, what each protocol makes of it, and judgement.""",
+    "data": """\
+examples:
+  spark-rl data gsm8k_train.jsonl                        the first problems, counts, what was refused and why
+  spark-rl data train.parquet --model Qwen/Qwen2.5-VL-7B-Instruct --show 1
+                                                         with the model's chat template, tokens counted
+  spark-rl data openai/gsm8k:main@test data.limit=100    settings as in train""",
+    "export": """\
+examples:
+  spark-rl export runs/a                                 runs/a/export: the model, or the adapters, and a card
+  spark-rl export runs/a --merge --out my-model          adapters merged into the model they were trained on
+  spark-rl export runs/a --checkpoint 30
+  spark-rl export runs/a --merge --push me/my-model      and on the hub (`hf auth login` first)""",
+    "recycle": """\
+examples:
+  spark-rl recycle --show 6                              sample with the embedded base, print recycled problems
+  spark-rl recycle --rollouts rollouts.jsonl --out recycled.jsonl
+                                                         recycle anybody's responses
+                                        (per line: question, answer, responses[, image or images])""",
+    "runs": """\
+States: starting, running (with the process), finished, stopped, failed (it ended with an error), killed (its process is
+gone without an end), damaged. A run that has not finished continues with `spark-rl train --resume --run-dir NAME`.""",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = _Parser(prog="spark-rl", description="One model learns to solve and to judge, from its own rollouts.")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    train = _command(commands, "train", "train a model with SPARK")
+    train.add_argument(
+        "--config", help="a YAML file, or a recipe's name (default: the embedded base's, tiny or tiny-vl)"
+    )
+    train.add_argument(
+        "--model", help="a directory, a run, 'latest', a hub id, 'embedded', or 'embedded-vl', which sees"
+    )
+    train.add_argument(
+        "--data", action="append",
+        help="a JSON, JSONL, CSV, TSV or Parquet file, a hub data set, or procedural:FAMILY; again for more of them",
+    )  # fmt: skip
+    train.add_argument("--heldout", help="problems to evaluate on before and after, never trained on; or split:N")
+    train.add_argument("--run-dir", metavar="DIR", help="where to write the run (default: runs/<time>-seed<seed>)")
+    train.add_argument("--seed", type=int, help="the run's one seed")
+    train.add_argument(
+        "--resume", action="store_true", help="continue the run in --run-dir, or the latest, from where it stopped"
+    )
+
+    solve = _command(commands, "solve", "answer, judge the answer, reflect: test-time scaling")
+    solve.add_argument("question", nargs="?", help="one question (or use --file)")
+    _model_options(solve)
+    _image_option(solve)
+    solve.add_argument("--file", type=Path, help="a file of problems, in any layout that train reads")
+    solve.add_argument("--out", type=Path, help="write one JSON line per problem, with every round")
+
+    judge = _command(commands, "judge", "judge given responses, one at a time or in pairs")
+    _model_options(judge)
+    judge.add_argument("--question", help="the question that was answered")
+    judge.add_argument("--response", help="the response to judge")
+    judge.add_argument("--other", help="a second response; the model says which of the two is right")
+    _image_option(judge)
+    judge.add_argument("--file", type=Path, help="JSON lines with question, response and perhaps response_b, images")
+    judge.add_argument("--out", type=Path, help="write one JSON line per judgement")
+
+    _add_eval(commands)
+
+    recycle = _command(commands, "recycle", "turn rollouts into judge and reflection problems")
+    _model_options(recycle)
+    recycle.add_argument("--data", help="problems to sample from (default: the recipe's)")
+    recycle.add_argument("--rollouts", type=Path, help="recycle these responses instead of sampling; needs no model")
+    recycle.add_argument("--show", type=int, default=4, metavar="N", help="print N recycled problems (default: 4)")
+    recycle.add_argument("--out", type=Path, help="write the recycled problems as JSON lines")
+    recycle.add_argument("--seed", type=int, help="seed of the sampling and the recycling")
+
+    data = _command(commands, "data", "show problems as a model will read them, and what is refused of their file")
+    data.add_argument("source", nargs="?", metavar="DATA", help="whatever --data of train takes (default: a recipe's)")
+    data.add_argument("--model", help="whose chat template and tokenizer to show; no weights are read")
+    data.add_argument("--config", help="a YAML file or recipe name")
+    data.add_argument("--show", type=_count, default=3, metavar="N", help="show the first N problems (default: 3)")
+
+    _add_runs(commands)
+    return parser
+
+
+def _add_runs(commands: Any) -> None:
+    """The commands about runs and settings."""
+    ablate = _command(commands, "ablate", "train the paper's arms side by side, several seeds each")
+    ablate.add_argument("--config", default="tiny", help="a YAML file or recipe name (default: tiny)")
+    ablate.add_argument("--arms", default="policy-only,reward-only,policy-and-reward,spark", help="comma-separated")
+    ablate.add_argument("--seeds", default="0,1,2", help="comma-separated (default: 0,1,2)")
+    ablate.add_argument(
+        "--run-dir", type=Path, default=Path("runs/ablation"), help="one run per arm and seed goes here"
+    )
+
+    report = _command(commands, "report", "write the HTML report of a run again", overrides=False)
+    report.add_argument(
+        "run_dir", type=Path, metavar="RUN", help="a run: its directory, its name below runs/, or latest"
+    )
+    runs = _command(commands, "runs", "list runs: model, data, steps, scores, state", overrides=False)
+    runs.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="where they are (default: runs)")
+    _add_export(commands)
+    _command(commands, "doctor", "what this machine can run", overrides=False)
+    config = _command(commands, "config", "list every setting with its default, or check a configuration")
+    config.add_argument("--config", help="a YAML file or recipe name to resolve and print")
+    config.add_argument("--markdown", type=Path, metavar="FILE", help="write the list of settings as Markdown")
+
+
+def _add_eval(commands: Any) -> None:
+    evaluate = _command(
+        commands, "eval", "ask a model benchmarks or any problems: accuracy, judge accuracy, test-time scaling"
+    )
+    _model_options(evaluate)
+    add = evaluate.add_argument
+    add("--engine", metavar="NAME", help="engine.name: embedded (the default), vllm, or FILE.py:CLASS")
+    add(
+        "--bench",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="benchmarks or groups of them, comma-separated; FILE.py for yours",
+    )
+    add("--data-root", type=Path, metavar="DIR", help="the folder of the benchmarks' files")
+    add("--data", action="append", default=[], metavar="SPEC", help="problems that train reads; again for more sets")
+    add("--list", action="store_true", help="list the benchmarks; with --bench or --data their items and ids instead")
+    add("--limit", type=_positive, metavar="N", help="only the first N rows of each set")
+    add("--protocol", action="append", default=[], metavar="NAMES", help="score by these only: reference, rule, ...")
+    add("--tts", type=_count, default=0, metavar="N", help="judge and reflect, N rounds (default: 0)")
+    add("--samples", type=_positive, default=1, metavar="K", help="K answers each: avg@K, pass@k, maj@K (default: 1)")
+    add("--temperature", type=_temperature, metavar="T", help="of the answers (default: greedy; 0.7 with --samples)")
+    add("--judge", action="store_true", help="let the model judge its own answers too")
+    add("--grader", metavar="URL", help="who grades where a benchmark wants a language model to: a server, or 'self'")
+    add("--grader-model", metavar="NAME", help="which model of the grader's server")
+    add("--out", type=Path, metavar="PATH", help="write rows as they are asked: FILE.jsonl, FILE.parquet, or a folder")
+    add("--resume", action="store_true", help="continue --out where it stopped")
+    add("--responses", type=Path, metavar="FILE", help="score these lines (id, response) instead of asking a model")
+    add("--rescore", type=Path, metavar="FILE", help="compute every score of such rows again, without a model")
+    add("--table", nargs="+", metavar="FILE", help="lay result files or folders out as the paper's tables; LABEL=FILE")
+    add("--format", choices=("terminal", "markdown", "latex", "csv"), help="of --table (default: terminal)")
+    add("--paper-table", action="append", default=[], metavar="NUMBERS", help="of --table: only these of the paper's")
+    add("--base", metavar="LABEL", help="of --table: add every row's differences from this one")
+    add("--published", action="store_true", help="put the paper's rows beside, marked as published")
+
+
+def _add_export(commands: Any) -> None:
+    export = _command(
+        commands, "export", "write the model of a run as a folder that transformers loads, with its card",
+        overrides=False,
+    )  # fmt: skip
+    export.add_argument("run", metavar="RUN", help="a run: its directory, its name below runs/, or latest")
+    export.add_argument("--out", type=Path, metavar="DIR", help="the new folder (default: RUN/export or RUN/merged)")
+    export.add_argument("--merge", action="store_true", help="merge adapters into the model they were trained on")
+    export.add_argument(
+        "--checkpoint", type=_checkpoint, metavar="N|best", help="of this step, or the best (default: the final model)"
+    )
+    export.add_argument("--push", metavar="REPO", help="put it on the hub too, as NAME or OWNER/NAME")
+    export.add_argument("--private", action="store_true", help="of --push: a new repository is private")
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line per mistake, instead of the usage text."""
+
+    def error(self, message: str) -> Any:
+        print(f"spark-rl: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _command(commands: Any, name: str, about: str, *, overrides: bool = True) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=about, epilog=EPILOG.get(name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the facts as JSON; - for stdout")
+    if overrides:
+        parser.set_defaults(overrides=[])
+    return parser
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        help="a run, 'latest', a model directory, a hub id, 'embedded' (the default), 'embedded-vl', or a server's "
+        "http://...",
+    )
+    parser.add_argument("--served-model", metavar="NAME", help="which model of the server (default: the one it serves)")
+    parser.add_argument("--config", help="a YAML file or recipe name, for a model that is not a run")
+
+
+def _image_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--image", action="append", default=[], metavar="PATH",
+        help="an image of the question; again for more, in the order of its <image> markers, if it has any",
+    )  # fmt: skip
+
+
+def _checkpoint(text: str) -> str:
+    if text != "best" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither the step of a checkpoint nor 'best'")
+    return text if text == "best" else str(int(text))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+    return value
