@@ -19,6 +19,7 @@ from torch import Tensor
 from spark_rl.chat import Prompt, end_tokens
 from spark_rl.engine import attention
 from spark_rl.engine.base import Sampling
+from spark_rl.engine.streams import stream_keys, uniforms
 from spark_rl.model.cache import RolloutCache
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.prefill import batch_prompts, extend, prefill
@@ -86,7 +87,6 @@ class EmbeddedEngine:
         empty, which is logged.
         """
         longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
-        generator = torch.Generator(device=self.loaded.device).manual_seed(sampling.seed)
         size = max(1, self.max_rows // sampling.n)
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].token_ids), i))
         found = [[Completion("", (), (), "length", version=self.version)] * sampling.n for _ in prompts]
@@ -104,15 +104,13 @@ class EmbeddedEngine:
             )  # fmt: skip
         for start in range(0, len(order), size):
             batch = order[start : start + size]
-            completions = self._generate_batch([prompts[i] for i in batch], sampling, generator)
+            completions = self._generate_batch([prompts[i] for i in batch], stream_keys(sampling, batch), sampling)
             for place, index in enumerate(batch):
                 found[index] = completions[place * sampling.n : (place + 1) * sampling.n]
         return found
 
-    def _generate_batch(
-        self, prompts: Sequence[Prompt], sampling: Sampling, generator: torch.Generator
-    ) -> list[Completion]:
-        """Completions of all rows of one batch, prompt by prompt."""
+    def _generate_batch(self, prompts: Sequence[Prompt], keys: Sequence[int], sampling: Sampling) -> list[Completion]:
+        """Completions of all rows of one batch, prompt by prompt, each drawn from the stream of its key."""
         device, n = self.loaded.device, sampling.n
 
         # 1. Prefill every prompt and its images once, then fork it into its rollouts.
@@ -129,6 +127,7 @@ class EmbeddedEngine:
         # 2. Decode. ``row_R`` says which completion each live row is; it shrinks as rows finish.
         rows = len(prompts) * n
         row_R = torch.arange(rows, device=device)
+        key_R = torch.tensor(keys, device=device)
         alive_R = torch.ones(rows, dtype=torch.bool, device=device)
         tokens_RT = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.long, device=device)
         logprobs_RT = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.float32, device=device)
@@ -139,7 +138,8 @@ class EmbeddedEngine:
         for step in range(sampling.max_new_tokens):
             if held_RV is not None:
                 logits_RV = penalised(logits_RV, held_RV[row_R], penalty)
-            token_R, logprob_R = sample(logits_RV, sampling.temperature, generator)
+            uniform_R = uniforms(key_R[row_R], torch.full_like(row_R, step)) if sampling.temperature > 0 else None
+            token_R, logprob_R = sample(logits_RV, sampling.temperature, uniform_R)
             if held_RV is not None:
                 held_RV[row_R, token_R] = True
             tokens_RT[row_R, step] = token_R
@@ -210,13 +210,13 @@ def penalised(logits_RV: Tensor, held_RV: Tensor, penalty: float) -> Tensor:
     return torch.where(held_RV, less_RV, logits_RV)
 
 
-def sample(logits_RV: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample(logits_RV: Tensor, temperature: float, uniform_R: Tensor | None) -> tuple[Tensor, Tensor]:
     """One token a row with its exact log-probability.
 
     Args:
         logits_RV: (R, V) float32.
         temperature: 0 takes the most likely token and reports its log-probability at temperature 1.
-        generator: the source of randomness, on the same device.
+        uniform_R: (R,) float64 in [0, 1), which draw the tokens; not used at temperature 0.
 
     Returns:
         (R,) token ids and (R,) log-probabilities in nats.
@@ -227,9 +227,9 @@ def sample(logits_RV: Tensor, temperature: float, generator: torch.Generator) ->
     if temperature == 0:
         token_R = logprobs_RV.argmax(-1)
     else:
+        assert uniform_R is not None, "sampling needs randomness"
         # Inverse transform in float64: a token of probability zero can't be drawn, whatever the vocabulary's size.
         cumulative_RV = logprobs_RV.exp().double().cumsum(-1)
-        uniform_R1 = torch.rand(len(logits_RV), 1, generator=generator, dtype=torch.float64, device=logits_RV.device)
-        drawn_R1 = torch.searchsorted(cumulative_RV, uniform_R1 * cumulative_RV[:, -1:], right=True)
+        drawn_R1 = torch.searchsorted(cumulative_RV, uniform_R[:, None] * cumulative_RV[:, -1:], right=True)
         token_R = drawn_R1.squeeze(-1).clamp(max=logits_RV.shape[-1] - 1)
     return token_R, logprobs_RV.gather(-1, token_R[:, None]).squeeze(-1)
