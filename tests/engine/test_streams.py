@@ -47,7 +47,7 @@ def test_numbers_are_uniform_and_streams_unlike_each_other() -> None:
 
 
 def test_a_row_has_the_stream_of_its_prompt_and_place() -> None:
-    keys = stream_keys(Sampling(2, seed=9, first=3), [0, 2])
+    keys = stream_keys(Sampling(2, seed=9, first=3), [0, 2], range(2))
     assert keys == [stream_seed(stream_seed(9, place), row) for place in (3, 5) for row in (0, 1)]
 
 

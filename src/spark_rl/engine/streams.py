@@ -9,7 +9,7 @@ Shape suffixes: _R rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -27,15 +27,16 @@ STEP = _signed(0x9E3779B97F4A7C15)
 MIX = ((30, _signed(0xBF58476D1CE4E5B9)), (27, _signed(0x94D049BB133111EB)))
 
 
-def stream_keys(sampling: Sampling, places: Sequence[int]) -> list[int]:
-    """The seeds of the streams of ``sampling.n`` rows for each prompt.
+def stream_keys(sampling: Sampling, places: Sequence[int], rows: Iterable[int]) -> list[int]:
+    """The seeds of the streams of these rows of each prompt.
 
     Args:
         sampling: how to sample.
         places: which prompts of the call; ``sampling.first`` counts from the whole batch's first.
+        rows: which of the ``sampling.n`` rows of a prompt.
     """
     prompts = [stream_seed(sampling.seed, sampling.first + place) for place in places]
-    return [stream_seed(key, row) for key in prompts for row in range(sampling.n)]
+    return [stream_seed(key, row) for key in prompts for row in rows]
 
 
 def uniforms(key_R: Tensor, drawn_R: Tensor) -> Tensor:
