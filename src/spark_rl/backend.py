@@ -104,7 +104,8 @@ def build_engine(config: Config, loaded: LoadedModel, chat: ChatFormat) -> Engin
     if config.engine.name != "embedded":
         return own_engine(config, chat)
     generation_config = getattr(loaded.causal_lm, "generation_config", None)
-    return EmbeddedEngine(loaded, chat.eos_ids(generation_config), chat.decode, config.engine.max_rows)
+    eos, bounds = chat.eos_ids(generation_config), (config.engine.max_rows, config.engine.max_tokens)
+    return EmbeddedEngine(loaded, eos, chat.decode, *bounds)
 
 
 def own_engine(config: Config, chat: ChatFormat) -> Engine:

@@ -226,9 +226,8 @@ class Reasoner:
         size = IMAGE_BATCH if any(p.images for p in problems) else max(1, len(problems))
         found: list[list[Completion]] = []
         for start in range(0, len(problems), size):
-            seed = stream_seed(sampling.seed, start) if start else sampling.seed
             prompts = [self.chat.encode(p) for p in problems[start : start + size]]
-            drawn = self.engine.generate(prompts, replace(sampling, seed=seed))
+            drawn = self.engine.generate(prompts, replace(sampling, first=sampling.first + start))
             found += as_read(drawn, prompts, self.chat, self.templates.thinking)
             if self.heard is not None:
                 self.heard(len(prompts))

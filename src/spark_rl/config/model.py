@@ -72,6 +72,10 @@ class EngineConfig(Section):
     of its own and evaluates only. ``FILE.py:CLASS`` is an engine of yours (docs/extending.md)."""
     max_rows: int = Field(512, ge=1)
     """Sequences decoded together. More is faster until memory or cache runs out."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Positions whose keys and values the embedded engine holds together at most, prompts and responses of all rows;
+    ``null`` bounds nothing but the rows. A row is charged the longest prompt beside it and ``max_new_tokens``: prompts
+    wait until there is room, and enter as rows finish."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:

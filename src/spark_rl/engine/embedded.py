@@ -2,14 +2,16 @@
 
 No second copy of the weights exists, so nothing is synchronised and nothing can be stale. Each problem is prefilled
 once, with its images, and forked into its n rollouts; the key-value cache is written in place; finished rows leave the
-batch.
+batch, and prompts that waited for room take their places (:mod:`.scheduler`). A prompt that enters is padded on the
+left to where the other rows have come, so that all end in one column and the tokens of each stand side by side.
 
-Shape suffixes: _P prompts, _R live rows (prompts * n), _T positions, _V vocabulary.
+Shape suffixes: _P prompts, _R live rows, _T positions, _H hidden width, _V vocabulary.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
@@ -19,9 +21,13 @@ from torch import Tensor
 from spark_rl.chat import Prompt, end_tokens
 from spark_rl.engine import attention
 from spark_rl.engine.base import Sampling
+from spark_rl.engine.live import Live
+from spark_rl.engine.scheduler import Entry, Waiting
+from spark_rl.engine.streams import stream_keys, uniforms
+from spark_rl.errors import UserError
 from spark_rl.model.cache import RolloutCache
 from spark_rl.model.loaded import LoadedModel
-from spark_rl.model.prefill import batch_prompts, extend, prefill
+from spark_rl.model.prefill import PromptBatch, batch_prompts, extend, prefill
 from spark_rl.model.sizes import positions_of
 from spark_rl.model.weights import Weights
 from spark_rl.problem import Completion
@@ -29,9 +35,11 @@ from spark_rl.problem import Completion
 logger = logging.getLogger(__name__)
 
 ROOM = 64
-"""Positions reserved behind a prompt at first; the cache doubles when they are used up."""
+"""Positions reserved behind a prompt at first; as many again as there are when they are used up."""
 RETIRE_SHARE = 1 / 8
 """Finished rows leave the batch when they are at least this share of it."""
+LOGITS = 2**24
+"""Logits that exist at a time, 64 MB in float32: they never are rows x vocabulary of a large model."""
 STOP_WINDOW = 24
 """Tokens decoded at the end of a row to look for a stop string, or more if the string is longer."""
 
@@ -45,6 +53,7 @@ class EmbeddedEngine:
         eos_ids: Collection[int],
         decode: Callable[[Sequence[int]], str],
         max_rows: int = 512,
+        max_tokens: int | None = None,
     ) -> None:
         """Prepare to generate.
 
@@ -53,10 +62,12 @@ class EmbeddedEngine:
             eos_ids: tokens that end a completion.
             decode: token ids -> text, special tokens dropped.
             max_rows: rows decoded together at most, but never less than the n rows of one prompt.
+            max_tokens: key-value positions held together at most; ``None`` for no bound but the rows.
         """
         self.loaded = loaded
         self.decode = decode
         self.max_rows = max_rows
+        self.max_tokens = max_tokens
         self.eos = torch.tensor(sorted(eos_ids), device=loaded.device)
         self.version = 0
         self._warned = False
@@ -80,21 +91,37 @@ class EmbeddedEngine:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        """``sampling.n`` completions per prompt; prompts of similar length are decoded together.
+        """``sampling.n`` completions per prompt; short prompts are decoded first.
 
         A completion is cut (``length``) where the model has no more positions; of a prompt that fills them all it is
         empty, which is logged.
+
+        Raises:
+            UserError: a prompt and its response may need more positions than ``max_tokens``.
         """
-        longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
-        generator = torch.Generator(device=self.loaded.device).manual_seed(sampling.seed)
-        size = max(1, self.max_rows // sampling.n)
-        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].token_ids), i))
-        found = [[Completion("", (), (), "length", version=self.version)] * sampling.n for _ in prompts]
-        if self.positions is not None and longest >= self.positions:
-            order = [i for i in order if len(prompts[i].token_ids) < (self.positions or 0)]
+        self._warn(prompts, sampling)
+        fitting = [i for i, prompt in enumerate(prompts) if len(prompt.token_ids) < (self.positions or math.inf)]
+        order = sorted(fitting, key=lambda i: (len(prompts[i].token_ids), i))
+        reach = [len(prompt.token_ids) + sampling.max_new_tokens for prompt in prompts]
+        if self.positions is not None:
+            reach = [min(each, self.positions) for each in reach]
+        widest = max((reach[i] for i in order), default=0)
+        if self.max_tokens is not None and widest > self.max_tokens:
+            raise UserError(
+                f"engine.max_tokens is {self.max_tokens}, but the longest prompt and its response may need {widest} "
+                "positions; raise it, or lower max_new_tokens"
+            )
+        waiting = Waiting(order, reach, sampling.n, self.max_rows, self.max_tokens)
+        return Decoding(self, prompts, sampling, waiting).run()
+
+    def _warn(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+        """Say what the model has no positions for."""
+        lengths = [len(prompt.token_ids) for prompt in prompts]
+        if self.positions is not None and max(lengths, default=0) >= self.positions:
             logger.warning(
                 "%d of %d prompts are longer than the %d positions of the model, the longest has %d tokens; their "
-                "responses are empty", len(prompts) - len(order), len(prompts), self.positions, longest,
+                "responses are empty", sum(length >= self.positions for length in lengths), len(prompts),
+                self.positions, max(lengths),
             )  # fmt: skip
         if self.positions is not None and sampling.max_new_tokens >= self.positions and not self._warned:
             self._warned = True
@@ -102,98 +129,179 @@ class EmbeddedEngine:
                 "max_new_tokens is %d, but the model has %d positions for prompt and response together: responses end "
                 "there", sampling.max_new_tokens, self.positions,
             )  # fmt: skip
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            completions = self._generate_batch([prompts[i] for i in batch], sampling, generator)
-            for place, index in enumerate(batch):
-                found[index] = completions[place * sampling.n : (place + 1) * sampling.n]
-        return found
 
-    def _generate_batch(
-        self, prompts: Sequence[Prompt], sampling: Sampling, generator: torch.Generator
-    ) -> list[Completion]:
-        """Completions of all rows of one batch, prompt by prompt."""
-        device, n = self.loaded.device, sampling.n
 
-        # 1. Prefill every prompt and its images once, then fork it into its rollouts.
-        cache = RolloutCache(self.layers)
-        batch = batch_prompts(self.loaded, [p.token_ids for p in prompts], [p.vision for p in prompts])
-        logits_RV = self.loaded.head(prefill(self.loaded, batch, cache)).repeat_interleave(n, dim=0)
-        cache.fork(n, min(sampling.max_new_tokens, ROOM))
-        longest = batch.tokens_PS.shape[1]
-        pad_R = (longest - batch.seen_PS.sum(-1)).repeat_interleave(n)
-        next_R = batch.next_P.repeat_interleave(n)
-        stop_P = [(*sampling.stop, *prompt.stop) for prompt in prompts]
-        ends_RE = self._ends(stop_P).repeat_interleave(n, dim=0)
+class Decoding:
+    """One call of :meth:`EmbeddedEngine.generate` on its way: rows that decode, and prompts that wait for room."""
 
-        # 2. Decode. ``row_R`` says which completion each live row is; it shrinks as rows finish.
-        rows = len(prompts) * n
-        row_R = torch.arange(rows, device=device)
-        alive_R = torch.ones(rows, dtype=torch.bool, device=device)
-        tokens_RT = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.long, device=device)
-        logprobs_RT = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.float32, device=device)
-        length_R = torch.zeros(rows, dtype=torch.long, device=device)
-        stopped_R = torch.zeros(rows, dtype=torch.bool, device=device)
-        penalty = sampling.repetition_penalty
-        held_RV = None if penalty == 1 else _held(prompts, logits_RV.shape[-1]).to(device).repeat_interleave(n, dim=0)
-        for step in range(sampling.max_new_tokens):
-            if held_RV is not None:
-                logits_RV = penalised(logits_RV, held_RV[row_R], penalty)
-            token_R, logprob_R = sample(logits_RV, sampling.temperature, generator)
-            if held_RV is not None:
-                held_RV[row_R, token_R] = True
-            tokens_RT[row_R, step] = token_R
-            logprobs_RT[row_R, step] = logprob_R
-            length_R[row_R[alive_R]] = step + 1
-            ended_R = torch.isin(token_R, self.eos)
-            if any(stop_P):
-                ended_R = ended_R | (token_R[:, None] == ends_RE[row_R]).any(-1)
-                ended_R = ended_R | self._stops(tokens_RT[row_R, : step + 1], [stop_P[r // n] for r in row_R.tolist()])
-            stopped_R[row_R[alive_R & ended_R]] = True
-            alive_R = alive_R & ~ended_R
-            if self.positions is not None:
-                alive_R = alive_R & (next_R + step + 1 < self.positions)
-            living = int(alive_R.sum())
-            if living == 0 or step + 1 == sampling.max_new_tokens:
-                break
-            if len(row_R) - living >= len(row_R) * RETIRE_SHARE:
-                kept_R = cache.retire(alive_R)
-                row_R, pad_R, next_R = row_R[kept_R], pad_R[kept_R], next_R[kept_R]
-                token_R, alive_R = token_R[kept_R], alive_R[kept_R]
-            seen_RT = torch.arange(longest + step + 1, device=device) >= pad_R[:, None]
-            position_R = (next_R + step).masked_fill(~alive_R, 0)  # what has ended must not count as a longer sequence
-            logits_RV = self.loaded.head(extend(self.loaded, token_R, position_R, seen_RT, cache))
+    def __init__(self, engine: EmbeddedEngine, prompts: Sequence[Prompt], sampling: Sampling, waiting: Waiting):
+        self.engine, self.loaded = engine, engine.loaded
+        self.prompts, self.sampling, self.waiting = prompts, sampling, waiting
+        self.stop_P = [(*sampling.stop, *prompt.stop) for prompt in prompts]
+        self.ends_PE = self._ends()
+        empty = Completion("", (), (), "length", version=engine.version)
+        self.found = [[empty] * sampling.n for _ in prompts]
+        self.cache = RolloutCache(engine.layers)
+        self.live: Live | None = None
 
-        # 3. Read the completions off.
-        return [
-            self._completion(tokens[:length], logprobs[:length], stopped, stop_P[row // n])
-            for row, (tokens, logprobs, length, stopped) in enumerate(
-                zip(tokens_RT.tolist(), logprobs_RT.tolist(), length_R.tolist(), stopped_R.tolist(), strict=True)
+    def run(self) -> list[list[Completion]]:
+        """Decode until nothing lives and nothing waits."""
+        self._enter()
+        while self.live is not None:
+            self._draw(self.live, self._extend(self.live))
+            self._leave(self.live)
+            self._enter()
+        return self.found
+
+    def _enter(self) -> None:
+        """Prefill what fits beside the rows that live, each prompt and its images once, and draw its first tokens."""
+        while self.waiting.left:
+            live = self.live
+            entry = self.waiting.enter(0 if live is None else len(live.names), 0 if live is None else max(live.reach))
+            if not entry.prompts:
+                return
+            copies, cache = len(entry.rows), RolloutCache(self.engine.layers)
+            asked = [self.prompts[i] for i in entry.prompts]
+            batch = batch_prompts(self.loaded, [p.token_ids for p in asked], [p.vision for p in asked])
+            hidden_RH = prefill(self.loaded, batch, cache).repeat_interleave(copies, dim=0)
+            new = self._rows(entry, batch)
+            width = batch.tokens_PS.shape[1]
+            if live is None:
+                cache.fork(copies, self._room(new, width))
+                self.cache = cache
+            else:
+                drop = int(live.pad_R.min())
+                before = self.cache.length - drop
+                joint = max(before, width)
+                room = max(self._room(live, joint), self._room(new, joint))
+                self.cache.relay(drop, room, cache, copies)
+                live.pad_R = live.pad_R - drop + (joint - before)
+                new.pad_R = new.pad_R + (joint - width)
+            self._draw(new, hidden_RH)
+            self.live = new if live is None else live.joined(new)
+            self._leave(self.live)
+
+    def _room(self, live: Live, width: int) -> int:
+        """Positions to reserve behind ``width`` of them: twice as many as there are, or :data:`ROOM` at first, but
+        none that no row will reach."""
+        return max(1, min(max(live.reach) - width, max(ROOM, width)))
+
+    def _rows(self, entry: Entry, batch: PromptBatch) -> Live:
+        """The rows of prompts that were prefilled, before anything is drawn."""
+        device, copies, n, limit = self.loaded.device, len(entry.rows), self.sampling.n, self.sampling.max_new_tokens
+        rows = len(entry.prompts) * copies
+        names = [prompt * n + row for prompt in entry.prompts for row in entry.rows]
+        at_P = torch.tensor(entry.prompts, device=device)
+        keys = stream_keys(self.sampling, entry.prompts, entry.rows)
+        held_RV = None
+        if self.sampling.repetition_penalty != 1:
+            size = self.loaded.causal_lm.get_output_embeddings().weight.shape[0]
+            held_PV = _held([self.prompts[i] for i in entry.prompts], size)
+            held_RV = held_PV.to(device).repeat_interleave(copies, dim=0)
+        pad_P = batch.tokens_PS.shape[1] - batch.seen_PS.sum(-1)
+        return Live(
+            names=names, reach=[self.waiting.reach[name // n] for name in names],
+            key_R=torch.tensor(keys, device=device),
+            pad_R=pad_P.repeat_interleave(copies), next_R=batch.next_P.repeat_interleave(copies),
+            ends_RE=self.ends_PE[at_P].repeat_interleave(copies, dim=0),
+            tokens_RT=torch.zeros(rows, limit + 1, dtype=torch.long, device=device),
+            logprobs_RT=torch.zeros(rows, limit + 1, dtype=torch.float32, device=device),
+            last_R=torch.zeros(rows, dtype=torch.long, device=device),
+            drawn_R=torch.zeros(rows, dtype=torch.long, device=device),
+            alive_R=torch.ones(rows, dtype=torch.bool, device=device),
+            stopped_R=torch.zeros(rows, dtype=torch.bool, device=device),
+            held_RV=held_RV,
+        )  # fmt: skip
+
+    def _extend(self, live: Live) -> Tensor:
+        """(R, H) final hidden states of the tokens that were drawn last."""
+        if self.cache.full:
+            drop = int(live.pad_R.min())
+            self.cache.relay(drop, self._room(live, self.cache.length - drop))
+            live.pad_R = live.pad_R - drop
+        seen_RT = torch.arange(self.cache.length + 1, device=self.loaded.device) >= live.pad_R[:, None]
+        # what has ended must not count as a longer sequence
+        position_R = (live.next_R + live.drawn_R - 1).masked_fill(~live.alive_R, 0)
+        return extend(self.loaded, live.last_R, position_R, seen_RT, self.cache)
+
+    def _draw(self, live: Live, hidden_RH: Tensor) -> None:
+        """Draw one token a row and see which rows it ends."""
+        at_R = live.drawn_R
+        row_R = torch.arange(len(at_R), device=at_R.device)
+        uniform_R = uniforms(live.key_R, at_R) if self.sampling.temperature > 0 else None
+        live.last_R, logprob_R = self._sampled(live, hidden_RH, uniform_R)
+        if live.held_RV is not None:
+            live.held_RV[row_R, live.last_R] = True
+        live.tokens_RT[row_R, at_R] = live.last_R
+        live.logprobs_RT[row_R, at_R] = logprob_R
+        live.drawn_R = at_R + live.alive_R
+        ended_R = torch.isin(live.last_R, self.engine.eos)
+        if any(self.stop_P):
+            ended_R = ended_R | (live.last_R[:, None] == live.ends_RE).any(-1) | self._stops(live)
+        live.stopped_R = live.stopped_R | (live.alive_R & ended_R)
+        live.alive_R = live.alive_R & ~ended_R & (live.drawn_R < self.sampling.max_new_tokens)
+        if self.engine.positions is not None:
+            live.alive_R = live.alive_R & (live.next_R + live.drawn_R < self.engine.positions)
+
+    def _sampled(self, live: Live, hidden_RH: Tensor, uniform_R: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(R,) tokens and (R,) log-probabilities; logits exist for :data:`LOGITS` of them at a time."""
+        sampling = self.sampling
+        size = max(1, LOGITS // self.loaded.causal_lm.get_output_embeddings().weight.shape[0])
+        drawn = []
+        for begin in range(0, len(hidden_RH), size):
+            some = slice(begin, begin + size)
+            logits_RV = self.loaded.head(hidden_RH[some])
+            if live.held_RV is not None:
+                logits_RV = penalised(logits_RV, live.held_RV[some], sampling.repetition_penalty)
+            drawn.append(sample(logits_RV, sampling.temperature, None if uniform_R is None else uniform_R[some]))
+        tokens, logprobs = zip(*drawn, strict=True)
+        return torch.cat(tokens), torch.cat(logprobs)
+
+    def _leave(self, live: Live) -> None:
+        """Read off the completions of rows that have ended, once they are many or their place is needed."""
+        rows, living = len(live.names), int(live.alive_R.sum())
+        if living == rows or (living and rows - living < rows * RETIRE_SHARE and not self.cache.full):
+            return
+        self._read(live.kept((~live.alive_R).nonzero().squeeze(-1)))
+        self.live = live.kept(self.cache.retire(live.alive_R)) if living else None
+
+    def _read(self, ended: Live) -> None:
+        n = self.sampling.n
+        columns = (ended.tokens_RT, ended.logprobs_RT, ended.drawn_R, ended.stopped_R)
+        rows = zip(ended.names, *(column.tolist() for column in columns), strict=True)
+        for name, tokens, logprobs, length, stopped in rows:
+            self.found[name // n][name % n] = self._completion(
+                tokens[:length], logprobs[:length], stopped, self.stop_P[name // n]
             )
-        ]
 
-    def _ends(self, stop_P: Sequence[Sequence[str]]) -> Tensor:
+    def _ends(self) -> Tensor:
         """(P, E) ids of each prompt's stop strings that are special tokens, which text never shows; -1 for none."""
-        found = [end_tokens(self.loaded.tokenizer, stop) for stop in stop_P]
-        most = max(map(len, found))
-        return torch.tensor(
-            [[*ends, *[-1] * (most - len(ends))] for ends in found], dtype=torch.long, device=self.loaded.device
-        )
+        found = [end_tokens(self.loaded.tokenizer, stop) for stop in self.stop_P]
+        most = max(map(len, found), default=0)
+        rows = [[*ends, *[-1] * (most - len(ends))] for ends in found]
+        return torch.tensor(rows, dtype=torch.long, device=self.loaded.device).reshape(len(found), most)
 
-    def _stops(self, tokens_RT: Tensor, stop_R: Sequence[Sequence[str]]) -> Tensor:
+    def _stops(self, live: Live) -> Tensor:
         """(R,) whether the text of a row's last tokens holds one of its stop strings."""
+        n = self.sampling.n
+        stop_R = [self.stop_P[name // n] for name in live.names]
         window = max((STOP_WINDOW, *(len(s.encode()) for stop in stop_R for s in stop)))  # a token is a byte or more
-        tails = tokens_RT[:, -window:].tolist()
-        texts = [self.decode(tail) if stop else "" for tail, stop in zip(tails, stop_R, strict=True)]
+        behind_R1 = live.drawn_R[:, None]
+        at_RT = behind_R1 + torch.arange(-window, 0, device=behind_R1.device)
+        tails = zip(live.tokens_RT.gather(-1, at_RT.clamp(min=0)).tolist(), live.drawn_R.tolist(), strict=True)
+        texts = [
+            self.engine.decode(tail[max(0, window - drawn) :]) if stop else ""
+            for (tail, drawn), stop in zip(tails, stop_R, strict=True)
+        ]
         found = [any(s in text for s in stop) for text, stop in zip(texts, stop_R, strict=True)]
-        return torch.tensor(found, device=tokens_RT.device)
+        return torch.tensor(found, device=behind_R1.device)
 
     def _completion(self, tokens: list[int], logprobs: list[float], stopped: bool, stop: Sequence[str]) -> Completion:
-        text = self.decode(tokens)
+        text = self.engine.decode(tokens)
         cuts = [text.index(s) for s in stop if s in text]
         text = text[: min(cuts)] if cuts else text
         finish: Literal["stop", "length"] = "stop" if stopped else "length"
-        return Completion(text, tuple(tokens), tuple(logprobs), finish, version=self.version)
+        return Completion(text, tuple(tokens), tuple(logprobs), finish, version=self.engine.version)
 
 
 def _held(prompts: Sequence[Prompt], size: int) -> Tensor:
@@ -210,13 +318,13 @@ def penalised(logits_RV: Tensor, held_RV: Tensor, penalty: float) -> Tensor:
     return torch.where(held_RV, less_RV, logits_RV)
 
 
-def sample(logits_RV: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample(logits_RV: Tensor, temperature: float, uniform_R: Tensor | None) -> tuple[Tensor, Tensor]:
     """One token a row with its exact log-probability.
 
     Args:
         logits_RV: (R, V) float32.
         temperature: 0 takes the most likely token and reports its log-probability at temperature 1.
-        generator: the source of randomness, on the same device.
+        uniform_R: (R,) float64 in [0, 1), which draw the tokens; not used at temperature 0.
 
     Returns:
         (R,) token ids and (R,) log-probabilities in nats.
@@ -227,9 +335,9 @@ def sample(logits_RV: Tensor, temperature: float, generator: torch.Generator) ->
     if temperature == 0:
         token_R = logprobs_RV.argmax(-1)
     else:
+        assert uniform_R is not None, "sampling needs randomness"
         # Inverse transform in float64: a token of probability zero can't be drawn, whatever the vocabulary's size.
         cumulative_RV = logprobs_RV.exp().double().cumsum(-1)
-        uniform_R1 = torch.rand(len(logits_RV), 1, generator=generator, dtype=torch.float64, device=logits_RV.device)
-        drawn_R1 = torch.searchsorted(cumulative_RV, uniform_R1 * cumulative_RV[:, -1:], right=True)
+        drawn_R1 = torch.searchsorted(cumulative_RV, uniform_R[:, None] * cumulative_RV[:, -1:], right=True)
         token_R = drawn_R1.squeeze(-1).clamp(max=logits_RV.shape[-1] - 1)
     return token_R, logprobs_RV.gather(-1, token_R[:, None]).squeeze(-1)

@@ -155,7 +155,7 @@ class OpenAIEngine:
 
             async def one(number: int) -> None:
                 async with slots:
-                    own = replace(sampling, seed=stream_seed(sampling.seed, number))
+                    own = replace(sampling, seed=stream_seed(sampling.seed, sampling.first + number))
                     found[number] = await self._complete(client, prompts[number], own)
 
             async with anyio.create_task_group() as tasks:

@@ -78,7 +78,8 @@ class VllmEngine:
         Raises:
             UserError: a prompt is too long, or holds an image that can't be used.
         """
-        seeded = [replace(sampling, seed=stream_seed(sampling.seed, i)) for i in range(len(prompts))]
+        seeds = [stream_seed(sampling.seed, sampling.first + i) for i in range(len(prompts))]
+        seeded = [replace(sampling, seed=seed) for seed in seeds]
         asked = [
             self._vllm.SamplingParams(**sampling_arguments(each, self.facts, prompt.stop))
             for each, prompt in zip(seeded, prompts, strict=True)

@@ -1,10 +1,11 @@
-"""A key-value cache whose rows can be forked from a shared prefill, retired, and grown in place.
+"""A key-value cache whose rows can be forked from a shared prefill, retired, joined by others, and grown in place.
 
 Shape suffixes: _R rows, _H heads, _T positions, _D head width.
 
 It implements transformers' cache interface, so any decoder that accepts ``past_key_values`` runs on it. The stock
 caches concatenate on every token (``DynamicCache``) or attend over their whole capacity (``StaticCache``); this one
-writes in place and hands out views of the filled part.
+writes in place and hands out views of the filled part. All rows end in the same column: a row with fewer tokens than
+another has padding before them, as transformers' masks expect it.
 """
 
 from __future__ import annotations
@@ -59,6 +60,26 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
             setattr(self, name, target.flatten(0, 1))
         self.rows = rows * copies
 
+    def relay(self, drop: int, room: int, new: RolloutLayer | None = None, copies: int = 1) -> None:
+        """Lay the rows out again, without their first ``drop`` columns, with ``room`` positions behind them, and rows
+        of ``new``, ``copies`` times each, below them. ``new`` gives up what it holds.
+        """
+        length = self.length - drop
+        width = length if new is None else max(length, new.length)
+        rows = self.rows if new is None else self.rows + new.rows * copies
+        for name in ("keys", "values"):
+            old: Tensor = getattr(self, name)
+            target = old.new_empty(rows, old.shape[1], width + room, old.shape[3])
+            target[: self.rows, :, : width - length] = 0  # of what is masked nothing is left but its times zero
+            target[: self.rows, :, width - length : width] = old[: self.rows, :, drop : self.length]
+            if new is not None:
+                added = target[self.rows :].unflatten(0, (new.rows, copies))
+                added[..., : width - new.length, :] = 0
+                added[..., width - new.length : width, :] = getattr(new, name).unsqueeze(1)
+                setattr(new, name, None)
+            setattr(self, name, target)
+        self.rows, self.length = rows, width
+
     def move(self, source: Tensor, target: Tensor, rows: int) -> None:
         """Copy rows ``source`` over rows ``target``, then keep the first ``rows``."""
         if len(source):
@@ -94,6 +115,25 @@ class RolloutCache(Cache):  # type: ignore[misc]
         for layer in self._filled():
             layer.fork(copies, room)
 
+    @property
+    def full(self) -> bool:
+        """Whether the next token needs more room."""
+        return any(layer.length == layer.keys.shape[2] for layer in self._filled())
+
+    def relay(self, drop: int, room: int, new: RolloutCache | None = None, copies: int = 1) -> None:
+        """Drop ``drop`` columns that are padding in every row, reserve ``room`` positions, and let rows join.
+
+        Args:
+            drop: columns to drop at the beginning.
+            room: positions behind the last token.
+            new: a prefill whose rows join below these, ``copies`` times each; it is empty afterwards, layer by layer,
+                so that nothing is held twice but one layer.
+            copies: rollouts a prompt.
+        """
+        for layer, other in zip(self.layers, self.layers if new is None else new.layers, strict=True):
+            if layer.is_initialized:
+                layer.relay(drop, room, None if new is None else other, copies)
+
     def retire(self, alive_R: Tensor) -> Tensor:
         """Drop finished rows by moving live rows from the end into their places.
 
@@ -111,6 +151,16 @@ class RolloutCache(Cache):  # type: ignore[misc]
         for layer in self._filled():
             layer.move(movers, holes, rows)
         return order
+
+    @property
+    def length(self) -> int:
+        """Filled columns."""
+        return max(layer.length for layer in self._filled())
+
+    @property
+    def positions(self) -> int:
+        """Key-value positions that are held: rows by columns, those in reserve too."""
+        return max(layer.keys.shape[0] * layer.keys.shape[2] for layer in self._filled())
 
     def _filled(self) -> list[RolloutLayer]:
         return [layer for layer in self.layers if layer.is_initialized]
