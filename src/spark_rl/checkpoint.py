@@ -36,7 +36,7 @@ from spark_rl.learner.base import Learner
 from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part, texts
 from spark_rl.recycle import Pool
 from spark_rl.report.metrics import finite, read_metrics
-from spark_rl.runs import checkpoints
+from spark_rl.runs import checkpoints, partial_of
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def save_checkpoint(
     """
     folder = run_dir / "checkpoints"
     final = folder / f"step-{progress.step:06d}"
-    partial = folder / f".{final.name}.partial"
+    partial = partial_of(final)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     learner.save(partial)
@@ -170,7 +170,7 @@ def save_checkpoint(
 
 def export_model(run_dir: Path, learner: Learner) -> Path:
     """Write ``model`` by a single rename: a run that is ended meanwhile has no half of it."""
-    final, partial = run_dir / "model", run_dir / ".model.partial"
+    final, partial = run_dir / "model", partial_of(run_dir / "model")
     shutil.rmtree(partial, ignore_errors=True)
     learner.export(partial)
     _replace(final, partial)
@@ -216,7 +216,10 @@ def load_checkpoint(path: Path, learner: Learner, pool_size: int) -> tuple[Pool,
 def arithmetic(config: Config, device: torch.device) -> dict[str, str | int]:
     """What the last bits of a run depend on beside its settings, by the names a user knows them by."""
     where: dict[str, str | int] = {"device": str(device.type), "learner.micro_tokens": config.learner.micro_tokens}
-    if device.type == "cuda":
+    where |= {
+        f"cluster.{name}": number for name in ("learners", "engines") if (number := getattr(config.cluster, name))
+    }
+    if device.type == "cuda" and torch.cuda.is_available():  # with learners elsewhere there may be none here
         where["GPU"] = torch.cuda.get_device_name(device)
     else:
         where |= {"threads": torch.get_num_threads(), "machine": platform.machine(),
