@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from spark_rl.chat import ChatFormat
 from spark_rl.config import Config
@@ -158,6 +159,7 @@ def engine_of_its_own(config: Config, weights: Path | None, processes: int = 1) 
         processes: how many share the cores of all machines.
     """
     config = _shared_threads(config, processes)
+    transformers_logging.disable_progress_bar()
     if config.engine.name != "embedded":
         described = describe_model(config, weights)
         chat = ChatFormat(described.tokenizer, config.chat, described.processor, config.data.images)
@@ -173,6 +175,7 @@ def learner_of_a_rank(config: Config, processes: int, weights: Path | None) -> L
     from spark_rl.learner.sharded import ShardedLearner
 
     config = _shared_threads(config, processes)
+    transformers_logging.disable_progress_bar()
     loaded = load_model(config, weights)
     chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor, config.data.images)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -28,6 +29,10 @@ class EngineWorker:
         self._arriving: queue.Queue[Bucket | None] = queue.Queue(maxsize=1)
         self._failed = False
 
+    def pid(self) -> int:
+        """The number of this process on its machine."""
+        return os.getpid()
+
     def open(self) -> None:
         """Load the model: apart from the start, so that what is wrong with it is raised as it is."""
         self.engine, self.chat = self._make()
@@ -48,7 +53,7 @@ class EngineWorker:
             self._failed = True
             raise
 
-    @ray.method(concurrency_group="weights")
+    @ray.method(concurrency_group="weights")  # type: ignore[untyped-decorator]
     def take(self, bucket: Bucket | None) -> None:
         """The next weights, beside a :meth:`sync` that runs; returns when there is room for more."""
         while not self._failed:

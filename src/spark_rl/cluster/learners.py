@@ -7,6 +7,7 @@ same groups, which are kept for that: nothing has to be saved after every update
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,10 @@ class LearnerWorker:
         self._make, self.rank, self.ranks = make, rank, ranks
         self._sending: Iterator[Bucket] = iter(())
 
+    def pid(self) -> int:
+        """The number of this process on its machine."""
+        return os.getpid()
+
     def address(self) -> str:
         """Where this process, as the first, is found by the others."""
         with socket.socket() as free:
@@ -55,7 +60,7 @@ class LearnerWorker:
         result = getattr(self.learner, method)(*arguments)
         return result if self.rank == 0 else None, self.learner.weights().version
 
-    @ray.method(num_returns=2)
+    @ray.method(num_returns=2)  # type: ignore[untyped-decorator]
     def bucket(self, begin: bool) -> tuple[Bucket | None, bool]:
         """The next weights, from the first if ``begin``, and whether there were any left. All ranks gather them
         together; the first has them."""

@@ -31,7 +31,7 @@ TRIES = 3
 Result = TypeVar("Result")
 
 
-class Died(Exception):
+class Died(Exception):  # noqa: N818  # what happened, which is mended
     """Processes ended in the middle of a call."""
 
     def __init__(self, places: Sequence[int], why: str) -> None:
@@ -137,6 +137,7 @@ def _start(processes: int, address: str | None) -> None:
     Raises:
         UserError: there is nothing to join.
     """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a process without GPUs keeps what it sees
     quiet = {"configure_logging": False, "log_to_driver": True}
     with _our_signals():
         if address is not None:
