@@ -21,6 +21,7 @@ import os
 import pickle
 import platform
 import shutil
+import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -154,18 +155,82 @@ def save_checkpoint(
     """Write ``checkpoints/step-N`` by a single rename, then remove all but the newest ``keep`` and that of ``best``, a
     step.
     """
+    return begin_checkpoint(run_dir, learner, pool, progress, keep, best)()
+
+
+def begin_checkpoint(
+    run_dir: Path, learner: Learner, pool: Pool, progress: Progress, keep: int, best: int | None = None
+) -> Callable[[], Path]:
+    """Take down what :func:`save_checkpoint` writes, so that training may go on; what is returned, called once and in
+    whatever thread, waits until it is written and does the rest.
+
+    A learner without ``begin_save`` has written its part when this returns.
+    """
     folder = run_dir / "checkpoints"
     final = folder / f"step-{progress.step:06d}"
     partial = partial_of(final)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    learner.save(partial)
+    begin: Callable[[Path], Callable[[], None]] | None = getattr(learner, "begin_save", None)
+    written = None if begin is None else begin(partial)
+    if begin is None:
+        learner.save(partial)
     write_json(partial / "state.json", {**asdict(progress), "pool": pool.state(), "dropped": pool.dropped})
-    _replace(final, partial)
-    for old in checkpoints(run_dir)[:-keep]:
-        if best is None or old.name != f"step-{best:06d}":
-            shutil.rmtree(old)
-    return final
+
+    def finish() -> Path:
+        if written is not None:
+            written()
+        _replace(final, partial)
+        for old in checkpoints(run_dir)[:-keep]:
+            if best is None or old.name != f"step-{best:06d}":
+                shutil.rmtree(old)
+        return final
+
+    return finish
+
+
+class Saver:
+    """Writes the checkpoints of a run, one after another.
+
+    A learner with ``begin_save`` trains on while its checkpoint is written. The folder has its name when it is whole,
+    so whatever ends the run before leaves the one before it.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._written: Path | None = None
+        self._error: BaseException | None = None
+
+    def save(
+        self, run_dir: Path, learner: Learner, pool: Pool, progress: Progress, keep: int, best: int | None = None
+    ) -> None:
+        """Begin to write a checkpoint, see :func:`save_checkpoint`; the one before must be collected."""
+        assert self._thread is None, "one at a time"
+        finish = begin_checkpoint(run_dir, learner, pool, progress, keep, best)
+        if not hasattr(learner, "begin_save"):
+            self._written = finish()
+            return
+
+        def write() -> None:
+            try:
+                self._written = finish()
+            except BaseException as error:  # noqa: BLE001  # raised where the run can end by it
+                self._error = error
+
+        self._thread = threading.Thread(target=write, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def collect(self, *, wait: bool) -> Path | None:
+        """The checkpoint that has been written since the last call, if there is one; what its writing raised."""
+        if self._thread is not None:
+            if not wait and self._thread.is_alive():
+                return None
+            self._thread.join()
+            self._thread = None
+        error, self._error, written, self._written = self._error, None, self._written, None
+        if error is not None:
+            raise error
+        return written
 
 
 def export_model(run_dir: Path, learner: Learner) -> Path:

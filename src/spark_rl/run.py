@@ -149,6 +149,7 @@ class Run:
             self.run_dir, exams, config.train, lambda: self.reasoner, self.grader, self.watcher
         )
         self.health, self.hints, self._saved = Health(self.run_dir, config), Hints(), self.progress.step
+        self.saver = checkpoint.Saver()
 
     def _batches(self, problems: Sequence[Problem], exams: Mapping[str, Sequence[Problem]], given: Given) -> Batches:
         """Where the batches come from, and how many steps they make; says what can't be trained on as it is."""
@@ -243,12 +244,14 @@ class Run:
             except (DataError, BrokenPipeError):  # of a stream, or of whoever read the output: no step is half done
                 if self._saved != progress.step == self.loop.step:
                     self._save()
+                self._collect(wait=True)
                 raise
             except Stopped:
                 if self.control.forced:  # perhaps in the middle of an update
                     raise
                 if self._saved != progress.step:
                     self._save()
+                self._collect(wait=True)
                 raise self.control.stopped(f"at step {progress.step} of {self.steps}, which is saved"
                                            if progress.step else "before the first step") from None  # fmt: skip
             self.watcher.end()
@@ -276,6 +279,7 @@ class Run:
     def _after_step(self) -> None:
         """The evaluation and the checkpoint that the last step asks for, and whether the run ends with it."""
         settings, step, control, examination = self.config.train, self.progress.step, self.control, self.examination
+        self._collect(wait=False)
         last = step == self.steps or control.reason is not None
         if examination.is_due(step, last=last) or (control.evaluate and DURING in examination.exams):
             control.evaluate = False
@@ -289,19 +293,27 @@ class Run:
             control.save = False
             with control.finishing():
                 self._save()
+        if last:
+            self._collect(wait=True)
         if best is not None:
             checkpoint.mark_best(self.run_dir, best.step)
 
     def _save(self) -> None:
-        """Write a checkpoint, unless the weights are broken."""
+        """Write a checkpoint, or begin to, unless the weights are broken."""
+        self._collect(wait=True)
         self.health.check_weights(self.learner, self.progress.step)
         best = self.examination.best
-        path = checkpoint.save_checkpoint(
+        self.saver.save(
             self.run_dir, self.learner, self.loop.pool, self.progress, self.config.train.keep,
             None if best is None else best.step,
         )  # fmt: skip
         self._saved = self.progress.step
-        self.watcher.saved(path)
+        self._collect(wait=False)
+
+    def _collect(self, *, wait: bool) -> None:
+        """Say that a checkpoint is written, when it is."""
+        if (path := self.saver.collect(wait=wait)) is not None:
+            self.watcher.saved(path)
 
     def _outcome(self) -> Metrics:
         """What the summary says about the end of the run and its best evaluation, where there is something to say."""

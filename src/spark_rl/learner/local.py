@@ -22,6 +22,7 @@ from spark_rl.learner.mismatch import Mismatch
 from spark_rl.learner.plan import Batch
 from spark_rl.learner.policy import PolicyLearner
 from spark_rl.learner.samples import Sample
+from spark_rl.learner.shards import STATE, restore
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.score import pack_by_tokens
 from spark_rl.model.weights import ModelWeights
@@ -117,7 +118,15 @@ class LocalLearner(PolicyLearner):
         torch.save({"optimiser": self.optimiser.state_dict(), **schedule, "masters": masters}, path / "learner.pt")
 
     def load(self, path: Path) -> None:
-        """The inverse of :meth:`save` for everything but ``model/``, which the learner was made with."""
+        """The inverse of :meth:`save` for everything but ``model/``, which the learner was made with; several ranks
+        may have saved it.
+        """
+        if (path / STATE).exists():
+            names = [name for name, p in self.loaded.model.named_parameters() if p.requires_grad]
+            named = list(zip(names, self.masters, strict=True))
+            half = self.loaded.causal_lm.dtype != torch.float32
+            self.updates, self.warm = restore(path, named, self.optimiser, None, weights=half)
+            return
         state = torch.load(path / "learner.pt", map_location="cpu", weights_only=True)
         self.optimiser.load_state_dict(state["optimiser"])
         self.updates, self.warm = int(state["updates"]), float(state["warm"])

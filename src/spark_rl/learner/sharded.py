@@ -25,8 +25,6 @@ import torch
 import torch.distributed as dist
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict_loader import load as load_shards
-from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -35,16 +33,16 @@ from torch.distributed.fsdp import (
     OffloadPolicy,
     fully_shard,
 )
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from spark_rl.config import Config
 from spark_rl.errors import ConfigError
-from spark_rl.files import parse_json, write_json
 from spark_rl.learner.mismatch import Mismatch
 from spark_rl.learner.plan import Batch, plan_ranks
 from spark_rl.learner.policy import PolicyLearner
 from spark_rl.learner.samples import Sample
+from spark_rl.learner.shards import MOMENTS, begin_save, restore
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.prefill import Vision
 from spark_rl.model.score import Rows, Scorer
@@ -85,6 +83,7 @@ class ShardedLearner(PolicyLearner):
         self.group = dist.new_group(backend="gloo")
         """For checkpoints, which are agreed on beside the training."""
         mesh = init_device_mesh(loaded.device.type, (self.ranks,))
+        half = [p.dtype != torch.float32 for p in loaded.model.parameters() if p.requires_grad]
         for parameter in loaded.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -94,6 +93,9 @@ class ShardedLearner(PolicyLearner):
             shard(self.reference, mesh, self.dtype, offload=offload)
         self.names = [name for name, p in loaded.model.named_parameters() if p.requires_grad]
         self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
+        self.half = self.dtype != torch.float32
+        self.copied = [p for p, copied in zip(self.parameters, half, strict=True) if copied]
+        """What one process trains through float32 copies."""
         self.seeing = [p for p in _seeing(loaded) if p.requires_grad]
         if self.seeing:
             _reduce_unused(self.scorer)
@@ -190,51 +192,50 @@ class ShardedLearner(PolicyLearner):
         return ModelWeights(self.loaded.model, self.updates, self.dtype)
 
     def save(self, path: Path) -> None:
-        """``model/``; ``shards/``, where each rank writes its moments, and float32 weights of a model in half
-        precision; ``learner.json``: where the schedule is. ``path`` is a place that all ranks see.
+        """``model/``, and what :mod:`.shards` writes: moments, where the schedule is, float32 weights of a model in
+        half precision. ``path`` is a place that all ranks see.
         """
-        self.export(path / "model")
-        save_shards(self._state(), checkpoint_id=path / "shards", process_group=self.group)
-        if self.rank == 0:
-            steps = {name: int(self.optimiser.state[p]["step"]) for name, p in self._stepped()}
-            write_json(path / "learner.json", {"updates": self.updates, "warm": self.warm, "steps": steps})
+        self.begin_save(path)()
         dist.barrier()
 
-    @torch.no_grad()
+    def begin_save(self, path: Path) -> Callable[[], None]:
+        """Write ``model/`` and begin to write the rest, several times as much, from a copy: training goes on meanwhile.
+
+        What is returned waits for the end, in whatever thread; on rank 0, for that of all ranks.
+        """
+        self.export(path / "model")
+        schedule = {"updates": self.updates, "warm": self.warm}
+        return begin_save(path, self._named(), self.optimiser, schedule, self.group, weights=self.half)
+
     def load(self, path: Path) -> None:
         """The inverse of :meth:`save` for everything but ``model/``, which the learner was made with; the number of
-        ranks may be another.
+        ranks may be another, and what one process saved is divided.
         """
-        if not (path / "learner.json").exists():
-            raise ValueError("it was not saved by several ranks")
-        saved = parse_json((path / "learner.json").read_text(encoding="utf-8"))
-        self.updates, self.warm = int(saved["updates"]), float(saved["warm"])
-        self.optimiser.state.clear()
-        for name, parameter in self._named():
-            if name in saved["steps"]:
-                self.optimiser.state[parameter] = {
-                    "step": torch.tensor(float(saved["steps"][name])),
-                    "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter),
-                }  # fmt: skip
-        load_shards(self._state(), checkpoint_id=path / "shards", process_group=self.group)
+        if (path / "learner.pt").exists():
+            self._load_whole(path / "learner.pt")
+        else:
+            self.updates, self.warm = restore(
+                path, self._named(), self.optimiser, self.group, weights=self.half
+            )  # fmt: skip
         self._reshard()
 
-    def _state(self) -> dict[str, Tensor]:
-        """What :meth:`save` divides among the ranks: tensors that share their memory with the learner's."""
-        state: dict[str, Tensor] = {}
-        for name, parameter in self._stepped():
-            moments = self.optimiser.state[parameter]
-            state |= {f"{name}.exp_avg": moments["exp_avg"], f"{name}.exp_avg_sq": moments["exp_avg_sq"]}
-        if self.dtype != torch.float32:
-            state |= {f"{name}.weight": parameter.detach() for name, parameter in self._named()}
-        return state
+    @torch.no_grad()
+    def _load_whole(self, path: Path) -> None:
+        """What :meth:`spark_rl.learner.local.LocalLearner.save` wrote."""
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        self.optimiser.state.clear()
+        for number, parameter in enumerate(self.parameters):
+            if number in saved["optimiser"]["state"]:
+                state = saved["optimiser"]["state"][number]
+                self.optimiser.state[parameter] = {"step": state["step"].clone()} | {
+                    moment: _divided(state[moment], parameter) for moment in MOMENTS
+                }
+        for parameter, master in zip(self.copied, saved["masters"], strict=True):
+            parameter.copy_(_divided(master, parameter))
+        self.updates, self.warm = int(saved["updates"]), float(saved["warm"])
 
     def _named(self) -> list[tuple[str, nn.Parameter]]:
         return list(zip(self.names, self.parameters, strict=True))
-
-    def _stepped(self) -> list[tuple[str, nn.Parameter]]:
-        """The parameters that the optimiser has moved."""
-        return [(name, p) for name, p in self._named() if self.optimiser.state.get(p)]
 
     def export(self, path: Path) -> None:
         """See :func:`spark_rl.model.stream.write_model`."""
@@ -298,6 +299,14 @@ def _reduce_unused(root: Any) -> None:
         raise ConfigError(f"model.freeze leaves what sees to be trained, which torch {torch.__version__} can't on "
                           "several ranks; use torch 2.13, or model.freeze=[vision,projector]")  # fmt: skip
     root.set_reduce_scatter_unused_params(True, recurse=False)
+
+
+def _divided(whole: Tensor, like: Tensor) -> Tensor:
+    """The shards of a tensor that each rank has whole."""
+    assert isinstance(like, DTensor), "fully_shard makes it one"
+    whole = whole.to(device=like.device_mesh.device_type, dtype=like.dtype)
+    divided: Tensor = distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+    return divided.to(like.device)
 
 
 def _shard_of(gradient: Tensor) -> Tensor:
