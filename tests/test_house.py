@@ -32,7 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("embedded", "engine", "learner", "measure", "parts", "checkpoint"),
     ("rollout", "ahead", "loop", "inference"),
     ("evals",),
-    ("backend",),
+    ("cluster", "backend"),
     ("run", "given", "control", "examination", "health", "hints", "export"),
     ("arguments", "callbacks", "trainer", "ablate", "doctor"),
     ("commands",),

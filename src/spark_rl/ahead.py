@@ -107,7 +107,6 @@ class Overlapped:
         self.engine.sync(weights)
 
     def close(self) -> None:
-        self.upcoming.close()
         self.engine.close()
 
 

@@ -5,13 +5,20 @@ The embedded engine decodes on the weights that the local learner trains, so bot
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.utils import logging as transformers_logging
 
 from spark_rl.chat import ChatFormat
 from spark_rl.config import Config
 from spark_rl.engine.base import Engine
+from spark_rl.engine.copied import CopiedEngine
 from spark_rl.engine.embedded import EmbeddedEngine
 from spark_rl.engine.vllm import VllmEngine
 from spark_rl.errors import ConfigError, UserError
@@ -22,6 +29,10 @@ from spark_rl.model.load import describe_model, load_model, set_threads
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.restore import restore_weights
 from spark_rl.plugins import load_object, said
+from spark_rl.problem import Group
+
+if TYPE_CHECKING:
+    from spark_rl.cluster.session import Cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +40,41 @@ class Backend:
     """One model that can be asked: its engine, and the chat format that makes the engine's prompts."""
 
     config: Config
-    loaded: LoadedModel
+    model: LoadedModel | None
+    """The model in this process; ``None`` where it is trained in others."""
     engine: Engine
     chat: ChatFormat
+    cluster: Cluster | None = None
+    """Where other processes of this run are."""
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model in this process, where there is one."""
+        assert self.model is not None, "the learners of a cluster have it"
+        return self.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is trained."""
+        if self.model is not None:
+            return self.model.device
+        return torch.device("cuda" if self.cluster is not None and self.cluster.on_gpus else "cpu")
+
+    def restarts(self) -> dict[str, int]:
+        """Processes that died and were started again since this was asked last, by their kind."""
+        if self.cluster is None:
+            return {}
+        found = {f"restarts/{kind}": count for kind, count in self.cluster.restarts.items()}
+        self.cluster.restarts = Counter()
+        return found
+
+    def close(self) -> None:
+        """Free what the engine holds, and end the processes of a cluster."""
+        try:
+            self.engine.close()
+        finally:
+            if self.cluster is not None:
+                self.cluster.close()
 
 
 def check_engine(config: Config, given: Engine | None = None) -> None:
@@ -42,9 +85,10 @@ def check_engine(config: Config, given: Engine | None = None) -> None:
     """
     if given is not None:
         _check_parts(given, f"the engine given, a {type(given).__name__},")
-    if config.rollout.ahead and given is None and config.engine.name == "embedded":
+    apart = config.cluster.learners or config.cluster.engines or config.engine.name != "embedded"
+    if config.rollout.ahead and given is None and not apart:
         raise ConfigError("rollout.ahead samples while the learner updates, and the embedded engine decodes on the "
-                          "learner's own weights; name an engine with its own, or set rollout.ahead=0")  # fmt: skip
+                          "learner's own weights; set cluster.engines=1 or another engine, or rollout.ahead=0")  # fmt: skip
     if given is None and config.engine.name == "vllm":
         raise ConfigError("engine.name=vllm evaluates, and does not take over trained weights yet; train with "
                           "engine.name=embedded")  # fmt: skip
@@ -69,12 +113,89 @@ def open_backend(
         ChatError: its chat template can't work.
     """
     set_threads(config.model)
+    if loaded is None and (config.cluster.learners or config.cluster.engines):
+        return _open_cluster(config, None if weights is None else Path(weights).absolute(), engine)
     if loaded is None:
         loaded = load_model(config, weights)
     elif weights is not None:
         restore_weights(loaded, Path(weights))
     chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor, config.data.images)
     return Backend(config, loaded, build_engine(config, loaded, chat) if engine is None else engine, chat)
+
+
+def _open_cluster(config: Config, weights: Path | None, engine: Engine | None) -> Backend:
+    """The places of all processes, and the engine: in this process on a model of its own, or in others.
+
+    Raises:
+        UserError: Ray is not installed, has no room, or what it runs can't be loaded.
+    """
+    try:
+        from spark_rl.cluster.engines import RayEngine
+        from spark_rl.cluster.session import Cluster
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "ray":
+            raise
+        raise UserError("cluster.learners and cluster.engines need Ray: pip install 'spark-rl[cluster]'") from None
+    described = describe_model(config, weights)
+    chat = ChatFormat(described.tokenizer, config.chat, described.processor, config.data.images)
+    cluster = Cluster(config)
+    try:
+        loaded = None if config.cluster.learners else load_model(config, weights)
+        if engine is None and config.cluster.engines:
+            engine = RayEngine(cluster, partial(engine_of_its_own, config, weights, cluster.processes))
+        elif engine is None and loaded is None:
+            engine = engine_of_its_own(config, weights)[0]
+        elif engine is None and loaded is not None:
+            engine = build_engine(config, loaded, chat)
+        assert engine is not None, "one of the three"
+    except BaseException:
+        cluster.close()
+        raise
+    return Backend(config, loaded, engine, chat, cluster)
+
+
+def engine_of_its_own(config: Config, weights: Path | None, processes: int = 1) -> tuple[Engine, ChatFormat]:
+    """The engine of ``engine.name`` with a copy of the weights, without adapters, and the model's chat format.
+
+    Args:
+        config: of the run.
+        weights: a folder in place of ``config.model``.
+        processes: how many share the cores of all machines.
+    """
+    config = _shared_threads(config, processes)
+    transformers_logging.disable_progress_bar()
+    if config.engine.name != "embedded":
+        described = describe_model(config, weights)
+        chat = ChatFormat(described.tokenizer, config.chat, described.processor, config.data.images)
+        return (VllmEngine(config, weights) if config.engine.name == "vllm" else own_engine(config, chat)), chat
+    whole = config.model_copy(update={"model": config.model.model_copy(update={"lora": None})})
+    loaded = load_model(whole, weights)
+    chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor, config.data.images)
+    return _embedded(CopiedEngine, config, loaded, chat), chat
+
+
+def learner_of_a_rank(config: Config, processes: int, weights: Path | None) -> Learner:
+    """The learner of this process, one of those that torch.distributed connects; images are prepared here."""
+    from spark_rl.learner.sharded import ShardedLearner
+
+    config = _shared_threads(config, processes)
+    transformers_logging.disable_progress_bar()
+    loaded = load_model(config, weights)
+    chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor, config.data.images)
+
+    def vision_of(group: Group) -> dict[str, Any]:
+        return dict(chat.encode(group.problem).vision) if group.problem.images else {}
+
+    return ShardedLearner(loaded, config, _reference(config, loaded), vision_of)
+
+
+def _shared_threads(config: Config, processes: int) -> Config:
+    """Set torch's threads: ``model.threads``, or a fair share of this machine's cores."""
+    if config.model.threads == 0 and processes > 1:
+        threads = max(1, len(os.sched_getaffinity(0)) // processes)
+        config = config.model_copy(update={"model": config.model.model_copy(update={"threads": threads})})
+    set_threads(config.model)
+    return config
 
 
 def open_reasoner(config: Config, weights: str | Path | None = None) -> Reasoner:
@@ -106,9 +227,14 @@ def build_engine(config: Config, loaded: LoadedModel, chat: ChatFormat) -> Engin
     """
     if config.engine.name != "embedded":
         return own_engine(config, chat)
+    return _embedded(EmbeddedEngine, config, loaded, chat)
+
+
+def _embedded(kind: type[EmbeddedEngine], config: Config, loaded: LoadedModel, chat: ChatFormat) -> EmbeddedEngine:
+    """The embedded engine, or one that is like it."""
     generation_config = getattr(loaded.causal_lm, "generation_config", None)
     eos, bounds = chat.eos_ids(generation_config), (config.engine.max_rows, config.engine.max_tokens)
-    return EmbeddedEngine(loaded, eos, chat.decode, *bounds)
+    return kind(loaded, eos, chat.decode, *bounds)
 
 
 def own_engine(config: Config, chat: ChatFormat) -> Engine:
@@ -140,12 +266,29 @@ def _check_parts(engine: Any, what: str) -> None:
         raise ConfigError(f"{what} is no engine: it lacks {', '.join(missing)} (see docs/extending.md)")
 
 
-def build_learner(config: Config, loaded: LoadedModel, reference: LoadedModel | None = None) -> Learner:
-    """The learner that trains a loaded model, with the reference of its KL term: ``reference``, else the model that the
-    configuration names; adapters need none.
+def build_learner(backend: Backend, reference: LoadedModel | None = None, weights: str | Path | None = None) -> Learner:
+    """The learner that trains the model of a backend, with the reference of its KL term: ``reference``, else the model
+    that the configuration names; adapters need none.
+
+    Args:
+        backend: what :func:`open_backend` returned.
+        reference: a model in memory.
+        weights: the directory that the backend was opened with.
 
     Raises:
-        ConfigError: the reference model can't be loaded.
+        ConfigError: the model or its reference can't be loaded.
     """
-    needs_reference = config.objective.kl > 0 and not hasattr(loaded.model, "disable_adapter")
-    return LocalLearner(loaded, config, reference or load_model(config) if needs_reference else None)
+    config = backend.config
+    if backend.model is not None:
+        return LocalLearner(backend.loaded, config, _reference(config, backend.loaded, reference))
+    assert backend.cluster is not None, "or the model would be here"
+    from spark_rl.cluster.learners import RayLearner
+
+    make = partial(learner_of_a_rank, config, backend.cluster.processes)
+    return RayLearner(backend.cluster, make, None if weights is None else Path(weights).absolute())
+
+
+def _reference(config: Config, loaded: LoadedModel, given: LoadedModel | None = None) -> LoadedModel | None:
+    """What the KL term compares with, where it needs a model of its own."""
+    needed = config.objective.kl > 0 and not hasattr(loaded.model, "disable_adapter")
+    return (given or load_model(config)) if needed else None

@@ -37,14 +37,14 @@ from spark_rl.learner.base import Learner
 from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part, texts
 from spark_rl.recycle import Pool
 from spark_rl.report.metrics import finite, read_metrics
-from spark_rl.runs import checkpoints
+from spark_rl.runs import checkpoints, partial_of
 
 logger = logging.getLogger(__name__)
 
 FREE_TO_CHANGE = frozenset({
     "run_dir", "train.steps", "train.episodes", "train.save_every", "train.keep", "train.sample_rollouts",
     "train.eval_every", "train.patience", "learner.micro_tokens", "verify.workers", "reward.timeout", "model.device",
-    "model.threads",
+    "model.threads", "cluster.learners", "cluster.engines", "cluster.address",
 })  # fmt: skip
 """Settings a resumed run may change: how long, how often, where. Another device, other threads and other
 ``micro_tokens`` round sums differently (:func:`resume_notes`). Those of :data:`spark_rl.parts.PARTS` may name the same
@@ -170,7 +170,7 @@ def begin_checkpoint(
     """
     folder = run_dir / "checkpoints"
     final = folder / f"step-{progress.step:06d}"
-    partial = folder / f".{final.name}.partial"
+    partial = partial_of(final)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     begin: Callable[[Path], Callable[[], None]] | None = getattr(learner, "begin_save", None)
@@ -240,7 +240,7 @@ class Saver:
 
 def export_model(run_dir: Path, learner: Learner) -> Path:
     """Write ``model`` by a single rename: a run that is ended meanwhile has no half of it."""
-    final, partial = run_dir / "model", run_dir / ".model.partial"
+    final, partial = run_dir / "model", partial_of(run_dir / "model")
     shutil.rmtree(partial, ignore_errors=True)
     learner.export(partial)
     _replace(final, partial)
@@ -286,7 +286,10 @@ def load_checkpoint(path: Path, learner: Learner, pool_size: int) -> tuple[Pool,
 def arithmetic(config: Config, device: torch.device) -> dict[str, str | int]:
     """What the last bits of a run depend on beside its settings, by the names a user knows them by."""
     where: dict[str, str | int] = {"device": str(device.type), "learner.micro_tokens": config.learner.micro_tokens}
-    if device.type == "cuda":
+    where |= {
+        f"cluster.{name}": number for name in ("learners", "engines") if (number := getattr(config.cluster, name))
+    }
+    if device.type == "cuda" and torch.cuda.is_available():  # with learners elsewhere there may be none here
         where["GPU"] = torch.cuda.get_device_name(device)
     else:
         where |= {"threads": torch.get_num_threads(), "machine": platform.machine(),

@@ -44,6 +44,9 @@ class Given:
         Raises:
             ConfigError: it is not; one line that says how the run goes on.
         """
+        if config.cluster.learners and (self.model is not None or self.reference is not None):
+            raise ConfigError("cluster.learners trains in other processes, which can't have a model that is in memory "
+                              "here; give its folder or name as model.path")  # fmt: skip
         train = self.batches if self.train is None else self.train
         for key, value, here in (
             ("model.path", config.model.path, self.model),

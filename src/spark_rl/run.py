@@ -35,7 +35,7 @@ from spark_rl.problem import TASKS, Problem
 from spark_rl.recycle import Pool, load_templates
 from spark_rl.report.card import write_card
 from spark_rl.report.html import write_report
-from spark_rl.report.metrics import MetricsLog
+from spark_rl.report.metrics import MetricsLog, read_metrics
 from spark_rl.report.watch import Silent, Watcher
 from spark_rl.rewards import open_rewards
 from spark_rl.rollout import Sampler, build_grader
@@ -117,6 +117,8 @@ class Run:
             self._load(config, resume, given, go_on)
         except BaseException:
             self.hold.release()
+            if hasattr(self, "backend"):
+                self.backend.close()
             raise
 
     def _load(self, config: Config, resume: bool, given: Given, go_on: str) -> None:
@@ -134,7 +136,7 @@ class Run:
         self.problems = counted | {name: len(exam) for name, exam in exams.items()}
         batches = self._batches(problems, exams, given)
         self.backend = open_backend(config, weights, given.model, given.engine)
-        self.learner = build_learner(config, self.backend.loaded, given.reference)
+        self.learner = build_learner(self.backend, given.reference, weights)
         pool = self._go_on(saved, resume)
         check_prompts(problems, batches.of(0), self.backend)
         self.backend.engine.sync(self.learner.weights())
@@ -184,7 +186,7 @@ class Run:
             raise ConfigError(
                 f"{self.run_dir} has done {found.step} steps already, more than the {self.steps} asked for"
             )
-        terms = checkpoint.arithmetic(config, self.backend.loaded.device)
+        terms = checkpoint.arithmetic(config, self.backend.device)
         self.progress = replace(found, steps=self.steps, terms=terms)
         if saved is not None:
             for line in checkpoint.resume_notes(found, self.progress, self.learner, config.optimiser.schedule):
@@ -206,7 +208,9 @@ class Run:
         """End workers and reward functions, free what the engine holds, and let others write the run directory."""
         with ExitStack() as stack:
             stack.callback(self.hold.release)
-            stack.callback(self.loop.sampler.engine.close)
+            stack.callback(self.backend.close)
+            if self.upcoming is not None:
+                stack.callback(self.upcoming.close)
             if self.rewards is not None:
                 stack.callback(self.rewards.close)
             stack.callback(self.verifier.close)
@@ -275,7 +279,7 @@ class Run:
         progress.seconds += seconds
         for task in TASKS:
             progress.skipped[task] = progress.skipped.get(task, 0) + metrics[f"skipped/{task}"]
-        metrics |= {"seconds": seconds, "tokens_per_second": metrics["tokens"] / seconds}
+        metrics |= self.backend.restarts() | {"seconds": seconds, "tokens_per_second": metrics["tokens"] / seconds}
         log.append(metrics)
         for record in rollout_records(groups, progress.step, self.config.train.sample_rollouts, self.config.chat):
             rollouts.append(record)
@@ -324,6 +328,10 @@ class Run:
     def _outcome(self) -> Metrics:
         """What the summary says about the end of the run and its best evaluation, where there is something to say."""
         outcome: Metrics = {}
+        logged = read_metrics(self.run_dir / "metrics.jsonl")
+        restarts = {kind: sum(record.get(f"restarts/{kind}", 0) for record in logged) for kind in ("learner", "engine")}
+        if any(restarts.values()):
+            outcome["restarts"] = restarts
         if self.control.reason is not None:
             self.watcher.note(f"ended at step {self.progress.step} of {self.steps}: {self.control.reason}")
             outcome["stopped"] = {"step": self.progress.step, "reason": self.control.reason}

@@ -54,6 +54,18 @@ def _led(path: Path) -> Path:
     return path.resolve() if path.is_symlink() else path
 
 
+def partial_of(final: Path) -> Path:
+    """Where a folder is written before it is renamed to ``final``."""
+    return final.with_name(f".{final.name}.partial")
+
+
+def final_of(path: Path) -> Path:
+    """Where a folder lies that was written as ``path``, which :func:`partial_of` may have named."""
+    if path.exists():
+        return path
+    return path.with_name(path.name.removeprefix(".").removesuffix(".partial"))
+
+
 def checkpoints(run_dir: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     found = [p for p in (run_dir / "checkpoints").glob("step-*") if _NAME.fullmatch(p.name)]

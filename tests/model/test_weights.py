@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import FAMILIES
+from spark_rl.errors import ConfigError
 from spark_rl.model.load import load_model
 from spark_rl.model.places import EMBEDDED
 from spark_rl.model.score import Scorer, make_rows
-from spark_rl.model.weights import ModelWeights
+from spark_rl.model.weights import ModelWeights, take_over
 from tiny import group_of, learner_of, tiny_config
 from vision import VLM_FAMILIES, make_vlm
 
@@ -86,3 +89,66 @@ def test_a_scorer_is_one_module_with_the_parameters_of_the_model(tiny_models: di
     whole = loaded.causal_lm(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1] / 0.7
     expected = whole.log_softmax(-1).gather(-1, torch.tensor(response)[:, None])[:, 0]
     assert torch.allclose(logp_BT[0], expected, atol=1e-5)
+
+
+def check_taken(mine: Any, other: Any) -> None:
+    """After it takes over the weights of ``other``, each weight of ``mine`` is equal."""
+    assert not all(torch.equal(a, b) for a, b in zip(mine.parameters(), other.parameters(), strict=True))
+    take_over(mine, ModelWeights(other, 3))
+    assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_model_takes_them_over(family: str, tiny_models: dict[str, Path]) -> None:
+    mine, other = (load_model(tiny_config(tiny_models[family])).model for _ in range(2))
+    with torch.no_grad():
+        for parameter in mine.parameters():
+            parameter.add_(1.0)
+    check_taken(mine, other)
+
+
+@pytest.mark.parametrize("family", VLM_FAMILIES)
+def test_so_does_one_that_sees(family: str, tmp_path: Path) -> None:
+    path = make_vlm(family, tmp_path / "model")
+    mine, other = (load_model(tiny_config(path)).model for _ in range(2))
+    with torch.no_grad():
+        for parameter in mine.parameters():
+            parameter.add_(1.0)
+    check_taken(mine, other)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral", "phi3", "gpt_oss", "glm4", "deepseek_v3", "minimax"])
+def test_so_does_one_whose_checkpoints_are_laid_out_in_another_way(kind: str, tmp_path: Path) -> None:
+    config = AutoConfig.for_model(
+        kind, vocab_size=64, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_experts=4, num_local_experts=4,
+        n_routed_experts=4, n_group=2, topk_group=1, num_experts_per_tok=2, first_k_dense_replace=1,
+        q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    mine, other = (AutoModelForCausalLM.from_pretrained(tmp_path) for _ in range(2))
+    with torch.no_grad():
+        for parameter in mine.parameters():
+            parameter.add_(1.0)
+    check_taken(mine, other)
+
+
+def test_a_weight_that_is_missing_or_of_another_model_is_one_line(tiny_models: dict[str, Path]) -> None:
+    class Some:
+        version = 1
+
+        def __init__(self, *named: tuple[str, Tensor]) -> None:
+            self.given = named
+
+        def named(self) -> Iterator[tuple[str, Tensor]]:
+            yield from self.given
+
+    model = load_model(tiny_config(tiny_models["llama"])).model
+    with pytest.raises(ConfigError, match="21 weights were not handed over, the first is lm_head"):
+        take_over(model, Some())
+    with pytest.raises(ConfigError, match=r"weight lm_head.weight \[2\] can't be taken over: the model holds \["):
+        take_over(model, Some(("lm_head.weight", torch.zeros(2))))
+    with pytest.raises(ConfigError, match="the model has no place for it"):
+        take_over(model, Some(("other", torch.zeros(2))))

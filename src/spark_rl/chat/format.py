@@ -154,17 +154,24 @@ class ChatFormat:
 
     def _with_images(self, problem: Problem, text: str) -> tuple[list[int], dict[str, Any]]:
         """Token ids with every place expanded, and what else the processor made: pixels, grids, token types."""
-        assert self.processor is not None, "checked by the caller"
         try:
-            made = self.processor(
-                text=[text], images=[self.pictures(problem.images)], add_special_tokens=False, return_tensors="pt",
-                **self.pixel_bounds,
-            )  # fmt: skip
+            return self._processed(problem.images, text)
         except (OSError, ValueError) as error:
             raise ChatError(f"problem {problem.id}: its images can't be used: {' '.join(str(error).split())}") from None
+
+    def _processed(self, images: Sequence[Any], text: str) -> tuple[list[int], dict[str, Any]]:
+        assert self.processor is not None, "checked by the caller"
+        made = self.processor(
+            text=[text], images=[self.pictures(images)], add_special_tokens=False, return_tensors="pt",
+            **self.pixel_bounds,
+        )  # fmt: skip
         ids: list[int] = made.pop("input_ids")[0].tolist()
         made.pop("attention_mask", None)
         return ids, dict(made)
+
+    def vision_of(self, prompt: Prompt) -> dict[str, Any]:
+        """What :meth:`encode` made of the images of a prompt, made again where only the prompt's images came."""
+        return self._processed(prompt.images, prompt.text)[1] if prompt.images else {}
 
     def pictures(self, images: Sequence[Any]) -> list[Image]:
         """The images as the processor takes them, within the configured bounds unless it keeps to those itself.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spark_rl.config.chat import ANSWER_FORMAT, ChatConfig
+from spark_rl.config.cluster import ClusterConfig
 from spark_rl.config.data import ColumnsConfig, DataConfig, ImagesConfig, TrainSource
 from spark_rl.config.load import (
     RECIPE_FOLDERS,
@@ -39,7 +40,7 @@ from spark_rl.errors import ConfigError
 
 __all__ = [
     "ANSWER_FORMAT", "HELDOUT_SCORES", "IN_MEMORY", "PRESETS", "RECIPE_FOLDERS", "THINKING", "AdvantageConfig",
-    "AnswerForm", "ChatConfig", "ColumnsConfig", "Config", "ConfigError", "DataConfig", "EngineConfig",
+    "AnswerForm", "ChatConfig", "ClusterConfig", "ColumnsConfig", "Config", "ConfigError", "DataConfig", "EngineConfig",
     "EvaluationConfig", "ImagesConfig", "InferenceConfig", "LearnerConfig", "LoraConfig", "ModelConfig",
     "ObjectiveConfig", "OptimiserConfig", "RecycleConfig", "RewardConfig", "RewardFunction", "RolloutConfig",
     "Section", "Thinking", "TrainConfig", "TrainSource", "VerifyConfig", "load_config", "merge_settings",

@@ -11,6 +11,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from spark_rl.config.chat import ChatConfig
+from spark_rl.config.cluster import ClusterConfig
 from spark_rl.config.data import DataConfig
 from spark_rl.config.method import (
     AdvantageConfig,
@@ -61,6 +62,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     inference: InferenceConfig = InferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @field_validator("run_dir", mode="before")
     @classmethod

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -86,6 +86,90 @@ def gathered(tensor: Tensor) -> Tensor:
         return tensor
     whole: Tensor = sharded.to(sharded.device_mesh.device_type).full_tensor()
     return whole
+
+
+@torch.no_grad()
+def take_over(model: nn.Module, weights: Weights) -> None:
+    """Copy the weights of a policy into another model of the same kind, one tensor at a time.
+
+    Each name is where the model itself would write that part of its weights, so families whose checkpoints are laid out
+    in another way than their modules need nothing of their own. A name may come twice; the last value holds.
+
+    Raises:
+        ConfigError: a weight is missing, unknown, or of another shape.
+    """
+    places = _places(unwrapped(model))
+    given: set[str] = set()
+    opened: _Layer | None = None
+    for name, tensor in weights.named():
+        place = places.get(name)
+        if place is None or place.view.shape != tensor.shape:
+            what = "has no place for it" if place is None else f"holds {list(place.view.shape)} there"
+            raise ConfigError(f"the weight {name} {list(tensor.shape)} can't be taken over: the model {what}")
+        if place.layer is None:
+            place.view.copy_(tensor)
+        else:
+            if opened is not None and opened is not place.layer:
+                opened.close()
+            opened = place.layer
+            opened.fill(name, tensor)
+        given.add(name)
+    if opened is not None:
+        opened.close()
+    if missing := sorted(places.keys() - given):
+        raise ConfigError(f"{len(missing)} weights were not handed over, the first is {missing[0]}")
+
+
+@dataclass(slots=True)
+class _Layer:
+    """The weights of a layer, of which a checkpoint holds some in another order or joined with others."""
+
+    causal_lm: Any
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Tensor] | None = None
+    """Name in the Hugging Face layout -> where each of its elements lies in ``tensors``, joined end to end. Eight bytes
+    an element, so only while weights of this layer come in."""
+
+    def fill(self, name: str, value: Tensor) -> None:
+        """Put a tensor of the Hugging Face layout where its elements lie."""
+        if self.numbers is None:
+            numbered, begin = {}, 0
+            for own, tensor in self.tensors.items():
+                numbered[own] = torch.arange(begin, begin + tensor.numel(), device=tensor.device).view(tensor.shape)
+                begin += tensor.numel()
+            self.numbers = revert_weight_conversion(self.causal_lm, numbered)
+        place_N, value_N, begin = self.numbers[name].reshape(-1), value.reshape(-1), 0
+        for tensor in self.tensors.values():
+            here_N = ((place_N >= begin) & (place_N < begin + tensor.numel())).nonzero()[:, 0]
+            if len(here_N):
+                tensor.view(-1)[place_N[here_N] - begin] = value_N[here_N.to(value.device)].to(tensor)
+            begin += tensor.numel()
+
+    def close(self) -> None:
+        """Let go of what was only needed while weights came in."""
+        self.numbers = None
+
+
+class _Place(NamedTuple):
+    """Where a tensor of the Hugging Face layout lies in a model."""
+
+    view: Tensor
+    """Part of the model's own weight; of the same shape where ``layer`` says that there is no such part."""
+    layer: _Layer | None = None
+
+
+def _places(causal_lm: Any) -> dict[str, _Place]:
+    """Name in the Hugging Face layout -> where it lies, of a model without adapters."""
+    tied = set(getattr(causal_lm, "all_tied_weights_keys", None) or ())
+    tensors = {name: tensor for name, tensor in causal_lm.state_dict().items() if name not in tied}
+    places: dict[str, _Place] = {}
+    for _, names in groupby(tensors, key=_layer):
+        layer = _Layer(causal_lm, {name: tensors[name] for name in names})
+        own = {tensor.untyped_storage().data_ptr() for tensor in layer.tensors.values()}
+        for name, view in revert_weight_conversion(causal_lm, dict(layer.tensors)).items():
+            is_own = view.untyped_storage().data_ptr() in own
+            places[name] = _Place(view) if is_own else _Place(view.to("meta"), layer)
+    return places
 
 
 def _check_mergeable(causal_lm: nn.Module) -> None:

@@ -1,0 +1,206 @@
+"""Several processes that train one model, as one learner.
+
+When one of them dies, all are started again from the last checkpoint, and the updates since then are done again on the
+same groups, which are kept for that: nothing has to be saved after every update, and the numbers are the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch.distributed as dist
+from torch import Tensor
+
+from spark_rl.cluster.session import Cluster, Died, collect, persistent
+from spark_rl.cluster.stream import BUCKET, Bucket, buckets, unpacked
+from spark_rl.learner.base import Learner, Span
+from spark_rl.problem import Group
+from spark_rl.runs import final_of
+
+logger = logging.getLogger(__name__)
+
+Make = Callable[[Path | None], Learner]
+"""Makes the learner of the process that calls it, one of several that torch.distributed connects: with the weights of a
+folder, or those of the configuration."""
+
+
+class LearnerWorker:
+    """One rank of a learner, in a process of its own."""
+
+    def __init__(self, make: Make, rank: int, ranks: int) -> None:
+        self._make, self.rank, self.ranks = make, rank, ranks
+        self._sending: Iterator[Bucket] = iter(())
+
+    def pid(self) -> int:
+        """The number of this process on its machine."""
+        return os.getpid()
+
+    def address(self) -> str:
+        """Where this process, as the first, is found by the others."""
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+
+    def open(self, address: str, weights: Path | None, state: Path | None, backend: str) -> None:
+        """Meet the other ranks and make the learner, with the state of a checkpoint if there is one."""
+        dist.init_process_group(backend, init_method=address, rank=self.rank, world_size=self.ranks)
+        self.learner = self._make(weights)
+        if state is not None:
+            self.learner.load(state)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """What a method of the learner returns, and its version afterwards; the result of the first rank alone."""
+        result = getattr(self.learner, method)(*arguments)
+        return result if self.rank == 0 else None, self.learner.weights().version
+
+    @ray.method(num_returns=2)  # type: ignore[untyped-decorator]
+    def bucket(self, begin: bool) -> tuple[Bucket | None, bool]:
+        """The next weights, from the first if ``begin``, and whether there were any left. All ranks gather them
+        together; the first has them."""
+        if begin:
+            self._sending = buckets(self.learner.weights().named(), BUCKET)
+        bucket = next(self._sending, None)
+        return (bucket if self.rank == 0 else None), bucket is not None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteWeights:
+    """The weights of a learner in other processes, which are the current ones when they are asked for."""
+
+    learner: RayLearner
+    version: int
+
+    def named(self) -> Iterator[tuple[str, Tensor]]:
+        """See :class:`spark_rl.model.weights.Weights`."""
+        for reference in self.references():
+            yield from unpacked(ray.get(reference))
+
+    def references(self) -> Iterator[Any]:
+        """Each bucket in Ray's store; from the first again, if a process dies meanwhile."""
+        return self.learner.buckets()
+
+
+class RayLearner:
+    """Processes that train one model, behind the contract of a learner."""
+
+    def __init__(self, cluster: Cluster, make: Make, weights: Path | None = None) -> None:
+        """Start the processes.
+
+        Args:
+            cluster: where they have their places.
+            make: makes the learner of one rank, there.
+            weights: a folder with weights in place of those of the configuration.
+
+        Raises:
+            UserError: the model can't be loaded.
+        """
+        self._cluster, self._make, self._weights = cluster, make, weights
+        self._saved: Path | None = None
+        self._done: list[tuple[Any, Span | None]] = []
+        """The updates since the last checkpoint: the groups in Ray's store, which writes to disk what is too much."""
+        self._version = 0
+        self._workers: list[Any] = []
+        persistent(self._open, self._told)
+
+    def _open(self) -> None:
+        """All processes anew, in the state that :meth:`_all` left them in."""
+        for worker in self._workers:
+            ray.kill(worker)
+        ranks = self._cluster.settings.learners
+        self._workers = [self._cluster.learner(LearnerWorker, rank, self._make, rank, ranks) for rank in range(ranks)]
+        address = collect([self._workers[0].address.remote()])[0]
+        state = None if self._saved is None else final_of(self._saved)
+        weights = self._weights if state is None else state / "model"
+        backend = "cpu:gloo,cuda:nccl" if self._cluster.on_gpus else "gloo"
+        collect([worker.open.remote(address, weights, state, backend) for worker in self._workers])
+        for groups, span in self._done:
+            self._call("update", groups, span)
+
+    def _told(self, death: Died) -> None:
+        self._cluster.died("learner", death.places, len(self._workers), str(death))
+
+    def _mend(self, death: Died) -> None:
+        """From the last checkpoint to where the learner was."""
+        self._told(death)
+        if self._done:
+            logger.warning("the learners do the last %d updates again", len(self._done))
+        persistent(self._open, self._told)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """What the first rank returns, once all are done."""
+        found = collect([worker.call.remote(method, *arguments) for worker in self._workers])
+        result, self._version = found[0]
+        return result
+
+    def _all(self, method: str, *arguments: Any) -> Any:
+        """What the learner returns, whoever dies meanwhile."""
+        return persistent(lambda: self._call(method, *arguments), self._mend)
+
+    def update(self, groups: Sequence[Group], span: Span | None = None) -> dict[str, float]:
+        """See :class:`spark_rl.learner.base.Learner`. Images travel as the data has them; each rank prepares those of
+        the groups that it computes."""
+        sent = ray.put([replace(group, vision={}) if group.vision else group for group in groups])
+        metrics: dict[str, float] = self._all("update", sent, span)
+        self._done.append((sent, span))
+        return metrics
+
+    def rate(self, position: float, steps: int) -> float:
+        """The learning rate of an update at ``position`` (in steps) of a run of ``steps`` steps."""
+        return float(self._all("rate", position, steps))
+
+    def logprobs(
+        self,
+        prompts: Sequence[Sequence[int]],
+        responses: Sequence[Sequence[int]],
+        vision: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[Tensor]:
+        """One (T,) tensor a response, at the sampling temperature."""
+        found: list[Tensor] = self._all("logprobs", prompts, responses, vision)
+        return found
+
+    def weights(self) -> RemoteWeights:
+        """The weights as they are now; the version is the number of updates."""
+        return RemoteWeights(self, self._version)
+
+    def buckets(self) -> Iterator[Any]:
+        """The current weights, each bucket in Ray's store."""
+        while True:
+            begin = True
+            try:
+                while True:
+                    asked = [worker.bucket.remote(begin) for worker in self._workers]
+                    if not all(collect([more for _, more in asked])):
+                        return
+                    begin = False
+                    yield asked[0][0]
+            except Died as death:
+                self._mend(death)
+
+    def save(self, path: Path) -> None:
+        """Like any learner, in a folder that every machine sees."""
+        path = path.absolute()
+        self._all("save", path)
+        self._saved, self._done = path, []
+
+    def load(self, path: Path) -> None:
+        """Go on from what :meth:`save` wrote."""
+        path = path.absolute()
+        self._all("load", path)
+        self._saved, self._done = path, []
+
+    def export(self, path: Path) -> None:
+        """Weights (or adapters) and tokenizer or processor, in a folder that every machine sees."""
+        self._all("export", path.absolute())
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers:
+            ray.kill(worker)
+        self._workers = []

@@ -1,0 +1,132 @@
+"""Learners and engines in processes of their own: the numbers of one process, whoever dies, and however many there are.
+
+Needs Ray: ``PYTHONPATH=src PYTHON -m pytest tests_extra/cluster`` with a Python that has it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from running import small
+from spark_rl.cluster.engines import RayEngine
+from spark_rl.cluster.learners import RayLearner
+from spark_rl.config import Config
+from spark_rl.errors import ConfigError
+from spark_rl.run import Run, train
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning:ray")
+
+NUMBERS = ("loss", "grad_norm", "reward/policy", "entropy", "tokens", "loss/recycled", "grad_norm/recycled")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray() -> Iterator[None]:
+    """One Ray for all tests: it takes long to start."""
+    ray.init(num_cpus=16, include_dashboard=False, configure_logging=False)
+    yield
+    ray.shutdown()
+
+
+def settings(run_dir: Path, *overrides: str) -> Config:
+    return small(run_dir, "train.steps=4", "train.save_every=2", "evaluation.problems=4", *overrides)
+
+
+def logged(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def check_same(run_dir: Path, other: Path, rel: float = 1e-4) -> None:
+    """The same tokens, rewards and updates in every step."""
+    found, expected = logged(run_dir), logged(other)
+    assert len(found) == len(expected)
+    for mine, its in zip(found, expected, strict=True):
+        for name in NUMBERS:
+            assert (name in mine) == (name in its)
+            if name in its:
+                assert mine[name] == pytest.approx(its[name], rel=rel, abs=1e-6), (mine["step"], name)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in one process."""
+    run_dir = tmp_path_factory.mktemp("alone") / "run"
+    train(settings(run_dir))
+    return run_dir
+
+
+def kill(worker: Any) -> None:
+    """End an actor's process as the kernel does when memory is short."""
+    os.kill(ray.get(worker.pid.remote()), signal.SIGKILL)
+
+
+class Killer:
+    """Ends one process in the middle of the third step, once."""
+
+    def __init__(self, run: Run, kind: str) -> None:
+        self.run, self.kind, self.done = run, kind, False
+        self.step, run._step = run._step, self._step
+
+    def _step(self, *arguments: Any) -> Any:
+        if self.run.progress.step == 2 and not self.done:
+            self.done = True
+            proxy: Any = self.run.backend.engine if self.kind == "engine" else self.run.learner
+            kill(proxy._workers[-1])
+        return self.step(*arguments)
+
+
+@pytest.mark.parametrize(("learners", "engines"), [(0, 2), (2, 0), (2, 2)])
+def test_they_give_the_numbers_of_one_process(learners: int, engines: int, alone: Path, tmp_path: Path) -> None:
+    config = settings(tmp_path / "run", f"cluster.learners={learners}", f"cluster.engines={engines}")
+    with Run(config) as run:
+        assert isinstance(run.backend.engine, RayEngine) == bool(engines)
+        assert isinstance(run.learner, RayLearner) == bool(learners)
+        summary = run.train()
+    check_same(tmp_path / "run", alone)
+    assert "restarts" not in summary
+
+
+@pytest.mark.parametrize("kind", ["engine", "learner"])
+def test_who_is_killed_is_named_started_again_and_counted_with_the_same_numbers(
+    kind: str, alone: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings(tmp_path / "run", "cluster.learners=2", "cluster.engines=2", "train.save_every=50")
+    with Run(config) as run:
+        killer = Killer(run, kind)
+        summary = run.train()
+    assert killer.done
+    assert f"{kind} 2 of 2 died" in caplog.text
+    assert summary["restarts"] == {"learner": 0, "engine": 0} | {kind: 1}
+    assert logged(tmp_path / "run")[2][f"restarts/{kind}"] == 1
+    check_same(tmp_path / "run", alone)
+
+
+def test_a_run_goes_on_with_another_number_of_learners(alone: Path, tmp_path: Path) -> None:
+    train(settings(tmp_path / "run", "cluster.learners=2", "train.steps=2"))
+    train(settings(tmp_path / "run", "cluster.learners=1", "cluster.engines=1"), resume=True)
+    check_same(tmp_path / "run", alone)
+
+
+def test_learners_and_engines_learn(tmp_path: Path) -> None:
+    sizes = ("rollout.problems=16", "rollout.samples=8", "train.steps=12", "optimiser.lr=3e-4")
+    train(small(tmp_path / "run", *sizes, "cluster.learners=2", "cluster.engines=2"))
+    rewards = [record["reward/policy"] for record in logged(tmp_path / "run")]
+    assert all(math.isfinite(reward) for reward in rewards)
+    assert sum(rewards[-4:]) > sum(rewards[:4])
+
+
+def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
+    config = settings(tmp_path / "run", "cluster.engines=1", f"model.path={tmp_path}/nothing")
+    with pytest.raises(ConfigError):
+        Run(config)
