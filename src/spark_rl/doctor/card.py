@@ -24,7 +24,7 @@ def cards(device: torch.device) -> list[Finding]:
     each = [f"{kind.name}, {kind.total_memory / 2**30:.0f} GiB, {kind.major}.{kind.minor}" for kind in kinds]
     found = "; ".join(f"{each.count(card)} x {card}" for card in dict.fromkeys(each))
     nccl = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
-    cudnn = torch.backends.cudnn.version()
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     drivers = f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {cudnn}, NCCL {nccl}"
     return [Finding("cards", found, drivers)]
 

@@ -200,9 +200,9 @@ def learning(device: torch.device) -> list[Finding]:
     return found
 
 
-def scale(device: torch.device) -> list[Finding]:
+def scale(device: torch.device, shape: Shape | None = None) -> list[Finding]:
     """Random weights in bfloat16 of a size where speed and memory mean something: decode, update, what is held."""
-    shape = LARGE if device.type == "cuda" else SMALL
+    shape = shape or (LARGE if device.type == "cuda" else SMALL)
     config = settings(device, "bfloat16", "rollout.max_new_tokens=256", "learner.micro_tokens=16384")
     held_before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
     loaded = _random_model(shape, device, load_model(settings(torch.device("cpu"))).tokenizer)
@@ -264,9 +264,9 @@ def _random_model(shape: Shape, device: torch.device, tokenizer: Any) -> LoadedM
         num_hidden_layers=shape.layers, num_attention_heads=max(2, shape.width // 64),
         num_key_value_heads=2, max_position_embeddings=4096, tie_word_embeddings=True,
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device:
         torch.manual_seed(0)
-        model: Any = Qwen2ForCausalLM(config).to(device=device, dtype=torch.bfloat16).eval()
+        model: Any = Qwen2ForCausalLM(config).to(torch.bfloat16).eval()
     decoder: nn.Module = model.base_model
     return LoadedModel(model, tokenizer, decoder, device)
 
