@@ -27,7 +27,8 @@ from spark_rl.config import Config
 from spark_rl.data.batches import Shuffled
 from spark_rl.errors import ChatError, ConfigError, DataError
 from spark_rl.given import load_all_problems
-from spark_rl.learner.local import LocalLearner, mixed, to_samples, whole_groups
+from spark_rl.learner.local import LocalLearner
+from spark_rl.learner.samples import mixed, to_samples, whole_groups
 from spark_rl.loop import Loop, second_period
 from spark_rl.model.places import EMBEDDED
 from spark_rl.problem import TASKS, Task

@@ -19,7 +19,9 @@ from transformers import AutoModelForCausalLM
 
 from spark_rl.config import Config, OptimiserConfig
 from spark_rl.learner.base import Span
-from spark_rl.learner.local import LocalLearner, learning_rate, mixed, to_samples, whole_groups
+from spark_rl.learner.local import LocalLearner
+from spark_rl.learner.samples import mixed, to_samples, whole_groups
+from spark_rl.learner.schedule import learning_rate
 from spark_rl.model.load import load_model
 from spark_rl.problem import TASKS, Completion, Group, Rollout, Task, Verdict
 from tiny import VOCABULARY, group_of, learner_of, random_groups, tiny_config

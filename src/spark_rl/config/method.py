@@ -199,6 +199,9 @@ class LearnerConfig(Section):
     fully on-policy."""
     epochs: int = Field(1, ge=1)
     """Passes over each batch."""
+    offload: bool = False
+    """Keep the shards of weights, gradients and moments in the memory of the CPU, where a learner of several ranks is
+    on GPUs: slower, and a GPU holds little but activations. Nothing in a learner of one process."""
 
 
 HELDOUT_SCORES = (

@@ -21,6 +21,9 @@ from torch.utils.checkpoint import checkpoint
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.prefill import PromptBatch, PromptCache, Vision, batch_prompts, prefill, respond
 
+Parts = tuple[tuple[int, ...], ...]
+"""Places of responses in a micro-batch, for each part that goes through the model together."""
+
 PADDING = 0.25
 """Padding of responses that go through the model together, as a share of their tokens."""
 
@@ -36,6 +39,9 @@ class Rows:
     """The response tokens, padded with 0 on the right."""
     mask_BT: Tensor
     """True on response tokens."""
+    parts: Parts | None = None
+    """Which responses go through the model together, where several ranks must make as many calls; ``None`` leaves it
+    to :func:`by_length`."""
 
 
 def make_rows(
@@ -44,8 +50,19 @@ def make_rows(
     vision: Sequence[Vision],
     row_of: Sequence[int],
     responses: Sequence[Sequence[int]],
+    parts: Parts | None = None,
 ) -> Rows:
-    """Lay prompts and responses out as padded tensors; response b continues prompt ``row_of[b]``."""
+    """Lay prompts and responses out as padded tensors; response b continues prompt ``row_of[b]``.
+
+    Places in ``parts`` that no response has become responses without tokens to the first prompt, and where there is no
+    prompt either, one token becomes one: a rank that has less to do than others makes their calls with these. They
+    have no log-probabilities, and their gradient is zero.
+    """
+    if parts is not None:
+        fillers = 1 + max(place for part in parts for place in part) - len(responses)
+        responses, row_of = [*responses, *[()] * fillers], [*row_of, *[0] * fillers]
+    if not prompts:
+        prompts, vision = [[_harmless_token(loaded)]], [{}]
     longest = max(1, *map(len, responses))
     target_BT = torch.zeros(len(responses), longest, dtype=torch.long)
     mask_BT = torch.zeros(len(responses), longest, dtype=torch.bool)
@@ -53,7 +70,13 @@ def make_rows(
         target_BT[i, : len(response)] = torch.tensor(response, dtype=torch.long)
         mask_BT[i, : len(response)] = True
     row_B, target_BT, mask_BT = (t.to(loaded.device) for t in (torch.tensor(row_of), target_BT, mask_BT))
-    return Rows(batch_prompts(loaded, prompts, vision), row_B, target_BT, mask_BT)
+    return Rows(batch_prompts(loaded, prompts, vision), row_B, target_BT, mask_BT, parts)
+
+
+def _harmless_token(loaded: LoadedModel) -> int:
+    """A token that stands for no image, and is not 0, which some families keep for padding."""
+    banned = set() if loaded.banned is None else set(loaded.banned.tolist())
+    return next(token for token in range(1, len(banned) + 2) if token not in banned)
 
 
 class Scorer(nn.Module):
@@ -90,15 +113,17 @@ def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk
     cache = PromptCache(loaded.causal_lm.config.get_text_config().num_hidden_layers)
     last_PH = prefill(loaded, rows.prompts, cache)
     hidden, places = [], []
-    for part in by_length(rows.mask_BT.sum(-1).tolist()):
+    planned = rows.parts is not None
+    for part in by_length(rows.mask_BT.sum(-1).tolist()) if rows.parts is None else rows.parts:
         part_B = torch.tensor(part, device=rows.row_B.device)
         mask_BT = rows.mask_BT[part_B]
-        width = int(mask_BT.sum(-1).max())
+        width = max(1, int(mask_BT.sum(-1).max()))
         mask_BT, row_B = mask_BT[:, :width], rows.row_B[part_B]
         hidden_BTH = last_PH.index_select(0, row_B)[:, None]
-        if width > 1:  # the last token predicts nothing that is asked for
-            tokens_BT = rows.target_BT[part_B, : width - 1]
-            later_BTH = respond(loaded, rows.prompts, cache, row_B, tokens_BT, mask_BT[:, :-1])
+        fed = max(planned, width - 1)  # the last token predicts nothing that is asked for; a planned call is made
+        if fed:
+            tokens_BT = rows.target_BT[part_B, :fed]
+            later_BTH = respond(loaded, rows.prompts, cache, row_B, tokens_BT, mask_BT[:, :fed])
             hidden_BTH = torch.cat((hidden_BTH, later_BTH), dim=1)
         hidden.append(hidden_BTH[:, :width][mask_BT])
         place_NB, place_NT = mask_BT.nonzero(as_tuple=True)

@@ -39,11 +39,15 @@ class Weights(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelWeights:
-    """The weights of a module in this process."""
+    """The weights of a module in this process, or of one whose shards lie on several ranks: then all of them ask for
+    :meth:`named` in step, and each is given the whole tensors.
+    """
 
     model: nn.Module
     """A transformers model or its peft wrapper."""
     version: int
+    dtype: torch.dtype | None = None
+    """The number format that floating-point weights are handed over in; ``None`` for their own."""
 
     @torch.no_grad()
     def named(self) -> Iterator[tuple[str, Tensor]]:
@@ -62,8 +66,26 @@ class ModelWeights:
             if "lora_" not in name and name.replace(".base_layer.", ".") not in tied
         }
         for _, names in groupby(tensors, key=_layer):
-            bucket = {name.replace(".base_layer.", "."): _merged(tensors[name], deltas.get(name)) for name in names}
+            bucket = {
+                name.replace(".base_layer.", "."): self._whole(_merged(tensors[name], deltas.get(name)))
+                for name in names
+            }
             yield from revert_weight_conversion(causal_lm, bucket).items()
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        """Gathered from its shards, in the number format asked for."""
+        if self.dtype is not None and tensor.is_floating_point():
+            tensor = tensor.to(self.dtype)
+        return gathered(tensor)
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """The whole of a tensor whose shards lie on several ranks, which all ask; other tensors as they are."""
+    sharded: Any = tensor.detach()
+    if not hasattr(sharded, "full_tensor"):
+        return tensor
+    whole: Tensor = sharded.to(sharded.device_mesh.device_type).full_tensor()
+    return whole
 
 
 def _check_mergeable(causal_lm: nn.Module) -> None:

@@ -1,0 +1,304 @@
+"""The learner on several devices: torch's FSDP2 around the scorer.
+
+Every rank is a process that makes the same calls with the same arguments, whole batches, and computes its part of a
+plan (:mod:`.plan`). What is returned is the same on all ranks.
+
+Weights lie in float32 shards, one unit a decoder layer and one for the rest: the embeddings, tied or not, the final
+norm, and what sees, which not every rank needs at a time. Where the model is in bfloat16, a unit is gathered in
+bfloat16 for its computation, and gradients are added up in float32. A trained weight costs 16 bytes, divided by the
+ranks (itself 4, its gradient 4, AdamW's moments 8); a frozen one costs what it did.
+
+Departures from :class:`.local.LocalLearner`: the gradient is the sum of the ranks' and rounds otherwise; weights that a
+model in bfloat16 keeps in float32 (adapters, some norms) compute in bfloat16 too; each rank drops inputs of adapters by
+a random stream of its own, so another number of ranks trains with other drops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict_loader import load as load_shards
+from torch.distributed.checkpoint.state_dict_saver import save as save_shards
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
+from torch.distributed.tensor import DTensor
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from spark_rl.config import Config
+from spark_rl.errors import ConfigError
+from spark_rl.files import parse_json, write_json
+from spark_rl.learner.mismatch import Mismatch
+from spark_rl.learner.plan import Batch, plan_ranks
+from spark_rl.learner.policy import PolicyLearner
+from spark_rl.learner.samples import Sample
+from spark_rl.model.loaded import LoadedModel
+from spark_rl.model.prefill import Vision
+from spark_rl.model.score import Rows, Scorer
+from spark_rl.model.stream import write_adapters, write_model
+from spark_rl.model.weights import ModelWeights
+from spark_rl.problem import Group
+
+
+class ShardedLearner(PolicyLearner):
+    """Trains one model together with the other ranks of ``torch.distributed``, which is initialised."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        config: Config,
+        reference: LoadedModel | None = None,
+        vision_of: Callable[[Group], Vision] | None = None,
+    ) -> None:
+        """Divide a loaded model among the ranks. Every rank has loaded the same.
+
+        Args:
+            loaded: the model to train; its weights become shards.
+            config: the run's configuration.
+            reference: pi_ref of Eq. 4, which is divided too.
+            vision_of: what the processor made of a group's images, asked only for groups that this rank computes; by
+                default ``Group.vision``.
+
+        Raises:
+            ValueError: a KL term without anything to compare with.
+            ConfigError: this torch can't train a part that only some ranks use.
+        """
+        self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
+        super().__init__(loaded, config, reference)
+        self.vision_of = vision_of
+        self.dtype: torch.dtype = loaded.causal_lm.dtype
+        self.images = frozenset() if loaded.banned is None else frozenset(loaded.banned.tolist())
+        """Tokens that stand for images."""
+        self.group = dist.new_group(backend="gloo")
+        """For checkpoints, which are agreed on beside the training."""
+        mesh = init_device_mesh(loaded.device.type, (self.ranks,))
+        for parameter in loaded.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        offload = config.learner.offload
+        shard(self.scorer, mesh, self.dtype, offload=offload)
+        if self.reference is not None:
+            shard(self.reference, mesh, self.dtype, offload=offload)
+        self.names = [name for name, p in loaded.model.named_parameters() if p.requires_grad]
+        self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
+        self.seeing = [p for p in _seeing(loaded) if p.requires_grad]
+        if self.seeing:
+            _reduce_unused(self.scorer)
+        optimiser = config.optimiser
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=optimiser.lr, betas=optimiser.betas, eps=optimiser.eps,
+            weight_decay=optimiser.weight_decay,
+        )  # fmt: skip
+        self.saw = False
+        """Whether a prompt with images was in the step that is under way."""
+
+    def _batches(self, samples: Sequence[Sample]) -> Sequence[Batch]:
+        self.saw = any(not self.images.isdisjoint(s.prompt_ids) for s in samples) if self.seeing else False
+        return plan_ranks(
+            [s.group for s in samples], [len(s.prompt_ids) for s in samples], [len(s.token_ids) for s in samples],
+            self.config.learner.micro_tokens, self.ranks,
+        )[self.rank]  # fmt: skip
+
+    def _vision(self, sample: Sample) -> Vision:
+        if self.vision_of is None or sample.source is None:
+            return sample.vision
+        return self.vision_of(sample.source)
+
+    def _backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def _advance(self, rate: float) -> float:
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = rate
+        if not self.saw:  # zeros, where one process has no gradient and makes no step
+            for parameter in self.seeing:
+                parameter.grad = None
+        shards = [_shard_of(p.grad) for p in self.parameters if p.grad is not None]
+        squares = torch.nn.utils.get_total_norm(shards).double().square() if shards else torch.zeros(())
+        norm = math.sqrt(float(self._reduced(squares.reshape(1), dist.ReduceOp.SUM)))
+        if math.isfinite(norm):
+            for gradient in shards:
+                gradient.mul_(min(1.0, self.config.optimiser.clip / (norm + 1e-6)))
+            self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return norm
+
+    def _summed(self, metrics: dict[str, float]) -> dict[str, float]:
+        sums = self._reduced(torch.tensor(list(metrics.values()), dtype=torch.float64), dist.ReduceOp.SUM)
+        return dict(zip(metrics, sums.tolist(), strict=True))
+
+    def _summed_mismatch(self, mismatch: Mismatch) -> Mismatch:
+        sums = torch.tensor([mismatch.tokens, mismatch.kl], dtype=torch.float64)
+        tokens, kl = self._reduced(sums, dist.ReduceOp.SUM).tolist()
+        largest = self._reduced(torch.tensor([mismatch.largest], dtype=torch.float64), dist.ReduceOp.MAX)
+        return Mismatch(int(tokens), kl, float(largest))
+
+    def _shared(self, found: list[Tensor], lengths: Sequence[int]) -> list[Tensor]:
+        self._reshard()
+        shared = torch.zeros(sum(lengths), dtype=torch.float32, device=self.loaded.device)
+        pieces = list(torch.split(shared, list(lengths)))
+        for piece, own in zip(pieces, found, strict=True):
+            if len(own):
+                piece.copy_(own)
+        dist.all_reduce(shared)
+        return pieces
+
+    def _reference_logprobs(self, rows: Rows) -> Tensor:
+        found = super()._reference_logprobs(rows)
+        self._reshard()
+        return found
+
+    def _reshard(self) -> None:
+        """Let go of what a pass without gradients leaves gathered, which weights that change would not reach."""
+        root: Any = self.scorer
+        root.reshard()
+
+    @contextmanager
+    def _without_adapters(self) -> Iterator[None]:
+        """peft's own switch also says that adapters need no gradient, which FSDP2 remembers of a unit's first call."""
+        layers: list[Any] = [m for m in self.loaded.model.modules() if isinstance(m, BaseTunerLayer)]
+        before = [layer._disable_adapters for layer in layers]
+        for layer in layers:
+            layer._disable_adapters = True
+        try:
+            yield
+        finally:
+            for layer, value in zip(layers, before, strict=True):
+                layer._disable_adapters = value
+
+    def _reduced(self, values: Tensor, how: Any) -> Tensor:
+        """(N,) over all ranks, on the CPU."""
+        values = values.to(self.loaded.device)
+        dist.all_reduce(values, how)
+        return values.cpu()
+
+    def weights(self) -> ModelWeights:
+        """The weights as they are now, whole on every rank: all ranks ask for them in step."""
+        return ModelWeights(self.loaded.model, self.updates, self.dtype)
+
+    def save(self, path: Path) -> None:
+        """``model/``; ``shards/``, where each rank writes its moments, and float32 weights of a model in half
+        precision; ``learner.json``: where the schedule is. ``path`` is a place that all ranks see.
+        """
+        self.export(path / "model")
+        save_shards(self._state(), checkpoint_id=path / "shards", process_group=self.group)
+        if self.rank == 0:
+            steps = {name: int(self.optimiser.state[p]["step"]) for name, p in self._stepped()}
+            write_json(path / "learner.json", {"updates": self.updates, "warm": self.warm, "steps": steps})
+        dist.barrier()
+
+    @torch.no_grad()
+    def load(self, path: Path) -> None:
+        """The inverse of :meth:`save` for everything but ``model/``, which the learner was made with; the number of
+        ranks may be another.
+        """
+        if not (path / "learner.json").exists():
+            raise ValueError("it was not saved by several ranks")
+        saved = parse_json((path / "learner.json").read_text(encoding="utf-8"))
+        self.updates, self.warm = int(saved["updates"]), float(saved["warm"])
+        self.optimiser.state.clear()
+        for name, parameter in self._named():
+            if name in saved["steps"]:
+                self.optimiser.state[parameter] = {
+                    "step": torch.tensor(float(saved["steps"][name])),
+                    "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter),
+                }  # fmt: skip
+        load_shards(self._state(), checkpoint_id=path / "shards", process_group=self.group)
+        self._reshard()
+
+    def _state(self) -> dict[str, Tensor]:
+        """What :meth:`save` divides among the ranks: tensors that share their memory with the learner's."""
+        state: dict[str, Tensor] = {}
+        for name, parameter in self._stepped():
+            moments = self.optimiser.state[parameter]
+            state |= {f"{name}.exp_avg": moments["exp_avg"], f"{name}.exp_avg_sq": moments["exp_avg_sq"]}
+        if self.dtype != torch.float32:
+            state |= {f"{name}.weight": parameter.detach() for name, parameter in self._named()}
+        return state
+
+    def _named(self) -> list[tuple[str, nn.Parameter]]:
+        return list(zip(self.names, self.parameters, strict=True))
+
+    def _stepped(self) -> list[tuple[str, nn.Parameter]]:
+        """The parameters that the optimiser has moved."""
+        return [(name, p) for name, p in self._named() if self.optimiser.state.get(p)]
+
+    def export(self, path: Path) -> None:
+        """See :func:`spark_rl.model.stream.write_model`."""
+        if hasattr(self.loaded.model, "disable_adapter"):
+            write_adapters(self.loaded, path)
+        else:
+            write_model(self.loaded, self.weights(), path)
+
+
+def shard(scorer: Scorer, mesh: DeviceMesh, dtype: torch.dtype, *, offload: bool) -> None:
+    """Divide the parameters of a scorer among the ranks of a mesh, in place: one unit a decoder layer, one for the
+    rest, which is gathered as long as one micro-batch lasts.
+
+    Args:
+        scorer: made on each rank of the same weights.
+        mesh: of one dimension.
+        dtype: what it computes in.
+        offload: whether shards lie in the memory of the CPU.
+    """
+    precision = MixedPrecisionPolicy()
+    if dtype != torch.float32:
+        precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    on_gpu = mesh.device_type != "cpu"
+    policy = CPUOffloadPolicy(pin_memory=on_gpu) if offload else OffloadPolicy()
+    trained = any(p.requires_grad for p in scorer.parameters())
+    for unit in [*_layers(scorer.loaded), scorer]:
+        keep = unit is scorer and trained
+        fully_shard(unit, mesh=mesh, mp_policy=precision, offload_policy=policy, reshard_after_forward=not keep)
+        assert isinstance(unit, FSDPModule), "fully_shard makes it one"
+        unit.set_gradient_divide_factor(1.0)  # gradients are added up, not averaged
+        unit.set_force_sum_reduction_for_comms(True)  # gloo knows no other sum
+
+
+def _layers(loaded: LoadedModel) -> list[nn.Module]:
+    """The layers of the language model; those of what sees are left out, which not every micro-batch calls."""
+    text: nn.Module = loaded.causal_lm.get_decoder()
+    found: list[nn.Module] = []
+    for name, module in text.named_modules():
+        if isinstance(module, GradientCheckpointingLayer) and name:
+            found.append(module)
+    inner = {id(m) for layer in found for m in layer.modules() if m is not layer}
+    return [layer for layer in found if id(layer) not in inner]
+
+
+def _seeing(loaded: LoadedModel) -> list[nn.Parameter]:
+    """What no prompt without images uses."""
+    causal_lm = loaded.causal_lm
+    if loaded.processor is None:
+        return []
+    text = {id(p) for m in (causal_lm.get_decoder(), causal_lm.get_output_embeddings()) for p in m.parameters()}
+    return [p for p in causal_lm.parameters() if id(p) not in text]
+
+
+def _reduce_unused(root: Any) -> None:
+    """Let ranks that use a part of a unit and ranks that don't add up the same gradients.
+
+    Raises:
+        ConfigError: this torch can't.
+    """
+    if not hasattr(root, "set_reduce_scatter_unused_params"):
+        raise ConfigError(f"model.freeze leaves what sees to be trained, which torch {torch.__version__} can't on "
+                          "several ranks; use torch 2.13, or model.freeze=[vision,projector]")  # fmt: skip
+    root.set_reduce_scatter_unused_params(True, recurse=False)
+
+
+def _shard_of(gradient: Tensor) -> Tensor:
+    return gradient.to_local() if isinstance(gradient, DTensor) else gradient
