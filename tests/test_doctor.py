@@ -13,14 +13,16 @@ from typing import Literal
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from running import complaints, spark_rl_process
 from spark_rl.cli import main
 from spark_rl.doctor import gpu, machine
 from spark_rl.doctor.finding import Finding, judged
-from spark_rl.doctor.gpu import PARTS, examine_gpu
+from spark_rl.doctor.gpu import PARTS, tried
 from spark_rl.doctor.machine import BYTES_PER_WEIGHT, examine_machine
 from spark_rl.doctor.ranks import all_reduce, on_ranks, sharded_update
+from spark_rl.doctor.sharded import sharded_learner
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +93,11 @@ def test_the_command_prints_and_writes_what_was_found(tmp_path: Path) -> None:
 
 def test_gpu_parts_run_on_a_cpu_where_they_can() -> None:
     """Those with processes of their own have tests of their own below."""
-    parts = {name: part for name, part in PARTS.items() if name not in {"all-reduce", "FSDP2", "training"}}
-    found = {finding.what: finding for finding in examine_gpu(torch.device("cpu"), parts)}
+    parts = {
+        name: part for name, part in PARTS.items() if name not in {"all-reduce", "FSDP2", "sharded learner", "training"}
+    }
+    cpu = torch.device("cpu")
+    found = {finding.what: finding for name, part in parts.items() for finding in tried(name, part, cpu)}
     assert len(found) >= len(parts)
     assert {finding.level for finding in found.values()} == {"ok", "note"}
     assert all(finding.found == "not here" and finding.meaning for finding in found.values() if finding.level == "note")
@@ -104,15 +109,13 @@ def test_gpu_parts_run_on_a_cpu_where_they_can() -> None:
     assert "pip install" in found["flash attention"].meaning
 
 
-def test_a_part_that_raises_is_a_finding_and_the_others_go_on() -> None:
+def test_a_part_that_raises_is_a_finding() -> None:
     def broken(device: torch.device) -> list[Finding]:
         raise RuntimeError(f"no kernel image\nis available for {device}")
 
-    after = Finding("after", "here", "it was tried")
-    first, second = examine_gpu(torch.device("cpu"), {"broken": broken, "after": lambda _: [after]})
-    assert (first.what, first.level) == ("broken", "wrong")
-    assert first.meaning == "RuntimeError: no kernel image is available for cpu"
-    assert second == after
+    (found,) = tried("broken", broken, torch.device("cpu"))
+    assert (found.what, found.found, found.level) == ("broken", "failed", "wrong")
+    assert found.meaning == "RuntimeError: no kernel image is available for cpu"
 
 
 def test_wrong_numbers_are_called_wrong() -> None:
@@ -128,6 +131,12 @@ def test_two_ranks_reduce_and_shard() -> None:
     assert "2 ranks" in sharded.found
 
 
+def test_the_sharded_learner_of_two_ranks_is_that_of_one_device() -> None:
+    found = sharded_learner(torch.device("cpu"))
+    assert [finding.level for finding in found] == ["ok", "ok"], found
+    assert "2 ranks (gloo)" in found[0].found
+
+
 def test_ranks_that_fail_or_hang_are_told() -> None:
     cpu = torch.device("cpu")
     with pytest.raises(RuntimeError, match="rank 1: ValueError: not of this rank"):
@@ -136,13 +145,13 @@ def test_ranks_that_fail_or_hang_are_told() -> None:
         on_ranks(_hangs, 1, cpu, limit=8.0)
 
 
-def _fails(rank: int, *_: object) -> dict[str, float]:
-    if rank == 1:
+def _fails(_: torch.device) -> dict[str, float]:
+    if dist.get_rank() == 1:
         raise ValueError("not of this rank")
     return {}
 
 
-def _hangs(*_: object) -> dict[str, float]:
+def _hangs(_: torch.device) -> dict[str, float]:
     time.sleep(60)
     return {}
 
@@ -152,7 +161,7 @@ def test_the_exit_code_says_whether_something_was_wrong(
     level: Literal["ok", "note", "wrong"], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The parts themselves take a minute here; which of them is wrong makes no difference."""
-    monkeypatch.setattr(gpu, "examine_gpu", lambda _: iter([Finding("a", "b", "c", level)]))
+    monkeypatch.setattr(gpu, "PARTS", {"a": lambda _: [Finding("a", "b", "c", level)]})
     assert main(["doctor", "--gpu", "--json", str(tmp_path / "facts.json")]) == code
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert facts == {"a": {"found": "b", "meaning": "c", "level": level}}

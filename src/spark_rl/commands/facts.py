@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -13,11 +13,9 @@ from rich.text import Text
 from spark_rl.commands.checks import check_outputs
 from spark_rl.commands.terminal import console, quiet_libraries, say, waiting
 from spark_rl.config import load_config, settings_table
+from spark_rl.doctor.finding import Finding
 from spark_rl.errors import UserError
 from spark_rl.files import write_output
-
-if TYPE_CHECKING:
-    from spark_rl.doctor.finding import Finding
 
 
 def doctor(arguments: argparse.Namespace) -> Mapping[str, Any]:
@@ -36,13 +34,16 @@ def doctor(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 def _gpu(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """What only a GPU can show, or on a CPU the parts of it that run there."""
-    from spark_rl.doctor.gpu import PARTS, examine_gpu
+    from spark_rl.doctor.gpu import PARTS, tried
     from spark_rl.model.load import resolve_device
 
-    device = resolve_device("auto")
-    with waiting(f"trying {len(PARTS)} parts on {device}"):
-        facts = list(examine_gpu(device))
-    console.print(_findings(facts, f"spark-rl doctor --gpu, on {device}"))
+    device, facts = resolve_device("auto"), list[Finding]()
+    try:
+        for name, part in PARTS.items():
+            with waiting(f"trying {name} on {device}"):
+                facts += tried(name, part, device)
+    finally:  # of one that is stopped, what it has found
+        console.print(_findings(facts, f"spark-rl doctor --gpu, on {device}"))
     wrong = [finding.what for finding in facts if finding.level == "wrong"]
     absent = sum(finding.level == "note" for finding in facts)
     say(f"{len(facts) - len(wrong) - absent} right, {len(wrong)} wrong, {absent} not here"

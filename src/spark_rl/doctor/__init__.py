@@ -6,5 +6,6 @@
 :mod:`.card`      what the card is and how fast it multiplies
 :mod:`.update`    the embedded default and half a billion weights: parity, gradients, learning, memory, speed
 :mod:`.ranks`     a process group over all cards: all-reduce and FSDP2
+:mod:`.sharded`   the sharded learner beside the learner of one device
 :mod:`.rollouts`  vLLM: generate, sleep, wake, weights, parity
 """

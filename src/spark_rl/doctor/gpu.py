@@ -6,13 +6,14 @@ Where there is none, the parts that can run on a CPU do, so that the code is pro
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
 from spark_rl.doctor.card import cards, matrices, memory_speed
 from spark_rl.doctor.finding import Finding
 from spark_rl.doctor.ranks import all_reduce, sharded_update
+from spark_rl.doctor.sharded import sharded_learner
 from spark_rl.doctor.update import flash_attention, learning, parity, repeats, scale
 
 Part = Callable[[torch.device], list[Finding]]
@@ -28,21 +29,22 @@ PARTS: Mapping[str, Part] = {
     "flash attention": flash_attention,
     "all-reduce": all_reduce,
     "FSDP2": sharded_update,
+    "sharded learner": sharded_learner,
 }
 """Name -> what is tried, in the order of the table."""
 
 
-def examine_gpu(device: torch.device, parts: Mapping[str, Part] = PARTS) -> Iterator[Finding]:
-    """The findings of each part as it ends.
+def tried(name: str, part: Part, device: torch.device) -> list[Finding]:
+    """The findings of a part.
 
-    Whatever a part raises is a finding: a driver, a library or a card that is broken must not hide the other parts.
+    Whatever it raises is a finding: a driver, a library or a card that is broken must not hide the other parts.
     """
-    for name, part in parts.items():
-        try:
-            yield from part(device)
-        except Exception as error:  # noqa: BLE001  # the machine under examination may fail in any way
-            why = " ".join(str(error).split())[:300]
-            yield Finding(name, "failed", f"{type(error).__name__}: {why}", "wrong")
+    try:
+        return part(device)
+    except Exception as error:  # noqa: BLE001  # the machine under examination may fail in any way
+        why = " ".join(str(error).split())[:300]
+        return [Finding(name, "failed", f"{type(error).__name__}: {why}", "wrong")]
+    finally:
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()

@@ -26,8 +26,8 @@ from spark_rl.doctor.finding import Finding, judged
 LIMIT = 150.0
 """Seconds that all ranks together may take, from the start of their processes to their end."""
 Numbers = dict[str, float]
-Work = Callable[[int, int, torch.device], Numbers]
-"""(rank, world size, its device) -> what it measured."""
+Work = Callable[[torch.device], Numbers]
+"""The device of a rank -> what it measured."""
 
 
 def all_reduce(device: torch.device) -> list[Finding]:
@@ -36,7 +36,7 @@ def all_reduce(device: torch.device) -> list[Finding]:
     numbers = on_ranks(_reduced, world, device)
     return [
         judged(
-            f"all-reduce ({_backend(device)})",
+            f"all-reduce ({backend_of(device)})",
             f"{world} rank{'s' * (world > 1)}, {numbers['rate']:.3g} GB/s, {1e6 * numbers['latency']:.0f} us at least",
             f"sum of {numbers['size'] / 2**20:.0f} MiB, bus bandwidth; of one rank it moves nothing",
             right=numbers["right"] == 1,
@@ -52,7 +52,7 @@ def sharded_update(device: torch.device) -> list[Finding]:
     off = on_ranks(_sharded, world, device)["off"]
     return [
         judged(
-            f"FSDP2 ({_backend(device)})", f"{world} rank{'s' * (world > 1)}, gradients {off:.1e} off one process",
+            f"FSDP2 ({backend_of(device)})", f"{world} rank{'s' * (world > 1)}, gradients {off:.1e} off one process",
             "fully_shard of torch, float32; below 1e-5 is rounding", right=off < 1e-5,
         )
     ]  # fmt: skip
@@ -107,10 +107,10 @@ def _rank(work: Work, rank: int, world: int, kind: str, folder: str, limit: floa
         torch.cuda.set_device(device)
     try:
         dist.init_process_group(
-            _backend(device), init_method=f"file://{folder}/group", rank=rank, world_size=world,
+            backend_of(device), init_method=f"file://{folder}/group", rank=rank, world_size=world,
             timeout=timedelta(seconds=limit / 2), device_id=device if device.type == "cuda" else None,
         )  # fmt: skip
-        numbers = work(rank, world, device)
+        numbers = work(device)
         dist.barrier()
         dist.destroy_process_group()
         if rank == 0:
@@ -120,11 +120,13 @@ def _rank(work: Work, rank: int, world: int, kind: str, folder: str, limit: floa
         (Path(folder) / f"failure-{rank}").write_text(why, encoding="utf-8")
 
 
-def _backend(device: torch.device) -> str:
+def backend_of(device: torch.device) -> str:
+    """What carries tensors between the ranks."""
     return "nccl" if device.type == "cuda" else "gloo"
 
 
-def _reduced(rank: int, world: int, device: torch.device) -> Numbers:
+def _reduced(device: torch.device) -> Numbers:
+    rank, world = dist.get_rank(), dist.get_world_size()
     small = torch.full((8,), float(rank + 1), device=device)
     dist.all_reduce(small)
     right = bool((small == world * (world + 1) / 2).all())
@@ -150,7 +152,8 @@ def _timed(work: Callable[[], object], device: torch.device, times: int = 5) -> 
     return (time.perf_counter() - started) / times
 
 
-def _sharded(rank: int, world: int, device: torch.device) -> Numbers:
+def _sharded(device: torch.device) -> Numbers:
+    rank, world = dist.get_rank(), dist.get_world_size()
     whole, shards = _network(device), _network(device)
     for layer in shards:
         fully_shard(layer, mesh=init_device_mesh(device.type, (world,)))

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from spark_rl.backend import build_engine
@@ -30,6 +31,7 @@ from spark_rl.doctor.finding import Finding, judged, not_here
 from spark_rl.engine.base import Engine, Sampling
 from spark_rl.engine.embedded import EmbeddedEngine
 from spark_rl.learner.local import LocalLearner
+from spark_rl.learner.sharded import ShardedLearner
 from spark_rl.model.load import load_model
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.places import EMBEDDED
@@ -99,18 +101,19 @@ def opened(config: Config) -> tuple[LoadedModel, Engine, ChatFormat, LocalLearne
     return loaded, build_engine(config, loaded, chat), chat, LocalLearner(loaded, config)
 
 
-def trained(learner: LocalLearner) -> list[Tensor]:
+def trained(learner: LocalLearner | ShardedLearner) -> list[Tensor]:
     """What the optimiser moves: the weights, or their float32 copies."""
     return [parameter for group in learner.optimiser.param_groups for parameter in group["params"]]
 
 
-def learned(learner: LocalLearner, groups: Sequence[Group]) -> tuple[dict[str, float], Tensor]:
+def learned(learner: LocalLearner | ShardedLearner, groups: Sequence[Group]) -> tuple[dict[str, float], Tensor]:
     """One update: its metrics, and its gradients end to end, on the CPU."""
     taken: list[Tensor] = []
 
     def take(optimiser: Any, _args: object, _options: object) -> None:
         grads = (p.grad for group in optimiser.param_groups for p in group["params"])
-        taken.append(torch.cat([g.detach().float().cpu().flatten() for g in grads if g is not None]))
+        whole = (g.full_tensor() if isinstance(g, DTensor) else g for g in grads if g is not None)
+        taken.append(torch.cat([g.detach().float().cpu().flatten() for g in whole]))
 
     hook = learner.optimiser.register_step_pre_hook(take)
     try:
