@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data", "model", "verify", "rewards"),
     ("chat", "recycle", "report"),
     ("embedded", "engine", "learner", "measure", "parts", "checkpoint"),
-    ("rollout", "loop", "inference"),
+    ("rollout", "ahead", "loop", "inference"),
     ("evals",),
     ("backend",),
     ("run", "given", "control", "examination", "health", "hints", "export"),

@@ -42,6 +42,9 @@ def check_engine(config: Config, given: Engine | None = None) -> None:
     """
     if given is not None:
         _check_parts(given, f"the engine given, a {type(given).__name__},")
+    if config.rollout.ahead and given is None and config.engine.name == "embedded":
+        raise ConfigError("rollout.ahead samples while the learner updates, and the embedded engine decodes on the "
+                          "learner's own weights; name an engine with its own, or set rollout.ahead=0")  # fmt: skip
     if given is None and config.engine.name == "vllm":
         raise ConfigError("engine.name=vllm evaluates, and does not take over trained weights yet; train with "
                           "engine.name=embedded")  # fmt: skip

@@ -21,7 +21,7 @@ import os
 import pickle
 import platform
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -149,10 +149,11 @@ def _is_one_of(key: str, parts: Collection[str]) -> bool:
 
 
 def save_checkpoint(
-    run_dir: Path, learner: Learner, pool: Pool, progress: Progress, keep: int, best: int | None = None
-) -> Path:
+    run_dir: Path, learner: Learner, pool: Pool, progress: Progress, keep: int, best: int | None = None,
+    ahead: Mapping[str, Any] | None = None,
+) -> Path:  # fmt: skip
     """Write ``checkpoints/step-N`` by a single rename, then remove all but the newest ``keep`` and that of ``best``, a
-    step.
+    step. ``ahead`` is what :func:`spark_rl.ahead.state` says was sampled and not trained on yet.
     """
     folder = run_dir / "checkpoints"
     final = folder / f"step-{progress.step:06d}"
@@ -161,6 +162,8 @@ def save_checkpoint(
     partial.mkdir(parents=True)
     learner.save(partial)
     write_json(partial / "state.json", {**asdict(progress), "pool": pool.state(), "dropped": pool.dropped})
+    if ahead:
+        write_json(partial / "ahead.json", ahead)
     _replace(final, partial)
     for old in checkpoints(run_dir)[:-keep]:
         if best is None or old.name != f"step-{best:06d}":

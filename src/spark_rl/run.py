@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from spark_rl import checkpoint
+from spark_rl.ahead import Upcoming, ahead_of, load_ahead
+from spark_rl.ahead import state as ahead_state
 from spark_rl.backend import Backend, build_learner, check_engine, open_backend
 from spark_rl.checkpoint import Progress
 from spark_rl.config import Config
@@ -142,6 +144,12 @@ class Run:
         self.verifier, chat = Verifier(config.verify), self.backend.chat
         self.grader = build_grader(chat, self.verifier, config.reward, self.rewards)
         sampler = Sampler(self.backend.engine, chat, self.verifier, config.rollout, config.reward, self.rewards)
+        self.upcoming: Upcoming | None = None
+        if config.rollout.ahead:
+            done, ahead = self.progress.step, config.rollout.ahead
+            self.upcoming = Upcoming(sampler, batches, config.seed, ahead, done, self.steps)
+            self.upcoming.ready = {} if saved is None else load_ahead(saved, chat)
+            sampler = ahead_of(sampler, self.upcoming)
         self.loop = Loop(config, batches, sampler, self.learner, pool, self.progress.step, self.steps)
         self.examination = Examination(
             self.run_dir, exams, config.train, lambda: self.reasoner, self.grader, self.watcher
@@ -197,7 +205,7 @@ class Run:
         """End workers and reward functions, free what the engine holds, and let others write the run directory."""
         with ExitStack() as stack:
             stack.callback(self.hold.release)
-            stack.callback(self.backend.engine.close)
+            stack.callback(self.loop.sampler.engine.close)
             if self.rewards is not None:
                 stack.callback(self.rewards.close)
             stack.callback(self.verifier.close)
@@ -296,7 +304,7 @@ class Run:
         best = self.examination.best
         path = checkpoint.save_checkpoint(
             self.run_dir, self.learner, self.loop.pool, self.progress, self.config.train.keep,
-            None if best is None else best.step,
+            None if best is None else best.step, ahead_state(self.upcoming.ready) if self.upcoming else None,
         )  # fmt: skip
         self._saved = self.progress.step
         self.watcher.saved(path)

@@ -48,6 +48,10 @@ class RolloutConfig(Section):
     leave room for; together with ``max_new_tokens`` it may not be more."""
     max_new_tokens: int = Field(768, ge=1)
     """Responses are cut here; a cut response without an answer earns nothing and is counted apart."""
+    ahead: int = Field(0, ge=0, le=8)
+    """Steps that sampling is ahead of training: the next batches are sampled while this one is updated, from weights
+    that are as many steps old. 0 is the paper, and on-policy. Needs an engine with weights of its own, which does not
+    sleep then."""
     overlong_reward: Literal["keep", "zero"] = "keep"
     """``zero`` takes the reward from any response that hit the limit, even one with a right answer."""
 

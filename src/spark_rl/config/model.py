@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -72,6 +72,9 @@ class EngineConfig(Section):
     of its own and evaluates only. ``FILE.py:CLASS`` is an engine of yours (docs/extending.md)."""
     max_rows: int = Field(512, ge=1)
     """Sequences decoded together. More is faster until memory or cache runs out."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of ``vllm.LLM`` by their names there, such as ``{gpu_memory_utilization: 0.4,
+    tensor_parallel_size: 2}``; they win over those that are chosen here (docs/vllm.md). For ``vllm`` only."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:

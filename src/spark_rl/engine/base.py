@@ -31,6 +31,9 @@ class Sampling:
     """Logits of tokens that the prompt or the completion already holds are divided by it where they are positive and
     multiplied where they are negative (Keskar et al. 2019, https://arxiv.org/abs/1909.05858). Not while training: it
     is 1 there, which does nothing."""
+    first: int = 0
+    """The place of the first prompt in the whole batch: prompt i of a call draws from a random stream that is a
+    function of ``seed`` and ``first + i`` alone, so a batch can be split over engines."""
 
 
 class Engine(Protocol):
