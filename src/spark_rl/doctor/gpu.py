@@ -13,6 +13,7 @@ import torch
 from spark_rl.doctor.card import cards, matrices, memory_speed
 from spark_rl.doctor.finding import Finding
 from spark_rl.doctor.ranks import all_reduce, sharded_update
+from spark_rl.doctor.rollouts import vllm
 from spark_rl.doctor.sharded import sharded_learner
 from spark_rl.doctor.update import flash_attention, learning, parity, repeats, scale
 
@@ -30,6 +31,7 @@ PARTS: Mapping[str, Part] = {
     "all-reduce": all_reduce,
     "FSDP2": sharded_update,
     "sharded learner": sharded_learner,
+    "vLLM": vllm,
 }
 """Name -> what is tried, in the order of the table."""
 
