@@ -88,7 +88,7 @@ def check_engine(config: Config, given: Engine | None = None) -> None:
     apart = config.cluster.learners or config.cluster.engines or config.engine.name != "embedded"
     if config.rollout.ahead and given is None and not apart:
         raise ConfigError("rollout.ahead samples while the learner updates, and the embedded engine decodes on the "
-                          "learner's own weights; set cluster.engines=1 or another engine, or rollout.ahead=0")  # fmt: skip
+                          "learner's own weights; set cluster.engines=1, or rollout.ahead=0")  # fmt: skip
     if given is None and config.engine.name == "vllm":
         raise ConfigError("engine.name=vllm evaluates, and does not take over trained weights yet; train with "
                           "engine.name=embedded")  # fmt: skip

@@ -2,7 +2,7 @@
 
 Arguments are parsed before anything heavy is imported, so ``--help`` answers at once. Every command prints for people
 and, with ``--json FILE``, writes the same facts for programs. Exit code 2 is the user's mistake, told in one line;
-1 is ours, with a traceback.
+1 is ours, with a traceback, or a machine on which ``doctor --gpu`` found something wrong.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return 130
     finally:
         console.stderr = False
-    return 0
+    return int(arguments.code)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -155,7 +155,8 @@ def _add_runs(commands: Any) -> None:
     runs = _command(commands, "runs", "list runs: model, data, steps, scores, state", overrides=False)
     runs.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="where they are (default: runs)")
     _add_export(commands)
-    _command(commands, "doctor", "what this machine can run", overrides=False)
+    doctor = _command(commands, "doctor", "what this machine can run", overrides=False)
+    doctor.add_argument("--gpu", action="store_true", help="try what only a GPU can show, and say what that proved")
     config = _command(commands, "config", "list every setting with its default, or check a configuration")
     config.add_argument("--config", help="a YAML file or recipe name to resolve and print")
     config.add_argument("--markdown", type=Path, metavar="FILE", help="write the list of settings as Markdown")
@@ -226,6 +227,7 @@ def _command(commands: Any, name: str, about: str, *, overrides: bool = True) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the facts as JSON; - for stdout")
+    parser.set_defaults(code=0)  # how a command that ran to its end exits
     if overrides:
         parser.set_defaults(overrides=[])
     return parser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from spark_rl.backend import open_backend
+from spark_rl.chat import Prompt
 from spark_rl.config import Config
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.vllm import (
@@ -25,7 +27,7 @@ from spark_rl.engine.vllm import (
     sampling_arguments,
     source_of,
 )
-from spark_rl.errors import ConfigError, UserError
+from spark_rl.errors import ConfigError, EngineError, UserError
 from spark_rl.model.places import EMBEDDED
 from spark_rl.problem import Completion, Problem
 from tiny import tiny_config
@@ -134,12 +136,16 @@ def test_arguments_follow_the_configuration(model_path: str) -> None:
         model_path, seed=7, engine={"max_rows": 33}, rollout={"max_prompt_tokens": 100},
         inference={"max_new_tokens": 50}, model={"dtype": "bfloat16"},
     )  # fmt: skip
-    facts = facts_of(config)
+    facts = replace(facts_of(config), context=None)
     assert engine_arguments(config, "m", facts) == {
         "model": "m", "dtype": "bfloat16", "trust_remote_code": False, "seed": 7, "max_num_seqs": 33,
-        "max_model_len": 150, "logprobs_mode": "processed_logprobs",
+        "max_model_len": 868, "logprobs_mode": "processed_logprobs", "enable_prefix_caching": True,
+        "worker_extension_cls": "spark_rl.engine.vllm.worker.Worker",
+        "weight_transfer_config": {"backend": "spark_rl"},
     }  # fmt: skip
-    assert engine_arguments(tiny_config(model_path), "m", facts)["max_model_len"] == 512, "what the model can hold"
+    assert engine_arguments(tiny_config(model_path), "m", facts_of(config))["max_model_len"] == 512, (
+        "what the model can hold"
+    )
 
 
 def test_sampling_is_said_in_vllms_words(model_path: str) -> None:
@@ -179,13 +185,14 @@ class StubLLM:
 
     def __init__(self, **arguments: Any) -> None:
         self.arguments = arguments
+        self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(shutdown=lambda: None))
         if arguments.get("tensor_parallel_size") == 3:
             raise ValueError("3 does\nnot divide the heads")
 
     def generate(self, requests: list[Any], asked: list[Any], use_tqdm: bool) -> list[Any]:
         assert use_tqdm is False
-        if any(len(r["prompt_token_ids"]) > 200 for r in requests):
-            raise ValueError("The decoder prompt is longer than\nthe maximum model length")
+        if not all(r["prompt_token_ids"] for r in requests):
+            raise ValueError("This is not\na prompt")
         return [
             SimpleNamespace(
                 outputs=[
@@ -203,6 +210,9 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = ModuleType("vllm")
     module.LLM, module.SamplingParams = StubLLM, SimpleNamespace
     monkeypatch.setitem(sys.modules, "vllm", module)
+    platforms: Any = ModuleType("vllm.platforms")
+    platforms.current_platform = SimpleNamespace(is_cpu=lambda: False)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
 
 
 @pytest.mark.usefixtures("stub")
@@ -217,18 +227,37 @@ def test_prompts_keep_their_order_and_get_seeds_of_their_own(model_path: str) ->
 
 
 @pytest.mark.usefixtures("stub")
+def test_the_seed_of_a_prompt_does_not_depend_on_the_call(model_path: str) -> None:
+    engine = VllmEngine(tiny_config(model_path))
+    prompts = [engine.facts.chat.encode(Problem("p", "1+" * i, "")) for i in (5, 1, 3)]
+    whole = engine.generate(prompts, Sampling(2, seed=1))
+    assert engine.generate(prompts[1:], Sampling(2, seed=1, first=1)) == whole[1:]
+
+
+@pytest.mark.usefixtures("stub")
 def test_what_vllm_refuses_is_one_line(model_path: str) -> None:
     with pytest.raises(ConfigError, match=r"vLLM can't load .*3 does not divide the heads"):
         VllmEngine(tiny_config(model_path), tensor_parallel_size=3)
     engine = VllmEngine(tiny_config(model_path))
-    with pytest.raises(UserError, match=r"vLLM refuses a prompt: .*longer than the maximum"):
-        engine.generate([engine.facts.chat.encode(Problem("p", "1+" * 500, ""))], Sampling())
+    with pytest.raises(UserError, match=r"vLLM refuses a prompt: .*not a prompt"):
+        engine.generate([Prompt("", (), ())], Sampling())
 
 
 @pytest.mark.usefixtures("stub")
-def test_trained_weights_are_not_taken_over(model_path: str) -> None:
+def test_a_prompt_over_the_context_has_empty_responses(model_path: str, caplog: pytest.LogCaptureFixture) -> None:
     engine = VllmEngine(tiny_config(model_path))
-    with pytest.raises(UserError, match="does not take over"):
-        engine.sync(None)
-    assert engine.version == 0
+    chat = engine.facts.chat
+    prompts = [chat.encode(Problem("p", text, "")) for text in ("1+1", "1+" * 600, "2+2")]
+    found = engine.generate(prompts, Sampling(2, seed=1))
+    assert [(c.text, c.token_ids, c.finish) for c in found[1]] == [("", (), "length")] * 2
+    assert "1 of 3 prompts are longer than the 512 tokens" in caplog.text
+    assert found[2] == engine.generate(prompts[2:], Sampling(2, seed=1, first=2))[0]
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_closed_engine_says_so(model_path: str) -> None:
+    engine = VllmEngine(tiny_config(model_path))
     engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.generate([engine.facts.chat.encode(Problem("p", "1+1", ""))], Sampling())

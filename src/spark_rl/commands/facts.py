@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -13,24 +13,54 @@ from rich.text import Text
 from spark_rl.commands.checks import check_outputs
 from spark_rl.commands.terminal import console, quiet_libraries, say, waiting
 from spark_rl.config import load_config, settings_table
+from spark_rl.doctor.finding import Finding
 from spark_rl.errors import UserError
 from spark_rl.files import write_output
 
 
-def doctor(_arguments: argparse.Namespace) -> Mapping[str, Any]:
-    """``spark-rl doctor``."""
+def doctor(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """``spark-rl doctor``: with ``--gpu`` exit code 1 if something that ran is wrong."""
     with waiting("loading torch"):
         quiet_libraries()
-        from spark_rl.doctor import examine_machine
+        from spark_rl.doctor.machine import examine_machine
 
+    if arguments.gpu:
+        return _gpu(arguments)
     with waiting("trying what this machine can do"):
         facts = examine_machine()
-    table = Table("what", "found", "so", title="spark-rl doctor", title_justify="left")
-    for finding in facts:
-        mark = {"ok": "green", "note": "yellow", "missing": "red"}[finding.level]
-        table.add_row(finding.what, Text(finding.found, style=mark), finding.meaning)
-    console.print(table)
+    console.print(_findings(facts, "spark-rl doctor"))
     return {finding.what: finding.found for finding in facts}
+
+
+def _gpu(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """What only a GPU can show, or on a CPU the parts of it that run there."""
+    from spark_rl.doctor.gpu import PARTS, tried
+    from spark_rl.model.load import resolve_device
+
+    device, facts = resolve_device("auto"), list[Finding]()
+    try:
+        for name, part in PARTS.items():
+            with waiting(f"trying {name} on {device}"):
+                facts += tried(name, part, device)
+    finally:  # of one that is stopped, what it has found
+        console.print(_findings(facts, f"spark-rl doctor --gpu, on {device}"))
+    wrong = [finding.what for finding in facts if finding.level == "wrong"]
+    absent = sum(finding.level == "note" for finding in facts)
+    say(f"{len(facts) - len(wrong) - absent} right, {len(wrong)} wrong, {absent} not here"
+        + (f"; wrong: {', '.join(wrong)}" if wrong else ""))  # fmt: skip
+    arguments.code = int(bool(wrong))
+    return {
+        finding.what: {"found": finding.found, "meaning": finding.meaning, "level": finding.level} for finding in facts
+    }
+
+
+def _findings(findings: Sequence[Finding], title: str) -> Table:
+    """One row each, its colour the level."""
+    table = Table("what", "found", "so", title=title, title_justify="left")
+    for finding in findings:
+        mark = {"ok": "green", "note": "yellow"}.get(finding.level, "red")
+        table.add_row(finding.what, Text(finding.found, style=mark), Text(finding.meaning))
+    return table
 
 
 def config(arguments: argparse.Namespace) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -76,6 +76,9 @@ class EngineConfig(Section):
     """Positions whose keys and values the embedded engine holds together at most, prompts and responses of all rows;
     ``null`` bounds nothing but the rows. A row is charged the longest prompt beside it and ``max_new_tokens``: prompts
     wait until there is room, and enter as rows finish."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of ``vllm.LLM`` by their names there, such as ``{gpu_memory_utilization: 0.4,
+    tensor_parallel_size: 2}``; they win over those that are chosen here (docs/vllm.md). For ``vllm`` only."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:

@@ -54,6 +54,8 @@ def resolve_device(name: str) -> torch.device:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch asserts that it was built for CUDA
         raise ConfigError(f"model.device {name!r} can't be used here: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda" and ":" not in name:  # a name for whichever card is this process's own
+        device = torch.device("cuda", torch.cuda.current_device())
     return device
 
 

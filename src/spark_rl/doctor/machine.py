@@ -6,15 +6,14 @@ import os
 import platform
 import shutil
 import time
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from spark_rl.config import parse_config
+from spark_rl.doctor.finding import Finding
 from spark_rl.model.load import load_model, resolve_device
 from spark_rl.model.places import EMBEDDED
 
@@ -22,16 +21,6 @@ BYTES_PER_WEIGHT = {"train": 16.0, "lora": 2.2, "infer": 2.0}
 """float32 weights, gradients and two Adam moments (4 + 4 + 4 + 4 bytes); bfloat16 weights under adapters or alone."""
 
 _BUILDERS = {"embedded": "spark_rl.embedded.build", "embedded-vl": "spark_rl.embedded.build_vision"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the doctor's table."""
-
-    what: str
-    found: str
-    meaning: str
-    level: Literal["ok", "note", "missing"] = "ok"
 
 
 def examine_machine() -> list[Finding]:

@@ -1,0 +1,55 @@
+"""Weights from a learner into vLLM: in buckets, through files in shared memory.
+
+vLLM's workers are processes of their own. A bucket is written to shared memory, each worker reads from it what it needs
+(with tensor parallelism its part), and the file is removed: the weights exist twice for one bucket at a time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from spark_rl.model.weights import Weights
+
+BUCKET = 256 * 2**20
+"""Bytes sent together, or one tensor if it is larger."""
+SHARED = Path("/dev/shm")  # noqa: S108  # memory that processes share, on Linux
+"""Where buckets are written, if there is such a place; else where temporary files are."""
+
+
+def send(weights: Weights, llm: Any, bucket: int = BUCKET) -> None:
+    """Replace the weights of a ``vllm.LLM`` by the learner's, with its own calls for that.
+
+    Args:
+        weights: the learner's; iterated once.
+        llm: made with the arguments of :func:`spark_rl.engine.vllm.arguments.engine_arguments`.
+        bucket: bytes.
+    """
+    with tempfile.TemporaryDirectory(prefix="spark-rl-", dir=SHARED if SHARED.is_dir() else None) as folder:
+        path = Path(folder) / "bucket.safetensors"
+        llm.start_weight_update()
+        for tensors in buckets(weights.named(), bucket):
+            save_file(tensors, path)
+            llm.update_weights({"update_info": {"path": str(path)}})
+            path.unlink()
+        llm.finish_weight_update()
+
+
+def buckets(named: Iterable[tuple[str, Tensor]], size: int) -> Iterator[dict[str, Tensor]]:
+    """Tensors gathered up to ``size`` bytes, copied to the CPU's memory: one is valid until the next is asked for."""
+    gathered: dict[str, Tensor] = {}
+    held = 0
+    for name, tensor in named:
+        bytes_ = tensor.numel() * tensor.element_size()
+        if gathered and held + bytes_ > size:
+            yield gathered
+            gathered, held = {}, 0
+        gathered[name] = tensor.detach().to("cpu", copy=True).contiguous()
+        held += bytes_
+    if gathered:
+        yield gathered
