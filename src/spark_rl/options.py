@@ -72,6 +72,11 @@ examples:
   spark-rl recycle --rollouts rollouts.jsonl --out recycled.jsonl
                                                          recycle anybody's responses
                                         (per line: question, answer, responses[, image or images])""",
+    "plan": """\
+examples:
+  spark-rl plan --config qwen2.5-7b --gpus 8 --gpu h100-80gb engine.name=vllm
+  spark-rl plan --config qwen2.5-7b --gpu 24             does it fit 24 GiB? what to change if not
+  spark-rl plan --model my-model --data mine.jsonl --gpus 4 --price 2.5 --json plan.json""",
     "runs": """\
 States: starting, running (with the process), finished, stopped, failed (it ended with an error), killed (its process is
 gone without an end), damaged. A run that has not finished continues with `spark-rl train --resume --run-dir NAME`.""",
@@ -134,8 +139,29 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--config", help="a YAML file or recipe name")
     data.add_argument("--show", type=_count, default=3, metavar="N", help="show the first N problems (default: 3)")
 
+    _add_plan(commands)
     _add_runs(commands)
     return parser
+
+
+def _add_plan(commands: Any) -> None:
+    plan = _command(commands, "plan", "what a run takes: memory a GPU, time, cost; what to change if it doesn't fit")
+    add = plan.add_argument
+    add("--config", help="a YAML file, or a recipe's name (default: tiny)")
+    add("--model", help="a directory, a run, or a hub id; only its configuration is read")
+    add("--data", action="append", help="problems whose prompts are counted (default: the recipe's)")
+    add("--gpu", default="h100-80gb", metavar="KIND", help="h100-80gb (the default), a100-40gb, ..., or a size in GiB")
+    add(
+        "--gpus",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="a learner's rank and an engine on each (default: 1)",
+    )
+    add("--prompt-tokens", type=_positive, metavar="N", help="of a prompt on average (default: counted, else 512)")
+    add("--response-tokens", type=_positive, metavar="N", help="of a response on average (default: 60%% of the limit)")
+    add("--problems", type=_positive, metavar="N", help="problems of the data, for the hours (default: counted)")
+    add("--price", type=_price, metavar="X", help="of a GPU for an hour; prints the cost of the run")
 
 
 def _add_runs(commands: Any) -> None:
@@ -275,4 +301,14 @@ def _temperature(text: str) -> float:
         value = -1.0
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+    return value
+
+
+def _price(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a price from 0")
     return value

@@ -10,6 +10,7 @@ from spark_rl.commands.data import data
 from spark_rl.commands.evaluation import evaluate
 from spark_rl.commands.export import export
 from spark_rl.commands.facts import config, doctor, settings_markdown
+from spark_rl.commands.plan import plan
 from spark_rl.commands.recycling import recycle
 from spark_rl.commands.runs import list_runs
 from spark_rl.commands.training import ablate, report, resolve, train
@@ -23,6 +24,7 @@ __all__ = [
     "export",
     "judge",
     "list_runs",
+    "plan",
     "recycle",
     "report",
     "resolve",

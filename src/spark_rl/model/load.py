@@ -167,7 +167,7 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
         freeze.freeze(model, settings.freeze, sees=described.processor is not None)
         if settings.lora is not None:
             model.name_or_path = str(finished[-1] if finished else described.base)  # which adapters save as their base
-            model = _with_adapters(model, settings.lora, described.adapters[-1] if continued else None, config.seed)
+            model = with_adapters(model, settings.lora, described.adapters[-1] if continued else None, config.seed)
     except UNREADABLE as error:
         if isinstance(error, ConfigError):
             raise
@@ -241,7 +241,7 @@ def model_in_memory(model: Any, processing_class: Any, config: Config, adapters:
     if not adapted:
         freeze.freeze(base, settings.freeze, sees=processor is not None)
     if wanted and not adapted:
-        model = _adapted(model, adapters, config.seed) if adapters is not None else _with_adapters(
+        model = _adapted(model, adapters, config.seed) if adapters is not None else with_adapters(
             model, settings.lora, None, config.seed)  # type: ignore[arg-type]  # fmt: skip
     if adapted or wanted:
         check_embeddings(model)
@@ -326,7 +326,7 @@ def _decoder(model: nn.Module) -> nn.Module:
     return decoder
 
 
-def _with_adapters(model: Any, settings: LoraConfig, saved: Path | None, seed: int) -> nn.Module:
+def with_adapters(model: Any, settings: LoraConfig, saved: Path | None, seed: int) -> nn.Module:
     """New adapters, a function of the seed, or those saved in a directory, to be trained further."""
     if saved is not None:
         resumed = with_saved_adapters(model, saved, trainable=True)

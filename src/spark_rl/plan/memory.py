@@ -1,0 +1,343 @@
+"""Memory of a GPU by part and by phase of a step.
+
+What the update holds is rehearsed (:mod:`spark_rl.plan.rehearse`); what is divided among ranks, and what an engine
+holds, is arithmetic, of which every line is below.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from spark_rl.config import Config
+from spark_rl.engine.embedded import ROOM
+from spark_rl.learner.local import LocalLearner
+from spark_rl.model.loaded import LoadedModel
+from spark_rl.model.score import Rows, Scorer, make_rows
+from spark_rl.plan.hardware import FRAGMENTED, GIB, RESERVED, VLLM_ASLEEP, VLLM_WORKSPACE, Gpu
+from spark_rl.plan.rehearse import Rehearsal
+from spark_rl.plan.shape import Lengths, Sizes, groups_of, sizes_of, without_data
+from spark_rl.problem import Group
+
+PARTS = (
+    "weights", "gathered", "gradients", "moments", "reference", "activations", "logits", "engine", "KV cache", "reserve"
+)  # fmt: skip
+"""What a phase is made of, in the order of the table."""
+SAMPLING = 24
+"""Bytes an entry of the logits that the embedded engine samples from: the logits and their log-probabilities in
+float32, probabilities and their running sum in float64."""
+LAYERS = (3, 5)
+"""Layers that are rehearsed of a deep model. Every further layer adds what the last two did: its weights, and what a
+pass keeps of it. With images all are: which part of a model that sees has the peak depends on how deep each is."""
+MICRO_BATCHES = 2
+"""Micro-batches that are rehearsed: from the second on there are gradients beside the activations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """What one rehearsal of an update found, in bytes and floating-point operations."""
+
+    model: int
+    """All weights as the model holds them, float32 copies of those in half precision too."""
+    gradients: int
+    moments: int
+    reference: int
+    activations: int
+    """At the peak of the update, logits left out."""
+    logits: int
+    forward: int
+    """At the peak of a pass without gradients, beyond what is always there."""
+    flops: float
+    """Products of the update of one group, passes of the reference left out."""
+
+    def beyond(self, other: Rehearsed, share: float) -> Rehearsed:
+        """What a rehearsal with more layers would find: from ``self`` over ``other`` and ``share`` as far again."""
+        names = [field.name for field in fields(self)]
+        ends = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        return Rehearsed(**{name: round(b + share * (b - a)) for name, (a, b) in ends.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of one GPU: phase -> part -> bytes, and what its node's memory holds."""
+
+    phases: dict[str, dict[str, float]]
+    host: float
+    """Bytes in the memory of the machine that a rank puts there."""
+    cached_rows: int
+    """Rows that the cache holds at once, of ``rows``."""
+    rows: int
+    """Rows that an engine is given in the larger period."""
+    passes: float
+    """Products of an update, passes of the reference left out, as a multiple of those of one forward pass."""
+
+    def peak(self, phase: str) -> float:
+        """Bytes of a phase."""
+        return sum(self.phases[phase].values())
+
+    @property
+    def worst(self) -> str:
+        """The phase that needs most."""
+        return max(self.phases, key=self.peak)
+
+
+def rehearsal_key(config: Config) -> str:
+    """What of a configuration changes a rehearsal."""
+    parts = (config.model, config.learner, config.objective, config.advantage, config.rollout, config.optimiser)
+    return "|".join(part.model_dump_json() for part in parts)
+
+
+class Rehearsals:
+    """Rehearsals of one model, each made once."""
+
+    def __init__(self, found: Any) -> None:
+        """For the model of a transformers configuration."""
+        self.found = found
+        self._done: dict[tuple[Any, ...], Rehearsed] = {}
+        self._sizes: dict[str, Sizes] = {}
+
+    def sizes(self, config: Config) -> Sizes:
+        """Numbers of weights under ``model.freeze`` and ``model.lora``."""
+        key = config.model.model_dump_json()
+        if key not in self._sizes:
+            self._sizes[key] = sizes_of(without_data(self.found, config))
+        return self._sizes[key]
+
+    def update(
+        self, config: Config, problems: int, prompt: int, response: int, image: int = 0, *, full: bool
+    ) -> Rehearsed:
+        """One update on groups of equal lengths.
+
+        Args:
+            config: of the run, on one rank.
+            problems: groups that the rank trains on.
+            prompt: tokens of each prompt.
+            response: tokens of each response.
+            image: tokens of the image in each prompt.
+            full: rehearse two micro-batches at least, as when there are many groups.
+        """
+        key = (rehearsal_key(config), problems, prompt, response, image, full)
+        if key not in self._done:
+            layers = self.found.get_text_config().num_hidden_layers
+            given = (config, problems, prompt, response, image)
+            named = (*config.model.freeze, *(config.model.lora.target_modules if config.model.lora else ()))
+            if image or layers <= LAYERS[1] + 1 or re.search(r"\d", "".join(named)):
+                self._done[key] = _rehearse(self.found, *given, full=full)
+            else:
+                a, b = (_rehearse(_with_layers(self.found, n), *given, full=full) for n in LAYERS)
+                self._done[key] = a.beyond(b, (layers - LAYERS[1]) / (LAYERS[1] - LAYERS[0]))
+        return self._done[key]
+
+    def passes(self, seen: Rehearsed, config: Config, prompt: int, response: int) -> float:
+        """Products of an update as a multiple of those of one forward pass."""
+        sizes, samples = self.sizes(config), config.rollout.samples
+        tokens = prompt + samples * (response - 1)
+        return seen.flops / (2 * (sizes.multiplied * tokens + sizes.head * samples * response))
+
+
+def _with_layers(found: Any, layers: int) -> Any:
+    """The configuration of a model with fewer text layers, otherwise the same."""
+    found = deepcopy(found)
+    text = found.get_text_config()
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:layers]
+    text.num_hidden_layers = layers
+    return found
+
+
+def _rehearse(
+    found: Any, config: Config, problems: int, prompt: int, response: int, image: int, *, full: bool
+) -> Rehearsed:
+    samples = config.rollout.samples
+    tokens = prompt + samples * response
+    budget = config.learner.micro_tokens
+    count = min(problems, math.ceil((MICRO_BATCHES + 0.5) * budget / tokens))
+    if full and problems * tokens < budget:  # less than a micro-batch: as full as it is, twice
+        budget = max(problems * tokens, prompt + response)
+        count = 2 * problems
+    learner_config = config.learner.model_copy(update={"micro_tokens": budget, "minibatches": 1, "epochs": 1})
+    config = config.model_copy(update={"learner": learner_config})
+    loaded = without_data(found, config)
+    needs_reference = config.objective.kl > 0 and config.model.lora is None
+    reference = without_data(found, config, trained=False) if needs_reference else None
+    vocabulary = loaded.causal_lm.config.get_text_config().vocab_size
+
+    rehearsal = Rehearsal(vocabulary)
+    rehearsal.hold(list(loaded.model.parameters()))
+    rehearsal.hold(list(loaded.model.buffers()))
+    own = rehearsal.live
+    if reference is not None:
+        rehearsal.hold(list(reference.model.parameters()))
+    beside = rehearsal.live - own
+    groups = groups_of(max(1, count), samples, prompt, response, found, image)
+    with rehearsal:
+        learner = LocalLearner(loaded, config, reference)
+        model = rehearsal.live - beside
+        learner.update(groups_of(1, 2, 2, 2))  # the first step makes the moments
+        held = rehearsal.live
+        rehearsal.restart()
+        with torch.no_grad():
+            batch = _one_micro_batch(loaded, groups, budget)
+            Scorer(loaded, config.rollout.temperature, config.learner.logit_chunk)(batch)
+        rows = len(batch.row_B) / samples
+        forward, forward_flops = rehearsal.peak - held, rehearsal.flops / rows
+        rehearsal.restart()
+        learner.update(groups)
+    gradients = 4 * sum(p.numel() for p in learner.masters)
+    above = rehearsal.peak - held
+    gradients = min(gradients, above)
+    beyond = above - gradients
+    logits = min(rehearsal.logits, beyond)
+    flops = rehearsal.flops / len(groups)
+    if config.objective.kl > 0:
+        flops -= forward_flops
+    return Rehearsed(
+        model=model, gradients=gradients, moments=held - model - beside, reference=beside, activations=beyond - logits,
+        logits=logits, forward=forward, flops=flops,
+    )  # fmt: skip
+
+
+def _one_micro_batch(loaded: LoadedModel, groups: Sequence[Group], budget: int) -> Rows:
+    """As many of the groups as fit into a micro-batch, or a part of one."""
+    prompt, response = len(groups[0].prompt_ids), groups[0].rollouts[0].completion.tokens
+    samples = len(groups[0].rollouts)
+    some = groups[: max(1, budget // (prompt + samples * response))]
+    fitting = min(samples, max(1, (budget - prompt) // response))
+    row_of = [i for i in range(len(some)) for _ in range(fitting)]
+    return make_rows(
+        loaded, [g.prompt_ids for g in some], [g.vision for g in some], row_of, [(1,) * response for _ in row_of]
+    )
+
+
+def plan_memory(
+    rehearsals: Rehearsals, config: Config, gpu: Gpu, gpus: int, lengths: Lengths, *, cuda: bool = True
+) -> Memory:
+    """Memory of each GPU.
+
+    Args:
+        rehearsals: of the model.
+        config: of the run.
+        gpu: its size bounds the cache of vLLM.
+        gpus: ranks of the learner, each with an engine beside it; 1 is one process.
+        lengths: of prompts and responses.
+        cuda: false leaves out what only CUDA needs, as on a CPU.
+    """
+    sizes = rehearsals.sizes(config)
+    prompt = max(lengths.prompt, lengths.judged) if recycles(config) else lengths.prompt
+    learner, passes = _learner(rehearsals, config, gpus, prompt, lengths, sizes)
+    if cuda:  # torch.optim.AdamW on CUDA takes all tensors together and holds one more of each
+        learner["optimiser step"] = {
+            **learner["resident"], "gradients": 4 * sizes.trained / gpus,
+            "activations": 4 * sizes.trained / gpus * (not offloads(config, gpus)),
+        }  # fmt: skip
+    resident = learner.pop("resident")
+    rollout, rows, cached = _rollout(config, gpu, gpus, sizes, lengths, sum(resident.values()), cuda=cuda)
+    phases: dict[str, dict[str, float]] = {"rollout": {**resident, **rollout}}
+    asleep = _asleep(config, gpus, sizes, cuda=cuda)
+    for name, parts in learner.items():
+        phases[name] = {**parts, "engine": asleep}
+    if cuda:
+        for parts in phases.values():
+            moving = sum(parts.get(name, 0) for name in ("gathered", "activations", "logits"))
+            parts["reserve"] = RESERVED * GIB + FRAGMENTED * moving
+    host = 2.0 * sizes.weights if config.engine.name == "vllm" else 0.0  # where vLLM puts its weights while it sleeps
+    if offloads(config, gpus):
+        host += (4 * sizes.weights + 12 * sizes.trained + 4 * sizes.weights * has_reference(config)) / gpus
+    return Memory(phases, host, cached, rows, passes)
+
+
+def recycles(config: Config) -> bool:
+    """Whether there is a second period."""
+    return config.recycle.pointwise or config.recycle.pairwise or config.recycle.reflection
+
+
+def has_reference(config: Config) -> bool:
+    """Whether a second copy of the weights stands beside the trained one."""
+    return config.objective.kl > 0 and config.model.lora is None
+
+
+def offloads(config: Config, gpus: int) -> bool:
+    """Whether shards lie in the memory of the machine (``learner.offload``)."""
+    return gpus > 1 and bool(getattr(config.learner, "offload", False))
+
+
+def largest_batch(config: Config) -> int:
+    """Problems of the larger of the two periods."""
+    return max(config.rollout.problems, config.recycle.ready if recycles(config) else 0)
+
+
+def _learner(
+    rehearsals: Rehearsals, config: Config, gpus: int, prompt: int, lengths: Lengths, sizes: Sizes
+) -> tuple[dict[str, dict[str, float]], float]:
+    """``resident``, ``log-probs`` and ``update`` of one rank, and the passes of its update."""
+    problems = math.ceil(largest_batch(config) / gpus)
+    if gpus == 1:
+        seen = rehearsals.update(config, problems, prompt, lengths.longest, lengths.image, full=False)
+        resident = {"weights": float(seen.model), "moments": float(seen.moments), "reference": float(seen.reference)}
+        return {
+            "resident": resident,
+            "log-probs": {**resident, "activations": float(seen.forward)},
+            "update": {**resident, "gradients": float(seen.gradients), "activations": float(seen.activations),
+                       "logits": float(seen.logits)},
+        }, rehearsals.passes(seen, config, prompt, lengths.longest)  # fmt: skip
+    # Shards in float32, layers gathered in bfloat16: the pass itself is that of a model in bfloat16.
+    half = config.model_copy(update={
+        "model": config.model.model_copy(update={"dtype": "bfloat16"}),
+        "objective": config.objective.model_copy(update={"kl": 0.0}),
+    })  # fmt: skip
+    seen = rehearsals.update(half, problems, prompt, lengths.longest, lengths.image, full=True)
+    share = 0.0 if offloads(config, gpus) else 1 / gpus
+    resident = {"weights": 4 * sizes.weights * share, "moments": 8 * sizes.trained * share,
+                "reference": 4 * sizes.weights * share * has_reference(config)}  # fmt: skip
+    outside = 2.0 * sizes.outside * (1 + has_reference(config))  # the root stays gathered, the reference's too
+    passing = outside + 2 * 2.0 * sizes.layer  # one layer computes, the next is on its way
+    trained = sizes.trained / sizes.weights
+    reducing = trained * max(2.0 * sizes.outside + 6.0 * sizes.layer, 0)  # bfloat16 gradients, and a float32 copy
+    return {
+        "resident": resident,
+        "log-probs": {**resident, "gathered": passing, "activations": float(seen.forward)},
+        "update": {**resident, "gathered": passing + reducing, "gradients": 4 * sizes.trained * share,
+                   "activations": float(seen.activations), "logits": float(seen.logits)},
+    }, rehearsals.passes(seen, config, prompt, lengths.longest)  # fmt: skip
+
+
+def _asleep(config: Config, gpus: int, sizes: Sizes, *, cuda: bool) -> float:
+    """What an engine holds while the learner works."""
+    if config.engine.name == "vllm":
+        return VLLM_ASLEEP * GIB * cuda
+    return float(_bytes(config) * sizes.weights) if gpus > 1 else 0.0
+
+
+def _bytes(config: Config) -> int:
+    return 2 if config.model.dtype == "bfloat16" else 4
+
+
+def _rollout(
+    config: Config, gpu: Gpu, gpus: int, sizes: Sizes, lengths: Lengths, resident: float, *, cuda: bool
+) -> tuple[dict[str, float], int, int]:
+    """Parts of the engine while it generates, rows an engine is given, rows that its cache holds."""
+    samples = config.rollout.samples
+    rows = math.ceil(largest_batch(config) * samples / gpus)
+    prompt = lengths.judged if recycles(config) else lengths.prompt
+    if config.engine.name == "vllm":
+        weights = 2.0 * sizes.weights + VLLM_WORKSPACE * GIB
+        row = 2 * sizes.cached * (prompt / samples + lengths.longest)  # the samples of a prompt share its blocks
+        left = gpu.memory * GIB - resident - weights - RESERVED * GIB * cuda
+        cached = max(0, min(rows, int(left / row)))
+        return {"engine": weights, "KV cache": cached * row}, rows, cached
+    together = min(rows, max(1, config.engine.max_rows // samples) * samples)
+    width = prompt + min(ROOM, lengths.longest)
+    while width < prompt + lengths.longest - 1:
+        width = max(prompt + 1, 2 * width)
+    grown = width > prompt + ROOM
+    cache = _bytes(config) * sizes.cached * together * width
+    copying = cache / sizes.layers / 2 / 2 if grown else 0.0  # the old half of one layer's keys while they grow
+    sampling = float(SAMPLING * together * sizes.vocabulary)
+    copy = float(_bytes(config) * sizes.weights) if gpus > 1 else 0.0
+    return {"engine": copy, "KV cache": float(cache), "logits": max(sampling, copying)}, rows, together

@@ -1,0 +1,116 @@
+"""The plan beside what the program allocates: every part within a tenth, on real models and the real learner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.plan.measure import held_by, peak_of
+from tests.tiny import engine_of, prompt_of, tiny_config
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from spark_rl.config import Config
+from spark_rl.embedded.build import build_tokenizer
+from spark_rl.engine.base import Sampling
+from spark_rl.learner.local import LocalLearner
+from spark_rl.model.load import load_model
+from spark_rl.plan.hardware import gpu_of
+from spark_rl.plan.memory import LAYERS, Rehearsals, plan_memory
+from spark_rl.plan.shape import Lengths, groups_of, model_config
+
+WITHIN = 0.1
+SHAPE = {
+    "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 1024, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+ROLLOUT = {"problems": 6, "samples": 4, "max_new_tokens": 24}
+LENGTHS = Lengths(prompt=40, response=24, judged=40, longest=24)
+
+
+def model_of(folder: Path, rows: int = 0, **shape: Any) -> Path:
+    """A random Qwen2 with a vocabulary of ``rows``."""
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    settings = {**SHAPE, "tie_word_embeddings": True, "vocab_size": rows or len(tokenizer), **shape}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen2", **settings)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def config_of(path: Path, **sections: Any) -> Config:
+    """Without a second period, whose batch would be larger."""
+    return tiny_config(path, **{"recycle": {"preset": "policy-only"}, "rollout": ROLLOUT, **sections})
+
+
+def planned(config: Config, lengths: Lengths = LENGTHS) -> dict[str, float]:
+    """Bytes of each phase on a CPU."""
+    rehearsals = Rehearsals(model_config(config.model.path))
+    memory = plan_memory(rehearsals, config, gpu_of("1"), 1, lengths, cuda=False)
+    return {phase: memory.peak(phase) for phase in memory.phases}
+
+
+def update_peak(config: Config, lengths: Lengths = LENGTHS) -> int:
+    """Bytes of the second update of a real learner, with all that it holds."""
+    loaded = load_model(config)
+    needs_reference = config.objective.kl > 0 and config.model.lora is None
+    reference = load_model(config) if needs_reference else None
+    learner = LocalLearner(loaded, config, reference)
+    groups = groups_of(config.rollout.problems, config.rollout.samples, lengths.judged, lengths.longest)
+    assert "nonfinite" not in learner.update(groups)
+    models = [loaded.model, *([] if reference is None else [reference.model])]
+    tensors = [t for model in models for t in (*model.parameters(), *model.buffers())]
+    moments = [t for state in learner.optimiser.state.values() for t in state.values()]
+    return held_by([*tensors, *learner.masters, *moments]) + peak_of(lambda: learner.update(groups))
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "several micro-batches": {"learner": {"micro_tokens": 300}},
+    "bfloat16": {"model": {"dtype": "bfloat16"}, "learner": {"micro_tokens": 300}},
+    "kl": {"objective": {"kl": 0.001}},
+    "checkpointing": {"model": {"gradient_checkpointing": True}},
+    "lora": {"model": {"lora": {"rank": 4}}, "objective": {"kl": 0.001}},
+    "logits in chunks": {"learner": {"logit_chunk": 32}},
+    "frozen": {"model": {"freeze": ["embed_tokens"]}},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_an_update_takes_what_is_planned(name: str, tmp_path: Path) -> None:
+    config = config_of(model_of(tmp_path / "model"), **SETTINGS[name])
+    assert planned(config)["update"] == pytest.approx(update_peak(config), rel=WITHIN)
+
+
+def test_a_large_vocabulary_is_planned(tmp_path: Path) -> None:
+    path = model_of(tmp_path / "model", rows=20_000, tie_word_embeddings=False)
+    config = config_of(path, learner={"logit_chunk": 128})
+    assert planned(config)["update"] == pytest.approx(update_peak(config), rel=WITHIN)
+
+
+def test_long_prompts_that_responses_share_are_planned(tmp_path: Path) -> None:
+    config = config_of(model_of(tmp_path / "model"), rollout={**ROLLOUT, "problems": 2})
+    lengths = Lengths(prompt=300, response=24, judged=300, longest=24)
+    assert planned(config, lengths)["update"] == pytest.approx(update_peak(config, lengths), rel=WITHIN)
+
+
+def test_deep_models_are_planned_from_few_layers(tmp_path: Path) -> None:
+    path = model_of(tmp_path / "model", num_hidden_layers=LAYERS[1] + 5)
+    config = config_of(path, model={"gradient_checkpointing": True})
+    assert planned(config)["update"] == pytest.approx(update_peak(config), rel=WITHIN)
+
+
+@pytest.mark.parametrize("new", [24, 90])
+def test_a_rollout_takes_what_is_planned(new: int, tmp_path: Path) -> None:
+    config = config_of(model_of(tmp_path / "model"), rollout={"problems": 8, "samples": 4, "max_new_tokens": new})
+    loaded = load_model(config)
+    engine = engine_of(loaded, eos=(10**6,))
+    asked = [prompt_of(*[5] * 40) for _ in range(8)]
+    sampling = Sampling(4, 1.0, new, 0)
+    engine.generate(asked, sampling)
+    measured = held_by(list(loaded.model.parameters())) + peak_of(lambda: engine.generate(asked, sampling))
+    lengths = Lengths(prompt=40, response=new, judged=40, longest=new)
+    found = planned(config, lengths)["rollout"]
+    moments = 8 * sum(p.numel() for p in loaded.model.parameters())
+    assert found - moments == pytest.approx(measured, rel=WITHIN)
