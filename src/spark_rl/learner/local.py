@@ -31,7 +31,7 @@ from spark_rl.config import Config, OptimiserConfig
 from spark_rl.learner.base import Span
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.prefill import Vision
-from spark_rl.model.score import Rows, Scorer, make_rows, pack_by_tokens
+from spark_rl.model.score import Rows, Scorer, make_rows, pack_by_tokens, seen_share
 from spark_rl.model.weights import ModelWeights
 from spark_rl.objective import Totals, policy_loss
 from spark_rl.problem import Group
@@ -299,7 +299,7 @@ class LocalLearner:
     def _packed(self, samples: Sequence[Sample]) -> list[list[int]]:
         return pack_by_tokens(
             [s.group for s in samples], [len(s.prompt_ids) for s in samples], [len(s.token_ids) for s in samples],
-            self.config.learner.micro_tokens,
+            self.config.learner.micro_tokens, seen_share(self.loaded),
         )  # fmt: skip
 
     def _scorer(self, loaded: LoadedModel) -> Scorer:
