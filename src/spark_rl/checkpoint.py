@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from spark_rl.config import Config, saved_settings
-from spark_rl.errors import ConfigError
+from spark_rl.errors import ConfigError, DataError
 from spark_rl.files import link_to, parse_json, write_json
 from spark_rl.learner.base import Learner
 from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part, texts
@@ -272,12 +272,15 @@ def load_checkpoint(path: Path, learner: Learner, pool_size: int) -> tuple[Pool,
 
     Raises:
         ConfigError: the checkpoint can't be read.
+        DataError: the file of a recycled problem's image is gone or has changed.
     """
     try:
         learner.load(path)
         state = json.loads((path / "state.json").read_text())
         pool = Pool.from_state(pool_size, state["pool"], state["dropped"])
         return pool, Progress(**{counter.name: state[counter.name] for counter in fields(Progress)})
+    except DataError:  # of an image, not of the checkpoint
+        raise
     except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         why = " ".join(str(error).split())[:120] or type(error).__name__
         raise ConfigError(f"checkpoint {path} can't be read ({why}); remove it to resume from the one before") from None

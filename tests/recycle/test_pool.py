@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
@@ -12,6 +13,7 @@ from PIL import Image
 
 from spark_rl.config import RecycleConfig
 from spark_rl.data.images import open_image
+from spark_rl.errors import DataError
 from spark_rl.problem import Group, Problem
 from spark_rl.recycle import Pool, problem_from_dict, problem_to_dict, recycle
 
@@ -96,6 +98,37 @@ def test_a_resumed_pool_gives_the_same_pixels(form: str) -> None:
     assert back.images[0].startswith(f"data:image/{form.lower()};base64,")
     for one, other in zip(images, back.images, strict=True):
         assert open_image(one).tobytes() == open_image(other).tobytes()
+
+
+def test_of_an_image_file_a_reference_is_saved(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded("PNG"))
+    pool = Pool(3)
+    pool.add([Problem(id=f"p{i}", question="?", answer="1", images=(str(path),)) for i in range(2)])
+    state = json.loads(json.dumps(pool.state()))
+    assert state[0]["images"] == [{"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}]
+    assert [one.images for one in Pool.from_state(3, state).take(2)] == [(str(path),)] * 2
+    path.write_bytes(encoded("JPEG"))
+    assert pool.state()[0]["images"] != state[0]["images"], "a file that has changed is read again"
+    with pytest.raises(DataError, match=rf"^{path}: the image of a recycled problem has changed; put the old one back"):
+        Pool.from_state(3, state)
+    path.unlink()
+    with pytest.raises(DataError, match=rf"^{path}: the image of a recycled problem is gone; put it back to resume$"):
+        Pool.from_state(3, state)
+
+
+def test_an_image_in_memory_is_saved_once(tmp_path: Path) -> None:
+    data, path = encoded("PNG"), tmp_path / "a.png"
+    path.write_bytes(data)
+    pool = Pool(9)
+    pool.add([Problem(id=f"p{i}", question="?", answer="1", images=(data, str(path), data)) for i in range(3)])
+    state = json.loads(json.dumps(pool.state()))
+    assert sum(isinstance(image, str) for values in state for image in values["images"]) == 1
+    restored = Pool.from_state(9, state)
+    assert json.loads(json.dumps(restored.state())) == state
+    for one in restored.take(3):
+        assert [open_image(image).tobytes() for image in one.images] == [open_image(data).tobytes()] * 3
+        assert one.images[1] == str(path)
 
 
 def test_an_image_that_is_none_cannot_be_saved() -> None:

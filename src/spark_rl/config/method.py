@@ -195,7 +195,9 @@ class LearnerConfig(Section):
     """The update."""
 
     micro_tokens: int = Field(16384, ge=1)
-    """Padded tokens in one forward-backward. Bounds memory; changes the result by rounding only."""
+    """Padded tokens in one forward-backward: each prompt once, its responses, and for each of these a share of its
+    prompt, whose keys and values it keeps (a sixteenth in a model of 7 billion parameters). Bounds memory; changes the
+    result by rounding only."""
     logit_chunk: int = Field(1024, ge=1)
     """Response positions whose logits exist at the same time."""
     minibatches: int = Field(1, ge=1)

@@ -48,15 +48,17 @@ class Live:
         def chosen(value: Any) -> Any:
             return [value[i] for i in at] if isinstance(value, list) else value[at_R]
 
-        return Live(**{name: None if value is None else chosen(value) for name, value in self._fields()})
+        values: dict[str, Any] = {name: None if value is None else chosen(value) for name, value in self._fields()}
+        return Live(**values)
 
     def joined(self, new: Live) -> Live:
         """These rows and then the new ones."""
         pairs = zip(self._fields(), new._fields(), strict=True)
-        return Live(**{
+        values: dict[str, Any] = {
             name: one if one is None else one + other if isinstance(one, list) else torch.cat((one, other))
             for (name, one), (_, other) in pairs
-        })  # fmt: skip
+        }
+        return Live(**values)
 
     def _fields(self) -> list[tuple[str, Any]]:
         return [(field.name, getattr(self, field.name)) for field in fields(self)]

@@ -24,7 +24,7 @@ from spark_rl.learner.policy import PolicyLearner
 from spark_rl.learner.samples import Sample
 from spark_rl.learner.shards import STATE, restore
 from spark_rl.model.loaded import LoadedModel
-from spark_rl.model.score import pack_by_tokens
+from spark_rl.model.score import pack_by_tokens, seen_share
 from spark_rl.model.weights import ModelWeights
 
 
@@ -50,7 +50,7 @@ class LocalLearner(PolicyLearner):
     def _batches(self, samples: Sequence[Sample]) -> Sequence[Batch]:
         packed = pack_by_tokens(
             [s.group for s in samples], [len(s.prompt_ids) for s in samples], [len(s.token_ids) for s in samples],
-            self.config.learner.micro_tokens,
+            self.config.learner.micro_tokens, seen_share(self.loaded),
         )  # fmt: skip
         return [Batch(tuple(rows)) for rows in packed]
 

@@ -7,7 +7,7 @@ whole responses allow, and those that run at the same time are of about the same
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from spark_rl.model.score import Parts, by_length, pack_by_tokens
@@ -25,7 +25,12 @@ class Batch:
 
 
 def plan_ranks(
-    prompts: Sequence[Hashable], prompt_lengths: Sequence[int], lengths: Sequence[int], budget: int, ranks: int
+    prompts: Sequence[Hashable],
+    prompt_lengths: Sequence[int],
+    lengths: Sequence[int],
+    budget: int,
+    ranks: int,
+    seen: float = 0.0,
 ) -> list[list[Batch]]:
     """The micro-batches of each rank, as many on each, and each with as many parts as those of the others at its time.
 
@@ -35,13 +40,17 @@ def plan_ranks(
         lengths: (B,) tokens of each response.
         budget: tokens of a micro-batch at most, see :func:`pack_by_tokens`.
         ranks: how many.
+        seen: what a prompt's token costs again for each response.
     """
 
-    def cost(rows: Sequence[int]) -> int:
+    def cost(rows: Sequence[int]) -> float:
         widest = max(prompt_lengths[i] for i in rows)
-        return len({prompts[i] for i in rows}) * widest + sum(lengths[i] for i in rows)
+        return (len({prompts[i] for i in rows}) + seen * len(rows)) * widest + sum(lengths[i] for i in rows)
 
-    packed = _evenly(prompts, prompt_lengths, lengths, budget, ranks)
+    def pack(budget: int) -> list[list[int]]:
+        return pack_by_tokens(prompts, prompt_lengths, lengths, budget, seen)
+
+    packed = _evenly(pack, budget, ranks)
     packed.sort(key=lambda rows: (-cost(rows), rows))
     plan: list[list[Batch]] = [[] for _ in range(ranks)]
     for begin in range(0, len(packed), ranks):
@@ -55,18 +64,16 @@ def plan_ranks(
     return plan
 
 
-def _evenly(
-    prompts: Sequence[Hashable], prompt_lengths: Sequence[int], lengths: Sequence[int], budget: int, ranks: int
-) -> list[list[int]]:
+def _evenly(pack: Callable[[int], list[list[int]]], budget: int, ranks: int) -> list[list[int]]:
     """As many micro-batches as ``budget`` asks for, or a few more to give each rank one, under the least budget that
     makes no more of them.
     """
-    packed = pack_by_tokens(prompts, prompt_lengths, lengths, budget)
+    packed = pack(budget)
     most = -(-len(packed) // ranks) * ranks
     low, high = 1, budget
     while high - low > max(1, high // 64):
         middle = (low + high) // 2
-        tried = pack_by_tokens(prompts, prompt_lengths, lengths, middle)
+        tried = pack(middle)
         if len(tried) <= most:
             packed, high = tried, middle
         else:

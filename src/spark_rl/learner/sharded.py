@@ -45,7 +45,7 @@ from spark_rl.learner.samples import Sample
 from spark_rl.learner.shards import MOMENTS, begin_save, restore
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.prefill import Vision
-from spark_rl.model.score import Rows, Scorer
+from spark_rl.model.score import Rows, Scorer, seen_share
 from spark_rl.model.stream import write_adapters, write_model
 from spark_rl.model.weights import ModelWeights
 from spark_rl.problem import Group
@@ -111,7 +111,7 @@ class ShardedLearner(PolicyLearner):
         self.saw = any(not self.images.isdisjoint(s.prompt_ids) for s in samples) if self.seeing else False
         return plan_ranks(
             [s.group for s in samples], [len(s.prompt_ids) for s in samples], [len(s.token_ids) for s in samples],
-            self.config.learner.micro_tokens, self.ranks,
+            self.config.learner.micro_tokens, self.ranks, seen_share(self.loaded),
         )[self.rank]  # fmt: skip
 
     def _vision(self, sample: Sample) -> Vision:

@@ -73,7 +73,7 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
             target[: self.rows, :, : width - length] = 0  # of what is masked nothing is left but its times zero
             target[: self.rows, :, width - length : width] = old[: self.rows, :, drop : self.length]
             if new is not None:
-                added = target[self.rows :].unflatten(0, (new.rows, copies))
+                added = target[self.rows :].view(new.rows, copies, *target.shape[1:])
                 added[..., : width - new.length, :] = 0
                 added[..., width - new.length : width, :] = getattr(new, name).unsqueeze(1)
                 setattr(new, name, None)

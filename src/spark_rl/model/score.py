@@ -165,8 +165,27 @@ def by_length(lengths: Sequence[int]) -> list[list[int]]:
     return parts
 
 
+def seen_share(loaded: LoadedModel) -> float:
+    """What a prompt's token costs again for each response that sees it, as a share of a token.
+
+    A response keeps a copy of its prompt's keys and values for the backward pass, one head a query head; a token of its
+    own keeps about ten hidden states a layer and four of the inner width of its feed-forward (measured by
+    ``tests/model/test_charge.py``).
+    """
+    text = loaded.causal_lm.config.get_text_config()
+    heads, hidden = text.num_attention_heads, text.hidden_size
+    width = getattr(text, "head_dim", None) or hidden // heads
+    inner = getattr(text, "intermediate_size", None) or 4 * hidden
+    inner = max(inner) if isinstance(inner, Sequence) else inner
+    return float(2 * heads * width / (10 * hidden + 4 * inner))
+
+
 def pack_by_tokens(
-    prompts: Sequence[Hashable], prompt_lengths: Sequence[int], lengths: Sequence[int], budget: int
+    prompts: Sequence[Hashable],
+    prompt_lengths: Sequence[int],
+    lengths: Sequence[int],
+    budget: int,
+    seen: float = 0.0,
 ) -> list[list[int]]:
     """Indices of responses in micro-batches of at most ``budget`` tokens, each prompt counted once, padded.
 
@@ -177,21 +196,23 @@ def pack_by_tokens(
         prompts: what tells the prompts apart, one entry a response.
         prompt_lengths: (B,) tokens of each response's prompt.
         lengths: (B,) tokens of each response.
-        budget: prompts * longest prompt + tokens of the responses.
+        budget: prompts * longest prompt + tokens of the responses + ``seen`` * responses * longest prompt.
+        seen: what a prompt's token costs again for each response, see :func:`seen_share`.
     """
     first: dict[Hashable, int] = {}
     for i, prompt in enumerate(prompts):
         first.setdefault(prompt, i)
     order = sorted(range(len(prompts)), key=lambda i: (prompt_lengths[i], first[prompts[i]], i))
     batches: list[list[int]] = []
-    seen: set[Hashable] = set()
+    held: set[Hashable] = set()
     widest = total = 0
     for i in order:
         widest = max(widest, prompt_lengths[i])
-        if not batches or len(seen | {prompts[i]}) * widest + total + lengths[i] > budget:
+        copies = len(held | {prompts[i]}) + seen * (len(batches[-1]) + 1 if batches else 1)
+        if not batches or copies * widest + total + lengths[i] > budget:
             batches.append([])
-            seen, widest, total = set(), prompt_lengths[i], 0
+            held, widest, total = set(), prompt_lengths[i], 0
         batches[-1].append(i)
-        seen.add(prompts[i])
+        held.add(prompts[i])
         total += lengths[i]
     return batches

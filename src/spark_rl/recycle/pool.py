@@ -1,18 +1,22 @@
 """The first-in-first-out pool of recycled problems between the two periods of a step (Fig. 2a).
 
-Departures from the paper, which does not describe the pool: it is bounded, what falls out is counted, and its state can
-be saved and restored, so that a resumed run trains on the same problems as one that was never interrupted.
+Departures from the paper, which does not describe the pool: it is bounded, what falls out is counted, and its state
+can be saved and restored, so that a resumed run trains on the same problems as one that was never interrupted. What is
+saved of an image is a reference: the path of its file with a digest of it, which must be the same on resume. An image
+that is nowhere but in memory is saved whole, once, however many problems show it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from spark_rl.data.images import image_text
+from spark_rl.data.images import image_digest, image_text
+from spark_rl.errors import DataError
 from spark_rl.problem import Problem
 
 
@@ -33,6 +37,7 @@ class Pool:
         self.size = size
         self.dropped = 0
         self._queue: deque[Problem] = deque()
+        self._digests: dict[tuple[str, int, int], str] = {}
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -58,16 +63,72 @@ class Pool:
             yield self._queue.popleft()
 
     def state(self) -> list[dict[str, Any]]:
-        """The problems from oldest to newest, ready for JSON; ``dropped`` is saved beside it."""
-        return [problem_to_dict(problem) for problem in self._queue]
+        """The problems from oldest to newest, ready for JSON; ``dropped`` is saved beside it.
+
+        Raises:
+            ImageError: an image can't be encoded.
+        """
+        written: set[str] = set()
+        return [
+            problem_to_dict(replace(problem, images=()))
+            | {"images": [_reference(image, self._digests, written) for image in problem.images]}
+            for problem in self._queue
+        ]
 
     @classmethod
     def from_state(cls, size: int, state: Iterable[Mapping[str, Any]], dropped: int = 0) -> Pool:
-        """The pool that :meth:`state` described; with a smaller ``size`` the oldest fall out and are counted."""
+        """The pool that :meth:`state` described; with a smaller ``size`` the oldest fall out and are counted.
+
+        Raises:
+            DataError: the file of an image is gone, or is another one now.
+        """
         pool = cls(size)
         pool.dropped = dropped
-        pool.add(problem_from_dict(values) for values in state)
+        known: dict[str, str] = {}
+        pool.add(
+            problem_from_dict({**values, "images": [_referred(image, known) for image in values["images"]]})
+            for values in state
+        )
         return pool
+
+
+def _reference(image: object, digests: dict[tuple[str, int, int], str], written: set[str]) -> str | dict[str, str]:
+    """What is saved of an image: the path of a file with its digest, the image itself, or the digest of one that was
+    written before. A file is read again only if its size or time have changed.
+    """
+    text = image_text(image)
+    if text[:5].lower() == "data:":
+        digest = image_digest(text).hex()
+        if digest in written:
+            return {"sha256": digest}
+        written.add(digest)
+        return text
+    try:
+        found = Path(text.removeprefix("file://")).stat()
+    except (OSError, ValueError):  # what can't be read is said where it is asked
+        return text
+    key = (text, found.st_size, found.st_mtime_ns)
+    if key not in digests:
+        digests[key] = image_digest(text).hex()
+    return {"path": text, "sha256": digests[key]}
+
+
+def _referred(saved: str | Mapping[str, str], known: dict[str, str]) -> str:
+    """The inverse of :func:`_reference`: a path or a ``data:`` string. ``known``: digest -> string, path -> digest."""
+    if isinstance(saved, str):
+        if saved[:5].lower() == "data:":
+            known[image_digest(saved).hex()] = saved
+        return saved
+    path, digest = saved.get("path"), saved["sha256"]
+    if path is None:
+        return known[digest]
+    if known.get(path) != digest:
+        if not Path(path.removeprefix("file://")).is_file():
+            raise DataError(f"{path}: the image of a recycled problem is gone; put it back to resume")
+        if image_digest(path).hex() != digest:
+            raise DataError(f"{path}: the image of a recycled problem has changed; put the old one back to resume")
+        known[path] = digest
+    return path
 
 
 def problem_to_dict(problem: Problem) -> dict[str, Any]:
