@@ -13,14 +13,17 @@ from spark_rl.chat import ChatFormat
 from spark_rl.config import Config
 from spark_rl.engine.base import Engine
 from spark_rl.engine.embedded import EmbeddedEngine
-from spark_rl.engine.vllm import VllmEngine
+from spark_rl.engine.probe import Probed
+from spark_rl.engine.vllm import VllmEngine, import_vllm
 from spark_rl.errors import ConfigError, UserError
 from spark_rl.inference import Reasoner, build_reasoner
 from spark_rl.learner.base import Learner
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.load import describe_model, load_model, set_threads
 from spark_rl.model.loaded import LoadedModel
+from spark_rl.model.places import find_model
 from spark_rl.model.restore import restore_weights
+from spark_rl.objective import with_importance_cap
 from spark_rl.plugins import load_object, said
 
 
@@ -38,7 +41,8 @@ def check_engine(config: Config, given: Engine | None = None) -> None:
     """Whether what a configuration names can generate for training; nothing is loaded.
 
     Raises:
-        ConfigError: it only evaluates, or is no engine.
+        ConfigError: it is no engine, or vLLM is to read a model that is only in memory.
+        UserError: vLLM is not installed.
     """
     if given is not None:
         _check_parts(given, f"the engine given, a {type(given).__name__},")
@@ -46,8 +50,8 @@ def check_engine(config: Config, given: Engine | None = None) -> None:
         raise ConfigError("rollout.ahead samples while the learner updates, and the embedded engine decodes on the "
                           "learner's own weights; name an engine with its own, or set rollout.ahead=0")  # fmt: skip
     if given is None and config.engine.name == "vllm":
-        raise ConfigError("engine.name=vllm evaluates, and does not take over trained weights yet; train with "
-                          "engine.name=embedded")  # fmt: skip
+        import_vllm()
+        find_model(config.model.path)  # it reads the model itself, so one in memory is none
 
 
 def open_backend(
@@ -102,8 +106,11 @@ def build_engine(config: Config, loaded: LoadedModel, chat: ChatFormat) -> Engin
     """The engine of ``config.engine`` beside a loaded model.
 
     Raises:
-        ConfigError: a class of the user's own can't be loaded, or is no engine.
+        ConfigError: vLLM can't load the model; a class of the user's own can't be loaded, or is no engine.
+        UserError: vLLM is not installed.
     """
+    if config.engine.name == "vllm":
+        return VllmEngine(config, colocated=True)  # a resumed run hands it the checkpoint's weights before it begins
     if config.engine.name != "embedded":
         return own_engine(config, chat)
     generation_config = getattr(loaded.causal_lm, "generation_config", None)
@@ -139,12 +146,27 @@ def _check_parts(engine: Any, what: str) -> None:
         raise ConfigError(f"{what} is no engine: it lacks {', '.join(missing)} (see docs/extending.md)")
 
 
-def build_learner(config: Config, loaded: LoadedModel, reference: LoadedModel | None = None) -> Learner:
-    """The learner that trains a loaded model, with the reference of its KL term: ``reference``, else the model that the
-    configuration names; adapters need none.
+def build_learner(
+    config: Config, loaded: LoadedModel, reference: LoadedModel | None = None, engine: Engine | None = None
+) -> Learner:
+    """The learner that trains a loaded model.
+
+    Args:
+        config: of the run.
+        loaded: the model.
+        reference: that of the KL term, else the model that the configuration names; adapters need none.
+        engine: what generates, if that is not what the configuration names.
 
     Raises:
         ConfigError: the reference model can't be loaded.
     """
     needs_reference = config.objective.kl > 0 and not hasattr(loaded.model, "disable_adapter")
+    config = with_importance_cap(config, shared=None if engine is None else isinstance(engine, EmbeddedEngine))
     return LocalLearner(loaded, config, reference or load_model(config) if needs_reference else None)
+
+
+def probed(config: Config, engine: Engine, learner: Learner) -> Engine:
+    """The engine, compared with the learner after every sync if it has weights of its own (``engine.max_kl``)."""
+    if isinstance(engine, EmbeddedEngine) or config.engine.max_kl is None:
+        return engine
+    return Probed(engine, learner.logprobs, config.engine.max_kl, config.rollout.temperature)
