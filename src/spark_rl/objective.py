@@ -15,7 +15,31 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from spark_rl.config import ObjectiveConfig
+from spark_rl.config import Config, ObjectiveConfig
+
+AUTO_CAP = 2.0
+"""``objective.importance_cap=auto`` with an engine that has weights of its own."""
+
+
+def importance_cap(config: Config, *, shared: bool | None = None) -> float | None:
+    """``objective.importance_cap`` of a run, ``auto`` resolved.
+
+    Args:
+        config: of the run.
+        shared: whether the engine decodes on the learner's own weights, where that is known better than by its name.
+    """
+    cap = config.objective.importance_cap
+    if cap != "auto":
+        return cap
+    if shared is None:
+        shared = config.engine.name == "embedded" and not (config.cluster.learners or config.cluster.engines)
+    return None if shared else AUTO_CAP
+
+
+def with_importance_cap(config: Config, *, shared: bool | None = None) -> Config:
+    """The configuration that a learner is given, its ``objective.importance_cap`` no longer ``auto``."""
+    objective = config.objective.model_copy(update={"importance_cap": importance_cap(config, shared=shared)})
+    return config.model_copy(update={"objective": objective})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +89,8 @@ def policy_loss(
         advantages_B: one advantage a response (Eq. 3).
         mask_BT: bool, true on response tokens.
         config: clip range, KL weight and estimator, aggregation, importance cap.
-        engine_logp_BT: what the engine reported; needed when ``config.importance_cap`` is set.
+        engine_logp_BT: what the engine reported; needed when ``config.importance_cap`` is a number. ``auto`` is null
+            here: :func:`importance_cap` says what it is with an engine.
         totals: the sums of the whole batch when this call sees a micro-batch of it; by default this call is the batch.
 
     Returns:
@@ -83,10 +108,11 @@ def policy_loss(
     clipped_BT = ratio_BT.clamp(1 - config.clip_low, 1 + config.clip_high)
     advantages_B1 = advantages_B.unsqueeze(-1)
     loss_BT = -torch.minimum(ratio_BT * advantages_B1, clipped_BT * advantages_B1)
-    if config.importance_cap is not None:
+    cap = None if config.importance_cap == "auto" else config.importance_cap
+    if cap is not None:
         if engine_logp_BT is None:
             raise ValueError("objective.importance_cap needs the engine's log-probabilities")
-        weight_BT = (old_logp_BT - engine_logp_BT).masked_fill(~mask_BT, 0.0).exp().clamp(max=config.importance_cap)
+        weight_BT = (old_logp_BT - engine_logp_BT).masked_fill(~mask_BT, 0.0).exp().clamp(max=cap)
         loss_BT = loss_BT * weight_BT.detach()
     metrics = {
         "ratio": ratio_BT.detach(),

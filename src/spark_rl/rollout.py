@@ -15,7 +15,7 @@ from typing import NamedTuple
 from spark_rl.chat import Chat, ChatFormat, Prompt, policy_prompt
 from spark_rl.clock import Clock
 from spark_rl.config import RewardConfig, RolloutConfig, Thinking
-from spark_rl.engine.base import Engine, Sampling
+from spark_rl.engine.base import Engine, Sampling, innermost
 from spark_rl.errors import EngineError, UserError
 from spark_rl.plugins import said
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
@@ -118,7 +118,7 @@ class Sampler:
         sampling = Sampling(self.config.samples, self.config.temperature, self.config.max_new_tokens, seed)
         asked = [prompt for _, prompt in kept]
         drawn = clock.timed("sample", self._generate, asked, sampling)
-        check_drawn(drawn, len(asked), sampling, type(self.engine).__name__)
+        check_drawn(drawn, len(asked), sampling, type(innermost(self.engine)).__name__)
         answers = as_read(drawn, asked, self.chat, self.verifier.config.thinking)
         groups = clock.timed("verify", self._verified, [problem for problem, _ in kept], asked, answers)
         return Sampled(groups, too_long)
@@ -128,9 +128,10 @@ class Sampler:
         try:
             return self.engine.generate(prompts, sampling)
         except Exception as error:
-            if isinstance(error, UserError) or type(self.engine).__module__.startswith("spark_rl."):
+            kind = type(innermost(self.engine))
+            if isinstance(error, UserError) or kind.__module__.startswith("spark_rl."):
                 raise
-            raise EngineError(f"{type(self.engine).__name__} raised {said(error)}") from error
+            raise EngineError(f"{kind.__name__} raised {said(error)}") from error
 
     def _verified(
         self, problems: Sequence[Problem], prompts: Sequence[Prompt], answers: Sequence[Sequence[Completion]]

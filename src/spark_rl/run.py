@@ -14,7 +14,7 @@ from typing import Self
 from spark_rl import checkpoint
 from spark_rl.ahead import Upcoming, ahead_of, load_ahead
 from spark_rl.ahead import state as ahead_state
-from spark_rl.backend import Backend, build_learner, check_engine, open_backend
+from spark_rl.backend import Backend, build_learner, check_engine, open_backend, probed
 from spark_rl.checkpoint import Progress
 from spark_rl.config import Config
 from spark_rl.control import Control
@@ -145,7 +145,8 @@ class Run:
         self.control.advice = go_on
         self.verifier, chat = Verifier(config.verify), self.backend.chat
         self.grader = build_grader(chat, self.verifier, config.reward, self.rewards)
-        sampler = Sampler(self.backend.engine, chat, self.verifier, config.rollout, config.reward, self.rewards)
+        engine = probed(config, self.backend.engine, self.learner)
+        sampler = Sampler(engine, chat, self.verifier, config.rollout, config.reward, self.rewards)
         self.upcoming: Upcoming | None = None
         if config.rollout.ahead:
             done, ahead = self.progress.step, config.rollout.ahead

@@ -185,7 +185,7 @@ class StubLLM:
 
     def __init__(self, **arguments: Any) -> None:
         self.arguments = arguments
-        self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(shutdown=lambda: None))
+        self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(shutdown=lambda **_: None))
         if arguments.get("tensor_parallel_size") == 3:
             raise ValueError("3 does\nnot divide the heads")
 
@@ -239,7 +239,7 @@ def test_what_vllm_refuses_is_one_line(model_path: str) -> None:
     with pytest.raises(ConfigError, match=r"vLLM can't load .*3 does not divide the heads"):
         VllmEngine(tiny_config(model_path), tensor_parallel_size=3)
     engine = VllmEngine(tiny_config(model_path))
-    with pytest.raises(UserError, match=r"vLLM refuses a prompt: .*not a prompt"):
+    with pytest.raises(EngineError, match=r"vLLM failed \(generate\): .*not a prompt"):
         engine.generate([Prompt("", (), ())], Sampling())
 
 

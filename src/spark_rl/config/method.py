@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -124,8 +124,10 @@ class ObjectiveConfig(Section):
     aggregation: Literal["token", "sequence", "fixed"] = "token"
     """``token``: mean over all response tokens (DAPO); ``sequence``: mean of per-response means (GRPO); ``fixed``:
     sum over tokens divided by responses * max_new_tokens (Dr. GRPO)."""
-    importance_cap: float | None = Field(None, gt=0)
-    """Weight tokens by min(cap, learner / engine probability): corrects an engine that differs from the learner."""
+    importance_cap: Annotated[float, Field(gt=0)] | Literal["auto"] | None = "auto"
+    """Weight tokens by min(cap, learner / engine probability): corrects an engine that differs from the learner.
+    ``auto`` is 2 with an engine that has weights of its own, and null with the embedded one, which has the learner's.
+    Null never weighs them."""
 
 
 class RecycleConfig(Section):

@@ -69,13 +69,16 @@ class EngineConfig(Section):
 
     name: str = "embedded"
     """``embedded`` decodes on the learner's own weights: no second copy, nothing to synchronise. ``vllm`` holds a copy
-    of its own and evaluates only. ``FILE.py:CLASS`` is an engine of yours (docs/extending.md)."""
+    of its own (docs/vllm.md). ``FILE.py:CLASS`` is an engine of yours (docs/extending.md)."""
     max_rows: int = Field(512, ge=1)
     """Sequences decoded together. More is faster until memory or cache runs out."""
     max_tokens: int | None = Field(None, ge=1)
     """Positions whose keys and values the embedded engine holds together at most, prompts and responses of all rows;
     ``null`` bounds nothing but the rows. A row is charged the longest prompt beside it and ``max_new_tokens``: prompts
     wait until there is room, and enter as rows finish."""
+    max_kl: float | None = Field(0.05, gt=0)
+    """Nats a token that an engine with weights of its own and the learner may be apart on a few sequences that are
+    compared after every update; beyond it the run stops. Null compares nothing."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of ``vllm.LLM`` by their names there, such as ``{gpu_memory_utilization: 0.4,
     tensor_parallel_size: 2}``; they win over those that are chosen here (docs/vllm.md). For ``vllm`` only."""

@@ -132,7 +132,7 @@ FOREIGN: Mapping[str, str] = {
     **dict.fromkeys(("report_to", "use_wandb", "wandb", "logger", "project_name", "logging_steps"), _NO_TRACKER),
     **dict.fromkeys(
         ("use_vllm", "vllm_mode", "vllm_gpu_memory_utilization", "gpu_memory_utilization", "vllm_num_engines"),
-        "there is none: training decodes on the learner's own weights; spark-rl eval has --engine vllm",
+        "set engine.name=vllm, and what it needs in engine.options (docs/vllm.md)",
     ),
     **dict.fromkeys(
         ("deepspeed", "fsdp", "fsdp_config", "n_gpus_per_node", "nnodes", "num_nodes", "tensor_model_parallel_size",

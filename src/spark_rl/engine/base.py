@@ -64,3 +64,10 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free what the engine holds."""
         ...
+
+
+def innermost(engine: Engine) -> Engine:
+    """The engine itself, beneath those of this package that wrap one, as their ``engine``."""
+    while type(engine).__module__.startswith("spark_rl.") and hasattr(engine, "engine"):
+        engine = engine.engine
+    return engine

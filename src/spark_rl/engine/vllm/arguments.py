@@ -26,7 +26,7 @@ CPU_SHARE = 4
 
 def import_vllm() -> Any:
     """The module ``vllm``. Raises :class:`UserError` if it is not installed or does not load."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     try:
         return importlib.import_module("vllm")

@@ -20,7 +20,7 @@ from spark_rl.engine.base import Sampling
 from spark_rl.engine.vllm.arguments import cpu_arguments, engine_arguments, import_vllm
 from spark_rl.engine.vllm.prompts import completion, is_adapted, read_facts, request, sampling_arguments, source_of
 from spark_rl.engine.vllm.transfer import send
-from spark_rl.errors import ConfigError, EngineError, UserError
+from spark_rl.errors import ConfigError, EngineError
 from spark_rl.model.load import load_model
 from spark_rl.model.weights import ModelWeights, Weights
 from spark_rl.problem import Completion
@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 COLOCATED_SHARE = 0.5
 """Share of a GPU's memory for vLLM beside a learner, where ``engine.options`` does not say."""
+
+SECONDS = 10
+"""What vLLM's processes have to end by themselves."""
 
 
 class VllmEngine:
@@ -82,7 +85,7 @@ class VllmEngine:
 
         Raises:
             UserError: a prompt holds an image that can't be used.
-            EngineError: vLLM has ended.
+            EngineError: vLLM failed, or has ended.
         """
         found = [[Completion("", (), (), "length", version=self.version)] * sampling.n for _ in prompts]
         places = [i for i, prompt in enumerate(prompts) if len(prompt.token_ids) < self.context]
@@ -99,13 +102,8 @@ class VllmEngine:
             self._parameters(**sampling_arguments(each, self.facts, prompts[i].stop))
             for each, i in zip(seeded, places, strict=True)
         ]
-        requests, llm = [request(prompts[i], self.facts.chat) for i in places], self._running
-        try:
-            outputs = llm.generate(requests, asked, use_tqdm=False)
-        except ValueError as error:
-            raise UserError(f"vLLM refuses a prompt: {_said(error)}") from None
-        except RuntimeError as error:
-            raise EngineError(f"vLLM has failed, its own lines above say why: {_said(error)}") from None
+        requests = [request(prompts[i], self.facts.chat) for i in places]
+        outputs = self._call("generate", requests, asked, use_tqdm=False)
         for i, output in zip(places, outputs, strict=True):
             found[i] = [completion(choice, self.version) for choice in output.outputs]
         return found
@@ -116,38 +114,40 @@ class VllmEngine:
         Raises:
             EngineError: vLLM does not take them, or has ended.
         """
-        try:
-            send(weights, self._running)
-            if self._sleeps:
-                self._llm.wake_up(tags=["kv_cache"])
-            self._llm.reset_prefix_cache()
-        except RuntimeError as error:
-            raise EngineError(
-                f"vLLM did not take the weights over, its own lines above say why: {_said(error)}"
-            ) from None
+        send(weights, self._call)
+        if self._sleeps:
+            self._call("wake_up", tags=["kv_cache"])
+        self._call("reset_prefix_cache")
         self.version = weights.version
 
     def sleep(self) -> None:
         """Give weights and cache of a GPU to the learner beside it. Elsewhere nothing is gained by it."""
         if self._sleeps:
-            self._running.sleep(level=1)
+            self._call("sleep", level=1)
 
     def wake(self) -> None:
         """Take the memory of the weights again; that of the cache follows with :meth:`sync`."""
         if self._sleeps:
-            self._running.wake_up(tags=["weights"])
+            self._call("wake_up", tags=["weights"])
 
     def close(self) -> None:
         """End vLLM's processes."""
         llm, self._llm = self._llm, None
         if llm is not None:
-            llm.llm_engine.engine_core.shutdown()
+            llm.llm_engine.engine_core.shutdown(timeout=SECONDS)
 
-    @property
-    def _running(self) -> Any:
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """A method of ``vllm.LLM``. What comes back from vLLM's processes may be any exception.
+
+        Raises:
+            EngineError: it failed, or vLLM has ended.
+        """
         if self._llm is None:
             raise EngineError("this vLLM engine is closed")
-        return self._llm
+        try:
+            return getattr(self._llm, method)(*arguments, **options)
+        except Exception as error:
+            raise EngineError(f"vLLM failed ({method}): {_said(error)}; its own lines above say more") from error
 
 
 def on_a_cpu() -> bool:

@@ -7,7 +7,7 @@ vLLM's workers are processes of their own. A bucket is written to shared memory,
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +22,23 @@ SHARED = Path("/dev/shm")  # noqa: S108  # memory that processes share, on Linux
 """Where buckets are written, if there is such a place; else where temporary files are."""
 
 
-def send(weights: Weights, llm: Any, bucket: int = BUCKET) -> None:
+def send(weights: Weights, call: Callable[..., Any], bucket: int = BUCKET) -> None:
     """Replace the weights of a ``vllm.LLM`` by the learner's, with its own calls for that.
 
     Args:
         weights: the learner's; iterated once.
-        llm: made with the arguments of :func:`spark_rl.engine.vllm.arguments.engine_arguments`.
+        call: calls a method of a ``vllm.LLM`` that was made with the arguments of
+            :func:`spark_rl.engine.vllm.arguments.engine_arguments`.
         bucket: bytes.
     """
     with tempfile.TemporaryDirectory(prefix="spark-rl-", dir=SHARED if SHARED.is_dir() else None) as folder:
         path = Path(folder) / "bucket.safetensors"
-        llm.start_weight_update()
+        call("start_weight_update")
         for tensors in buckets(weights.named(), bucket):
             save_file(tensors, path)
-            llm.update_weights({"update_info": {"path": str(path)}})
+            call("update_weights", {"update_info": {"path": str(path)}})
             path.unlink()
-        llm.finish_weight_update()
+        call("finish_weight_update")
 
 
 def buckets(named: Iterable[tuple[str, Tensor]], size: int) -> Iterator[dict[str, Tensor]]:
