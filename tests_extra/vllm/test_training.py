@@ -51,6 +51,6 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
 def test_a_run_whose_engine_has_other_weights_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM takes no weights over while the learner changes."""
-    monkeypatch.setattr("spark_rl.engine.vllm.engine.send", lambda weights, call: None)
+    monkeypatch.setattr("spark_rl.engine.vllm.engine.send", lambda *_: None)
     with pytest.raises(UserError, match=r"^VllmEngine and the learner are .* nats a token apart after"):
         train(small(tmp_path / "run", VLLM, "optimiser.lr=3e-2", "train.steps=10"))
