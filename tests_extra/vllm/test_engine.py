@@ -81,7 +81,7 @@ def test_first_answers_and_verdicts_of_an_evaluation_are_the_embedded_engines(ti
     embedded = open_backend(config)
 
     def first(reasoner: Reasoner) -> Any:
-        return [[(turn.response, turn.verdict) for turn in trace.rounds[:1]] for trace in reasoner.solve(problems)]
+        return [[(turn.response, turn.judgement) for turn in trace.rounds[:1]] for trace in reasoner.solve(problems)]
 
     assert first(build_reasoner(engine, engine.facts.chat, config)) == first(
         build_reasoner(embedded.engine, embedded.chat, config)
