@@ -1,4 +1,4 @@
-"""Logits never are tokens times vocabulary: not where an engine samples, not where a learner scores or differentiates."""
+"""Logits never are tokens times vocabulary: not where an engine samples, not where a learner differentiates."""
 
 from __future__ import annotations
 
