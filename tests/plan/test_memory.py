@@ -20,6 +20,7 @@ from spark_rl.plan.hardware import gpu_of
 from spark_rl.plan.memory import LAYERS, Rehearsals, plan_memory
 from spark_rl.plan.shape import Lengths, groups_of, model_config
 
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's
 WITHIN = 0.1
 SHAPE = {
     "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4,
