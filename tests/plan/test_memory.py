@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.plan.measure import held_by, peak_of
 from tests.tiny import engine_of, prompt_of, tiny_config
+from tests.vision import make_vlm
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from spark_rl.config import Config
@@ -17,9 +18,10 @@ from spark_rl.engine.base import Sampling
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.load import load_model
 from spark_rl.plan.hardware import gpu_of
-from spark_rl.plan.memory import LAYERS, Rehearsals, plan_memory
+from spark_rl.plan.memory import Rehearsals, plan_memory
 from spark_rl.plan.shape import Lengths, groups_of, model_config
 
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's
 WITHIN = 0.1
 SHAPE = {
     "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -57,7 +59,8 @@ def update_peak(config: Config, lengths: Lengths = LENGTHS) -> int:
     needs_reference = config.objective.kl > 0 and config.model.lora is None
     reference = load_model(config) if needs_reference else None
     learner = LocalLearner(loaded, config, reference)
-    groups = groups_of(config.rollout.problems, config.rollout.samples, lengths.judged, lengths.longest)
+    groups = groups_of(config.rollout.problems, config.rollout.samples, lengths.judged, lengths.longest,
+                       model_config(config.model.path), lengths.image)  # fmt: skip
     assert "nonfinite" not in learner.update(groups)
     models = [loaded.model, *([] if reference is None else [reference.model])]
     tensors = [t for model in models for t in (*model.parameters(), *model.buffers())]
@@ -95,10 +98,17 @@ def test_long_prompts_that_responses_share_are_planned(tmp_path: Path) -> None:
     assert planned(config, lengths)["update"] == pytest.approx(update_peak(config, lengths), rel=WITHIN)
 
 
-def test_deep_models_are_planned_from_few_layers(tmp_path: Path) -> None:
-    path = model_of(tmp_path / "model", num_hidden_layers=LAYERS[1] + 5)
+def test_deep_models_are_planned(tmp_path: Path) -> None:
+    path = model_of(tmp_path / "model", num_hidden_layers=10)
     config = config_of(path, model={"gradient_checkpointing": True})
     assert planned(config)["update"] == pytest.approx(update_peak(config), rel=WITHIN)
+
+
+def test_images_are_planned(tmp_path: Path) -> None:
+    path = make_vlm("qwen2_5_vl", tmp_path / "model")
+    config = config_of(path, model={"freeze": []}, learner={"micro_tokens": 350})
+    lengths = Lengths(prompt=120, response=24, judged=120, longest=24, image=64)
+    assert planned(config, lengths)["update"] == pytest.approx(update_peak(config, lengths), rel=WITHIN)
 
 
 @pytest.mark.parametrize("new", [24, 90])

@@ -7,10 +7,8 @@ holds, is arithmetic, of which every line is below.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,9 +30,6 @@ PARTS = (
 SAMPLING = 24
 """Bytes an entry of the logits that the embedded engine samples from: the logits and their log-probabilities in
 float32, probabilities and their running sum in float64."""
-LAYERS = (3, 5)
-"""Layers that are rehearsed of a deep model. Every further layer adds what the last two did: its weights, and what a
-pass keeps of it. With images all are: which part of a model that sees has the peak depends on how deep each is."""
 MICRO_BATCHES = 2
 """Micro-batches that are rehearsed: from the second on there are gradients beside the activations."""
 
@@ -49,18 +44,13 @@ class Rehearsed:
     moments: int
     reference: int
     activations: int
-    """At the peak of the update, logits left out."""
+    """At the peak of the update, logits left out. A weight that the prompt pass and the response pass both use has a
+    gradient from each, and autograd holds the first until there is the second: a copy of all gradients is in here."""
     logits: int
     forward: int
     """At the peak of a pass without gradients, beyond what is always there."""
     flops: float
     """Products of the update of one group, passes of the reference left out."""
-
-    def beyond(self, other: Rehearsed, share: float) -> Rehearsed:
-        """What a rehearsal with more layers would find: from ``self`` over ``other`` and ``share`` as far again."""
-        names = [field.name for field in fields(self)]
-        ends = {name: (getattr(self, name), getattr(other, name)) for name in names}
-        return Rehearsed(**{name: round(b + share * (b - a)) for name, (a, b) in ends.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +114,7 @@ class Rehearsals:
         """
         key = (rehearsal_key(config), problems, prompt, response, image, full)
         if key not in self._done:
-            layers = self.found.get_text_config().num_hidden_layers
-            given = (config, problems, prompt, response, image)
-            named = (*config.model.freeze, *(config.model.lora.target_modules if config.model.lora else ()))
-            if image or layers <= LAYERS[1] + 1 or re.search(r"\d", "".join(named)):
-                self._done[key] = _rehearse(self.found, *given, full=full)
-            else:
-                a, b = (_rehearse(_with_layers(self.found, n), *given, full=full) for n in LAYERS)
-                self._done[key] = a.beyond(b, (layers - LAYERS[1]) / (LAYERS[1] - LAYERS[0]))
+            self._done[key] = _rehearse(self.found, config, problems, prompt, response, image, full=full)
         return self._done[key]
 
     def passes(self, seen: Rehearsed, config: Config, prompt: int, response: int) -> float:
@@ -139,16 +122,6 @@ class Rehearsals:
         sizes, samples = self.sizes(config), config.rollout.samples
         tokens = prompt + samples * (response - 1)
         return seen.flops / (2 * (sizes.multiplied * tokens + sizes.head * samples * response))
-
-
-def _with_layers(found: Any, layers: int) -> Any:
-    """The configuration of a model with fewer text layers, otherwise the same."""
-    found = deepcopy(found)
-    text = found.get_text_config()
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:layers]
-    text.num_hidden_layers = layers
-    return found
 
 
 def _rehearse(
