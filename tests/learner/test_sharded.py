@@ -188,6 +188,9 @@ def asked_for(case: Case) -> list[str]:
     return asked
 
 
+NOISY = ("another policy", "images, tower trained", "tiles, tower trained")
+"""Where one process parts from itself by up to 1.4e-6 when ``learner.micro_tokens`` alone is another."""
+
 ON_ONE = ("tied weights", "recomputed", "kl", "adapters with kl", "images")
 """Enough for a single rank, which has no one to wait for."""
 
@@ -200,7 +203,7 @@ def test_ranks_make_of_a_batch_what_one_process_makes(
     chosen = {name: case for name, case in cases.items() if ranks > 1 or name in ON_ONE}
     results = on_ranks(ranks, on_a_rank, tmp_path, chosen)
     for name in chosen:
-        one, noise = expected[name], 2.0 if "tower" in name else 1.0
+        one, noise = expected[name], 2.0 if name in NOISY else 1.0
         for rank, (outcomes, _, _) in enumerate(results):
             found, where = outcomes[name], f"{name} on rank {rank}"
             assert len(found.gradients) == len(one.gradients), where
@@ -237,7 +240,8 @@ def test_the_learning_curve_is_that_of_one_process(tmp_path: Path) -> None:
         backend.engine.sync(learner.weights())
     for found_curve in on_ranks(2, learned, tmp_path, config, batches):
         for ours, theirs in zip(found_curve, curve, strict=True):
-            assert ours == {key: pytest.approx(value, rel=1e-3, abs=1e-5) for key, value in theirs.items()}
+            noise = {"engine_gap": 1e-4}  # the largest difference of any token
+            assert ours == {k: pytest.approx(v, rel=1e-3, abs=noise.get(k, 1e-5)) for k, v in theirs.items()}
 
 
 def learned(config: Config, batches: Sequence[Sequence[Group]]) -> list[dict[str, float]]:

@@ -1,7 +1,6 @@
 """Writing a model whose shards lie on several ranks as one Hugging Face folder, which never exists whole in memory.
 
-The ranks gather one layer at a time, and each writes every so-manieth file: a rank holds one file of the model beside
-its shards.
+The ranks gather one layer at a time and write the files in turn: a rank holds one file of the model beside its shards.
 """
 
 from __future__ import annotations
