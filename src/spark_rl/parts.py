@@ -15,7 +15,7 @@ from typing import Any
 from spark_rl.config import Config, parse_config
 from spark_rl.errors import ConfigError
 from spark_rl.model.places import EMBEDDED, find_model
-from spark_rl.plugins import is_file_and_name
+from spark_rl.plugins import absolute, is_file_and_name
 from spark_rl.runs import placed
 
 PARTS = (
@@ -130,7 +130,7 @@ def _resolved(value: Any) -> Any:
     if not isinstance(value, str) or _place(value) is None:
         return value
     path, name = _file_and_name(value)
-    return f"{_absolute(path)}{name}"
+    return f"{absolute(path)}{name}"
 
 
 def _place(text: str) -> Path | None:
@@ -138,7 +138,7 @@ def _place(text: str) -> Path | None:
     if text in EMBEDDED:
         return EMBEDDED[text]
     try:
-        path = _absolute(_file_and_name(text)[0])
+        path = absolute(_file_and_name(text)[0])
         return path if path.exists() else None
     except (OSError, ValueError):  # too long to be a path, or with a NUL: a template's text
         return None
@@ -148,13 +148,6 @@ def _file_and_name(text: str) -> tuple[str, str]:
     """``("mine.py", ":format")`` of ``mine.py:format``, a setting that names what a file defines; other texts whole."""
     path, colon, name = text.rpartition(":")
     return (path, colon + name) if is_file_and_name(text) else (text, "")
-
-
-def _absolute(text: str) -> Path:
-    try:
-        return Path(text).expanduser().resolve()
-    except RuntimeError:
-        return Path(text).resolve()
 
 
 def texts(value: Any) -> Iterator[str]:

@@ -72,7 +72,7 @@ SMALL = Shape("small weights", 2, 64, 1024, 2, 24, 2, 8)
 def settings(device: torch.device, dtype: str = "float32", *more: str) -> Config:
     """The embedded default on a device, gradients unclipped, nothing evaluated."""
     where = (f"model.device={device}", f"model.dtype={dtype}", "optimiser.clip=1e9", "data.heldout=null")
-    return load_config("tiny", (*where, "data.transfer=null", *more))
+    return load_config("tiny", (*where, "data.transfer=null", "model.threads=1", *more))  # it is too small for more
 
 
 def sampled(engine: Engine, chat: ChatFormat, count: int, samples: int, new_tokens: int) -> list[Group]:
