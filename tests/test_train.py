@@ -264,7 +264,7 @@ def test_policy_and_reward_judges_and_does_not_reflect(tmp_path: Path) -> None:
 
 def test_reward_only_updates_on_judge_problems_alone(tmp_path: Path) -> None:
     only = ("train.policy_update=false", "recycle.reflection=false")
-    records, tasks = trained(tmp_path / "a", *only, "recycle.ready=3")
+    records, tasks = trained(tmp_path / "a", *only, "recycle.ready=3", "train.steps=5")
     assert tasks == {"policy", "pointwise", "pairwise"}
     assert not any("loss" in record for record in records)
     assert any("loss/recycled" in record for record in records)
