@@ -1,7 +1,7 @@
 """The plan beside what an update really takes, for models of 1 to 500 million weights: docs/plan.md has the table.
 
     PYTHONPATH=src:. python benchmarks/plan_memory.py            1M to 50M, a minute
-    PYTHONPATH=src:. python benchmarks/plan_memory.py --large    to 500M, which takes 12 GiB and some minutes
+    PYTHONPATH=src:. python benchmarks/plan_memory.py --large    to 500M, which takes 14 GiB and some minutes
 
 Each row is a process of its own. ``allocated`` is torch's record of every block in the second update and what is held
 through it, ``resident`` the growth of the process from before the model was loaded to the peak of that update.
