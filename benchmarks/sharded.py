@@ -101,7 +101,8 @@ def on_a_rank(rank: int, ranks: int, config: Config, folder: Path) -> None:
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     if ranks:
-        meeting = f"file://{folder / f'meeting{ranks}'}"
+        recomputed = config.model.gradient_checkpointing
+        meeting = f"file://{folder / f'meeting-{ranks}-{recomputed}'}"
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=ranks)
     before = resident()
     learner: Any = (ShardedLearner if ranks else LocalLearner)(load_model(config), config)
