@@ -203,6 +203,8 @@ def _why(error: Exception) -> str:
     """The reason of a death in a few words."""
     if isinstance(error, OutOfMemoryError):
         return "its machine was out of memory"
+    if "creation task" in str(error):  # it never began: what it needs is not there, and the last line says what
+        return str(error).strip().splitlines()[-1].strip()[:200]
     text = " ".join(str(error).split())
     for sign, words in (("ray.kill", "it was killed"), ("SIGKILL", "it was killed"), ("node", "its machine was lost")):
         if sign in text and "intended" not in text:
