@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from spark_rl.config import Config
-from spark_rl.engine.embedded import ROOM
+from spark_rl.engine.embedded import LOGITS, ROOM
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.score import Rows, Scorer, make_rows
@@ -304,13 +304,15 @@ def _rollout(
         left = gpu.memory * GIB - resident - weights - RESERVED * GIB * cuda
         cached = max(0, min(rows, int(left / row)))
         return {"engine": weights, "KV cache": cached * row}, rows, cached
-    together = min(rows, max(1, config.engine.max_rows // samples) * samples)
-    width = prompt + min(ROOM, lengths.longest)
-    while width < prompt + lengths.longest - 1:
-        width = max(prompt + 1, 2 * width)
-    grown = width > prompt + ROOM
+    together, reach = min(rows, max(1, config.engine.max_rows // samples) * samples), prompt + lengths.longest
+    if config.engine.max_tokens is not None:
+        together = min(together, max(1, config.engine.max_tokens // reach))
+    width, before = prompt, 0
+    while width < reach:  # as spark_rl.engine.embedded reserves positions, twice as many each time
+        before, width = width, min(reach, width + max(ROOM, width))
+    grown = before > prompt
     cache = _bytes(config) * sizes.cached * together * width
-    copying = cache / sizes.layers / 2 / 2 if grown else 0.0  # the old half of one layer's keys while they grow
-    sampling = float(SAMPLING * together * sizes.vocabulary)
+    copying = cache / sizes.layers / 2 * before / width if grown else 0.0  # one layer's keys while they are laid out
+    sampling = float(SAMPLING * min(together * sizes.vocabulary, LOGITS))
     copy = float(_bytes(config) * sizes.weights) if gpus > 1 else 0.0
     return {"engine": copy, "KV cache": float(cache), "logits": max(sampling, copying)}, rows, together
