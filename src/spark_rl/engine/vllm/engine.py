@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 COLOCATED_SHARE = 0.5
 """Share of a GPU's memory for vLLM beside a learner, where ``engine.options`` does not say."""
 
-SECONDS = 10
+SECONDS = 2
 """What vLLM's processes have to end by themselves."""
 
 
