@@ -21,7 +21,7 @@ _TRUNCATION = (
     "there is none: cutting the distribution biases the importance ratio of the update; rollout.temperature is all "
     "that shapes sampling"
 )
-_ONE_DEVICE = "there is none: engine and learner share one device and one copy of the weights (model.device)"
+_DEVICES = "set cluster.learners and cluster.engines (docs/cluster.md); weights are sharded by FSDP2 among the learners"
 _NO_CRITIC = "there is none: advantages come from the group (Eq. 3), so there is no critic"
 _NO_TRACKER = "there is none: every step is in metrics.jsonl and report.html of the run"
 _MICRO = "there is none: learner.micro_tokens bounds the tokens of a forward-backward, and changes nothing else"
@@ -136,7 +136,7 @@ FOREIGN: Mapping[str, str] = {
     ),
     **dict.fromkeys(
         ("deepspeed", "fsdp", "fsdp_config", "n_gpus_per_node", "nnodes", "num_nodes", "tensor_model_parallel_size",
-         "tensor_parallel_size"), _ONE_DEVICE,
+         "tensor_parallel_size"), _DEVICES,
     ),
 }  # fmt: skip
 """Name elsewhere -> what to say of it here."""
