@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from running import SMALL, json_lines, spark_rl_process, write_lines
 from spark_rl.cli import main
 from spark_rl.config import load_config, saved_settings
-from spark_rl.engine.vllm import source_of
+from spark_rl.engine.vllm.prompts import is_adapted, source_of
 from spark_rl.errors import ConfigError
 from spark_rl.model import places
 from spark_rl.model.load import load_model
@@ -210,8 +210,10 @@ def test_adapters_on_a_relative_base_are_a_model_from_anywhere(user: Path, monke
     assert not torch.allclose(found, base, atol=1e-3)
     whole = load_model(tiny_config("../adapters"))
     assert all(p.requires_grad for p in whole.model.parameters()), "trains like any model"
-    with pytest.raises(ConfigError, match="holds adapters, which this engine does not read"):
-        source_of(tiny_config("../adapters"))
+    assert source_of(tiny_config("../adapters")) == str(user / "models" / "llama-small"), (
+        "vLLM reads what they lie upon"
+    )
+    assert is_adapted(tiny_config("../adapters"))
 
 
 def test_a_base_is_found_again(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
