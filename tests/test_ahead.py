@@ -40,8 +40,10 @@ def test_a_batch_is_as_old_as_was_asked_for_and_no_older(tmp_path: Path, ahead: 
         began = []  # the policy that the engine had at the beginning of each step
         for step in range(5):
             began.append(run.loop.sampler.engine.version)
-            _, groups = run.loop.advance()
+            metrics, groups = run.loop.advance()
             assert versions(groups, policy=True) == {began[max(0, step - ahead)]}
+            assert metrics.get("stale", 0.0) == float(ahead > 0 and step > 0), "all of a batch is of one policy"
+            assert "stale/recycled" not in metrics
             if recycled := versions(groups, policy=False):
                 assert recycled == {run.learner.weights().version - 1}, "what is recycled is never ahead"
         assert began[-1] > 4, "some steps had two updates"

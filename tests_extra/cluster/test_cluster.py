@@ -125,6 +125,18 @@ def test_learners_and_engines_learn(tmp_path: Path) -> None:
     assert sum(rewards[-4:]) > sum(rewards[:4])
 
 
+def test_vllm_generates_in_processes_of_its_own(tmp_path: Path) -> None:
+    """Two engines of vLLM take two learners' weights over: after every update no token is further off than rounding."""
+    pytest.importorskip("vllm")
+    train(
+        settings(tmp_path / "run", "cluster.learners=2", "cluster.engines=2", "engine.name=vllm", "optimiser.lr=1e-3")
+    )
+    records = logged(tmp_path / "run")
+    gaps = [value for record in records for name, value in record.items() if name.startswith("engine_gap")]
+    assert len(gaps) > len(records), "some steps had two updates"
+    assert max(gaps) < 1e-3
+
+
 def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     config = settings(tmp_path / "run", "cluster.engines=1", f"model.path={tmp_path}/nothing")
     with pytest.raises(ConfigError):

@@ -113,7 +113,8 @@ class PolicyLearner(ABC):
     def update(self, groups: Sequence[Group], span: Span | None = None) -> dict[str, float]:
         """One or more optimiser steps on a batch of groups sampled from the current weights.
 
-        ``nonfinite`` counts those that were left out, because their gradient was not finite.
+        ``nonfinite`` counts those that were left out, because their gradient was not finite; ``stale`` is the share of
+        responses that another policy than the current one sampled. Neither is there where it would be 0.
         """
         minibatches, epochs = self.config.learner.minibatches, self.config.learner.epochs
         if minibatches > 1:
@@ -121,6 +122,7 @@ class PolicyLearner(ABC):
         samples, flat = to_samples(groups, self.config)
         if not samples:
             return {}
+        stale = sum(map(self._is_stale, samples))
         old = self._sampling_logprobs(samples, once=minibatches == epochs == 1 and not self.dropped)
         parts = whole_groups(samples, minibatches) * epochs
         mismatch, collected = Mismatch(), []
@@ -130,8 +132,10 @@ class PolicyLearner(ABC):
                 collected.append(self._step(samples, part, old, rate, mismatch))
         means = {name: sum(m[name] for m in collected) / len(collected) for name in collected[0]}
         failed = sum(not math.isfinite(m["grad_norm"]) for m in collected)
-        left_out = {"nonfinite": float(failed)} if failed else {}
-        return {"flat": flat, **means, **left_out, **self._summed_mismatch(mismatch).metrics()}
+        counted = {"nonfinite": float(failed)} if failed else {}
+        if stale:
+            counted["stale"] = stale / len(samples)
+        return {"flat": flat, **means, **counted, **self._summed_mismatch(mismatch).metrics()}
 
     def _next_rate(self, span: Span | None, begin: float, end: float) -> float:
         """The learning rate of the next update, which goes from one share of ``span`` to another."""
@@ -216,13 +220,17 @@ class PolicyLearner(ABC):
         samples = [Sample(i, tuple(p), v, tuple(r), (), 0.0) for i, (p, r, v) in enumerate(rows)]
         return self._logprobs(samples)
 
+    def _is_stale(self, sample: Sample) -> bool:
+        """Whether another policy than the current one sampled it."""
+        return sample.version is not None and sample.version != self.updates
+
     def _sampling_logprobs(self, samples: Sequence[Sample], *, once: bool) -> list[Tensor] | None:
         """(T,) log-probabilities of each sample under the policy that sampled it; ``None`` where the one update of a
         batch computes them itself.
 
         Samples of another policy than the current one keep those of their engine.
         """
-        stale = [s.version is not None and s.version != self.updates for s in samples]
+        stale = [self._is_stale(sample) for sample in samples]
         if once and not any(stale):
             return None
         own = iter(self._logprobs([s for s, other in zip(samples, stale, strict=True) if not other]))
