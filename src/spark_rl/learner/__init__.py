@@ -1,4 +1,4 @@
 """Learners: groups of graded responses in, better weights out (Eq. 3 and 4).
 
-:mod:`.base` is the contract; :mod:`.local` fulfils it on one device.
+:mod:`.base` is the contract; :mod:`.local` fulfils it on one device, :mod:`.sharded` on several.
 """
