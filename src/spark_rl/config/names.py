@@ -21,7 +21,7 @@ _TRUNCATION = (
     "there is none: cutting the distribution biases the importance ratio of the update; rollout.temperature is all "
     "that shapes sampling"
 )
-_DEVICES = "set cluster.learners and cluster.engines (docs/cluster.md); weights are sharded by FSDP2 among the learners"
+_DEVICES = "set cluster.learners and cluster.engines; the learners divide the weights among them (FSDP2)"
 _NO_CRITIC = "there is none: advantages come from the group (Eq. 3), so there is no critic"
 _NO_TRACKER = "there is none: every step is in metrics.jsonl and report.html of the run"
 _MICRO = "there is none: learner.micro_tokens bounds the tokens of a forward-backward, and changes nothing else"
