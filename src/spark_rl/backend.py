@@ -146,7 +146,7 @@ def _open_cluster(config: Config, weights: Path | None, engine: Engine | None) -
     try:
         loaded = None if config.cluster.learners else load_model(config, weights)
         if engine is None and config.cluster.engines:
-            engine = RayEngine(cluster, partial(engine_of_its_own, config, weights, cluster.processes))
+            engine = RayEngine(cluster, partial(engine_of_its_own, config, weights, cluster.processes, cluster.shared))
         elif engine is None and loaded is None:
             engine = engine_of_its_own(config, weights)[0]
         elif engine is None and loaded is not None:
@@ -158,20 +158,24 @@ def _open_cluster(config: Config, weights: Path | None, engine: Engine | None) -
     return Backend(config, loaded, engine, chat, cluster)
 
 
-def engine_of_its_own(config: Config, weights: Path | None, processes: int = 1) -> tuple[Engine, ChatFormat]:
+def engine_of_its_own(
+    config: Config, weights: Path | None, processes: int = 1, colocated: bool = True
+) -> tuple[Engine, ChatFormat]:
     """The engine of ``engine.name`` with a copy of the weights, without adapters, and the model's chat format.
 
     Args:
         config: of the run.
         weights: a folder in place of ``config.model``.
         processes: how many share the cores of all machines.
+        colocated: whether a learner may be on the same GPU, so that vLLM sleeps while it updates.
     """
     config = _shared_threads(config, processes)
     transformers_logging.disable_progress_bar()
     if config.engine.name != "embedded":
         described = describe_model(config, weights)
         chat = ChatFormat(described.tokenizer, config.chat, described.processor, config.data.images)
-        return (VllmEngine(config, colocated=True) if config.engine.name == "vllm" else own_engine(config, chat)), chat
+        own = config.engine.name != "vllm"
+        return own_engine(config, chat) if own else VllmEngine(config, colocated=colocated), chat
     whole = config.model_copy(update={"model": config.model.model_copy(update={"lora": None})})
     loaded = load_model(whole, weights)
     chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor, config.data.images)
