@@ -50,8 +50,9 @@ def plan(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 def _lengths(arguments: argparse.Namespace, config: Config, found: Any) -> tuple[Lengths, int | None, str]:
     """Lengths, the number of problems if it is known, and where the prompt's length is from."""
+    from spark_rl.model.vision import sees
     from spark_rl.plan.make import judged_prompt
-    from spark_rl.plan.shape import Lengths, sees
+    from spark_rl.plan.shape import Lengths
 
     longest = config.rollout.max_new_tokens
     response = arguments.response_tokens or max(1, round(ANSWERED * longest))

@@ -27,7 +27,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from spark_rl.config import Config, LoraConfig, ModelConfig
 from spark_rl.errors import ConfigError
@@ -38,7 +37,7 @@ from spark_rl.model.loaded import LoadedModel, unwrapped
 from spark_rl.model.places import find_model, has_adapters, layers_of, on_disk
 from spark_rl.model.read import OTHER_TASK, check_finite, check_language_head, merged, read_weights, with_saved_adapters
 from spark_rl.model.sizes import check_end, check_tokenizer, has_tokenizer, positions_of, prompt_limit
-from spark_rl.model.vision import load_processor, vision_tokens
+from spark_rl.model.vision import load_processor, sees, vision_tokens
 from spark_rl.problem import TASKS
 
 UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError, LookupError, AttributeError, TypeError)
@@ -107,18 +106,17 @@ def describe_model(config: Config, path: str | Path | None = None) -> Descriptio
         model_config = AutoConfig.from_pretrained(base, **options)
         check_architecture(model_config)
         check_language_head(model_config, named)
-        sees = type(model_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(model_config, "vision_config")
         texts = next((str(folder) for folder in reversed(adapters) if has_tokenizer(folder)), base)
         if Path(texts).is_dir() and not has_tokenizer(texts):
             raise ConfigError(f"{named!r} holds no tokenizer; copy tokenizer.json and tokenizer_config.json of the "
                               "model it was made from into it")  # fmt: skip
-        processor = load_processor(texts, model_config, **options) if sees else None
+        processor = load_processor(texts, model_config, **options) if sees(model_config) else None
         tokenizer = processor.tokenizer if processor else AutoTokenizer.from_pretrained(texts, **options)
     except Exception as error:
         if isinstance(error, ConfigError) or not (isinstance(error, UNREADABLE) or type(error) is Exception):
             raise  # tokenizers raises nothing narrower than Exception
         raise _cannot_load(named, error) from None
-    check_tokenizer(tokenizer, model_config, named, sees=sees)
+    check_tokenizer(tokenizer, model_config, named, sees=processor is not None)
     check_end(tokenizer, model_config, named)
     return Description(named, base, adapters, model_config, tokenizer, processor)
 
@@ -255,26 +253,26 @@ def model_in_memory(model: Any, processing_class: Any, config: Config, adapters:
 
 def _texts_of(base: Any, processing_class: Any, source: str) -> tuple[Any, Any]:
     """(tokenizer, processor or ``None``) of a model in memory."""
-    sees = type(base.config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(base.config, "vision_config")
+    seeing = sees(base.config)
     if processing_class is None:
         if not base.name_or_path:
             raise ConfigError("model does not say where it came from; give its tokenizer or processor as "
                               "processing_class")  # fmt: skip
         try:
             found = on_disk(find_model(base.name_or_path))
-            processing_class = load_processor(found, base.config) if sees else AutoTokenizer.from_pretrained(found)
+            processing_class = load_processor(found, base.config) if seeing else AutoTokenizer.from_pretrained(found)
         except (OSError, ValueError, ImportError, RuntimeError) as error:
             why = " ".join(str(error).split())[:200]
-            raise ConfigError(f"the {'processor' if sees else 'tokenizer'} of {source!r} can't be loaded ({why}); give "
-                              "it as processing_class")  from None  # fmt: skip
+            raise ConfigError(f"the {'processor' if seeing else 'tokenizer'} of {source!r} can't be loaded ({why}); "
+                              "give it as processing_class")  from None  # fmt: skip
     tokenizer = getattr(processing_class, "tokenizer", processing_class)
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise ConfigError(f"processing_class is a {type(processing_class).__name__}; it must be a tokenizer or a "
                           "processor of transformers")  # fmt: skip
-    if sees and tokenizer is processing_class:
+    if seeing and tokenizer is processing_class:
         raise ConfigError(f"{type(base).__name__} sees images, so processing_class must be its processor, as "
                           "AutoProcessor loads it, and not a tokenizer alone")  # fmt: skip
-    return tokenizer, processing_class if sees else None
+    return tokenizer, processing_class if seeing else None
 
 
 def _adapted(model: Any, adapters: Any, seed: int) -> nn.Module:

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.prefill import PromptBatch, PromptCache, Vision, batch_prompts, prefill, respond
+from spark_rl.model.sizes import head_width
 
 Parts = tuple[tuple[int, ...], ...]
 """Places of responses in a micro-batch, for each part that goes through the model together."""
@@ -174,10 +175,9 @@ def seen_share(loaded: LoadedModel) -> float:
     """
     text = loaded.causal_lm.config.get_text_config()
     heads, hidden = text.num_attention_heads, text.hidden_size
-    width = getattr(text, "head_dim", None) or hidden // heads
     inner = getattr(text, "intermediate_size", None) or 4 * hidden
     inner = max(inner) if isinstance(inner, Sequence) else inner
-    return float(2 * heads * width / (10 * hidden + 4 * inner))
+    return float(2 * heads * head_width(text) / (10 * hidden + 4 * inner))
 
 
 def pack_by_tokens(

@@ -23,6 +23,17 @@ SAMPLE = "What is 1 + 1?"
 """A text that any tokenizer makes tokens of."""
 
 
+def head_width(text: Any) -> int:
+    """Of one attention head, of a text configuration."""
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+
+
+def cached_numbers(text: Any) -> int:
+    """That one token leaves in the key-value cache, all layers of a text configuration together."""
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return int(2 * text.num_hidden_layers * heads * head_width(text))
+
+
 def has_tokenizer(folder: str | Path) -> bool:
     """Whether a directory holds a tokenizer's files."""
     return any((Path(folder) / name).is_file() for name in TOKENIZER_FILES)

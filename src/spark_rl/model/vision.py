@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoProcessor, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import VIDEO_PROCESSOR_NAME
 from transformers.video_processing_utils import BaseVideoProcessor
 
 VISION_TOKEN = re.compile(r"image|im_patch|img|video|vision|audio|row_\d+_col_\d+|[be]oi_token", re.IGNORECASE)
 """Names of tokens that stand for, or around, what is not text."""
+
+
+def sees(config: PreTrainedConfig) -> bool:
+    """Whether a model of this configuration takes images."""
+    return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(config, "vision_config")
 
 
 def load_processor(source: str, config: PreTrainedConfig, **options: Any) -> Any:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from spark_rl.config import Config
 from spark_rl.errors import ConfigError
@@ -19,6 +18,8 @@ from spark_rl.model.architecture import check_architecture
 from spark_rl.model.load import UNREADABLE, checkpoint_layers, with_adapters
 from spark_rl.model.loaded import LoadedModel, unwrapped
 from spark_rl.model.places import find_model, layers_of, on_disk
+from spark_rl.model.sizes import cached_numbers, head_width
+from spark_rl.model.vision import sees
 from spark_rl.plan.known import KNOWN
 from spark_rl.plan.rehearse import NAME, UNMASKED
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
@@ -83,11 +84,6 @@ def model_config(path: str, *, trust_remote_code: bool = False) -> Any:
     return found
 
 
-def sees(found: Any) -> bool:
-    """Whether a model of this configuration takes images."""
-    return type(found) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(found, "vision_config")
-
-
 def without_data(found: Any, config: Config, *, trained: bool = True) -> LoadedModel:
     """A model of this configuration on the meta device, as :func:`spark_rl.model.load.load_model` would prepare it.
 
@@ -122,9 +118,6 @@ def sizes_of(loaded: LoadedModel) -> Sizes:
     layers = [m for m in loaded.model.modules() if isinstance(m, GradientCheckpointingLayer)]
     inside = [sum(p.numel() for p in layer.parameters()) for layer in layers]
     total = sum(p.numel() for p in weights.values())
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    keys = getattr(text, "num_key_value_heads", None) or heads
     tower = loaded.causal_lm.get_encoder("image") if hasattr(loaded.causal_lm.config, "vision_config") else None
     seeing = {id(m) for m in tower.modules()} if tower is not None else set()
     linear = sum(
@@ -140,8 +133,8 @@ def sizes_of(loaded: LoadedModel) -> Sizes:
         outside=total - sum(inside),
         multiplied=linear,
         head=loaded.causal_lm.get_output_embeddings().weight.numel(),
-        attended=text.num_hidden_layers * heads * width,
-        cached=2 * text.num_hidden_layers * keys * width,
+        attended=text.num_hidden_layers * text.num_attention_heads * head_width(text),
+        cached=cached_numbers(text),
     )
 
 

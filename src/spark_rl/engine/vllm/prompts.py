@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from spark_rl.chat import ChatFormat, Prompt, end_tokens
 from spark_rl.config import Config
@@ -30,7 +29,8 @@ from spark_rl.data.images import ImageError
 from spark_rl.engine.base import Sampling
 from spark_rl.errors import ConfigError, UserError
 from spark_rl.model.places import find_model, has_adapters, layers_of
-from spark_rl.model.vision import load_processor, vision_tokens
+from spark_rl.model.sizes import cached_numbers
+from spark_rl.model.vision import load_processor, sees, vision_tokens
 from spark_rl.problem import Completion
 
 
@@ -73,8 +73,7 @@ def read_facts(config: Config, source: str) -> Facts:
     options = {"trust_remote_code": config.model.trust_remote_code}
     try:
         described = AutoConfig.from_pretrained(source, **options)
-        sees = type(described) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(described, "vision_config")
-        processor = load_processor(source, described, **options) if sees else None
+        processor = load_processor(source, described, **options) if sees(described) else None
         tokenizer = processor.tokenizer if processor else AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"cannot load the model {source!r}: {' '.join(str(error).split())[:300]}") from None
@@ -87,14 +86,8 @@ def read_facts(config: Config, source: str) -> Facts:
     text = described.get_text_config()
     context = getattr(text, "max_position_embeddings", None)
     ends = tuple(sorted(chat.eos_ids(generation)))
-    return Facts(chat, tuple(banned), ends, context, _token_bytes(text, config.model.dtype))
-
-
-def _token_bytes(text: Any, dtype: str) -> int:
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    kept = getattr(text, "num_key_value_heads", None) or heads
-    return int(2 * text.num_hidden_layers * kept * width * (4 if dtype == "float32" else 2))
+    token_bytes = cached_numbers(text) * (4 if config.model.dtype == "float32" else 2)
+    return Facts(chat, tuple(banned), ends, context, token_bytes)
 
 
 def sampling_arguments(sampling: Sampling, facts: Facts, stop: Sequence[str] = ()) -> dict[str, Any]:
