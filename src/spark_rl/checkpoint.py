@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 import platform
 import shutil
@@ -32,7 +31,7 @@ import torch
 
 from spark_rl.config import Config, saved_settings
 from spark_rl.errors import ConfigError, DataError
-from spark_rl.files import link_to, parse_json, write_json
+from spark_rl.files import link_to, parse_json, sync_tree, write_json
 from spark_rl.learner.base import Learner
 from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part, texts
 from spark_rl.recycle import Pool
@@ -249,9 +248,7 @@ def export_model(run_dir: Path, learner: Learner) -> Path:
 
 def _replace(final: Path, partial: Path) -> None:
     """Put a folder that has been written in the place of another."""
-    for path in (p for p in partial.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    sync_tree(partial)
     shutil.rmtree(final, ignore_errors=True)
     partial.replace(final)
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from spark_rl.config import parse_config, saved_settings
 from spark_rl.errors import ConfigError
-from spark_rl.files import read_object, write_json
+from spark_rl.files import read_object, sync_tree, write_json
 from spark_rl.model.places import ADAPTERS, has_adapters
 from spark_rl.report.card import CARD, hub_base, model_card, write_card
 from spark_rl.runs import checkpoints, is_run, trained_weights
@@ -195,10 +195,7 @@ def _whole(folder: Path) -> Iterator[Path]:
     try:
         scratch.mkdir(parents=True)
         yield scratch
-        for file in scratch.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
+        sync_tree(scratch)
         if folder.is_dir():
             folder.rmdir()
         scratch.replace(folder)

@@ -44,6 +44,17 @@ def link_to(link: Path, target: Path) -> None:
         scratch.unlink(missing_ok=True)
 
 
+def sync_tree(folder: Path) -> None:
+    """Wait until every file of a folder is on the disk.
+
+    Raises:
+        OSError: one can't be read.
+    """
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a value as indented JSON, in one step.
 
