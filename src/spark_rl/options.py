@@ -295,20 +295,18 @@ def _positive(text: str) -> int:
 
 
 def _temperature(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
-    return value
+    return _from_zero(text, "number")
 
 
 def _price(text: str) -> float:
+    return _from_zero(text, "price")
+
+
+def _from_zero(text: str, what: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a price from 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {what} from 0")
     return value

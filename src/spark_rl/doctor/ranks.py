@@ -19,9 +19,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 
+from spark_rl.doctor.card import timed
 from spark_rl.doctor.finding import Finding, judged
+from spark_rl.model.weights import gathered
 
 LIMIT = 150.0
 """Seconds that all ranks together may take, from the start of their processes to their end."""
@@ -132,24 +133,11 @@ def _reduced(device: torch.device) -> Numbers:
     right = bool((small == world * (world + 1) / 2).all())
     large = torch.ones(2**26 if device.type == "cuda" else 2**18, device=device)
     size = large.numel() * large.element_size()
-    seconds = _timed(partial(dist.all_reduce, large), device)
+    seconds = timed(device, partial(dist.all_reduce, large), 5)
     return {
         "right": float(right), "size": float(size), "rate": 2 * (world - 1) / world * size / seconds / 1e9,
-        "latency": _timed(partial(dist.all_reduce, torch.ones(8, device=device)), device),
+        "latency": timed(device, partial(dist.all_reduce, torch.ones(8, device=device)), 5),
     }  # fmt: skip
-
-
-def _timed(work: Callable[[], object], device: torch.device, times: int = 5) -> float:
-    for _ in range(2):
-        work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    for _ in range(times):
-        work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return (time.perf_counter() - started) / times
 
 
 def _sharded(device: torch.device) -> Numbers:
@@ -179,4 +167,4 @@ def _loss(network: nn.Module, batch: Tensor, target: Tensor) -> Tensor:
 
 def _full(tensor: Tensor | None) -> Tensor:
     assert tensor is not None, "every weight takes part"
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return gathered(tensor)

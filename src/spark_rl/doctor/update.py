@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from spark_rl.backend import build_engine
@@ -35,6 +34,7 @@ from spark_rl.learner.sharded import ShardedLearner
 from spark_rl.model.load import load_model
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.places import EMBEDDED
+from spark_rl.model.weights import gathered
 from spark_rl.problem import Completion, Group, Rollout, Verdict
 from spark_rl.run import train
 
@@ -112,8 +112,7 @@ def learned(learner: LocalLearner | ShardedLearner, groups: Sequence[Group]) -> 
 
     def take(optimiser: Any, _args: object, _options: object) -> None:
         grads = (p.grad for group in optimiser.param_groups for p in group["params"])
-        whole = (g.full_tensor() if isinstance(g, DTensor) else g for g in grads if g is not None)
-        taken.append(torch.cat([g.detach().float().cpu().flatten() for g in whole]))
+        taken.append(torch.cat([gathered(g).detach().float().cpu().flatten() for g in grads if g is not None]))
 
     hook = learner.optimiser.register_step_pre_hook(take)
     try:
