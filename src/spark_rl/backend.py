@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from spark_rl.chat import ChatFormat
+from spark_rl.chat import ChatFormat, chat_of
 from spark_rl.config import Config
 from spark_rl.engine.base import Engine
 from spark_rl.engine.copied import CopiedEngine
@@ -123,7 +123,7 @@ def open_backend(
         loaded = load_model(config, weights)
     elif weights is not None:
         restore_weights(loaded, Path(weights))
-    chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor, config.data.images)
+    chat = chat_of(config, loaded)
     return Backend(config, loaded, build_engine(config, loaded, chat) if engine is None else engine, chat)
 
 
@@ -140,8 +140,7 @@ def _open_cluster(config: Config, weights: Path | None, engine: Engine | None) -
         if error.name is None or error.name.partition(".")[0] != "ray":
             raise
         raise UserError("cluster.learners and cluster.engines need Ray: pip install 'spark-rl[cluster]'") from None
-    described = describe_model(config, weights)
-    chat = ChatFormat(described.tokenizer, config.chat, described.processor, config.data.images)
+    chat = chat_of(config, describe_model(config, weights))
     cluster = Cluster(config)
     try:
         loaded = None if config.cluster.learners else load_model(config, weights)
@@ -172,13 +171,12 @@ def engine_of_its_own(
     config = _shared_threads(config, processes)
     transformers_logging.disable_progress_bar()
     if config.engine.name != "embedded":
-        described = describe_model(config, weights)
-        chat = ChatFormat(described.tokenizer, config.chat, described.processor, config.data.images)
+        chat = chat_of(config, describe_model(config, weights))
         own = config.engine.name != "vllm"
         return own_engine(config, chat) if own else VllmEngine(config, colocated=colocated), chat
     whole = config.model_copy(update={"model": config.model.model_copy(update={"lora": None})})
     loaded = load_model(whole, weights)
-    chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor, config.data.images)
+    chat = chat_of(config, loaded)
     return _embedded(CopiedEngine, config, loaded, chat), chat
 
 
@@ -189,7 +187,7 @@ def learner_of_a_rank(config: Config, processes: int, weights: Path | None) -> L
     config = _shared_threads(config, processes)
     transformers_logging.disable_progress_bar()
     loaded = load_model(config, weights)
-    chat = ChatFormat(loaded.tokenizer, config.chat, loaded.processor, config.data.images)
+    chat = chat_of(config, loaded)
 
     def vision_of(group: Group) -> dict[str, Any]:
         return dict(chat.encode(group.problem).vision) if group.problem.images else {}
@@ -220,8 +218,7 @@ def open_reasoner(config: Config, weights: str | Path | None = None) -> Reasoner
     if config.engine.name == "embedded":
         backend = open_backend(config, weights)
         return build_reasoner(backend.engine, backend.chat, config)
-    described = describe_model(config, weights)
-    chat = ChatFormat(described.tokenizer, config.chat, described.processor, config.data.images)
+    chat = chat_of(config, describe_model(config, weights))
     if weights is not None:
         config = config.model_copy(update={"model": config.model.model_copy(update={"path": str(weights)})})
     return build_reasoner(own_engine(config, chat), chat, config)
@@ -300,7 +297,7 @@ def build_learner(backend: Backend, reference: LoadedModel | None = None, weight
 
 def _reference(config: Config, loaded: LoadedModel, given: LoadedModel | None = None) -> LoadedModel | None:
     """What the KL term compares with, where it needs a model of its own."""
-    needed = config.objective.kl > 0 and not hasattr(loaded.model, "disable_adapter")
+    needed = config.objective.kl > 0 and not loaded.adapted
     return (given or load_model(config)) if needed else None
 
 

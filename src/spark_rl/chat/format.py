@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from jinja2 import TemplateError
 
 from spark_rl.chat.turn import PROBE, chat_messages, check_policy, user_turn
-from spark_rl.config import ChatConfig, ImagesConfig
+from spark_rl.config import ChatConfig, Config, ImagesConfig
 from spark_rl.data.images import fit, open_image
 from spark_rl.errors import ChatError
 from spark_rl.problem import TASKS, Problem
@@ -291,6 +291,15 @@ def _check_arguments(config: ChatConfig, template: str | None) -> None:
                 f"chat.template_arguments sets {name!r}, which the chat template never mentions, so it would do "
                 "nothing; check its spelling, or remove it"
             )
+
+
+def chat_of(config: Config, model: Any) -> ChatFormat:
+    """The chat format of a model that is loaded or described: of whatever has its ``tokenizer`` and ``processor``.
+
+    Raises:
+        ChatError: like :class:`ChatFormat`.
+    """
+    return ChatFormat(model.tokenizer, config.chat, model.processor, config.data.images)
 
 
 def _special_pattern(tokenizer: PreTrainedTokenizerBase, processor: Any) -> re.Pattern[str] | None:

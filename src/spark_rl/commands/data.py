@@ -68,11 +68,10 @@ def _configured(arguments: argparse.Namespace) -> Config:
 def _chat(config: Config) -> ChatFormat:
     """The chat format of the model, of which no weights are read."""
     quiet_libraries()
-    from spark_rl.chat import ChatFormat
+    from spark_rl.chat import chat_of
     from spark_rl.model.load import describe_model
 
-    described = describe_model(config)
-    return ChatFormat(described.tokenizer, config.chat, described.processor, config.data.images)
+    return chat_of(config, describe_model(config))
 
 
 def _shown(problem: Problem, config: Config, chat: ChatFormat | None) -> dict[str, Any]:

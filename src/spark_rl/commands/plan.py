@@ -76,7 +76,7 @@ def _lengths(arguments: argparse.Namespace, config: Config, found: Any) -> tuple
 
 def _measured(config: Config) -> tuple[int, int, int] | None:
     """(mean tokens of a prompt, problems, pixels' tokens) of the data, where data and tokenizer are at hand."""
-    from spark_rl.chat import ChatFormat
+    from spark_rl.chat import chat_of
     from spark_rl.data import load_problems
     from spark_rl.model.load import describe_model
 
@@ -85,7 +85,7 @@ def _measured(config: Config) -> tuple[int, int, int] | None:
         described = describe_model(config)
     except UserError:
         return None
-    chat = ChatFormat(described.tokenizer, config.chat, described.processor, config.data.images)
+    chat = chat_of(config, described)
     counted = [len(chat.encode(problem).token_ids) for problem in problems[:READ]]
     mean = round(sum(counted) / len(counted))
     return mean, len(problems), mean if any(problem.images for problem in problems[:READ]) else 0

@@ -41,11 +41,7 @@ class LocalLearner(PolicyLearner):
         super().__init__(loaded, config, reference)
         self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
-        optimiser = config.optimiser
-        self.optimiser = torch.optim.AdamW(
-            self.masters, lr=optimiser.lr, betas=optimiser.betas, eps=optimiser.eps,
-            weight_decay=optimiser.weight_decay, foreach=False,  # which on a GPU takes another 4 bytes a weight
-        )  # fmt: skip
+        self.optimiser = self._adamw(self.masters)
 
     def _batches(self, samples: Sequence[Sample]) -> Sequence[Batch]:
         packed = pack_by_tokens(
@@ -58,9 +54,7 @@ class LocalLearner(PolicyLearner):
         with self._summed_in_float32():
             loss.backward()  # type: ignore[no-untyped-call]
 
-    def _advance(self, rate: float) -> float:
-        for parameters in self.optimiser.param_groups:
-            parameters["lr"] = rate
+    def _advance(self) -> float:
         norm = float(torch.nn.utils.clip_grad_norm_(self.masters, self.config.optimiser.clip))
         if math.isfinite(norm):
             self.optimiser.step()

@@ -42,6 +42,8 @@ class PolicyLearner(ABC):
 
     rank: int = 0
     """Which of the processes that train the model together this is."""
+    optimiser: torch.optim.AdamW
+    """Of what is trained, made by :meth:`_adamw`."""
 
     def __init__(self, loaded: LoadedModel, config: Config, reference: LoadedModel | None = None) -> None:
         """Take a loaded model over.
@@ -54,7 +56,7 @@ class PolicyLearner(ABC):
         Raises:
             ValueError: a KL term without anything to compare with.
         """
-        if config.objective.kl > 0 and reference is None and not hasattr(loaded.model, "disable_adapter"):
+        if config.objective.kl > 0 and reference is None and not loaded.adapted:
             raise ValueError("objective.kl is positive, so the learner needs a reference model or adapters")
         self.loaded = loaded
         self.config = config
@@ -93,7 +95,7 @@ class PolicyLearner(ABC):
         """Add the gradient of a micro-batch's loss."""
 
     @abstractmethod
-    def _advance(self, rate: float) -> float:
+    def _advance(self) -> float:
         """Clip the gradient and step, if it is finite; returns its norm before."""
 
     @abstractmethod
@@ -182,9 +184,18 @@ class PolicyLearner(ABC):
                 metrics[name] = metrics.get(name, 0.0) + float(share)
             mismatch.add(old_BT, engine_BT, rows.mask_BT)
         metrics = self._summed(metrics)
-        norm = self._advance(rate)
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = rate
+        norm = self._advance()
         self.updates += 1
         return {**metrics, "grad_norm": norm, "lr": rate}
+
+    def _adamw(self, parameters: Sequence[Tensor]) -> torch.optim.AdamW:
+        settings = self.config.optimiser
+        return torch.optim.AdamW(
+            parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay,
+            foreach=False,  # which on a GPU takes another 4 bytes a weight
+        )  # fmt: skip
 
     @contextmanager
     def _dropout(self) -> Iterator[None]:

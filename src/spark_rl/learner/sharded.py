@@ -99,11 +99,7 @@ class ShardedLearner(PolicyLearner):
         self.seeing = [p for p in _seeing(loaded) if p.requires_grad]
         if self.seeing:
             _reduce_unused(self.scorer)
-        optimiser = config.optimiser
-        self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=optimiser.lr, betas=optimiser.betas, eps=optimiser.eps,
-            weight_decay=optimiser.weight_decay, foreach=False,  # which on a GPU takes another 4 bytes a weight
-        )  # fmt: skip
+        self.optimiser = self._adamw(self.parameters)
         self.saw = False
         """Whether a prompt with images was in the step that is under way."""
 
@@ -122,9 +118,7 @@ class ShardedLearner(PolicyLearner):
     def _backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def _advance(self, rate: float) -> float:
-        for parameters in self.optimiser.param_groups:
-            parameters["lr"] = rate
+    def _advance(self) -> float:
         if not self.saw:  # zeros, where one process has no gradient and makes no step
             for parameter in self.seeing:
                 parameter.grad = None
@@ -239,7 +233,7 @@ class ShardedLearner(PolicyLearner):
 
     def export(self, path: Path) -> None:
         """See :func:`spark_rl.model.stream.write_model`."""
-        if hasattr(self.loaded.model, "disable_adapter"):
+        if self.loaded.adapted:
             write_adapters(self.loaded, path)
         else:
             write_model(self.loaded, self.weights(), path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ class LoadedModel:
         """The transformers model itself, adapters in place."""
         return unwrapped(self.model)
 
+    @property
+    def adapted(self) -> bool:
+        """Whether there are adapters, which can be switched off."""
+        return hasattr(self.model, "disable_adapter")
+
     def head(self, hidden: Tensor) -> Tensor:
         """(..., H) final hidden states -> (..., V) logits in float32, -inf for the banned tokens.
 
@@ -53,12 +59,14 @@ class LoadedModel:
             logits = logits / divisor
         return logits
 
-    def save(self, folder: Path) -> None:
-        """Weights (or adapters) and tokenizer or processor, loadable with ``from_pretrained``."""
+    def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Weights (or adapters) and tokenizer or processor, loadable with ``from_pretrained``; of ``state``, where the
+        tensors of the model itself are shards.
+        """
         model: Any = self.model
         with warnings.catch_warnings():  # of adapters whose base are adapters too: the vocabulary is never resized
             warnings.filterwarnings("ignore", "Could not find a config file in")
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, state_dict=state)
         (self.processor or self.tokenizer).save_pretrained(folder)
 
 

@@ -5,10 +5,8 @@ The ranks gather one layer at a time and write the files in turn: a rank holds o
 
 from __future__ import annotations
 
-import warnings
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -60,16 +58,12 @@ def write_model(loaded: LoadedModel, weights: Weights, folder: Path, file_bytes:
 
 def write_adapters(loaded: LoadedModel, folder: Path) -> None:
     """Write adapters and tokenizer or processor; all ranks call it, and all return when it is done."""
-    model: Any = loaded.model
     state = {
         name: gathered(tensor) if "lora_" in name or ".modules_to_save." in name else tensor
-        for name, tensor in model.state_dict().items()
+        for name, tensor in loaded.model.state_dict().items()
     }
     if dist.get_rank() == 0:
-        with warnings.catch_warnings():  # of adapters whose base are adapters too: the vocabulary is never resized
-            warnings.filterwarnings("ignore", "Could not find a config file in")
-            model.save_pretrained(folder, state_dict=state)
-        (loaded.processor or loaded.tokenizer).save_pretrained(folder)
+        loaded.save(folder, state)
     dist.barrier()
 
 
