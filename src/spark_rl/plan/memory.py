@@ -137,8 +137,7 @@ def _rehearse(
     learner_config = config.learner.model_copy(update={"micro_tokens": budget, "minibatches": 1, "epochs": 1})
     config = config.model_copy(update={"learner": learner_config})
     loaded = without_data(found, config)
-    needs_reference = config.objective.kl > 0 and config.model.lora is None
-    reference = without_data(found, config, trained=False) if needs_reference else None
+    reference = without_data(found, config, trained=False) if has_reference(config) else None
     vocabulary = loaded.causal_lm.config.get_text_config().vocab_size
 
     rehearsal = Rehearsal(vocabulary)
@@ -204,11 +203,6 @@ def plan_memory(
     sizes = rehearsals.sizes(config)
     prompt = max(lengths.prompt, lengths.judged) if recycles(config) else lengths.prompt
     learner, passes = _learner(rehearsals, config, gpus, prompt, lengths, sizes)
-    if cuda:  # torch.optim.AdamW on CUDA takes all tensors together and holds one more of each
-        learner["optimiser step"] = {
-            **learner["resident"], "gradients": 4 * sizes.trained / gpus,
-            "activations": 4 * sizes.trained / gpus * (not offloads(config, gpus)),
-        }  # fmt: skip
     resident = learner.pop("resident")
     rollout, rows, cached = _rollout(config, gpu, gpus, sizes, lengths, sum(resident.values()), cuda=cuda)
     phases: dict[str, dict[str, float]] = {"rollout": {**resident, **rollout}}
@@ -237,7 +231,7 @@ def has_reference(config: Config) -> bool:
 
 def offloads(config: Config, gpus: int) -> bool:
     """Whether shards lie in the memory of the machine (``learner.offload``)."""
-    return gpus > 1 and bool(getattr(config.learner, "offload", False))
+    return gpus > 1 and config.learner.offload
 
 
 def largest_batch(config: Config) -> int:
