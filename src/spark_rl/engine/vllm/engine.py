@@ -1,15 +1,14 @@
 """The engine: prompts to a ``vllm.LLM`` of its own, weights of a learner into it.
 
 vLLM runs in processes of its own, so nothing that it does to threads, signals or torch's settings reaches the learner.
-They do not hear the terminal's Ctrl-C: the step that is running can end, and the run says how to go on.
+They do not hear the signals that ask a run to stop, which terminals and Slurm send to all processes at once: the step
+that is running can end, and the run says how to go on.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from spark_rl.engine.base import Sampling
 from spark_rl.engine.vllm.arguments import cpu_arguments, engine_arguments, import_vllm
 from spark_rl.engine.vllm.prompts import completion, is_adapted, read_facts, request, sampling_arguments, source_of
 from spark_rl.engine.vllm.transfer import send
+from spark_rl.engine.vllm.watched import Watched
 from spark_rl.errors import ConfigError, EngineError
 from spark_rl.model.load import load_model
 from spark_rl.model.weights import ModelWeights, Weights
@@ -55,6 +55,7 @@ class VllmEngine:
             ConfigError: the model can't be loaded.
         """
         vllm: Any = import_vllm()
+        self._watched = Watched()
         self._parameters = vllm.SamplingParams
         self.version = 0
         source = source_of(config, weights)
@@ -70,7 +71,7 @@ class VllmEngine:
         arguments = ours | wished
         self.context: int = arguments["max_model_len"]
         try:
-            with _interrupts_held():
+            with self._watched.starting():
                 self._llm: Any = vllm.LLM(**arguments)
         except (OSError, ValueError, RuntimeError, ImportError, TypeError) as error:
             raise ConfigError(f"vLLM can't load {source!r}: {_said(error)}") from None
@@ -145,7 +146,7 @@ class VllmEngine:
         if self._llm is None:
             raise EngineError("this vLLM engine is closed")
         try:
-            return getattr(self._llm, method)(*arguments, **options)
+            return self._watched.call(getattr(self._llm, method), *arguments, **options)
         except Exception as error:
             raise EngineError(f"vLLM failed ({method}): {_said(error)}; its own lines above say more") from error
 
@@ -155,16 +156,6 @@ def on_a_cpu() -> bool:
     from vllm.platforms import current_platform  # noqa: PLC0415  # vLLM may be missing
 
     return bool(current_platform.is_cpu())
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Within, processes that are started never hear SIGINT, which a terminal sends to all: they inherit the mask."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _said(error: Exception) -> str:

@@ -11,7 +11,9 @@ Departures from vLLM on a CPU, each because of what was measured with 0.32 (docs
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import vllm._custom_ops as ops
 from safetensors.torch import load_file
@@ -66,6 +68,11 @@ class FileWeights(WeightTransferEngine[Init, Update]):
 
     def shutdown(self) -> None:
         """Nothing is held."""
+
+    @staticmethod
+    def trainer_send_weights(iterator: Iterator[Any], trainer_args: Any) -> None:
+        """Of the sender's side, which vLLM before 0.30 asks an engine for and never calls: :func:`.transfer.send`."""
+        raise NotImplementedError
 
 
 if BACKEND not in WeightTransferEngineFactory._registry:
