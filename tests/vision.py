@@ -73,10 +73,11 @@ _NAMED = {
 }  # fmt: skip
 
 
-def make_vlm(family: str, path: Path, seed: int = 0) -> Path:
+def make_vlm(family: str, path: Path, seed: int = 0, **text: Any) -> Path:
     """A tiny random model of one of :data:`VLM_FAMILIES` and its processor, saved the way transformers saves any."""
     tokenizer = _tokenizer(family)
-    config = AutoConfig.for_model(family, **_config(family, tokenizer))
+    made = _config(family, tokenizer)
+    config = AutoConfig.for_model(family, **{**made, "text_config": {**made["text_config"], **text}})
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(config)
     with torch.no_grad():

@@ -21,7 +21,7 @@ from spark_rl.engine.base import Engine
 from spark_rl.engine.copied import CopiedEngine
 from spark_rl.engine.embedded import EmbeddedEngine
 from spark_rl.engine.probe import Probed
-from spark_rl.engine.vllm import VllmEngine, import_vllm
+from spark_rl.engine.vllm import VllmEngine, VllmServers, endpoints, import_vllm
 from spark_rl.errors import ConfigError, UserError
 from spark_rl.inference import Reasoner, build_reasoner
 from spark_rl.learner.base import Learner
@@ -30,6 +30,7 @@ from spark_rl.model.load import describe_model, load_model, set_threads
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.places import find_model
 from spark_rl.model.restore import restore_weights
+from spark_rl.model.weights import ModelWeights
 from spark_rl.objective import with_importance_cap
 from spark_rl.plugins import load_object, said
 from spark_rl.problem import Group
@@ -85,7 +86,7 @@ def check_engine(config: Config, given: Engine | None = None) -> None:
 
     Raises:
         ConfigError: it is no engine, or vLLM is to read a model that is only in memory.
-        UserError: vLLM is not installed.
+        UserError: vLLM is not installed, or the address of a server can't be used.
     """
     if given is not None:
         _check_parts(given, f"the engine given, a {type(given).__name__},")
@@ -94,7 +95,7 @@ def check_engine(config: Config, given: Engine | None = None) -> None:
         raise ConfigError("rollout.ahead samples while the learner updates, and the embedded engine decodes on the "
                           "learner's own weights; set cluster.engines=1, or rollout.ahead=0")  # fmt: skip
     if given is None and config.engine.name == "vllm":
-        import_vllm()
+        _ = endpoints(config) or import_vllm()  # servers have their own
         find_model(config.model.path)  # it reads the model itself, so one in memory is none
 
 
@@ -173,7 +174,7 @@ def engine_of_its_own(
     if config.engine.name != "embedded":
         chat = chat_of(config, describe_model(config, weights))
         own = config.engine.name != "vllm"
-        return own_engine(config, chat) if own else VllmEngine(config, colocated=colocated), chat
+        return own_engine(config, chat) if own else _vllm(config, colocated), chat
     whole = config.model_copy(update={"model": config.model.model_copy(update={"lora": None})})
     loaded = load_model(whole, weights)
     chat = chat_of(config, loaded)
@@ -212,6 +213,10 @@ def open_reasoner(config: Config, weights: str | Path | None = None) -> Reasoner
     Raises:
         UserError: the model or the engine can't be loaded, or the chat template can't work.
     """
+    if config.engine.name == "vllm" and config.engine.servers:
+        servers = VllmServers(config, weights)
+        servers.sync(ModelWeights(load_model(config, weights).model, 0))
+        return build_reasoner(servers, servers.facts.chat, config)
     if config.engine.name == "vllm":
         vllm = VllmEngine(config, weights)
         return build_reasoner(vllm, vllm.facts.chat, config)
@@ -229,13 +234,18 @@ def build_engine(config: Config, loaded: LoadedModel, chat: ChatFormat) -> Engin
 
     Raises:
         ConfigError: vLLM can't load the model; a class of the user's own can't be loaded, or is no engine.
-        UserError: vLLM is not installed.
+        UserError: vLLM is not installed, or a server can't be asked.
     """
     if config.engine.name == "vllm":
-        return VllmEngine(config, colocated=True)  # a resumed run hands it the checkpoint's weights before it begins
+        return _vllm(config, colocated=True)  # a run hands it the learner's weights before it begins
     if config.engine.name != "embedded":
         return own_engine(config, chat)
     return _embedded(EmbeddedEngine, config, loaded, chat)
+
+
+def _vllm(config: Config, colocated: bool) -> Engine:
+    """vLLM in processes of this run, or the servers that run already."""
+    return VllmServers(config) if config.engine.servers else VllmEngine(config, colocated=colocated)
 
 
 def _embedded(kind: type[EmbeddedEngine], config: Config, loaded: LoadedModel, chat: ChatFormat) -> EmbeddedEngine:

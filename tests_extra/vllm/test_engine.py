@@ -2,66 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from parity import QUESTIONS, SAMPLED, gap, pair, shake, tiny
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from spark_rl.backend import build_learner, open_backend
-from spark_rl.chat import Prompt
-from spark_rl.config import Config, load_config
-from spark_rl.engine.base import Engine, Sampling
+from spark_rl.backend import open_backend
+from spark_rl.engine.base import Sampling
 from spark_rl.engine.probe import Probed
-from spark_rl.engine.vllm import VllmEngine
 from spark_rl.errors import UserError
 from spark_rl.inference import Reasoner, build_reasoner
-from spark_rl.learner.base import Learner
 from spark_rl.learner.local import LocalLearner
 from spark_rl.problem import Problem
-
-SAMPLED = Sampling(4, 1.0, 40, seed=3)
-QUESTIONS = [f"{a}?{b}?7={a + b + 7}" for a in range(1, 9) for b in range(1, 9)]
-
-
-def tiny(*overrides: str, model: str | Path = "embedded") -> Config:
-    settings = ("model.threads=1", "objective.kl=0", "inference.max_new_tokens=48", *overrides)
-    return load_config("tiny", list(settings), model={"path": str(model)})
-
-
-def pair(config: Config, **options: Any) -> tuple[LocalLearner, VllmEngine, list[Prompt]]:
-    backend = open_backend(config, engine=VllmEngine(config, **options))
-    learner = build_learner(backend)
-    assert isinstance(learner, LocalLearner)
-    assert isinstance(backend.engine, VllmEngine)
-    return learner, backend.engine, [backend.chat.encode(Problem("p", text, "")) for text in QUESTIONS]
-
-
-@pytest.fixture(scope="module")
-def tied() -> Iterator[tuple[LocalLearner, VllmEngine, list[Prompt]]]:
-    made = pair(tiny())
-    yield made
-    made[1].close()
-
-
-def gap(engine: Engine, learner: Learner, prompts: Sequence[Prompt], sampling: Sampling = SAMPLED) -> float:
-    """The largest difference of any token's log-probability, in nats."""
-    groups = engine.generate(prompts, sampling)
-    drawn = [(p, c) for p, group in zip(prompts, groups, strict=True) for c in group]
-    scored = learner.logprobs([p.token_ids for p, _ in drawn], [c.token_ids for _, c in drawn])
-    return max(float((at_T - torch.tensor(c.logprobs)).abs().max()) for at_T, (_, c) in zip(scored, drawn, strict=True))
-
-
-def shake(learner: LocalLearner, size: float = 0.2) -> None:
-    """Other weights, as after a large update: all that is trained, the embedding too."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in learner.parameters:
-            weight.add_(torch.randn(weight.shape, generator=generator) * weight.std() * size)
-    learner.updates += 1
 
 
 def test_greedy_tokens_and_log_probabilities_are_the_embedded_engines(tied: Any) -> None:

@@ -13,7 +13,7 @@ import ray
 from spark_rl.chat import ChatFormat, Prompt
 from spark_rl.cluster.session import Cluster, Died, collect, persistent
 from spark_rl.cluster.stream import Bucket, Incoming, buckets
-from spark_rl.engine.base import Engine, Sampling
+from spark_rl.engine.base import Engine, Sampling, stretches
 from spark_rl.model.weights import Weights
 from spark_rl.problem import Completion
 
@@ -98,14 +98,14 @@ class RayEngine:
         """Each engine generates for a stretch of the prompts. What one that died was asked is asked again, with the
         same weights and the same random numbers."""
         found: list[list[list[Completion]] | None] = [None] * len(self._workers)
-        stretches = _stretches(len(prompts), len(self._workers))
+        parts = stretches(len(prompts), len(self._workers))
 
         def ask() -> None:
-            missing = [place for place, part in enumerate(found) if part is None and stretches[place]]
+            missing = [place for place, part in enumerate(found) if part is None and parts[place]]
             refs = [
                 self._workers[place].generate.remote(
-                    [replace(prompts[i], vision={}) if prompts[i].images else prompts[i] for i in stretches[place]],
-                    replace(sampling, first=sampling.first + stretches[place].start),
+                    [replace(prompts[i], vision={}) if prompts[i].images else prompts[i] for i in parts[place]],
+                    replace(sampling, first=sampling.first + parts[place].start),
                 )
                 for place in missing
             ]
@@ -179,11 +179,6 @@ class RayEngine:
         for worker in self._workers:
             ray.kill(worker)
         self._workers = []
-
-
-def _stretches(count: int, parts: int) -> list[range]:
-    """``count`` places in ``parts`` stretches that differ by one at most."""
-    return [range(count * k // parts, count * (k + 1) // parts) for k in range(parts)]
 
 
 def _references(weights: Weights) -> Iterator[Any]:

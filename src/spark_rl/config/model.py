@@ -82,9 +82,20 @@ class EngineConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of ``vllm.LLM`` by their names there, such as ``{gpu_memory_utilization: 0.4,
     tensor_parallel_size: 2}``; they win over those that are chosen here (docs/vllm.md). For ``vllm`` only."""
+    servers: tuple[str, ...] = ()
+    """Addresses of running ``vllm serve`` processes that generate in place of a vLLM that is started here, such as
+    ``[http://node1:8000, http://node2:8000]``. Each samples for a stretch of the prompts, and takes over the weights
+    after every update (docs/vllm.md). For ``vllm`` only."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.name not in {"embedded", "vllm"} and not is_file_and_name(self.name):
             raise ValueError(f"engine.name is {self.name!r}, and must be embedded, vllm, or FILE.py:CLASS")
+        if self.servers and self.name != "vllm":
+            raise ValueError(f"engine.servers are of vLLM, and engine.name is {self.name}; set engine.name=vllm")
+        if self.servers and self.options:
+            raise ValueError("engine.options are for a vLLM that is started here, and engine.servers run already; "
+                             "give them to vllm serve, and remove them here")  # fmt: skip
+        if len({server.rstrip("/") for server in self.servers}) < len(self.servers):
+            raise ValueError("engine.servers names a server twice; remove one")
         return self

@@ -135,6 +135,10 @@ FOREIGN: Mapping[str, str] = {
         "set engine.name=vllm, and what it needs in engine.options (docs/vllm.md)",
     ),
     **dict.fromkeys(
+        ("vllm_server_base_url", "vllm_server_host", "vllm_server_port"),
+        "set engine.name=vllm and engine.servers=[http://host:8000] (docs/vllm.md)",
+    ),
+    **dict.fromkeys(
         ("deepspeed", "fsdp", "fsdp_config", "n_gpus_per_node", "nnodes", "num_nodes", "tensor_model_parallel_size",
          "tensor_parallel_size"), _DEVICES,
     ),

@@ -89,6 +89,11 @@ class Config(Section):
                 f"recycle.ready ({self.recycle.ready}) is larger than recycle.pool_size ({self.recycle.pool_size}), "
                 "so the pool could never be ready; raise pool_size"
             )
+        if self.engine.servers and self.cluster.engines:
+            raise ValueError(
+                f"cluster.engines ({self.cluster.engines}) starts engines, and engine.servers names some that run "
+                "already; remove one of the two"
+            )
         low, high = self.chat.min_pixels, self.chat.max_pixels
         if low is not None and high is not None and low > high:
             raise ValueError(f"chat.min_pixels ({low}) is larger than chat.max_pixels ({high}); swap or change them")

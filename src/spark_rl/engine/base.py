@@ -66,6 +66,11 @@ class Engine(Protocol):
         ...
 
 
+def stretches(count: int, parts: int) -> list[range]:
+    """``count`` places in ``parts`` stretches that differ by one at most, for engines that share a batch."""
+    return [range(count * k // parts, count * (k + 1) // parts) for k in range(parts)]
+
+
 def innermost(engine: Engine) -> Engine:
     """The engine itself, beneath those of this package that wrap one, as their ``engine``."""
     while type(engine).__module__.startswith("spark_rl.") and hasattr(engine, "engine"):

@@ -72,21 +72,23 @@ class RefusedError(EndpointError):
 class Endpoint:
     """An OpenAI-compatible server: JSON goes out, JSON comes back."""
 
-    def __init__(self, url: str, *, api_key_env: str, timeout: float, retries: int) -> None:
+    def __init__(self, url: str, *, api_key_env: str, timeout: float, retries: int, path: str = "/v1") -> None:
         """Nothing is sent yet.
 
         Args:
-            url: ``http://host:8000/v1``; without a path ``/v1`` is added.
+            url: ``http://host:8000/v1``; without a path ``path`` is added.
             api_key_env: the environment variable that holds the key. Without a value no key is sent.
             timeout: seconds that one request may take, the whole reply included.
             retries: how often a request is asked again.
+            path: of the server's interface, where addresses usually end.
 
         Raises:
             UserError: the address or the key can't be used.
         """
         parts = _address(url)
-        path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
-        self.url = f"{parts.scheme}://{parts.netloc}{path}"
+        given = parts.path.rstrip("/").removesuffix("/chat/completions") or path
+        self.url = f"{parts.scheme}://{parts.netloc}{given}"
+        self._usual = path
         self.timeout, self.retries, self.api_key_env = timeout, retries, api_key_env
         self._key = _key(api_key_env)
         self._trust = ssl.create_default_context()
@@ -130,14 +132,19 @@ class Endpoint:
                     loop.call_soon_threadsafe(task.cancel)
             thread.join(GRACE)
 
-    async def ask(self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def ask(
+        self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any] | None = None, retries: int | None = None
+    ) -> dict[str, Any]:
         """The JSON object that the server replies to ``body``, or to a plain GET without one.
+
+        ``retries`` stands in place of the endpoint's, for what must not be done twice.
 
         Raises:
             RefusedError: it refuses what ``body`` holds.
             EndpointError: it can't be reached, refuses, or replies with something else.
         """
         failures = once = 0
+        retries = self.retries if retries is None else retries
         while True:
             wanted, own = 0.0, False
             try:
@@ -170,7 +177,7 @@ class Endpoint:
                 once += failed.once
                 why = f"{failed.what}: {self.quoted(failed.words)}"
             failures += 1
-            if failures > self.retries or once > 1:
+            if failures > retries or once > 1:
                 times = "once" if failures == 1 else f"{failures} times"
                 kind = RefusedError if own else EndpointError
                 raise kind(f"{self.url}: {why} (asked {times})")
@@ -227,7 +234,8 @@ class Endpoint:
             return self._error(f"{mend} ({what})", status, said)
         if 300 <= status < 400:
             return self._error(f"it sends requests elsewhere (HTTP {status}); give the address it names", status, said)
-        hint = "; the address usually ends in /v1" if status == 404 and not self.url.endswith("/v1") else ""
+        odd = status == 404 and not self.url.endswith(self._usual)
+        hint = f"; the address usually ends in {self._usual}" if odd else ""
         return self._error(f"{what}{hint}", status, said)
 
     def _error(self, what: str, status: int | None = None, said: str = "") -> EndpointError:

@@ -7,9 +7,9 @@ that is running can end, and the run says how to go on.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,15 @@ from spark_rl.chat import Prompt
 from spark_rl.config import Config
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.vllm.arguments import cpu_arguments, engine_arguments, import_vllm
-from spark_rl.engine.vllm.prompts import completion, is_adapted, read_facts, request, sampling_arguments, source_of
+from spark_rl.engine.vllm.prompts import (
+    completion,
+    fitting,
+    is_adapted,
+    read_facts,
+    request,
+    sampling_arguments,
+    source_of,
+)
 from spark_rl.engine.vllm.transfer import send
 from spark_rl.engine.vllm.watched import Watched
 from spark_rl.errors import ConfigError, EngineError
@@ -25,8 +33,6 @@ from spark_rl.model.load import load_model
 from spark_rl.model.weights import ModelWeights, Weights
 from spark_rl.problem import Completion
 from spark_rl.seeds import stream_seed
-
-logger = logging.getLogger(__name__)
 
 COLOCATED_SHARE = 0.5
 """Share of a GPU's memory for vLLM beside a learner, where ``engine.options`` does not say."""
@@ -89,13 +95,7 @@ class VllmEngine:
             EngineError: vLLM failed, or has ended.
         """
         found = [[Completion("", (), (), "length", version=self.version)] * sampling.n for _ in prompts]
-        places = [i for i, prompt in enumerate(prompts) if len(prompt.token_ids) < self.context]
-        if len(places) < len(prompts):
-            logger.warning(
-                "%d of %d prompts are longer than the %d tokens of vLLM's context, the longest has %d; their responses "
-                "are empty", len(prompts) - len(places), len(prompts), self.context,
-                max(len(prompt.token_ids) for prompt in prompts),
-            )  # fmt: skip
+        places = fitting(prompts, self.context)
         if not places:
             return found
         seeded = [replace(sampling, seed=stream_seed(sampling.seed, sampling.first + i)) for i in places]
@@ -110,7 +110,7 @@ class VllmEngine:
         return found
 
     def sync(self, weights: Weights) -> None:
-        """Take over a learner's weights, bucket by bucket, and forget what was cached of prompts.
+        """Take over a learner's weights, bucket by bucket, and forget what was cached of prompts and of their images.
 
         Raises:
             EngineError: vLLM does not take them, or has ended.
@@ -119,6 +119,8 @@ class VllmEngine:
         if self._sleeps:
             self._call("wake_up", tags=["kv_cache"])
         self._call("reset_prefix_cache")
+        if self.facts.banned:  # what the old projector made of images; vLLM keeps it apart from keys and values
+            self._call("llm_engine.reset_encoder_cache")
         self.version = weights.version
 
     def sleep(self) -> None:
@@ -138,7 +140,7 @@ class VllmEngine:
             llm.llm_engine.engine_core.shutdown(timeout=SECONDS)
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """A method of ``vllm.LLM``. What comes back from vLLM's processes may be any exception.
+        """A method of ``vllm.LLM`` or of a part of it. What comes back from vLLM's processes may be any exception.
 
         Raises:
             EngineError: it failed, or vLLM has ended.
@@ -146,7 +148,7 @@ class VllmEngine:
         if self._llm is None:
             raise EngineError("this vLLM engine is closed")
         try:
-            return self._watched.call(getattr(self._llm, method), *arguments, **options)
+            return self._watched.call(attrgetter(method)(self._llm), *arguments, **options)
         except Exception as error:
             raise EngineError(f"vLLM failed ({method}): {_said(error)}; its own lines above say more") from error
 

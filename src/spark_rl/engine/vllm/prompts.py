@@ -16,6 +16,7 @@ https://docs.vllm.ai/en/latest/api/vllm/sampling_params.html
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ from spark_rl.model.places import find_model, has_adapters, layers_of
 from spark_rl.model.sizes import cached_numbers
 from spark_rl.model.vision import load_processor, sees, vision_tokens
 from spark_rl.problem import Completion
+
+logger = logging.getLogger(__name__)
 
 
 def source_of(config: Config, weights: str | Path | None = None) -> str:
@@ -61,6 +64,8 @@ class Facts:
     """Tokens of prompt and response together at most; ``None`` if the model does not say."""
     token_bytes: int = 0
     """Bytes that the keys and values of one token take."""
+    vocabulary: int = 0
+    """How many tokens the model has scores for."""
 
 
 def read_facts(config: Config, source: str) -> Facts:
@@ -87,7 +92,19 @@ def read_facts(config: Config, source: str) -> Facts:
     context = getattr(text, "max_position_embeddings", None)
     ends = tuple(sorted(chat.eos_ids(generation)))
     token_bytes = cached_numbers(text) * (4 if config.model.dtype == "float32" else 2)
-    return Facts(chat, tuple(banned), ends, context, token_bytes)
+    return Facts(chat, tuple(banned), ends, context, token_bytes, int(text.vocab_size))
+
+
+def fitting(prompts: Sequence[Prompt], context: int) -> list[int]:
+    """Which of the prompts leave room for a response. How many do not is logged."""
+    places = [i for i, prompt in enumerate(prompts) if len(prompt.token_ids) < context]
+    if len(places) < len(prompts):
+        logger.warning(
+            "%d of %d prompts are longer than the %d tokens of vLLM's context, the longest has %d; their responses "
+            "are empty", len(prompts) - len(places), len(prompts), context,
+            max(len(prompt.token_ids) for prompt in prompts),
+        )  # fmt: skip
+    return places
 
 
 def sampling_arguments(sampling: Sampling, facts: Facts, stop: Sequence[str] = ()) -> dict[str, Any]:

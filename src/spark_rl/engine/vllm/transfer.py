@@ -28,7 +28,7 @@ def send(weights: Weights, call: Callable[..., Any], bucket: int = BUCKET) -> No
     Args:
         weights: the learner's; iterated once.
         call: calls a method of a ``vllm.LLM`` that was made with the arguments of
-            :func:`spark_rl.engine.vllm.arguments.engine_arguments`.
+            :func:`spark_rl.engine.vllm.arguments.engine_arguments`, or of servers that were started with them.
         bucket: bytes.
     """
     with tempfile.TemporaryDirectory(prefix="spark-rl-", dir=SHARED if SHARED.is_dir() else None) as folder:
@@ -41,8 +41,8 @@ def send(weights: Weights, call: Callable[..., Any], bucket: int = BUCKET) -> No
         call("finish_weight_update")
 
 
-def buckets(named: Iterable[tuple[str, Tensor]], size: int) -> Iterator[dict[str, Tensor]]:
-    """Tensors gathered up to ``size`` bytes, copied to the CPU's memory: one is valid until the next is asked for."""
+def buckets(named: Iterable[tuple[str, Tensor]], size: int, device: str = "cpu") -> Iterator[dict[str, Tensor]]:
+    """Tensors gathered up to ``size`` bytes, copied to a device: one is valid until the next is asked for."""
     gathered: dict[str, Tensor] = {}
     held = 0
     for name, tensor in named:
@@ -50,7 +50,7 @@ def buckets(named: Iterable[tuple[str, Tensor]], size: int) -> Iterator[dict[str
         if gathered and held + bytes_ > size:
             yield gathered
             gathered, held = {}, 0
-        gathered[name] = tensor.detach().to("cpu", copy=True).contiguous()
+        gathered[name] = tensor.detach().to(device, copy=True).contiguous()
         held += bytes_
     if gathered:
         yield gathered
