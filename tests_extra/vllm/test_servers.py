@@ -114,5 +114,5 @@ def test_a_server_that_dies_is_named(tied: Any, servers: Servers, monkeypatch: p
     engine.sync(learner.weights())
     engine.generate(prompts[:2], SAMPLED)
     servers.text.kill()
-    with pytest.raises(UserError, match=rf"^{servers.text.url}: no connection .* \(asked 2 times\)$"):
+    with pytest.raises(UserError, match=rf"^{servers.text.url}: no connection .* \(asked 2 times\); resume"):
         engine.generate(prompts[:2], SAMPLED)

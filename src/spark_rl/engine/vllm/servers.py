@@ -106,8 +106,8 @@ class VllmServers:
 
         Raises:
             UserError: a prompt holds an image that can't be used.
-            EngineError: a server gives something else than was asked for, or has other weights.
-            EndpointError: a server can't be reached, or refuses.
+            EngineError: a server can't be reached, refuses, gives something else than was asked for, or has other
+                weights.
         """
         found = [[Completion("", (), (), "length", version=self.version)] * sampling.n for _ in prompts]
         places = fitting(prompts, self.context)
@@ -125,7 +125,11 @@ class VllmServers:
                     for k in stretch:
                         tasks.start_soon(one, server, slots, places[k])
 
-        self._run(everything)
+        try:
+            self._run(everything)
+        except EndpointError as error:
+            mend = "" if error.status else "; resume the run when it runs again, or with other engine.servers"
+            raise EngineError(f"{error}{mend}") from None
         return found
 
     def sync(self, weights: Weights) -> None:
