@@ -76,8 +76,12 @@ def build_image_processor() -> Qwen2VLImageProcessorPil:
 
 
 def build_processor(tokenizer: Qwen2Tokenizer) -> Any:
-    """Qwen2.5-VL's processor without its video part, which transformers has with torchvision only."""
-    kind = stills_only(Qwen2_5_VLProcessor)
+    """Qwen2.5-VL's processor without its video part, which transformers has with torchvision only.
+
+    The settings of that part are saved with it: vLLM loads no Qwen2.5-VL without.
+    """
+    video = {"video_processor_type": "Qwen2VLVideoProcessor", "patch_size": PATCH}
+    kind = stills_only(Qwen2_5_VLProcessor, video)
     return kind(image_processor=build_image_processor(), tokenizer=tokenizer, chat_template=CHAT_TEMPLATE)
 
 
