@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parity import SAMPLED, Servers, gap, shake, shown
+from parity import QUESTIONS, SAMPLED, Servers, gap, shake, shown, tiny
 
 from running import json_lines, small
 from spark_rl import UserError, train
-from spark_rl.backend import build_learner, open_backend
+from spark_rl.backend import build_learner, open_backend, open_reasoner
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.probe import Probed
 from spark_rl.engine.vllm import VllmServers
 from spark_rl.errors import EngineError
+from spark_rl.problem import Problem
 
 
 def test_completions_are_those_of_vllm_beside_the_learner(
@@ -85,6 +86,15 @@ def test_a_server_that_was_started_in_another_way_is_refused(servers: Servers) -
     ) as caught:
         VllmServers(longer)
     assert "\n" not in str(caught.value)
+
+
+def test_an_evaluation_hands_the_models_weights_over_first(tied: Any, servers: Servers) -> None:
+    learner, _, _ = tied
+    VllmServers(servers.text.config).sync(learner.weights())  # those of another model
+    problems = [Problem(str(i), text, "") for i, text in enumerate(QUESTIONS[:16])]
+    answers = [[trace.rounds[0].response for trace in open_reasoner(config).solve(problems)]
+               for config in (servers.text.config, tiny())]  # fmt: skip
+    assert answers[0] == answers[1]
 
 
 def test_images_go_to_servers(servers: Servers) -> None:
