@@ -12,6 +12,7 @@ import ray
 
 from spark_rl.chat import ChatFormat, Prompt
 from spark_rl.cluster.session import Cluster, Died, collect, persistent
+from spark_rl.cluster.session import stretches as _stretches
 from spark_rl.cluster.stream import Bucket, Incoming, buckets
 from spark_rl.engine.base import Engine, Sampling
 from spark_rl.model.weights import Weights
@@ -53,7 +54,7 @@ class EngineWorker:
             self._failed = True
             raise
 
-    @ray.method(concurrency_group="weights")  # type: ignore[untyped-decorator]
+    @ray.method(concurrency_group="beside")  # type: ignore[untyped-decorator]
     def take(self, bucket: Bucket | None) -> None:
         """The next weights, beside a :meth:`sync` that runs; returns when there is room for more."""
         while not self._failed:
@@ -150,7 +151,8 @@ class RayEngine:
         self._cluster.died("engine", death.places, len(self._workers), str(death))
         for place in death.places:
             ray.kill(self._workers[place])
-            self._workers[place] = self._start(place)
+        for place, worker in zip(death.places, self._cluster.begun(self._start, death.places), strict=True):
+            self._workers[place] = worker
         collect([self._workers[place].open.remote() for place in death.places])
 
     def _revive(self, death: Died) -> None:
@@ -179,11 +181,6 @@ class RayEngine:
         for worker in self._workers:
             ray.kill(worker)
         self._workers = []
-
-
-def _stretches(count: int, parts: int) -> list[range]:
-    """``count`` places in ``parts`` stretches that differ by one at most."""
-    return [range(count * k // parts, count * (k + 1) // parts) for k in range(parts)]
 
 
 def _references(weights: Weights) -> Iterator[Any]:
