@@ -34,9 +34,11 @@ from spark_rl.model.weights import ModelWeights
 from spark_rl.objective import with_importance_cap
 from spark_rl.plugins import load_object, said
 from spark_rl.problem import Group
+from spark_rl.verify import Verifier
 
 if TYPE_CHECKING:
     from spark_rl.cluster.session import Cluster
+    from spark_rl.learner.sharded import ShardedLearner
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,15 @@ class Backend:
         found = {f"restarts/{kind}": count for kind, count in self.cluster.restarts.items()}
         self.cluster.restarts = Counter()
         return found
+
+    def verifier(self) -> Verifier:
+        """What grades responses: workers beside this process, or on each machine of a cluster of several."""
+        places = [] if self.cluster is None else self.cluster.machines()
+        if self.cluster is None or not places:
+            return Verifier(self.config.verify)
+        from spark_rl.cluster.verifiers import RayVerifier
+
+        return RayVerifier(self.cluster, self.config.verify, places)
 
     def close(self) -> None:
         """Free what the engine holds, and end the processes of a cluster."""
@@ -166,7 +177,7 @@ def engine_of_its_own(
     Args:
         config: of the run.
         weights: a folder in place of ``config.model``.
-        processes: how many share the cores of all machines.
+        processes: how many share the cores of a machine.
         colocated: whether a learner may be on the same GPU, so that vLLM sleeps while it updates.
     """
     config = _shared_threads(config, processes)
@@ -181,7 +192,7 @@ def engine_of_its_own(
     return _embedded(CopiedEngine, config, loaded, chat), chat
 
 
-def learner_of_a_rank(config: Config, processes: int, weights: Path | None) -> Learner:
+def learner_of_a_rank(config: Config, processes: int, weights: Path | None) -> ShardedLearner:
     """The learner of this process, one of those that torch.distributed connects; images are prepared here."""
     from spark_rl.learner.sharded import ShardedLearner
 

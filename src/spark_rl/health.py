@@ -65,8 +65,8 @@ class Health:
         Raises:
             UserError: they are not finite, or what they give is not.
         """
-        if not all(bool(torch.isfinite(tensor).all()) for _, tensor in learner.weights().named()):
-            raise self._lost(step, "the weights are not finite")
+        if (name := learner.not_finite()) is not None:
+            raise self._lost(step, f"the weights are not finite ({name} is the first)")
         if self._probe is not None:
             prompt_ids, token_ids = self._probe
             (logp_T,) = learner.logprobs([prompt_ids], [token_ids])

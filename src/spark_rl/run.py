@@ -40,7 +40,6 @@ from spark_rl.report.watch import Silent, Watcher
 from spark_rl.rewards import open_rewards
 from spark_rl.rollout import Sampler, build_grader
 from spark_rl.runs import checkpoints, mark_latest, new_run_dir
-from spark_rl.verify import Verifier
 
 
 def train(
@@ -143,7 +142,7 @@ class Run:
         checkpoint.open_run(self.run_dir, config, resume)  # not before data and model are known to load
         mark_latest(self.run_dir)
         self.control.advice = go_on
-        self.verifier, chat = Verifier(config.verify), self.backend.chat
+        self.verifier, chat = self.backend.verifier(), self.backend.chat
         self.grader = build_grader(chat, self.verifier, config.reward, self.rewards)
         engine = probed(config, self.backend.engine, self.learner)
         sampler = Sampler(engine, chat, self.verifier, config.rollout, config.reward, self.rewards)
@@ -330,7 +329,11 @@ class Run:
         """What the summary says about the end of the run and its best evaluation, where there is something to say."""
         outcome: Metrics = {}
         logged = read_metrics(self.run_dir / "metrics.jsonl")
-        restarts = {kind: sum(record.get(f"restarts/{kind}", 0) for record in logged) for kind in ("learner", "engine")}
+        last = self.backend.restarts()  # since the last step
+        kinds = ("learner", "engine", "verifier")
+        restarts = {
+            kind: sum(record.get(f"restarts/{kind}", 0) for record in [*logged, last]) for kind in kinds
+        }  # fmt: skip
         if any(restarts.values()):
             outcome["restarts"] = restarts
         if self.control.reason is not None:

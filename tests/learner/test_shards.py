@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, multiprocessing
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 from learner.ranks import on_ranks
@@ -62,7 +63,19 @@ def saved_and_resumed(configs: dict[str, Config], folder: Path, old: Path) -> di
         dist.barrier()
         found[kind] = [through, *(resumed(config, each / kind) for each in (folder, old))]
         learner.export(folder / f"{kind}-export")
+        check_the_broken_one_is_named(learner, dist.get_rank() == 1)
     return found
+
+
+@torch.no_grad()
+def check_the_broken_one_is_named(learner: PolicyLearner, here: bool) -> None:
+    """A single NaN, of which one rank has the shard."""
+    assert learner.not_finite() is None
+    name, weight = next((name, p) for name, p in learner.loaded.model.named_parameters() if p.requires_grad)
+    if here:
+        own = weight.to_local() if isinstance(weight, DTensor) else weight
+        own.view(-1)[-1] = float("nan")
+    assert learner.not_finite() == name
 
 
 def only_resumed(configs: dict[str, Config], folder: Path) -> dict[str, dict[str, Tensor]]:
@@ -104,6 +117,7 @@ def test_a_checkpoint_of_some_ranks_is_resumed_by_others_and_by_one(configs: dic
         one.load(new / kind)
         assert one.updates == 1
         assert apart(go_on(one), two[0][kind][0]) < noise, kind
+        check_the_broken_one_is_named(one, here=True)
     for kind in ("float32", "bfloat16"):
         exported = AutoModelForCausalLM.from_pretrained(new / f"{kind}-export").state_dict()
         for name, tensor in two[0][kind][0].items():

@@ -10,10 +10,11 @@ from PIL import Image
 from tests.conftest import make_model
 from tests.vision import draw_image, make_vlm
 
-from spark_rl.config import load_config
+from spark_rl.config import Config, load_config
 from spark_rl.run import train
 
 TASKS = [f"What is {a} + {a + 1}?" for a in range(1, 7)]
+RECIPES = ("qwen2.5-7b", "qwen2.5-vl-7b", "qwen2.5-vl-32b")
 SMALL = [
     "model.device=cpu", "model.dtype=float32", "model.attention=sdpa", "model.threads=1", "train.steps=2",
     "rollout.problems=2", "rollout.samples=2", "rollout.max_new_tokens=12", "rollout.max_prompt_tokens=900",
@@ -37,15 +38,20 @@ def rows_of(folder: Path, *, pictures: bool) -> Path:
     return file
 
 
-@pytest.mark.parametrize("recipe", ["qwen2.5-7b", "qwen2.5-vl-7b", "qwen2.5-vl-32b"])
-def test_two_steps_of_the_recipe(recipe: str, tmp_path: Path) -> None:
+def shrunken(recipe: str, folder: Path, *overrides: str) -> Config:
+    """The recipe with a model of two layers and data that are made in ``folder``."""
     seeing = "vl" in recipe
-    model = make_vlm("qwen2_5_vl", tmp_path / "m") if seeing else make_model("qwen2", tmp_path / "m")
-    data = rows_of(tmp_path, pictures=seeing)
-    changes = [*SMALL, f"model.path={model}", f"data.train={data}", f"run_dir={tmp_path / 'run'}", "data.layout=auto"]
+    model = make_vlm("qwen2_5_vl", folder / "m") if seeing else make_model("qwen2", folder / "m")
+    data = rows_of(folder, pictures=seeing)
+    changes = [*SMALL, f"model.path={model}", f"data.train={data}", f"run_dir={folder / 'run'}", "data.layout=auto"]
     if not seeing:
         changes = [*changes, "rollout.max_prompt_tokens=480", "inference.max_new_tokens=12"]
-    config = load_config(recipe, changes)
+    return load_config(recipe, [*changes, *overrides])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_steps_of_the_recipe(recipe: str, tmp_path: Path) -> None:
+    config = shrunken(recipe, tmp_path)
     assert config.model.gradient_checkpointing
     assert config.objective.kl == 0.001
 

@@ -5,66 +5,24 @@ Needs Ray: ``PYTHONPATH=src PYTHON -m pytest tests_extra/cluster`` with a Python
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+from same import Disk, check_same, logged, settings
 
 from running import small
 from spark_rl.cluster.engines import RayEngine
 from spark_rl.cluster.learners import RayLearner
-from spark_rl.config import Config
 from spark_rl.errors import ConfigError
 from spark_rl.run import Run, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning:ray")
-
-NUMBERS = ("loss", "grad_norm", "reward/policy", "entropy", "tokens", "loss/recycled", "grad_norm/recycled")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
-    """One Ray for all tests: it takes long to start."""
-    ray.init(num_cpus=16, include_dashboard=False, configure_logging=False)
-    yield
-    ray.shutdown()
-
-
-def settings(run_dir: Path, *overrides: str) -> Config:
-    return small(run_dir, "train.steps=4", "train.save_every=2", "evaluation.problems=4", *overrides)
-
-
-def logged(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-def check_same(run_dir: Path, other: Path, rel: float = 1e-4) -> None:
-    """The same tokens, rewards and updates in every step."""
-    found, expected = logged(run_dir), logged(other)
-    assert len(found) == len(expected)
-    for mine, its in zip(found, expected, strict=True):
-        for name in NUMBERS:
-            assert (name in mine) == (name in its)
-            if name in its:
-                assert mine[name] == pytest.approx(its[name], rel=rel, abs=1e-6), (mine["step"], name)
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in one process."""
-    run_dir = tmp_path_factory.mktemp("alone") / "run"
-    train(settings(run_dir))
-    return run_dir
 
 
 class Killer:
@@ -100,13 +58,15 @@ def test_they_give_the_numbers_of_one_process(learners: int, engines: int, alone
 def test_who_is_killed_is_named_started_again_and_counted_with_the_same_numbers(
     kind: str, alone: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = settings(tmp_path / "run", "cluster.learners=2", "cluster.engines=2", "train.save_every=50")
+    config = settings(tmp_path / "run", "cluster.learners=2", "cluster.engines=2")
     with Run(config) as run:
+        if kind == "learner":
+            Disk(run.learner, [2])  # so that the checkpoint of the second step is not complete in the third
         killer = Killer(run, kind)
         summary = run.train()
     assert killer.done
     assert f"{kind} 2 of 2 died" in caplog.text
-    assert summary["restarts"] == {"learner": 0, "engine": 0} | {kind: 1}
+    assert summary["restarts"] == {"learner": 0, "engine": 0, "verifier": 0} | {kind: 1}
     assert sum(record.get(f"restarts/{kind}", 0) for record in logged(tmp_path / "run")[2:]) == 1
     check_same(tmp_path / "run", alone)
 

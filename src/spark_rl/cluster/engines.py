@@ -53,7 +53,7 @@ class EngineWorker:
             self._failed = True
             raise
 
-    @ray.method(concurrency_group="weights")  # type: ignore[untyped-decorator]
+    @ray.method(concurrency_group="beside")  # type: ignore[untyped-decorator]
     def take(self, bucket: Bucket | None) -> None:
         """The next weights, beside a :meth:`sync` that runs; returns when there is room for more."""
         while not self._failed:
@@ -150,7 +150,8 @@ class RayEngine:
         self._cluster.died("engine", death.places, len(self._workers), str(death))
         for place in death.places:
             ray.kill(self._workers[place])
-            self._workers[place] = self._start(place)
+        for place, worker in zip(death.places, self._cluster.begun(self._start, death.places), strict=True):
+            self._workers[place] = worker
         collect([self._workers[place].open.remote() for place in death.places])
 
     def _revive(self, death: Died) -> None:

@@ -1,16 +1,20 @@
 """Several processes that train one model, as one learner.
 
-When one of them dies, all are started again from the last checkpoint, and the updates since then are done again on the
-same groups, which are kept for that: nothing has to be saved after every update, and the numbers are the same.
+When one of them dies, all are started again from the last checkpoint that is complete, and the updates since then are
+done again on the same groups, which are kept for that: nothing has to be saved after every update, and the numbers are
+the same. A checkpoint that was being written meanwhile is written again, after the update that it belongs to.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +22,17 @@ import ray
 import torch.distributed as dist
 from torch import Tensor
 
-from spark_rl.cluster.session import Cluster, Died, collect, persistent
+from spark_rl.cluster.session import TRIES, Cluster, Died, collect, died_too_often, persistent
 from spark_rl.cluster.stream import BUCKET, Bucket, buckets, unpacked
-from spark_rl.learner.base import Learner, Span
+from spark_rl.learner.base import Span
+from spark_rl.learner.sharded import ShardedLearner
+from spark_rl.learner.shards import SHARDS
 from spark_rl.problem import Group
 from spark_rl.runs import final_of
 
 logger = logging.getLogger(__name__)
 
-Make = Callable[[Path | None], Learner]
+Make = Callable[[Path | None], ShardedLearner]
 """Makes the learner of the process that calls it, one of several that torch.distributed connects: with the weights of a
 folder, or those of the configuration."""
 
@@ -36,7 +42,9 @@ class LearnerWorker:
 
     def __init__(self, make: Make, rank: int, ranks: int) -> None:
         self._make, self.rank, self.ranks = make, rank, ranks
+        self.learner: ShardedLearner
         self._sending: Iterator[Bucket] = iter(())
+        self._finish: Callable[[], None] | None = None
 
     def pid(self) -> int:
         """The number of this process on its machine."""
@@ -60,6 +68,16 @@ class LearnerWorker:
         result = getattr(self.learner, method)(*arguments)
         return result if self.rank == 0 else None, self.learner.weights().version
 
+    def begin_save(self, path: Path) -> None:
+        """Write ``model/``, and begin to write the rest."""
+        self._finish = self.learner.begin_save(path)
+
+    @ray.method(concurrency_group="beside")  # type: ignore[untyped-decorator]
+    def written(self) -> None:
+        """Wait for the end of what :meth:`begin_save` began, beside the calls that follow it."""
+        assert self._finish is not None, "it was begun"
+        self._finish()
+
     @ray.method(num_returns=2)  # type: ignore[untyped-decorator]
     def bucket(self, begin: bool) -> tuple[Bucket | None, bool]:
         """The next weights, from the first if ``begin``, and whether there were any left. All ranks gather them
@@ -68,6 +86,17 @@ class LearnerWorker:
             self._sending = buckets(self.learner.weights().named(), BUCKET)
         bucket = next(self._sending, None)
         return (bucket if self.rank == 0 else None), bucket is not None
+
+
+@dataclass(slots=True)
+class _Save:
+    """A checkpoint that is being written."""
+
+    path: Path
+    after: int
+    """Updates since the checkpoint before, of which it holds the results."""
+    written: list[Any]
+    """What says that a process has written its part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +117,8 @@ class RemoteWeights:
 
 
 class RayLearner:
-    """Processes that train one model, behind the contract of a learner."""
+    """Processes that train one model, behind the contract of a learner. One thread calls it, beside those that wait for
+    a checkpoint."""
 
     def __init__(self, cluster: Cluster, make: Make, weights: Path | None = None) -> None:
         """Start the processes.
@@ -103,10 +133,15 @@ class RayLearner:
         """
         self._cluster, self._make, self._weights = cluster, make, weights
         self._saved: Path | None = None
+        """The last complete checkpoint."""
+        self._saving: _Save | None = None
         self._done: list[tuple[Any, Span | None]] = []
-        """The updates since the last checkpoint: the groups in Ray's store, which writes to disk what is too much."""
+        """The updates since the last complete checkpoint: the groups in Ray's store, which writes to disk what is too
+        much."""
         self._version = 0
         self._workers: list[Any] = []
+        self._lock = threading.RLock()
+        """Held while the processes are called: who waits for a checkpoint may find first that one died."""
         persistent(self._open, self._told)
 
     def _open(self) -> None:
@@ -114,17 +149,35 @@ class RayLearner:
         for worker in self._workers:
             ray.kill(worker)
         ranks = self._cluster.settings.learners
-        self._workers = [self._cluster.learner(LearnerWorker, rank, self._make, rank, ranks) for rank in range(ranks)]
+
+        def start(rank: int) -> Any:
+            return self._cluster.learner(LearnerWorker, rank, self._make, rank, ranks)
+
+        self._workers = []
+        self._workers = self._cluster.begun(start, range(ranks))
+        self._load_saved()
+        for number, (groups, span) in enumerate(self._done):
+            self._save_again(number)
+            self._call("update", groups, span)
+        self._save_again(len(self._done))
+
+    def _load_saved(self) -> None:
+        """Have the processes meet and make their learner, from the last complete checkpoint if there is one."""
         address = collect([self._workers[0].address.remote()])[0]
         state = None if self._saved is None else final_of(self._saved)
         weights = self._weights if state is None else state / "model"
         backend = "cpu:gloo,cuda:nccl" if self._cluster.on_gpus else "gloo"
-        collect([worker.open.remote(address, weights, state, backend) for worker in self._workers])
-        for groups, span in self._done:
-            self._call("update", groups, span)
+        try:
+            collect([worker.open.remote(address, weights, state, backend) for worker in self._workers])
+        except Died:
+            raise
+        except Exception as error:
+            if state is None or state.exists():
+                raise
+            raise Died([], "the checkpoint was given its final name while it was read") from error
 
     def _told(self, death: Died) -> None:
-        self._cluster.died("learner", death.places, len(self._workers), str(death))
+        self._cluster.died("learner", death.places, self._cluster.settings.learners, str(death))
 
     def _mend(self, death: Died) -> None:
         """From the last checkpoint to where the learner was."""
@@ -141,14 +194,16 @@ class RayLearner:
 
     def _all(self, method: str, *arguments: Any) -> Any:
         """What the learner returns, whoever dies meanwhile."""
-        return persistent(lambda: self._call(method, *arguments), self._mend)
+        with self._lock:
+            return persistent(lambda: self._call(method, *arguments), self._mend)
 
     def update(self, groups: Sequence[Group], span: Span | None = None) -> dict[str, float]:
         """See :class:`spark_rl.learner.base.Learner`. Images travel as the data has them; each rank prepares those of
         the groups that it computes."""
         sent = ray.put([replace(group, vision={}) if group.vision else group for group in groups])
-        metrics: dict[str, float] = self._all("update", sent, span)
-        self._done.append((sent, span))
+        with self._lock:
+            metrics: dict[str, float] = self._all("update", sent, span)
+            self._done.append((sent, span))
         return metrics
 
     def rate(self, position: float, steps: int) -> float:
@@ -169,25 +224,79 @@ class RayLearner:
         """The weights as they are now; the version is the number of updates."""
         return RemoteWeights(self, self._version)
 
+    def not_finite(self) -> str | None:
+        """See :class:`spark_rl.learner.base.Learner`. Each process looks at its shards."""
+        found: str | None = self._all("not_finite")
+        return found
+
     def buckets(self) -> Iterator[Any]:
-        """The current weights, each bucket in Ray's store."""
+        """The current weights, each bucket in Ray's store; from the first again when the processes are other ones."""
+        asked_of: list[Any] | None = None
         while True:
-            begin = True
-            try:
-                while True:
-                    asked = [worker.bucket.remote(begin) for worker in self._workers]
-                    if not all(collect([more for _, more in asked])):
-                        return
-                    begin = False
-                    yield asked[0][0]
-            except Died as death:
-                self._mend(death)
+            with self._lock:
+                begin, asked_of = asked_of is not self._workers, self._workers
+                asked = [worker.bucket.remote(begin) for worker in asked_of]
+                try:
+                    more = all(collect([more for _, more in asked]))
+                except Died as death:
+                    self._mend(death)
+                    continue
+            if not more:
+                return
+            yield asked[0][0]
 
     def save(self, path: Path) -> None:
         """Like any learner, in a folder that every machine sees."""
-        path = path.absolute()
-        self._all("save", path)
-        self._saved, self._done = path, []
+        self.begin_save(path)()
+
+    def begin_save(self, path: Path) -> Callable[[], None]:
+        """Write ``model/`` and begin to write the rest, in a folder that every machine sees; training goes on
+        meanwhile.
+
+        What is returned waits for the end, in whatever thread. Until then the checkpoint before is the one to go on
+        from when a process dies.
+        """
+        with self._lock:
+            assert self._saving is None, "one at a time"
+            saving = self._saving = _Save(path.absolute(), len(self._done), [])
+            try:
+                self._begin(saving)
+            except Died as death:
+                self._mend(death)
+        return partial(self._finish, saving)
+
+    def _begin(self, saving: _Save) -> None:
+        collect([worker.begin_save.remote(saving.path) for worker in self._workers])
+        saving.written = [worker.written.remote() for worker in self._workers]
+
+    def _save_again(self, after: int) -> None:
+        """Begin anew with the checkpoint that is not complete, where it belongs after so many updates."""
+        saving = self._saving
+        if saving is not None and saving.after == after:
+            for part in ("model", SHARDS):
+                shutil.rmtree(saving.path / part, ignore_errors=True)
+            self._begin(saving)
+
+    def _finish(self, saving: _Save) -> None:
+        """Until all processes have written their parts, whoever dies meanwhile."""
+        deaths = 0
+        while True:
+            written = saving.written
+            try:
+                collect(written)
+            except Died as death:
+                with self._lock:
+                    if saving.written is not written:  # mended by who found it first
+                        continue
+                    deaths += 1
+                    if deaths == TRIES:
+                        raise died_too_often(death) from None
+                    self._mend(death)
+                continue
+            with self._lock:
+                if saving.written is written:
+                    self._saved, self._saving, self._done = saving.path, None, self._done[saving.after :]
+                    return
 
     def load(self, path: Path) -> None:
         """Go on from what :meth:`save` wrote."""

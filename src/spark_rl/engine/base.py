@@ -67,7 +67,7 @@ class Engine(Protocol):
 
 
 def stretches(count: int, parts: int) -> list[range]:
-    """``count`` places in ``parts`` stretches that differ by one at most, for engines that share a batch."""
+    """``count`` places in ``parts`` stretches that differ by one at most, for processes that share a batch."""
     return [range(count * k // parts, count * (k + 1) // parts) for k in range(parts)]
 
 

@@ -62,6 +62,13 @@ class Learner(Protocol):
         """The current weights, for an engine to take over."""
         ...
 
+    def not_finite(self) -> str | None:
+        """The first weight with a value that is no finite number, by its name in the module; ``None`` if all are.
+
+        Each process looks at what it holds, so that no one gathers the weights for it.
+        """
+        ...
+
     def save(self, path: Path) -> None:
         """Write everything that a resumed run needs into a folder, the weights as a Hugging Face folder ``model``."""
         ...

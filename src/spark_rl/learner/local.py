@@ -20,7 +20,7 @@ from torch import Tensor
 from spark_rl.config import Config
 from spark_rl.learner.mismatch import Mismatch
 from spark_rl.learner.plan import Batch
-from spark_rl.learner.policy import PolicyLearner
+from spark_rl.learner.policy import PolicyLearner, first_not_finite
 from spark_rl.learner.samples import Sample
 from spark_rl.learner.shards import STATE, restore
 from spark_rl.model.loaded import LoadedModel
@@ -101,6 +101,11 @@ class LocalLearner(PolicyLearner):
     def weights(self) -> ModelWeights:
         """The weights as they are now; the version is the number of updates."""
         return ModelWeights(self.loaded.model, self.updates)
+
+    def not_finite(self) -> str | None:
+        """The first weight with a value that is no finite number, by its name in the module; ``None`` if all are."""
+        found = first_not_finite(self.loaded.model.named_parameters())
+        return None if found is None else found[1]
 
     def save(self, path: Path) -> None:
         """``model/``, and ``learner.pt``: optimiser moments, where the schedule is, float32 masters of weights in half

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,10 @@ class PolicyLearner(ABC):
     @abstractmethod
     def export(self, path: Path) -> None:
         """See :meth:`spark_rl.learner.base.Learner.export`."""
+
+    @abstractmethod
+    def not_finite(self) -> str | None:
+        """The first weight with a value that is no finite number, by its name in the module; ``None`` if all are."""
 
     @abstractmethod
     def _batches(self, samples: Sequence[Sample]) -> Sequence[Batch]:
@@ -291,6 +295,12 @@ class PolicyLearner(ABC):
 
     def _scorer(self, loaded: LoadedModel) -> Scorer:
         return Scorer(loaded, self.config.rollout.temperature, self.config.learner.logit_chunk)
+
+
+def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> tuple[int, str] | None:
+    """(place, name) of the first of these weights that has a value which is no finite number."""
+    found = ((n, name) for n, (name, tensor) in enumerate(named) if not bool(torch.isfinite(tensor).all()))
+    return next(found, None)
 
 
 def _drops(module: nn.Module) -> bool:

@@ -40,7 +40,7 @@ from spark_rl.config import Config
 from spark_rl.errors import ConfigError
 from spark_rl.learner.mismatch import Mismatch
 from spark_rl.learner.plan import Batch, plan_ranks
-from spark_rl.learner.policy import PolicyLearner
+from spark_rl.learner.policy import PolicyLearner, first_not_finite
 from spark_rl.learner.samples import Sample
 from spark_rl.learner.shards import MOMENTS, begin_save, restore
 from spark_rl.model.loaded import LoadedModel
@@ -185,6 +185,15 @@ class ShardedLearner(PolicyLearner):
         """The weights as they are now, whole on every rank: all ranks ask for them in step."""
         return ModelWeights(self.loaded.model, self.updates, self.dtype)
 
+    def not_finite(self) -> str | None:
+        """Like that of one process; each rank looks at its shards, in the number format of the model, and all ranks
+        call it."""
+        named = list(self.loaded.model.named_parameters())
+        found = first_not_finite((name, _shard_of(p.detach()).to(self.dtype)) for name, p in named)
+        place = torch.tensor([len(named) if found is None else found[0]])
+        first = int(self._reduced(place, dist.ReduceOp.MIN))
+        return None if first == len(named) else named[first][0]
+
     def save(self, path: Path) -> None:
         """``model/``, and what :mod:`.shards` writes: moments, where the schedule is, float32 weights of a model in
         half precision. ``path`` is a place that all ranks see.
@@ -303,5 +312,5 @@ def _divided(whole: Tensor, like: Tensor) -> Tensor:
     return divided.to(like.device)
 
 
-def _shard_of(gradient: Tensor) -> Tensor:
-    return gradient.to_local() if isinstance(gradient, DTensor) else gradient
+def _shard_of(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
