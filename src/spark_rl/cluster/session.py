@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -218,9 +218,18 @@ def persistent(act: Callable[[], Result], mend: Callable[[Died], None]) -> Resul
     Raises:
         UserError: it died too often.
     """
+    (found,) = persistently(lambda: (act(),), mend)
+    return found
+
+
+def persistently(act: Callable[[], Iterable[Result]], mend: Callable[[Died], None]) -> Iterator[Result]:
+    """What ``act`` gives, one after the other; after a death, what it gives when it is called again: it knows what it
+    has given before. Raises like :func:`persistent`.
+    """
     for _ in range(TRIES):
         try:
-            return act()
+            yield from act()
+            return
         except Died as death:
             last = death
             mend(death)
