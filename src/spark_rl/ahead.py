@@ -15,7 +15,7 @@ The engine must have weights of its own: one that decodes on the learner's would
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 from spark_rl.chat import Chat, Prompt
 from spark_rl.clock import Clock
 from spark_rl.data.batches import Batches
-from spark_rl.engine.base import Engine, Sampling
+from spark_rl.engine.base import Arrival, Engine, Sampling, arrivals
 from spark_rl.errors import ConfigError
 from spark_rl.model.weights import Weights
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
@@ -94,6 +94,9 @@ class Overlapped:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         return self.engine.generate(prompts, sampling)
+
+    def arriving(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Arrival]:
+        return arrivals(self.engine, prompts, sampling)
 
     def sleep(self) -> None:
         """An update begins: instead of sleeping, sample. The engine keeps its memory, which the learner can't have."""

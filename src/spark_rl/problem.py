@@ -53,7 +53,8 @@ class Problem:
     prompt: str | None = None
     """The user turn of a recycled problem; ``None`` for policy problems, whose turn is made from ``question``."""
     images: tuple[Any, ...] = ()
-    """Images of the question, carried along by every recycler: paths, ``data:`` strings, encoded bytes or PIL images.
+    """Images of the question, carried along by every recycler: paths, ``data:`` strings, encoded bytes, PIL images, or
+    :class:`~spark_rl.data.rowimages.RowImage` where the bytes lie in a row of a file.
     Where the question holds as many ``<image>`` markers, they stand there; otherwise before the text, in order."""
     choices: tuple[str, ...] = ()
     """The option texts of a multiple-choice problem, in order A, B, C, ..."""

@@ -7,7 +7,8 @@ so its text begins with that tag for whoever reads it: a thought that is cut is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
@@ -15,12 +16,13 @@ from typing import NamedTuple
 from spark_rl.chat import Chat, ChatFormat, Prompt, policy_prompt
 from spark_rl.clock import Clock
 from spark_rl.config import RewardConfig, RolloutConfig, Thinking
-from spark_rl.engine.base import Engine, Sampling, innermost
+from spark_rl.engine.base import Arrival, Engine, Sampling, arrivals, innermost
 from spark_rl.errors import EngineError, UserError
 from spark_rl.plugins import said
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
 from spark_rl.rewards import Grader, RewardSet
 from spark_rl.verify import Verifier
+from spark_rl.verify.pool import Finish
 
 
 def as_read(
@@ -45,28 +47,39 @@ def _opened(prompt: Prompt, chat: Chat, thinking: Thinking) -> str:
     return opening if closing in chat.decode(chat.tokenizer(closing, add_special_tokens=False)["input_ids"]) else ""
 
 
-def check_drawn(drawn: Sequence[Sequence[Completion]], prompts: int, sampling: Sampling, engine: str) -> None:
-    """Whether an engine did what it promises, before anything is trained on it.
+def checked(arrived: Iterable[Arrival], prompts: int, sampling: Sampling, engine: str) -> Iterator[Arrival]:
+    """What an engine gives, if it is what it promises, before anything is graded or trained on.
 
     Raises:
-        EngineError: it did not; one line that names the engine and the first fault.
+        EngineError: it is not; one line that names the engine and the first fault.
     """
-    if not isinstance(drawn, list | tuple) or not all(isinstance(group, list | tuple) for group in drawn):
-        raise EngineError(f"{engine} gave a {type(drawn).__name__} of something else than lists of completions")
-    if len(drawn) != prompts:
-        raise EngineError(f"{engine} gave completions for {len(drawn)} prompts and was asked {prompts}")
-    for place, group in enumerate(drawn):
-        where = f"{engine}, prompt {place + 1} of {prompts}"
-        if len(group) != sampling.n:
-            raise EngineError(f"{where}: {len(group)} completions in place of {sampling.n}")
-        for completion in group:
-            if not isinstance(completion, Completion) or completion.finish not in {"stop", "length", "refused"}:
-                raise EngineError(f"{where}: {completion!r:.80} is no Completion that ended by stop or length")
-            tokens, logprobs = len(completion.token_ids), completion.logprobs
-            if tokens != len(logprobs) and completion.counted is None:
-                raise EngineError(f"{where}: {tokens} tokens with {len(logprobs)} log-probabilities")
-            if tokens > sampling.max_new_tokens:
-                raise EngineError(f"{where}: {tokens} tokens, and {sampling.max_new_tokens} at most were asked for")
+    seen: set[int] = set()
+    for arrival in arrived:
+        if not isinstance(arrival, tuple) or len(arrival) != 2 or arrival[0] not in range(prompts):
+            raise EngineError(f"{engine} gave {arrival!r:.80} in place of (one of {prompts} places, its completions)")
+        place, group = arrival
+        if place in seen:
+            raise EngineError(f"{engine} gave the completions of prompt {place + 1} of {prompts} twice")
+        seen.add(place)
+        _check_group(group, sampling, f"{engine}, prompt {place + 1} of {prompts}")
+        yield arrival
+    if len(seen) != prompts:
+        raise EngineError(f"{engine} gave completions for {len(seen)} prompts and was asked {prompts}")
+
+
+def _check_group(group: Sequence[Completion], sampling: Sampling, where: str) -> None:
+    if not isinstance(group, list | tuple):
+        raise EngineError(f"{where}: a {type(group).__name__} in place of a list of completions")
+    if len(group) != sampling.n:
+        raise EngineError(f"{where}: {len(group)} completions in place of {sampling.n}")
+    for completion in group:
+        if not isinstance(completion, Completion) or completion.finish not in {"stop", "length", "refused"}:
+            raise EngineError(f"{where}: {completion!r:.80} is no Completion that ended by stop or length")
+        tokens, logprobs = len(completion.token_ids), completion.logprobs
+        if tokens != len(logprobs) and completion.counted is None:
+            raise EngineError(f"{where}: {tokens} tokens with {len(logprobs)} log-probabilities")
+        if tokens > sampling.max_new_tokens:
+            raise EngineError(f"{where}: {tokens} tokens, and {sampling.max_new_tokens} at most were asked for")
 
 
 class Sampled(NamedTuple):
@@ -116,39 +129,58 @@ class Sampler:
             if len(kept) == count:
                 break
         sampling = Sampling(self.config.samples, self.config.temperature, self.config.max_new_tokens, seed)
-        asked = [prompt for _, prompt in kept]
-        drawn = clock.timed("sample", self._generate, asked, sampling)
-        check_drawn(drawn, len(asked), sampling, type(innermost(self.engine)).__name__)
-        answers = as_read(drawn, asked, self.chat, self.verifier.config.thinking)
-        groups = clock.timed("verify", self._verified, [problem for problem, _ in kept], asked, answers)
-        return Sampled(groups, too_long)
+        return Sampled(self._groups(kept, sampling, clock), too_long)
 
-    def _generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+    def _groups(self, kept: Sequence[tuple[Problem, Prompt]], sampling: Sampling, clock: Clock) -> list[Group]:
+        """The groups. What a prompt was answered goes to the verifier as soon as it is all there, whose workers grade
+        beside the engine: ``time/sample`` is what was waited for the engine, ``time/verify`` what this process graded
+        and then waited for the workers."""
+        prompts = [prompt for _, prompt in kept]
+        grader = build_grader(self.chat, self.verifier, self.reward, self.rewards)
+        found: dict[int, tuple[list[Completion], list[Finish | None]]] = {}
+        with grader.grading(self.reward.form) as begin, closing(self._arriving(prompts, sampling)) as arriving:
+
+            def begun(place: int, completions: Sequence[Completion]) -> None:
+                problem, prompt = kept[place]
+                (answers,) = as_read([completions], [prompt], self.chat, self.verifier.config.thinking)
+                found[place] = answers, [begin(problem, answer.text) for answer in answers]
+
+            while (arrival := clock.timed("sample", next, arriving, None)) is not None:
+                clock.timed("verify", begun, *arrival)
+            in_order = [found[place] for place in range(len(kept))]
+            return clock.timed("verify", self._finished, grader, kept, in_order)
+
+    def _arriving(self, prompts: Sequence[Prompt], sampling: Sampling) -> Generator[Arrival]:
         """What the engine gives. What an engine of the user's own raises is an :class:`EngineError`."""
+        kind = type(innermost(self.engine))
         try:
-            return self.engine.generate(prompts, sampling)
+            with closing(arrivals(self.engine, prompts, sampling)) as arriving:
+                yield from checked(arriving, len(prompts), sampling, kind.__name__)
         except Exception as error:
-            kind = type(innermost(self.engine))
             if isinstance(error, UserError) or kind.__module__.startswith("spark_rl."):
                 raise
             raise EngineError(f"{kind.__name__} raised {said(error)}") from error
 
-    def _verified(
-        self, problems: Sequence[Problem], prompts: Sequence[Prompt], answers: Sequence[Sequence[Completion]]
+    def _finished(
+        self,
+        grader: Grader,
+        kept: Sequence[tuple[Problem, Prompt]],
+        found: Sequence[tuple[Sequence[Completion], Sequence[Finish | None]]],
     ) -> list[Group]:
-        asked = [problem for problem, completions in zip(problems, answers, strict=True) for _ in completions]
-        given = [completion for completions in answers for completion in completions]
-        texts, ids = [completion.text for completion in given], [completion.token_ids for completion in given]
-        grader = build_grader(self.chat, self.verifier, self.reward, self.rewards)
-        verdicts = iter(grader.grade(asked, texts, ids, self.reward.form))
+        """The groups in the order of the problems, once all is there."""
+        problems = [problem for (problem, _), (answers, _) in zip(kept, found, strict=True) for _ in answers]
+        given = [answer for answers, _ in found for answer in answers]
+        begun = [finish for _, finishes in found for finish in finishes]
+        texts, ids = [answer.text for answer in given], [answer.token_ids for answer in given]
+        verdicts = iter(grader.finished(problems, texts, begun, ids))
         return [
             Group(
                 problem,
-                tuple(Rollout(c, self._shaped(c, next(verdicts))) for c in completions),
+                tuple(Rollout(answer, self._shaped(answer, next(verdicts))) for answer in answers),
                 tuple(prompt.token_ids),
                 prompt.vision,
             )
-            for problem, prompt, completions in zip(problems, prompts, answers, strict=True)
+            for (problem, prompt), (answers, _) in zip(kept, found, strict=True)
         ]
 
     def _shaped(self, completion: Completion, verdict: Verdict) -> Verdict:

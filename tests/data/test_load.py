@@ -24,7 +24,7 @@ from PIL import Image
 
 from spark_rl.config import ColumnsConfig, DataConfig, ImagesConfig, load_config
 from spark_rl.data import check_disjoint, load_problems, parquet, remove_overlap
-from spark_rl.data.images import open_image
+from spark_rl.data.images import open_image, read_image
 from spark_rl.errors import ConfigError, DataError
 from spark_rl.problem import Problem
 
@@ -111,7 +111,14 @@ def seen(*images: Any, **more: Any) -> dict[str, Any]:
 def test_image_columns_of_parquet_files(tmp_path: Path) -> None:
     rows = [{"question": "<image>q", "answer": "2", "image": {"bytes": picture(), "path": "a.png"}}]
     problem = load_problems(write(tmp_path / "set.parquet", rows), DataConfig())[0]
-    assert (problem.question, problem.images) == ("q", (picture(),))
+    assert (problem.question, *map(read_image, problem.images)) == ("q", picture())
+
+
+def test_rows_of_a_parquet_file_are_counted_without_a_gap(tmp_path: Path) -> None:
+    rows = [{"question": f"q{i}", "answer": "2"} for i in range(1, 2301)]
+    problems = load_problems(write(tmp_path / "set.parquet", rows), DataConfig())
+    assert [p.id for p in problems] == [f"set-{i}" for i in range(1, 2301)]
+    assert problems[-1].question == "q2300"
 
 
 def test_images_of_hugging_face_data_sets_keep_their_own_encoding(tmp_path: Path) -> None:
@@ -147,7 +154,7 @@ def test_image_paths_start_at_the_file_or_at_the_root(tmp_path: Path, monkeypatc
     spec = write(tmp_path / "set" / "a.jsonl", [seen("images/a.png"), seen("a.png", picture_text()), seen()])
     monkeypatch.chdir(tmp_path)
     for relative in (spec, "set/a.jsonl"):
-        images = [p.images for p in load_problems(relative, DataConfig())]
+        images = [tuple(map(read_image, p.images)) for p in load_problems(relative, DataConfig())]
         path = str(tmp_path / "set" / "images" / "a.png")
         assert images == [(path,), (path, picture_text()), ()]
     spec = write(tmp_path / "set" / "b.jsonl", [seen("b.png")])

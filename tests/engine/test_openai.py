@@ -152,6 +152,35 @@ def test_completions_come_in_the_order_of_the_prompts_however_long_each_takes(se
     assert [group[0].text for group in found] == [str(i) for i in range(12)]
 
 
+def test_each_prompt_arrives_when_it_is_answered_and_closing_ends_the_requests(served: Served) -> None:
+    heard = threading.Event()
+
+    def slow_ones(body: dict[str, Any]) -> Answer:
+        if body["messages"][-1]["content"] == "fast":
+            return echo(body)
+
+        def reply(handler: Any) -> None:
+            heard.wait(20)
+            handler.reply(echo(body))
+
+        return 200, reply
+
+    served.answer = slow_ones
+    prompts = [CHAT.encode(Problem(q, q, "")) for q in ("slow", "fast", "slower")]
+    arriving = served.engine().arriving(prompts, Sampling(2, max_new_tokens=9))
+    assert next(arriving)[0] == 1, "the others are held back"
+    heard.set()
+    assert sorted((place, [c.text for c in group]) for place, group in arriving) == [
+        (0, ["slow"] * 2), (2, ["slower"] * 2)
+    ]  # fmt: skip
+    heard.clear()
+    arriving = served.engine().arriving(prompts, Sampling(max_new_tokens=9))
+    next(arriving)
+    arriving.close()  # type: ignore[attr-defined]
+    assert not any(thread.name == "spark-endpoint" for thread in threading.enumerate())
+    heard.set()
+
+
 def test_a_request_says_all_that_sampling_says(served: Served) -> None:
     served.ask("hello", n=3, temperature=0.7, max_new_tokens=11, seed=5, stop=("\n\n", "Q:"))
     (body,) = served.bodies

@@ -13,11 +13,12 @@ import pytest
 from running import json_lines, small
 from spark_rl import ConfigError, UserError, train
 from spark_rl.backend import open_backend, open_reasoner
-from spark_rl.engine.base import Sampling
+from spark_rl.engine.base import Sampling, arrivals
 from spark_rl.errors import EngineError
 from spark_rl.given import Given
 from spark_rl.problem import Completion, Problem
-from spark_rl.rollout import check_drawn
+from spark_rl.rollout import checked
+from tiny import prompts
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_engine.py"
 SPEC = f"engine.name={EXAMPLE}:TransformersEngine"
@@ -117,15 +118,27 @@ GOOD = Completion("a", (5, 2), (-0.5, -0.1), "stop")
 @pytest.mark.parametrize(
     ("drawn", "message"),
     [
-        ([[GOOD, GOOD]], "gave completions for 1 prompts and was asked 2"),
+        (None, "Mine gave a NoneType of something else than lists of completions"),
+        ([[GOOD, GOOD]], "Mine gave completions for 1 prompts and was asked 2"),
         ([[GOOD, GOOD], [GOOD]], "Mine, prompt 2 of 2: 1 completions in place of 2"),
         ([[GOOD, GOOD], [GOOD, replace(GOOD, logprobs=(-0.5,))]], "prompt 2 of 2: 2 tokens with 1 log-probabilities"),
         ([[GOOD, replace(GOOD, token_ids=(1, 2, 3), logprobs=(0.0,) * 3)], [GOOD, GOOD]], "3 tokens, and 2 at most"),
     ],
 )
 def test_an_engine_that_does_not_keep_its_promise_is_named(drawn: Any, message: str) -> None:
+    class Mine:
+        def __init__(self, drawn: Any) -> None:
+            self.drawn = drawn
+
+        def generate(self, _prompts: Any, _sampling: Sampling) -> Any:
+            return self.drawn
+
+    def given_by(engine: Any) -> list[Any]:
+        sampling = Sampling(2, max_new_tokens=2)
+        return list(checked(arrivals(engine, prompts(2), sampling), 2, sampling, "Mine"))
+
     with pytest.raises(EngineError) as found:
-        check_drawn(drawn, 2, Sampling(2, max_new_tokens=2), "Mine")
+        given_by(Mine(drawn))
     assert message in str(found.value)
     assert isinstance(found.value, UserError)
-    check_drawn([[GOOD, GOOD]] * 2, 2, Sampling(2, max_new_tokens=2), "Mine")
+    assert given_by(Mine([[GOOD, GOOD]] * 2)) == [(0, [GOOD, GOOD]), (1, [GOOD, GOOD])]

@@ -31,7 +31,7 @@ class Killer:
     def __init__(self, run: Run, kind: str) -> None:
         self.run, self.done = run, False
         self.proxy: Any = run.backend.engine if kind == "engine" else run.learner
-        self.method = "generate" if kind == "engine" else "update"
+        self.method = "arriving" if kind == "engine" else "update"
         self.real = getattr(self.proxy, self.method)
         setattr(self.proxy, self.method, self)
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from same import Disk, check_same, kill, logged, settings
 
 from spark_rl.cluster.session import Cluster
-from spark_rl.cluster.verifiers import RayVerifier
+from spark_rl.cluster.verifiers import BATCH, RayVerifier
 from spark_rl.config import VerifyConfig
 from spark_rl.run import Run
 from spark_rl.runs import checkpoints
@@ -76,6 +76,7 @@ def test_verifiers_say_what_one_says_and_are_started_again(tmp_path: Path) -> No
     config = VerifyConfig(workers=1)
     items = [(rf"\boxed{{{n}}}", str(n % 3), "math", ()) for n in range(9)]
     items += [(r"\boxed{\sqrt{12}}", r"2\sqrt{3}", "math", ()), (r"\boxed{B}", "B", "choice", ("1", "2"))] * 2
+    items *= BATCH // len(items) + 1  # two batches, one for each
     with Verifier(config) as one:
         expected = one.verify_many(items)
         compared = one.compare_many([("math", "2", "2"), ("math", "2", "3")])

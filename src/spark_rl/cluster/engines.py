@@ -11,9 +11,9 @@ from typing import Any
 import ray
 
 from spark_rl.chat import ChatFormat, Prompt
-from spark_rl.cluster.session import Cluster, Died, collect, persistent
+from spark_rl.cluster.session import Cluster, Died, collect, persistent, persistently
 from spark_rl.cluster.stream import Bucket, Incoming, buckets
-from spark_rl.engine.base import Engine, Sampling, stretches
+from spark_rl.engine.base import Arrival, Engine, Sampling, check_count, gathered, stretches
 from spark_rl.model.weights import Weights
 from spark_rl.problem import Completion
 
@@ -39,7 +39,9 @@ class EngineWorker:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """Images come as they are in the data, and are prepared here."""
-        return self.engine.generate([_prepared(prompt, self.chat) for prompt in prompts], sampling)
+        found = self.engine.generate([_prepared(prompt, self.chat) for prompt in prompts], sampling)
+        check_count(found, len(prompts), self.engine)
+        return found
 
     def begin(self) -> None:
         """Forget what a transfer left that was broken off."""
@@ -95,33 +97,40 @@ class RayEngine:
         return self._cluster.engine(EngineWorker, place, self._make)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        """Each engine generates for a stretch of the prompts. What one that died was asked is asked again, with the
-        same weights and the same random numbers."""
-        found: list[list[list[Completion]] | None] = [None] * len(self._workers)
-        parts = stretches(len(prompts), len(self._workers))
+        """See :meth:`arriving`."""
+        return gathered(self.arriving(prompts, sampling), len(prompts))
 
-        def ask() -> None:
-            missing = [place for place, part in enumerate(found) if part is None and parts[place]]
-            refs = [
+    def arriving(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Arrival]:
+        """Each engine generates for a stretch of the prompts, which is handed over when it is done. What one that died
+        was asked is asked again, with the same weights and the same random numbers."""
+        parts = stretches(len(prompts), len(self._workers))
+        missing = [place for place, part in enumerate(parts) if part]
+
+        def ask() -> Iterator[Arrival]:
+            asked = {
                 self._workers[place].generate.remote(
                     [replace(prompts[i], vision={}) if prompts[i].images else prompts[i] for i in parts[place]],
                     replace(sampling, first=sampling.first + parts[place].start),
-                )
+                ): place
                 for place in missing
-            ]
+            }
             died: list[int] = []
             why = ""
-            for place, ref in zip(missing, refs, strict=True):  # all of them: what is done is not asked for again
+            while asked:  # all of them: what is done is not asked for again
+                (ref,), _ = ray.wait(list(asked), num_returns=1)
+                place = asked.pop(ref)
                 try:
-                    found[place] = collect([ref])[0]
+                    (found,) = collect([ref])
                 except Died as death:
                     died.append(place)
                     why = str(death)
+                else:
+                    missing.remove(place)
+                    yield from zip(parts[place], found, strict=True)
             if died:
-                raise Died(died, why)
+                raise Died(sorted(died), why)
 
-        persistent(ask, self._revive)
-        return [completions for part in found for completions in part or ()]
+        return persistently(ask, self._revive)
 
     def sync(self, weights: Weights) -> None:
         """Send the weights to every engine, bucket by bucket."""

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -317,12 +317,21 @@ def persistent(act: Callable[[], Result], mend: Callable[[Died], None]) -> Resul
     Raises:
         UserError: it died too often.
     """
+    (found,) = persistently(lambda: (act(),), mend)
+    return found
+
+
+def persistently(act: Callable[[], Iterable[Result]], mend: Callable[[Died], None]) -> Iterator[Result]:
+    """What ``act`` gives, one after the other; after a death, what it gives when it is called again: it knows what it
+    has given before. Raises like :func:`persistent`.
+    """
     last: Died | None = None
     for _ in range(TRIES):
         try:
             if last is not None:
                 mend(last)
-            return act()
+            yield from act()
+            return
         except Died as death:
             last = death
     assert last is not None, "or it would have returned"

@@ -1,4 +1,4 @@
-"""Verifiers on the machines of a run, as one: each grades a stretch of the responses with workers of its own.
+"""Verifiers on the machines of a run, as one: each grades a part of the responses with workers of its own.
 
 A verdict depends on the response alone, so it is the same whichever machine gives it.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import ray
@@ -16,7 +18,10 @@ from spark_rl.cluster.session import Cluster, Died, collect, persistent
 from spark_rl.config import AnswerForm, VerifyConfig
 from spark_rl.engine.base import stretches
 from spark_rl.problem import Status, Verdict
-from spark_rl.verify.pool import Comparison, Item, Verifier
+from spark_rl.verify.pool import Comparison, Finish, Item, Verifier
+
+BATCH = 64
+"""Items that are sent to a process at once."""
 
 
 class VerifierWorker:
@@ -57,13 +62,37 @@ class RayVerifier(Verifier):
     def _start(self, number: int) -> Any:
         return self._cluster.beside(VerifierWorker, self._places[number], self.config)
 
-    def verify_many(self, items: Sequence[Item], form: AnswerForm = "equivalent") -> list[Verdict]:
-        """See :meth:`spark_rl.verify.Verifier.verify_many`. Equal comparisons are made once on each machine."""
-        return self._asked("verify_many", items, form)
+    @contextmanager
+    def grading(self, form: AnswerForm = "equivalent") -> Iterator[Callable[[Item], Finish]]:
+        """See :meth:`spark_rl.verify.Verifier.grading`. Items go to the machines in turn, :data:`BATCH` at a time."""
+        waiting: list[Item] = []
+        sent: list[Callable[[], list[Any]]] = []
+
+        def send() -> None:
+            sent.append(cache(self._send(len(sent) % len(self._places), "verify_many", list(waiting), form)))
+            waiting.clear()
+
+        def begin(item: Item) -> Finish:
+            batch, place = len(sent), len(waiting)
+            waiting.append(item)
+            if len(waiting) == BATCH:
+                send()
+
+            def finish() -> Verdict:
+                if batch == len(sent):
+                    send()
+                verdict: Verdict = sent[batch]()[place]
+                return verdict
+
+            return finish
+
+        yield begin
 
     def compare_many(self, comparisons: Sequence[Comparison | tuple[str, str, str]]) -> list[Status]:
         """See :meth:`spark_rl.verify.Verifier.compare_many`."""
-        return self._asked("compare_many", comparisons)
+        parts = enumerate(stretches(len(comparisons), len(self._places)))
+        sent = [self._send(n, "compare_many", comparisons[part.start : part.stop]) for n, part in parts if part]
+        return [status for wait in sent for status in wait()]
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -87,38 +116,30 @@ class RayVerifier(Verifier):
             ray.kill(actor)
         self._actors = []
 
-    def _asked(self, method: str, asked: Sequence[Any], *arguments: Any) -> list[Any]:
-        """What a method returns for each of ``asked``. The part of a process that dies is asked again."""
+    def _send(self, number: int, method: str, asked: Sequence[Any], *arguments: Any) -> Callable[[], list[Any]]:
+        """Ask a process. What is given waits for what its method returns; a process that died is asked again."""
         if self._closed:
             raise RuntimeError("this verifier is closed")
-        parts = stretches(len(asked), len(self._actors))
-        found: dict[int, list[Any]] = {}
 
-        def ask() -> None:
-            of = list(self._actors)
-            missing = {n: asked[part.start : part.stop] for n, part in enumerate(parts) if part and n not in found}
-            refs = {n: of[n].call.remote(method, part, *arguments) for n, part in missing.items()}
-            died: dict[int, str] = {}
-            for n, ref in refs.items():  # all of them: what is done is not asked for again
-                try:
-                    found[n] = collect([ref])[0]
-                except Died as death:
-                    died[n] = str(death)
-            if died:
-                self._revive(of, died)
-                raise Died(list(died), next(iter(died.values())))
+        def ask() -> tuple[Any, Any]:
+            actor = self._actors[number]
+            return actor, actor.call.remote(method, asked, *arguments)
 
-        persistent(ask, lambda _: None)
-        return [result for n in range(len(parts)) for result in found.get(n, ())]
+        under_way = ask()
 
-    def _revive(self, of: Sequence[Any], died: dict[int, str]) -> None:
-        """New processes for those of ``of`` that died, unless another thread has started them."""
-        with self._mending:
-            gone = [n for n in died if self._actors[n] is of[n]]
-            if gone:
-                self._cluster.died("verifier", gone, len(of), died[gone[0]])
-                for n, actor in zip(gone, self._cluster.begun(self._start, gone), strict=True):
-                    self._actors[n] = actor
+        def mend(death: Died) -> None:
+            nonlocal under_way
+            with self._mending:
+                if self._actors[number] is under_way[0]:  # or another batch found it first
+                    self._cluster.died("verifier", [number], len(self._actors), str(death))
+                    (self._actors[number],) = self._cluster.begun(self._start, [number])
+            under_way = ask()
+
+        def wait() -> list[Any]:
+            found: list[Any] = persistent(lambda: collect([under_way[1]])[0], mend)
+            return found
+
+        return wait
 
     def _counts(self, name: str) -> list[Any]:
         return collect([actor.count.remote(name) for actor in self._actors])

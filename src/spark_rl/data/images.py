@@ -1,7 +1,8 @@
 """Images of problems, I in d = (q, a, I) (Sec. 3.1): the one place that turns paths, bytes and text into pictures.
 
-:func:`stored_image` is what a problem keeps (an absolute path, a ``data:`` string or encoded bytes), :func:`open_image`
-makes it an 8-bit RGB picture, :func:`check_images` finds the ones that can't be opened.
+:func:`stored_image` is what a problem keeps (an absolute path, a ``data:`` string or encoded bytes; where these lie in
+a row of a file, their place: :mod:`spark_rl.data.rowimages`), :func:`open_image` makes it an 8-bit RGB picture,
+:func:`check_images` finds the ones that can't be opened.
 
 Images are untrusted: nothing is fetched, only regular files of a plausible size are read, and only as the formats that
 :mod:`spark_rl.data.decode` lists, which also says what becomes of every kind of picture.
@@ -26,6 +27,8 @@ from PIL import Image
 
 from spark_rl.config import ImagesConfig
 from spark_rl.data.decode import ImageError, decode, encode, fit, media_type, quiet
+from spark_rl.data.encoded import base64_bytes, data_bytes, is_base64_picture, is_data
+from spark_rl.data.rowimages import RowImage, RowImageError
 from spark_rl.data.values import RowError, images_of
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "image_digest",
     "image_text",
     "open_image",
+    "read_image",
     "stored_image",
 ]
 
@@ -43,13 +47,6 @@ SUBFOLDERS = ("", "images", "image", "data")
 """Where relative paths are looked for below the root: published sets name their images from inside these folders."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
-_DATA = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
-_BASE64_PICTURE = re.compile(
-    r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk[0-3A-Za-z]|SUkq|SUkr|TU0A)[A-Za-z0-9+/\s]*+={0,2}\s*+\Z"
-)
-"""The first bytes of PNG, JPEG, GIF, WebP, BMP and TIFF in base64, and nothing but base64 behind them."""
-_LEAST_BASE64 = 64
-"""Characters: no picture is shorter, and file names hardly ever are so long without a full stop."""
 _DEFAULT = ImagesConfig()
 
 
@@ -57,7 +54,7 @@ def open_image(image: object, settings: ImagesConfig = _DEFAULT) -> Image.Image:
     """The picture, upright, in mode RGB; the caller's own object is never changed.
 
     Args:
-        image: a path, a ``file://`` path, a ``data:`` string in base64, encoded bytes, or a PIL image.
+        image: a path, a ``file://`` path, a ``data:`` string in base64, encoded bytes, their place, or a PIL image.
         settings: what is refused (``unusual``, ``max_megapixels``).
 
     Raises:
@@ -115,23 +112,15 @@ def stored_image(value: object, root: Path, confined: bool = False) -> str | byt
         if not isinstance(value, str | Path):
             raise ImageError("neither a path nor bytes nor a data: string")
         text = str(value)
-        if _is_data(text):
+        if is_data(text):
             return text
-        if _BASE64_PICTURE.match(text) and len(text) >= _LEAST_BASE64:
-            return _unpadded("".join(text.split()))
+        if is_base64_picture(text):
+            return base64_bytes(text)
         path = _path(text)
         # the path may not exist, and resolve() would follow links; an over-long one exists nowhere
         candidates = [os.path.abspath(root / folder / path) for folder in SUBFOLDERS]  # noqa: PTH100
         found = next((candidate for candidate in candidates if os.path.exists(candidate)), candidates[0])  # noqa: PTH110
         return _inside(found, root) if confined else found
-
-
-def _unpadded(text: str) -> bytes:
-    """The bytes of base64 that may lack its padding."""
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except ValueError:
-        raise ImageError("not valid base64") from None
 
 
 def _inside(path: str, root: Path) -> str:
@@ -153,10 +142,19 @@ def image_text(image: object) -> str:
     """
     if isinstance(image, str | Path):
         return str(image)
-    data = stored_image(image, Path())
+    data = stored_image(read_image(image), Path())
     if isinstance(data, str):
         return data
     return f"data:{media_type(data)};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def read_image(image: object) -> object:
+    """What a row of a file holds where the image is a :class:`RowImage`; any other image as it is.
+
+    Raises:
+        ImageError: it is not there any more.
+    """
+    return image.read() if isinstance(image, RowImage) else image
 
 
 def image_digest(image: object) -> bytes:
@@ -164,6 +162,8 @@ def image_digest(image: object) -> bytes:
 
     Other encodings of the same pixels have other hashes.
     """
+    if isinstance(image, RowImage):
+        return image.digest
     try:
         data = encode(image) if isinstance(image, Image.Image) else _encoded(image, math.inf)
     except ImageError:
@@ -177,17 +177,13 @@ def _picture(image: object, settings: ImagesConfig, *, checking: bool = False) -
 
 
 def _encoded(image: object, most: float) -> bytes:
-    """The bytes of an image given as bytes, ``data:`` string or path; of files at most ``most`` are read."""
+    """The bytes of an image given as bytes, ``data:`` string, path or place in a row; of files at most ``most`` are
+    read."""
+    image = read_image(image)
     if isinstance(image, bytes):
         return image
-    if isinstance(image, str) and _is_data(image):
-        head = _DATA.match(image)
-        if head is None:
-            raise ImageError("only base64 is read: data:image/png;base64,...")
-        try:
-            return base64.b64decode("".join(image[head.end() :].split()), validate=True)
-        except ValueError:
-            raise ImageError("not valid base64") from None
+    if isinstance(image, str) and is_data(image):
+        return data_bytes(image)
     if not isinstance(image, str | Path):
         raise ImageError("neither a path nor bytes nor a data: string")
     path = Path(_path(str(image)))
@@ -203,10 +199,6 @@ def _encoded(image: object, most: float) -> bytes:
         raise ImageError(f"{found.st_size / 1e6:,.0f} MB, more than any picture within data.images.max_megapixels")
     # reading a pipe or a device may never end
     raise ImageError("a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file")
-
-
-def _is_data(text: str) -> bool:
-    return text[:5].lower() == "data:"
 
 
 def _path(text: str) -> str:
@@ -229,9 +221,11 @@ def _named(image: object) -> Iterator[None]:
     """Puts the image's name in front of what is wrong with it: of long paths the end, which tells them apart."""
     try:
         yield
+    except RowImageError:
+        raise
     except ImageError as error:
-        name = "the bytes" if isinstance(image, bytes) else f"a {type(image).__name__}"
+        name = "the bytes" if isinstance(image, bytes | RowImage) else f"a {type(image).__name__}"
         if isinstance(image, str | Path):
             text = " ".join(str(image)[-200:].splitlines())
-            name = "the data: string" if _is_data(str(image)) else text if len(text) <= 120 else f"...{text[-120:]}"
+            name = "the data: string" if is_data(str(image)) else text if len(text) <= 120 else f"...{text[-120:]}"
         raise ImageError(f"{name}: {error}") from None

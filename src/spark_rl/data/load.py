@@ -14,7 +14,8 @@ A specification that exists on disk is read from disk. ``openai/gsm8k:main@test`
 training and held-out problems can come from one hub data set. Several specifications are read one after the other.
 
 Images are found and opened once while loading, so that a broken one shows before training starts, with its row
-(``data.images.broken``). Decoded pictures are not kept; encoded bytes from Parquet files and the hub are.
+(``data.images.broken``). Decoded pictures are not kept; of encoded ones in Parquet files and JSON lines their places
+are (:mod:`spark_rl.data.rowimages`), and of those from elsewhere the bytes.
 
 Files are untrusted: JSON, CSV, Parquet and Arrow only, nothing is evaluated or unpickled, and a file that is malformed,
 not UTF-8, absurdly nested or a bomb is one line of :class:`DataError`. Single bad rows are skipped, counted and
@@ -40,8 +41,9 @@ from typing import Any, Literal
 from spark_rl.config import IN_MEMORY, DataConfig, TrainSource
 from spark_rl.data.parquet import read_parquet
 from spark_rl.data.procedural import PREFIX, procedural_problems
-from spark_rl.data.source import Number, Source, unique
-from spark_rl.data.values import MORE
+from spark_rl.data.rowimages import LinePlaces, ParquetPlaces
+from spark_rl.data.source import Source, unique
+from spark_rl.data.values import MORE, Number
 from spark_rl.errors import DataError
 from spark_rl.problem import Problem
 
@@ -111,7 +113,13 @@ def _opened(spec: str, path: Path, config: DataConfig) -> tuple[Source, Iterator
     if os.path.exists(path):  # noqa: PTH110
         if config.split != WHOLE:
             logger.warning("data.split is %r, and the file %s has no splits: all of it is read", config.split, spec)
-        return Source(spec, path.stem, path.parent, config), read_file(path)
+        suffix, source = path.suffix.lower(), Source(spec, path.stem, path.parent, config)
+        if suffix == ".parquet":
+            source.places = ParquetPlaces(path)
+        elif suffix == ".jsonl":
+            source.places = places = LinePlaces(path)
+            return source, _read_jsonl(path, places)
+        return source, read_file(path)
     check_place(spec)
     name = spec.partition("@")[0].partition(":")[0].rpartition("/")[2]
     return Source(spec, name, Path(), config), _read_hub(spec, config.split)
@@ -152,7 +160,9 @@ def read_file(path: Path) -> Iterator[tuple[Number, Any]]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return read_parquet(path)
-    readers = {".json": _read_json, ".jsonl": _read_lines, ".csv": _read_csv, ".tsv": _read_tsv}
+    if suffix == ".jsonl":
+        return _read_jsonl(path)
+    readers = {".json": _read_json, ".csv": _read_csv, ".tsv": _read_tsv}
     if suffix not in readers:
         raise DataError(f"{path}: unknown kind of file {suffix!r}; convert it to one of {', '.join(SUFFIXES)}")
     try:
@@ -186,12 +196,35 @@ def _read_lines(text: str, path: Path) -> Iterator[tuple[Number, Any]]:
     # not splitlines(): JSON strings may hold U+2028 and other separators unescaped
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"{path}, line {number}: not valid JSON ({_why(error)}); every line must be one JSON object"
-                ) from None
+            yield number, _line(line, number, path)
+
+
+def _read_jsonl(path: Path, places: LinePlaces | None = None) -> Iterator[tuple[Number, Any]]:
+    """The rows of a file, a line at a time; ``places`` is told where each line begins."""
+    try:
+        with path.open("rb") as file:
+            begin = 0
+            for number, line in enumerate(file, start=1):
+                if places is not None:
+                    places.begins.append(begin)
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(f"{path} is not UTF-8 text (byte {begin + error.start}); convert it") from None
+                begin += len(line)
+                if text.strip():
+                    yield number, _line(text, number, path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _line(text: str, number: int, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}, line {number}: not valid JSON ({_why(error)}); every line must be one JSON object"
+        ) from None
 
 
 def _read_csv(text: str, path: Path, delimiter: str = ",") -> Iterator[tuple[Number, Any]]:

@@ -18,8 +18,8 @@ from typing import Any
 from spark_rl.config import IN_MEMORY, DataConfig, ImagesConfig
 from spark_rl.data.images import ImageError, check_images, image_digest, stored_image
 from spark_rl.data.load import stored_rows
-from spark_rl.data.source import HEAD, Number, Source, unique
-from spark_rl.data.values import RowError, place_images
+from spark_rl.data.source import HEAD, Source, unique
+from spark_rl.data.values import Number, RowError, place_images
 from spark_rl.errors import DataError, UserError
 from spark_rl.plugins import said
 from spark_rl.problem import Problem

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spark_rl.data.source import Number
+from spark_rl.data.values import Number
 from spark_rl.errors import DataError
 
 MOST_BYTES = 4 * 2**30
@@ -38,6 +41,11 @@ _VALUE_BYTES = 32
 """What the smallest value takes as a Python object."""
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 64 * 2**20
+CACHE_BYTES = 128 * 2**20
+"""Of the columns that single values were read from."""
+
+_checked: set[tuple[str, int, int]] = set()
+"""Files with size and time whose footer can be read."""
 
 
 def read_parquet(path: Path) -> Iterator[tuple[Number, Any]]:
@@ -57,11 +65,87 @@ def read_parquet(path: Path) -> Iterator[tuple[Number, Any]]:
             expanded = _expanded(file, path)
             mean = expanded / max(1, file.metadata.num_rows)
             rows = max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(1.0, mean))))
-            for batch in file.iter_batches(batch_size=rows):
-                yield from zip(numbers, batch.to_pylist(), strict=False)
+            for batch in _batches(file, rows):
+                for row in batch.to_pylist():
+                    yield next(numbers), row
     except (OSError, ValueError, NotImplementedError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{path} is not a readable Parquet file ({lines[0][:200]})") from None
+
+
+def group_rows(path: str) -> list[int]:
+    """The first row of each row group, from 0."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        found = file.metadata
+        counts = [found.row_group(group).num_rows for group in range(found.num_row_groups)]
+    return list(itertools.accumulate(counts[:-1], initial=0))
+
+
+def group_bytes(path: str, column: str) -> list[int]:
+    """The bytes of a column in each row group, uncompressed."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        found = file.metadata
+        places = [
+            index for index in range(found.num_columns)
+            if f"{found.schema.column(index).path}.".startswith(f"{column}.")
+        ]  # fmt: skip
+        return [
+            sum(found.row_group(group).column(index).total_uncompressed_size for index in places)
+            for group in range(found.num_row_groups)
+        ]
+
+
+def value_at(path: str, group: int, row: int, column: str) -> Any:
+    """One value of a file, by its row group and its row in that.
+
+    All of the group's column is read for it, and kept while there is room (:data:`CACHE_BYTES`).
+
+    Raises:
+        OSError: the file is gone or can't be read.
+        ValueError, LookupError: it is another file than it was: there is no such place.
+        DataError: its footer is damaged.
+    """
+    return _columns.column(path, group, column)[row].as_py()
+
+
+class _Columns:
+    """Columns of row groups that were read last, of files as they are now."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: OrderedDict[tuple[object, ...], Any] = OrderedDict()
+        self._bytes = 0
+
+    def column(self, path: str, group: int, column: str) -> Any:
+        found = os.stat(path)  # noqa: PTH116  # paths are kept as text
+        key = (path, found.st_size, found.st_mtime_ns, group, column)
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
+            values = self._read(path, group, column)
+            self._held[key] = values
+            self._bytes += values.nbytes
+            while self._bytes > CACHE_BYTES and self._held:
+                self._bytes -= self._held.popitem(last=False)[1].nbytes
+            return values
+
+    @staticmethod
+    def _read(path: str, group: int, column: str) -> Any:
+        import pyarrow.parquet as pq
+
+        _check_footer(Path(path))
+        with pq.ParquetFile(path) as file:
+            if not 0 <= group < file.metadata.num_row_groups:
+                raise LookupError(group)
+            return file.read_row_group(group, columns=[column], use_threads=False).column(column)
+
+
+_columns = _Columns()
 
 
 def _check_footer(path: Path) -> None:
@@ -70,6 +154,10 @@ def _check_footer(path: Path) -> None:
     Of some damaged footers pyarrow ends the whole process, by an exception in C++ that nothing catches. It takes half a
     second. Errors that Python can catch are left to the reading here.
     """
+    found = path.stat()
+    seen = (str(path.absolute()), found.st_size, found.st_mtime_ns)
+    if seen in _checked:
+        return
     look = [sys.executable, "-c", _FOOTER, json.dumps(sys.path), str(path)]
     try:
         ended = subprocess.run(look, capture_output=True, check=False, timeout=_FOOTER_SECONDS).returncode  # noqa: S603
@@ -77,6 +165,7 @@ def _check_footer(path: Path) -> None:
         ended = -1
     if ended < 0:
         raise DataError(f"{path} is not a readable Parquet file (its footer is damaged)")
+    _checked.add(seen)
 
 
 def _expanded(file: Any, path: Path) -> int:
@@ -102,13 +191,19 @@ def _expanded(file: Any, path: Path) -> int:
     return total
 
 
+def _batches(file: Any, rows: int, columns: list[str] | None = None) -> Iterator[Any]:
+    """The rows in batches. Over the ends of row groups pyarrow would hold several of them, or all, at the same time."""
+    for group in range(file.metadata.num_row_groups):
+        yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=columns)
+
+
 def _repeated(path: Path, columns: list[str], most: int) -> int:
     """The bytes of columns of texts, each text counted as often as it is referred to; stops where it is too much."""
     import pyarrow.parquet as pq
 
     total = 0
     with pq.ParquetFile(path, read_dictionary=columns) as file:
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+        for batch in _batches(file, _BATCH_ROWS, columns):
             total += sum(_bytes_of(column) for column in batch.columns)
             if total > most:
                 break

@@ -29,8 +29,9 @@ from spark_rl.data.layouts import (
     detect_layout,
     number_rule,
 )
+from spark_rl.data.rowimages import ParquetPlaces, Places, RowImage, placed
 from spark_rl.data.rows import read_row, read_row_without_gold
-from spark_rl.data.values import MORE, RowError, UnreadableError, UnreadableImageError, within_ranges
+from spark_rl.data.values import MORE, Number, RowError, UnreadableError, UnreadableImageError, within_ranges
 from spark_rl.errors import DataError
 from spark_rl.problem import Problem
 
@@ -42,9 +43,6 @@ CHUNK = 256
 """Problems whose images are opened together."""
 MOST_BETWEEN = 65_536
 """Rows of a stream between two reports at most."""
-
-Number = int | str
-"""Where a row stands: its number, counted from 1, or its key."""
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +72,9 @@ class Source:
     broken: list[tuple[Number, str]] = field(default_factory=list)
     notes: dict[str, list[tuple[Number, str]]] = field(default_factory=dict)
     """What was assumed of rows, or taken off them -> where, with an example."""
-    _opened: dict[str | bytes, ImageError | None] = field(default_factory=dict, repr=False)
+    places: Places | None = None
+    """Where the rows are in a file that images can be read from again."""
+    _opened: dict[object, ImageError | None] = field(default_factory=dict, repr=False)
 
     def problems(self, rows: Iterator[tuple[Number, Any]]) -> tuple[Problem, ...]:
         """Usable rows as problems, as many as ``ranges``, ``sample`` and ``limit`` ask for, in the order of the source.
@@ -178,7 +178,10 @@ class Source:
             if own is None:
                 own = number if isinstance(number, str) else f"{self.stem}-{number}"
             kept = other_columns(row, settings.columns) if self.keeps_columns else {}
-            yield number, replace(problem, id=unique(str(own), ids), columns=kept)
+            images = problem.images
+            if images and self.places is not None and isinstance(number, int):
+                images = tuple(placed(image, row, number, self.places) for image in images)
+            yield number, replace(problem, id=unique(str(own), ids), columns=kept, images=images)
 
     def _sighted(self, problems: Iterable[tuple[Number, Problem]]) -> Iterator[Problem]:
         """The problems whose images can all be opened, each image in the form that is kept.
@@ -192,14 +195,14 @@ class Source:
         while chunk := list(itertools.islice(remaining, size)):
             resolved = [self._resolved(problem) for _, problem in chunk]
             images = (image for problem in resolved if isinstance(problem, Problem) for image in problem.images)
-            new = list(dict.fromkeys(image for image in images if image not in self._opened))
+            new = {key: image for image in images if (key := _key(image)) not in self._opened}
             if new:
-                self._opened.update(zip(new, check_images(new, settings.images), strict=True))
+                self._opened.update(zip(new, check_images(list(new.values()), settings.images), strict=True))
             for (number, _), problem in zip(chunk, resolved, strict=True):
                 if isinstance(problem, ImageError):
                     self._leave_out(number, problem)
                     continue
-                errors = (error for image in problem.images if (error := self._opened[image]) is not None)
+                errors = (error for image in problem.images if (error := self._opened[_key(image)]) is not None)
                 bad = next(errors, None)
                 if bad is None:
                     yield problem
@@ -211,7 +214,10 @@ class Source:
         folder = self.folder if root is None else Path(root).expanduser()
         try:
             confined = self.config.images.confined
-            return replace(problem, images=tuple(stored_image(image, folder, confined) for image in problem.images))
+            return replace(problem, images=tuple(
+                image if isinstance(image, RowImage) else stored_image(image, folder, confined)
+                for image in problem.images
+            ))  # fmt: skip
         except ImageError as error:
             return error
 
@@ -250,6 +256,10 @@ class Source:
         for lost, of_what in ((self.unusable, ""), (self.broken, " for their images")):
             if lost:
                 yield f"skipped {len(lost)} of {self.read} rows of {self.spec}{of_what}: {_by_reason(lost)}"
+        largest = self.places.largest if isinstance(self.places, ParquetPlaces) else 0
+        if largest:
+            yield (f"images of {self.spec} are kept in memory, because for one of them all of its row group is read, "
+                   f"up to {largest / 1e6:,.0f} MB; write the file with row groups of some 100 rows")  # fmt: skip
         for what, rows in self.notes.items():
             number, example = rows[0]
             yield (f"{len(rows)} of {self.read} rows of {self.spec} {what}: first is row {number}, {example[:80]!r}")
@@ -265,6 +275,11 @@ def unique(wanted: str, taken: dict[str, int]) -> str:
         name, taken[wanted] = f"{wanted}-{taken[wanted]}", taken[wanted] + 1
     taken[name] = 2
     return name
+
+
+def _key(image: object) -> object:
+    """What pictures that were opened before are known by."""
+    return image.digest if isinstance(image, RowImage) else image
 
 
 def _by_reason(lost: Sequence[tuple[Number, str]]) -> str:

@@ -21,6 +21,8 @@ from spark_rl.data.literal import read_literal
 from spark_rl.problem import Kind
 
 Row = Mapping[str, Any]
+Number = int | str
+"""Where a row stands: its number, counted from 1, or its key."""
 
 MARKER = "<image>"
 """Where an image stands in a question."""

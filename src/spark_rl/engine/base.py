@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from spark_rl.chat import Prompt
+from spark_rl.errors import EngineError
 from spark_rl.problem import Completion
 
 if TYPE_CHECKING:  # it needs torch, and engines of servers do not
@@ -69,6 +70,63 @@ class Engine(Protocol):
 def stretches(count: int, parts: int) -> list[range]:
     """``count`` places in ``parts`` stretches that differ by one at most, for processes that share a batch."""
     return [range(count * k // parts, count * (k + 1) // parts) for k in range(parts)]
+
+
+Arrival = tuple[int, list[Completion]]
+"""The place of a prompt in its call, from 0, and its completions."""
+
+
+class Arriving(Protocol):
+    """What an engine may have besides: it hands over a prompt's completions as soon as all of them are there.
+
+    They are graded then, while the engine goes on. Engines without it are asked by ``generate``.
+    """
+
+    def arriving(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Arrival]:
+        """What :meth:`Engine.generate` returns, a prompt at a time: each once, in the order in which they are done.
+
+        Whoever asks may close the iterator before its end, which ends the sampling.
+        """
+        ...
+
+
+def arrivals(engine: Engine, prompts: Sequence[Prompt], sampling: Sampling) -> Generator[Arrival]:
+    """What an engine gives for each prompt: as it is done if the engine is :class:`Arriving`, else all at the end.
+
+    A class that inherits ``arriving`` and has a ``generate`` of its own is asked by that: it may give something else.
+    """
+    for holder in (engine, *type(engine).__mro__):
+        own = getattr(holder, "__dict__", {})
+        if "arriving" in own:
+            yield from cast("Arriving", engine).arriving(prompts, sampling)
+            return
+        if "generate" in own:
+            break
+    drawn = engine.generate(prompts, sampling)
+    check_count(drawn, len(prompts), engine)
+    yield from enumerate(drawn)
+
+
+def check_count(drawn: Any, prompts: int, engine: Engine) -> None:
+    """Whether :meth:`Engine.generate` gave completions for each of so many prompts.
+
+    Raises:
+        EngineError: it did not.
+    """
+    name = type(innermost(engine)).__name__
+    if not isinstance(drawn, list | tuple) or not all(isinstance(group, list | tuple) for group in drawn):
+        raise EngineError(f"{name} gave a {type(drawn).__name__} of something else than lists of completions")
+    if len(drawn) != prompts:
+        raise EngineError(f"{name} gave completions for {len(drawn)} prompts and was asked {prompts}")
+
+
+def gathered(arrived: Iterator[Arrival], prompts: int) -> list[list[Completion]]:
+    """The completions of each prompt, in the order of the prompts: :meth:`Engine.generate` of an engine that is
+    :class:`Arriving`."""
+    found: list[list[Completion]] = [[] for _ in range(prompts)]
+    for place, completions in arrived:
+        found[place] = completions
+    return found
 
 
 def innermost(engine: Engine) -> Engine:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from spark_rl.config import ImagesConfig
 from spark_rl.data.decode import ImageError, encode, fit, media_type, quiet
-from spark_rl.data.images import open_image, stored_image
+from spark_rl.data.images import open_image, read_image, stored_image
 from spark_rl.engine.base import Sampling
 from spark_rl.errors import UserError
 from spark_rl.problem import Completion
@@ -130,7 +130,7 @@ def _plain(image: object) -> bytes | None:
     """The encoded bytes of an image that was opened, if they can be sent as they are."""
     if isinstance(image, Image.Image):
         return None
-    stored = stored_image(image, Path())
+    stored = stored_image(read_image(image), Path())
     if isinstance(stored, str) and stored[:5].lower() == "data:":
         stored = base64.b64decode(stored.partition(",")[2])
     data = stored if isinstance(stored, bytes) else Path(stored).read_bytes()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from spark_rl.chat import Prompt, end_tokens
 from spark_rl.engine import attention
-from spark_rl.engine.base import Sampling
+from spark_rl.engine.base import Arrival, Sampling, gathered
 from spark_rl.engine.live import Live
 from spark_rl.engine.scheduler import Entry, Waiting
 from spark_rl.engine.streams import stream_keys, uniforms
@@ -89,9 +89,13 @@ class EmbeddedEngine:
     def close(self) -> None:
         """Nothing to free: the weights belong to the learner."""
 
-    @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        """``sampling.n`` completions per prompt; short prompts are decoded first.
+        """``sampling.n`` completions per prompt. Errors as for :meth:`arriving`."""
+        return gathered(self.arriving(prompts, sampling), len(prompts))
+
+    @torch.inference_mode()
+    def arriving(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Arrival]:
+        """``sampling.n`` completions per prompt, each prompt as it is done; short prompts are decoded first.
 
         A completion is cut (``length``) where the model has no more positions; of a prompt that fills them all it is
         empty, which is logged.
@@ -112,7 +116,7 @@ class EmbeddedEngine:
                 "positions; raise it, or lower max_new_tokens"
             )
         waiting = Waiting(order, reach, sampling.n, self.max_rows, self.max_tokens)
-        return Decoding(self, prompts, sampling, waiting).run()
+        yield from Decoding(self, prompts, sampling, waiting).run()
 
     def _warn(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
         """Say what the model has no positions for."""
@@ -132,7 +136,7 @@ class EmbeddedEngine:
 
 
 class Decoding:
-    """One call of :meth:`EmbeddedEngine.generate` on its way: rows that decode, and prompts that wait for room."""
+    """One call of :meth:`EmbeddedEngine.arriving` on its way: rows that decode, and prompts that wait for room."""
 
     def __init__(self, engine: EmbeddedEngine, prompts: Sequence[Prompt], sampling: Sampling, waiting: Waiting):
         self.engine, self.loaded = engine, engine.loaded
@@ -141,17 +145,26 @@ class Decoding:
         self.ends_PE = self._ends()
         empty = Completion("", (), (), "length", version=engine.version)
         self.found = [[empty] * sampling.n for _ in prompts]
+        self.open = dict.fromkeys(waiting.left, sampling.n)
+        """Prompts of which some rows have not ended, and how many."""
+        self.done = [place for place in range(len(prompts)) if place not in self.open]
+        """Prompts that are to be handed over."""
         self.cache = RolloutCache(engine.layers)
         self.live: Live | None = None
 
-    def run(self) -> list[list[Completion]]:
-        """Decode until nothing lives and nothing waits."""
+    def run(self) -> Iterator[Arrival]:
+        """Decode until nothing lives and nothing waits; prompts are handed over when the last of their rows leaves."""
         self._enter()
+        yield from self._handed_over()
         while self.live is not None:
             self._draw(self.live, self._extend(self.live))
             self._leave(self.live)
             self._enter()
-        return self.found
+            yield from self._handed_over()
+
+    def _handed_over(self) -> Iterator[Arrival]:
+        done, self.done = self.done, []
+        return ((place, self.found[place]) for place in done)
 
     def _enter(self) -> None:
         """Prefill what fits beside the rows that live, each prompt and its images once, and draw its first tokens."""
@@ -270,9 +283,13 @@ class Decoding:
         columns = (ended.tokens_RT, ended.logprobs_RT, ended.drawn_R, ended.stopped_R)
         rows = zip(ended.names, *(column.tolist() for column in columns), strict=True)
         for name, tokens, logprobs, length, stopped in rows:
-            self.found[name // n][name % n] = self._completion(
-                tokens[:length], logprobs[:length], stopped, self.stop_P[name // n]
+            prompt = name // n
+            self.found[prompt][name % n] = self._completion(
+                tokens[:length], logprobs[:length], stopped, self.stop_P[prompt]
             )
+            self.open[prompt] -= 1
+            if not self.open[prompt]:
+                self.done.append(prompt)
 
     def _ends(self) -> Tensor:
         """(P, E) ids of each prompt's stop strings that are special tokens, which text never shows; -1 for none."""

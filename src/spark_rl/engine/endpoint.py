@@ -22,11 +22,12 @@ import asyncio
 import json
 import math
 import os
+import queue
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -103,6 +104,24 @@ class Endpoint:
         Raises:
             UserError: the proxy of the environment can't be used.
         """
+        with self._apart(work) as found:
+            return found.result()
+
+    def each(self, work: Callable[[httpx.AsyncClient, Callable[[_Found], None]], Awaitable[None]]) -> Iterator[_Found]:
+        """What ``work`` hands over with the function that it is given, as it does; otherwise like :meth:`run`.
+
+        Closing the iterator cancels it too.
+        """
+        handed: queue.SimpleQueue[tuple[_Found] | None] = queue.SimpleQueue()
+        with self._apart(lambda client: work(client, lambda one: handed.put((one,)))) as found:
+            found.add_done_callback(lambda _: handed.put(None))
+            while (one := handed.get()) is not None:
+                yield one[0]
+            found.result()
+
+    @contextmanager
+    def _apart(self, work: Callable[[httpx.AsyncClient], Awaitable[_Found]]) -> Iterator[Future[_Found]]:
+        """The future of what ``work`` makes; what is not done when the block ends is cancelled."""
         began: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
         found: Future[_Found] = Future()
 
@@ -124,9 +143,9 @@ class Endpoint:
         thread = threading.Thread(target=apart, name="spark-endpoint", daemon=True)
         thread.start()
         try:
-            return found.result()
+            yield found
         finally:
-            if not found.done():  # Ctrl-C
+            if not found.done():  # Ctrl-C, or nobody wants more
                 loop, task = began.result(GRACE)
                 with suppress(RuntimeError):  # it has ended meanwhile
                     loop.call_soon_threadsafe(task.cancel)

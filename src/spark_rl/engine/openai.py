@@ -28,7 +28,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ from PIL import Image
 
 from spark_rl.chat import MARKER, TURN_ENDS, Prompt, chat_messages, check_policy, user_turn
 from spark_rl.config import ChatConfig, ImagesConfig
-from spark_rl.engine.base import Sampling
+from spark_rl.engine.base import Arrival, Sampling, gathered
 from spark_rl.engine.dialect import ReplyError, body, completions, data_url, refused
 from spark_rl.engine.endpoint import Endpoint, EndpointError, RefusedError
 from spark_rl.engine.refusals import OPTIONAL, parameters, wants_other_limit
@@ -137,7 +137,11 @@ class OpenAIEngine:
         return self.endpoint.run(self._models)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        """``sampling.n`` completions per prompt, several requests at a time.
+        """``sampling.n`` completions per prompt. Errors as for :meth:`arriving`."""
+        return gathered(self.arriving(prompts, sampling), len(prompts))
+
+    def arriving(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Arrival]:
+        """``sampling.n`` completions per prompt, each prompt as it is answered, several requests at a time.
 
         A request that is refused for what it holds gives ``refused`` completions. The first error, and Ctrl-C, end all
         requests under way.
@@ -147,29 +151,28 @@ class OpenAIEngine:
             UserError: an image can't be read.
         """
         if not prompts:
-            return []
-        found: list[list[Completion]] = [[] for _ in prompts]
+            return
 
-        async def all_of_them(client: httpx.AsyncClient) -> None:
-            slots = anyio.Semaphore(self.parallel)
+        async def all_of_them(client: httpx.AsyncClient, hand_over: Callable[[Arrival], None]) -> None:
+            slots, refusals = anyio.Semaphore(self.parallel), dict[int, str | None]()
 
             async def one(number: int) -> None:
                 async with slots:
                     own = replace(sampling, seed=stream_seed(sampling.seed, sampling.first + number))
-                    found[number] = await self._complete(client, prompts[number], own)
+                    completions = await self._complete(client, prompts[number], own)
+                refusals.update((number, each.error) for each in completions if each.finish == "refused")
+                hand_over((number, completions))
 
             async with anyio.create_task_group() as tasks:
                 for number in range(len(prompts)):
                     tasks.start_soon(one, number)
-            refusals = [completion.error for group in found for completion in group if completion.finish == "refused"]
             if refusals:
-                await self._try_trivial(client, prompts, sampling, refusals[0])
+                await self._try_trivial(client, prompts, sampling, refusals[min(refusals)])
 
         try:
-            self.endpoint.run(all_of_them)
+            yield from self.endpoint.each(all_of_them)
         except ExceptionGroup as errors:  # one, but for requests that fail at the same moment
             raise errors.exceptions[0] from None
-        return found
 
     def sync(self, weights: Weights) -> None:
         """Raises :class:`UserError`: the server's weights are not ours to change."""

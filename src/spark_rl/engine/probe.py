@@ -8,12 +8,12 @@ estimate of KL(engine || learner) that is never negative (http://joschu.net/blog
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
 from spark_rl.chat import Prompt
-from spark_rl.engine.base import Engine, Sampling, innermost
+from spark_rl.engine.base import Arrival, Engine, Sampling, arrivals, gathered, innermost
 from spark_rl.errors import UserError
 from spark_rl.model.weights import Weights
 from spark_rl.objective import kl_estimate
@@ -54,9 +54,11 @@ class Probed:
         return self.engine.version
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        found = self.engine.generate(prompts, sampling)
+        return gathered(self.arriving(prompts, sampling), len(prompts))
+
+    def arriving(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Arrival]:
+        yield from arrivals(self.engine, prompts, sampling)
         self.recent = tuple(prompts[:PROMPTS]) or self.recent
-        return found
 
     def sync(self, weights: Weights) -> None:
         """Take over the weights, and compare.

@@ -2,8 +2,8 @@
 
 Departures from the paper, which does not describe the pool: it is bounded, what falls out is counted, and its state
 can be saved and restored, so that a resumed run trains on the same problems as one that was never interrupted. What is
-saved of an image is a reference: the path of its file with a digest of it, which must be the same on resume. An image
-that is nowhere but in memory is saved whole, once, however many problems show it.
+saved of an image is a reference: the path of its file, or its place in a row of one, with a digest of it, which must be
+the same on resume. An image that is nowhere but in memory is saved whole, once, however many problems show it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_rl.data.images import image_digest, image_text
+from spark_rl.data.rowimages import RowImage
 from spark_rl.errors import DataError
 from spark_rl.problem import Problem
 
@@ -92,10 +93,13 @@ class Pool:
         return pool
 
 
-def _reference(image: object, digests: dict[tuple[str, int, int], str], written: set[str]) -> str | dict[str, str]:
-    """What is saved of an image: the path of a file with its digest, the image itself, or the digest of one that was
-    written before. A file is read again only if its size or time have changed.
+def _reference(image: object, digests: dict[tuple[str, int, int], str], written: set[str]) -> str | dict[str, Any]:
+    """What is saved of an image: the path of a file with its digest, its place in a row of one, the image itself, or
+    the digest of one that was written before. A file is read again only if its size or time have changed.
     """
+    if isinstance(image, RowImage):
+        return {"path": image.path, "row": image.number, "place": list(image.place), "column": image.column,
+                "sha256": image.digest.hex()}  # fmt: skip
     text = image_text(image)
     if text[:5].lower() == "data:":
         digest = image_digest(text).hex()
@@ -113,13 +117,22 @@ def _reference(image: object, digests: dict[tuple[str, int, int], str], written:
     return {"path": text, "sha256": digests[key]}
 
 
-def _referred(saved: str | Mapping[str, str], known: dict[str, str]) -> str:
-    """The inverse of :func:`_reference`: a path or a ``data:`` string. ``known``: digest -> string, path -> digest."""
+def _referred(saved: str | Mapping[str, Any], known: dict[str, str]) -> str | RowImage:
+    """The inverse of :func:`_reference`: a path, a ``data:`` string, or a place that was looked at. ``known``: digest
+    -> string, path -> digest."""
     if isinstance(saved, str):
         if saved[:5].lower() == "data:":
             known[image_digest(saved).hex()] = saved
         return saved
-    path, digest = saved.get("path"), saved["sha256"]
+    if "column" in saved:
+        first, second = saved["place"]
+        image = RowImage(
+            saved["path"], saved["row"], (first, second), saved["column"], bytes.fromhex(saved["sha256"])
+        )  # fmt: skip
+        image.read()
+        return image
+    path: str | None = saved.get("path")
+    digest: str = saved["sha256"]
     if path is None:
         return known[digest]
     if known.get(path) != digest:

@@ -11,13 +11,15 @@ Departure from the paper: rewards may be graded. Its reward is 0 or 1, and so is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from spark_rl.config import AnswerForm, RewardConfig
 from spark_rl.problem import Problem, Verdict
 from spark_rl.rewards.score import RewardSet, Score
 from spark_rl.verify import Verifier, answer_part, extract_boxed
+from spark_rl.verify.pool import Finish
 
 ANSWERS = ("policy", "reflection")
 """The tasks whose responses answer the question."""
@@ -60,12 +62,42 @@ class Grader:
             ids: their tokens, if they are known.
             form: what of an answer that equals the gold one is right (``reward.form`` in training).
         """
+        with self.grading(form) as begin:
+            begun = [begin(problem, response) for problem, response in zip(problems, responses, strict=True)]
+            return self.finished(problems, responses, begun, ids)
+
+    @contextmanager
+    def grading(self, form: AnswerForm = "equivalent") -> Iterator[Callable[[Problem, str], Finish | None]]:
+        """A function that has the verifier begin with a response to a problem, for responses that come one by one;
+        what it gives goes to :meth:`finished` before the block ends. ``None``: only functions grade it.
+        """
+        with self.verifier.grading(form) as begin:
+
+            def begun(problem: Problem, response: str) -> Finish | None:
+                if self._functions_grade(problem) and not self._verifies(problem):
+                    return None
+                return begin((response, problem.golds, problem.kind, problem.choices))
+
+            yield begun
+
+    def finished(
+        self,
+        problems: Sequence[Problem],
+        responses: Sequence[str],
+        begun: Sequence[Finish | None],
+        ids: Sequence[Sequence[int]] | None = None,
+    ) -> list[Verdict]:
+        """What :meth:`grade` returns, once every response is there: the functions are asked about all of them.
+
+        Args:
+            problems: one for each response.
+            responses: the texts, in the order in which the functions see them.
+            begun: what :meth:`grading` gave for each.
+            ids: their tokens, if they are known.
+        """
         rewards = self.rewards
-        answers = [place for place, problem in enumerate(problems) if rewards is not None and problem.task in ANSWERS]
-        own = set(answers)
-        checked = [place for place, problem in enumerate(problems) if place not in own or self._verifies(problem)]
-        items = [(responses[place], (p := problems[place]).golds, p.kind, p.choices) for place in checked]
-        verified = dict(zip(checked, self.verifier.verify_many(items, form), strict=True))
+        verified = {place: finish() for place, finish in enumerate(begun) if finish is not None}
+        answers = [place for place, problem in enumerate(problems) if self._functions_grade(problem)]
         if rewards is None or not answers:
             return [verified[place] for place in range(len(problems))]
         if ids is None and self.encode is not None:
@@ -82,7 +114,10 @@ class Grader:
             place: self._verdict(responses[place], score, verified.get(place))
             for place, score in zip(answers, scores, strict=True)
         }
-        return [graded[place] if place in own else verified[place] for place in range(len(problems))]
+        return [graded[place] if place in graded else verified[place] for place in range(len(problems))]
+
+    def _functions_grade(self, problem: Problem) -> bool:
+        return self.rewards is not None and problem.task in ANSWERS
 
     def _verifies(self, problem: Problem) -> bool:
         """Whether the verifier has a weight, and a gold answer to compare with."""

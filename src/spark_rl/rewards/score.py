@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from spark_rl.config import RewardConfig
+from spark_rl.data.rowimages import RowImage
 from spark_rl.errors import ConfigError
 from spark_rl.problem import Problem
 from spark_rl.rewards.base import Reward, WeightedReward
@@ -167,11 +169,22 @@ def _arguments(reward: WeightedReward, columns: Mapping[str, list[Any]], count: 
     """Those of the columns that the function takes, its own copies; what no row of this batch has is all ``None``."""
     named, needed, takes_all = _named(reward)
     names = [*columns, *(name for name in needed if name not in columns)] if takes_all else named
+    if "images" in names and "images" in columns:
+        columns = {**columns, "images": _read(columns["images"])}
     return {
         name: [_own(value) for value in columns[name]] if name in columns else [None] * count
         for name in names
         if name in columns or name in needed
     }
+
+
+def _read(images: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """The images of each response; those that lie in rows of a file are read, each once."""
+    known: dict[RowImage, object] = {}
+    for image in itertools.chain.from_iterable(images):
+        if isinstance(image, RowImage) and image not in known:
+            known[image] = image.read()
+    return [[known[image] if isinstance(image, RowImage) else image for image in row] for row in images]
 
 
 def _own(value: Any) -> Any:

@@ -41,6 +41,9 @@ REPLY_GRACE = 10.0
 Item = tuple[str, str | Sequence[str], Kind, Sequence[str]]
 """(response, gold answer or several, kind, choices), as :func:`verify` takes them."""
 
+Finish = Callable[[], Verdict]
+"""Waits for the verdict of an item that :meth:`Verifier.grading` has begun."""
+
 
 class Comparison(NamedTuple):
     """One question to a worker: ``Comparison("math", r"2\\sqrt{3}", r"\\sqrt{12}")``."""
@@ -233,13 +236,25 @@ class Verifier:
         With ``form`` ``evaluated``, right answers that are not evaluated (:mod:`spark_rl.verify.form`) are
         ``unparsable``: the training reward's setting ``reward.form``.
         """
-        with self._asking() as ask:
-            asked = [self._begin(item, form, ask) for item in items]
-            return [finish() for finish in asked]
+        with self.grading(form) as begin:
+            begun = [begin(item) for item in items]
+            return [finish() for finish in begun]
 
-    def _begin(
-        self, item: Item, form: AnswerForm, ask: Callable[[Comparison], Future[Status]]
-    ) -> Callable[[], Verdict]:
+    @contextmanager
+    def grading(self, form: AnswerForm = "equivalent") -> Iterator[Callable[[Item], Finish]]:
+        """A function that begins to grade an item, for items that come one by one: what workers are asked goes on
+        while the next is waited for. What it gives waits for the verdict. Otherwise like :meth:`verify_many`.
+
+        ::
+
+            with verifier.grading() as begin:
+                begun = [begin(item) for item in coming]
+                verdicts = [finish() for finish in begun]
+        """
+        with self._asking() as ask:
+            yield lambda item: self._begin(item, form, ask)
+
+    def _begin(self, item: Item, form: AnswerForm, ask: Callable[[Comparison], Future[Status]]) -> Finish:
         """Grade one item as far as this process can, have workers asked for the rest, and say how to wait for it."""
         response, answer, kind, choices = item
         found, extracted = grade_each(response, answer, kind, choices, self.config.thinking)
