@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.plan.measure import held_by, peak_of
+from tests.plan.measure import held_by, peak_of, resident
 from tests.tiny import tiny_config
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -55,7 +55,7 @@ def measure(shape: dict[str, Any], sections: dict[str, Any], folder: Path) -> di
     lengths = Lengths(64, 64, 64, 64)
     planned = plan_memory(Rehearsals(model_config(str(folder))), config, gpu_of("1"), 1, lengths, cuda=False)
 
-    before = _status("VmRSS")
+    before = resident("VmRSS")
     loaded = load_model(config)
     needs_reference = config.objective.kl > 0 and config.model.lora is None
     reference = load_model(config) if needs_reference else None
@@ -64,18 +64,13 @@ def measure(shape: dict[str, Any], sections: dict[str, Any], folder: Path) -> di
     learner.update(groups)
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
     learner.update(groups)
-    resident = _status("VmHWM") - before
+    grown = resident("VmHWM") - before
     models = [loaded.model, *([] if reference is None else [reference.model])]
     held = [t for model in models for t in (*model.parameters(), *model.buffers())]
     moments = [t for state in learner.optimiser.state.values() for t in state.values()]
     allocated = held_by([*held, *learner.masters, *moments]) + peak_of(lambda: learner.update(groups))
     weights = sum(p.numel() for p in loaded.model.parameters())
-    return {"weights": weights, "planned": planned.peak("update"), "allocated": allocated, "resident": resident}
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(name)))
+    return {"weights": weights, "planned": planned.peak("update"), "allocated": allocated, "resident": grown}
 
 
 def main() -> None:

@@ -4,7 +4,8 @@
 
 Ranks are processes of this machine with gloo between them, one thread each, and share its cores: seconds show what
 sharding costs where there is nothing to gain. Memory is what a rank keeps between updates (its part of the weights and
-of AdamW's moments) and the most it had resident beyond what it had before its model was loaded.
+of AdamW's moments), and the most it had resident beyond what it had before its model was loaded: when its learner was
+made, and at the end.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import math
 import random
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +26,7 @@ from transformers.utils import logging
 
 from spark_rl.config import Config, parse_config
 from spark_rl.embedded.build import build_tokenizer
+from spark_rl.learner.handout import load_on_first_rank
 from spark_rl.learner.local import LocalLearner
 from spark_rl.learner.sharded import ShardedLearner
 from spark_rl.model.load import load_model
@@ -91,9 +92,16 @@ def measure(learner: Any, before: float) -> dict[str, Any]:
             "seconds": sum(seconds[1:]) / (UPDATES - 1)}  # fmt: skip
 
 
-def resident() -> float:
-    """The most this process ever had in memory, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def resident(name: str = "VmHWM") -> float:
+    """MiB that the kernel counts for this process: ``VmRSS`` now, ``VmHWM`` at most since :func:`begin`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(name))) / 1024
+
+
+def begin() -> float:
+    """What is resident now, from where the most is counted anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
 
 
 def on_a_rank(rank: int, ranks: int, config: Config, folder: Path) -> None:
@@ -104,9 +112,11 @@ def on_a_rank(rank: int, ranks: int, config: Config, folder: Path) -> None:
         recomputed = config.model.gradient_checkpointing
         meeting = f"file://{folder / f'meeting-{ranks}-{recomputed}'}"
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=ranks)
-    before = resident()
-    learner: Any = (ShardedLearner if ranks else LocalLearner)(load_model(config), config)
-    torch.save(measure(learner, before), folder / f"{ranks}-{rank}.pt")
+    before = begin()
+    learner: Any = (
+        ShardedLearner(load_on_first_rank(config), config) if ranks else LocalLearner(load_model(config), config)
+    )
+    torch.save({"made": resident() - before, **measure(learner, before)}, folder / f"{ranks}-{rank}.pt")
     if ranks:
         dist.barrier()
         dist.destroy_process_group()
@@ -121,8 +131,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = make_model(folder / "model", options.width, options.layers)
-        print("| ranks | recomputed | gradient | loss | kept, MiB a rank | resident, MiB a rank | seconds |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
+        print(
+            "| ranks | recomputed | gradient | loss | kept, MiB a rank | made, first and other | resident | seconds |"
+        )
+        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for recompute in (False, True):
             config = parse_config({
                 "model": {"path": str(model), "device": "cpu", "gradient_checkpointing": recompute},
@@ -137,9 +149,10 @@ def main() -> None:
                 pairs = zip(found[0]["metrics"], one["metrics"], strict=True)
                 loss = max(abs(a["loss"] - b["loss"]) / abs(b["loss"]) for a, b in pairs)
                 numbers = [max(each[key] for each in found) for key in ("held", "resident", "seconds")]
+                made = " and ".join(f"{each['made']:.0f}" for each in found[:2])
                 who, again = ranks or "one process", "yes" if recompute else "no"
                 print(f"| {who} | {again} | {math.sqrt(squares / whole):.1e} | {loss:.1e} | {numbers[0]:.1f} | "
-                      f"{numbers[1]:.0f} | {numbers[2]:.2f} |", flush=True)  # fmt: skip
+                      f"{made} | {numbers[1]:.0f} | {numbers[2]:.2f} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

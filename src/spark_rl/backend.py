@@ -194,17 +194,19 @@ def engine_of_its_own(
 
 def learner_of_a_rank(config: Config, processes: int, weights: Path | None) -> ShardedLearner:
     """The learner of this process, one of those that torch.distributed connects; images are prepared here."""
+    from spark_rl.learner.handout import load_on_first_rank
     from spark_rl.learner.sharded import ShardedLearner
 
     config = _shared_threads(config, processes)
     transformers_logging.disable_progress_bar()
-    loaded = load_model(config, weights)
+    loaded = load_on_first_rank(config, weights)
     chat = chat_of(config, loaded)
 
     def vision_of(group: Group) -> dict[str, Any]:
         return dict(chat.encode(group.problem).vision) if group.problem.images else {}
 
-    return ShardedLearner(loaded, config, _reference(config, loaded), vision_of)
+    reference = load_on_first_rank(config) if _needs_reference(config, loaded) else None
+    return ShardedLearner(loaded, config, reference, vision_of)
 
 
 def _shared_threads(config: Config, processes: int) -> Config:
@@ -318,8 +320,11 @@ def build_learner(backend: Backend, reference: LoadedModel | None = None, weight
 
 def _reference(config: Config, loaded: LoadedModel, given: LoadedModel | None = None) -> LoadedModel | None:
     """What the KL term compares with, where it needs a model of its own."""
-    needed = config.objective.kl > 0 and not loaded.adapted
-    return (given or load_model(config)) if needed else None
+    return (given or load_model(config)) if _needs_reference(config, loaded) else None
+
+
+def _needs_reference(config: Config, loaded: LoadedModel) -> bool:
+    return config.objective.kl > 0 and not loaded.adapted
 
 
 def _shares_weights(engine: Engine) -> bool:

@@ -13,12 +13,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from learner.ranks import on_ranks
+from plan.measure import resident
+from plan.test_memory import model_of
 from spark_rl.backend import open_backend
 from spark_rl.config import Config
 from spark_rl.engine.base import Sampling
+from spark_rl.errors import ConfigError
+from spark_rl.learner.handout import load_on_first_rank
 from spark_rl.learner.local import LocalLearner
 from spark_rl.learner.plan import plan_ranks
 from spark_rl.learner.policy import PolicyLearner
@@ -60,8 +65,9 @@ class Outcome:
 
 
 def sharded(config: Config, path: Path | None = None) -> ShardedLearner:
-    reference = load_model(config) if config.objective.kl > 0 and config.model.lora is None else None
-    return ShardedLearner(load_model(config, path), config, reference)
+    """As a run makes it: the first rank alone reads the model."""
+    reference = load_on_first_rank(config) if config.objective.kl > 0 and config.model.lora is None else None
+    return ShardedLearner(load_on_first_rank(config, path), config, reference)
 
 
 def follow(learner: PolicyLearner, batches: Sequence[Sequence[Group]]) -> Outcome:
@@ -163,14 +169,56 @@ def local(config: Config, path: Path | None = None) -> LocalLearner:
     return LocalLearner(load_model(config, path), config, reference)
 
 
-def on_a_rank(cases: dict[str, Case]) -> tuple[dict[str, Outcome], list[str], str]:
-    """What a rank makes of each case, whose images it asked for, and what it says to a KL term without reference."""
+@dataclass
+class Loading:
+    """How a rank comes to its weights."""
+
+    grown: int
+    """Bytes of the process, while it is given its part of a large model."""
+    refused: str
+    """What it says to a model that can't be loaded."""
+    weights: dict[str, dict[str, Tensor]]
+    """Of some cases: parameters and buffers, whole, as the first rank read them and as each rank read them itself."""
+
+
+def on_a_rank(
+    cases: dict[str, Case], large: Config, broken: Config
+) -> tuple[dict[str, Outcome], list[str], str, Loading]:
+    """What a rank makes of each case, whose images it asked for, what it says to a KL term without reference, and how
+    it is given models.
+    """
     outcomes = {name: follow(sharded(case.config), case.batches) for name, case in cases.items()}
     config = next(iter(cases.values())).config
     kl = config.model_copy(update={"objective": config.objective.model_copy(update={"kl": 0.1})})
     with pytest.raises(ValueError, match="needs a reference model") as caught:
         ShardedLearner(load_model(kl), kl)
-    return outcomes, asked_for(cases["images"]), str(caught.value)
+    return outcomes, asked_for(cases["images"]), str(caught.value), loading(cases, large, broken)
+
+
+def loading(cases: dict[str, Case], large: Config, broken: Config) -> Loading:
+    weights = {}
+    for name in HANDED_OUT:
+        config = half(cases[name])
+        weights[name] = everything_in(sharded(config))
+        weights[f"{name}, each rank"] = everything_in(ShardedLearner(load_model(config), config, load_model(config)))
+    with pytest.raises(ConfigError) as caught:
+        sharded(broken)
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+    learner = sharded(large)
+    grown = resident("VmHWM") - before
+    assert learner.loaded.held == {}, "all of it is let go"
+    return Loading(grown, str(caught.value), weights)
+
+
+def half(case: Case) -> Config:
+    """Its model in bfloat16."""
+    return case.config.model_copy(update={"model": case.config.model.model_copy(update={"dtype": "bfloat16"})})
+
+
+def everything_in(learner: PolicyLearner) -> dict[str, Tensor]:
+    model = learner.loaded.model
+    return {n: gathered(t).detach().clone() for n, t in (*model.named_parameters(), *model.named_buffers())}
 
 
 def asked_for(case: Case) -> list[str]:
@@ -191,20 +239,37 @@ def asked_for(case: Case) -> list[str]:
 NOISY = ("another policy", "images, tower trained", "tiles, tower trained")
 """Where one process parts from itself by up to 1.4e-6 when ``learner.micro_tokens`` alone is another."""
 
+LARGE = 12 * 4 * (3 * 512 * 2048 + 512 * (512 + 256 + 256 + 512)) + 4 * 512 * 2000
+"""Bytes of the large model, norms and biases left out."""
+HANDED_OUT = ("tied weights", "adapters with kl", "images")
+"""Of which the weights are compared."""
 ON_ONE = ("tied weights", "recomputed", "kl", "adapters with kl", "images")
 """Enough for a single rank, which has no one to wait for."""
 
 
-@peft_warning
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_ranks_make_of_a_batch_what_one_process_makes(
-    cases: dict[str, Case], expected: dict[str, Outcome], ranks: int, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def results(
+    request: pytest.FixtureRequest, cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory
+) -> list[tuple[dict[str, Outcome], list[str], str, Loading]]:
+    """Of so many ranks."""
+    folder, ranks = tmp_path_factory.mktemp("ranks"), request.param
     chosen = {name: case for name, case in cases.items() if ranks > 1 or name in ON_ONE}
-    results = on_ranks(ranks, on_a_rank, tmp_path, chosen)
+    large = model_of(folder / "large", rows=2000, hidden_size=512, intermediate_size=2048, num_hidden_layers=12)
+    broken = model_of(folder / "broken")
+    state = load_file(broken / "model.safetensors")
+    state["model.norm.weight"] /= 0
+    save_file(state, broken / "model.safetensors", {"format": "pt"})
+    return on_ranks(ranks, on_a_rank, folder, chosen, tiny_config(large), tiny_config(broken))
+
+
+@peft_warning
+def test_ranks_make_of_a_batch_what_one_process_makes(
+    expected: dict[str, Outcome], results: list[tuple[dict[str, Outcome], list[str], str, Loading]]
+) -> None:
+    ranks, chosen = len(results), results[0][0]
     for name in chosen:
         one, noise = expected[name], 2.0 if name in NOISY else 1.0
-        for rank, (outcomes, _, _) in enumerate(results):
+        for rank, (outcomes, *_) in enumerate(results):
             found, where = outcomes[name], f"{name} on rank {rank}"
             assert len(found.gradients) == len(one.gradients), where
             for step, (ours, theirs) in enumerate(zip(found.gradients, one.gradients, strict=True)):
@@ -215,9 +280,24 @@ def test_ranks_make_of_a_batch_what_one_process_makes(
             for a, b in zip(found.logprobs, one.logprobs, strict=True):
                 assert torch.allclose(a, b, atol=1e-4), where
             assert found.metrics == results[0][0][name].metrics, "the same on every rank"
-    asked = [problem for _, problems, _ in results for problem in problems]
+    asked = [problem for _, problems, *_ in results for problem in problems]
     assert {"a", "b"} <= set(asked)
     assert len(asked) <= 5 + ranks - 1, "a group is asked for where it is computed; few are divided"
+
+
+@peft_warning
+def test_the_first_rank_reads_a_model_for_all(
+    cases: dict[str, Case], results: list[tuple[dict[str, Outcome], list[str], str, Loading]]
+) -> None:
+    expected = {name: everything_in(local(half(cases[name]))) for name in HANDED_OUT}
+    for *_, found in results:
+        assert "holds NaN or infinity in model.norm.weight" in found.refused, "the same line on every rank"
+        for name, ours in found.weights.items():
+            theirs = expected[name.removesuffix(", each rank")]
+            assert ours.keys() == theirs.keys(), name
+            assert all(torch.equal(ours[key], value.to(ours[key].dtype)) for key, value in theirs.items()), name
+    for *_, found in results[1:]:
+        assert LARGE / len(results) < found.grown < LARGE / len(results) + LARGE / 8, "its shards and one tensor"
 
 
 def test_the_learning_curve_is_that_of_one_process(tmp_path: Path) -> None:

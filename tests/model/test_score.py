@@ -11,12 +11,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.plan.measure import peak_of
+from tests.plan.test_memory import model_of
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from spark_rl.model.load import load_model
 from spark_rl.model.loaded import LoadedModel
-from spark_rl.model.score import PADDING, Rows, by_length, make_rows, pack_by_tokens, response_logprobs
+from spark_rl.model.score import PADDING, Rows, Scorer, by_length, make_rows, pack_by_tokens, response_logprobs
 from tiny import tiny_config
 from windowed import WINDOWED, make_windowed
 
@@ -214,3 +216,17 @@ def test_how_responses_are_put_together_does_not_matter(model_path: str) -> None
         alone = response_logprobs(loaded, rows_of(loaded, PROMPTS[:1], [response]), 1.0, 100)
         assert torch.allclose(found[: len(response)], alone[0], atol=1e-5)
         assert (found[len(response) :] == 0).all()
+
+
+def test_no_second_copy_of_the_gradients_is_held(tmp_path: Path) -> None:
+    """Prompts and two parts of responses each have a gradient of every weight."""
+    path = model_of(tmp_path / "model", hidden_size=256, intermediate_size=1024, num_hidden_layers=4)
+    loaded = load_model(tiny_config(path))
+    scorer = Scorer(loaded, 1.0, 64)
+    responses = [[5, 6], [7, 8, 9]]
+    rows = make_rows(loaded, [[1, 2, 3]], [{}], [0, 0], responses, ((0,), (1,)))
+    weights = sum(p.nbytes for p in loaded.model.parameters())
+    scorer(rows).sum().backward()
+    loaded.model.zero_grad()
+    peak = peak_of(lambda: scorer(rows).sum().backward())
+    assert weights < peak < 1.3 * weights

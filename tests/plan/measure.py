@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,3 +26,9 @@ def peak_of(work: Callable[[], Any]) -> int:
 def held_by(tensors: list[torch.Tensor]) -> int:
     """Bytes of the storages of tensors, each counted once."""
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def resident(name: str) -> int:
+    """Bytes that the kernel counts for this process: ``VmRSS`` now, ``VmHWM`` at most since the mark was reset."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(name)))

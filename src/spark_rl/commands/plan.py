@@ -116,6 +116,9 @@ def _print(made: Plan, config: Config, told: str, price: float | None) -> None:
     console.print(table)
     if memory.host:
         say(f"host      {memory.host / GIB:.1f} GiB of the machine's memory for each GPU")
+    say(
+        f"loading   {memory.loading / GIB:.1f} GiB of the memory of the {'first ' * (made.gpus > 1)}machine for a while"
+    )
     if memory.cached_rows < memory.rows:
         say(f"rows      {memory.cached_rows:,} of the {memory.rows:,} responses of a GPU are decoded at once")
     if made.fits:

@@ -10,6 +10,7 @@ import torch
 from spark_rl.doctor.finding import Finding, judged
 from spark_rl.doctor.ranks import Numbers, backend_of, on_ranks, world_of
 from spark_rl.doctor.update import GRADIENTS, learned, opened, sampled, settings
+from spark_rl.learner.handout import load_on_first_rank
 from spark_rl.learner.local import LocalLearner
 from spark_rl.learner.sharded import ShardedLearner
 from spark_rl.model.load import load_model
@@ -40,6 +41,6 @@ def _compared(device: torch.device, groups: Sequence[Group]) -> Numbers:
     for dtype in ROUNDING:
         config = settings(device, dtype)
         _, right = learned(LocalLearner(load_model(config), config), groups)
-        _, sharded = learned(ShardedLearner(load_model(config), config), groups)
+        _, sharded = learned(ShardedLearner(load_on_first_rank(config), config), groups)
         found[dtype] = float((sharded - right).norm() / right.norm())
     return found

@@ -33,11 +33,12 @@ from torch.distributed.fsdp import (
     OffloadPolicy,
     fully_shard,
 )
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from spark_rl.config import Config
 from spark_rl.errors import ConfigError
+from spark_rl.learner.handout import divided, hand_out
 from spark_rl.learner.mismatch import Mismatch
 from spark_rl.learner.plan import Batch, plan_ranks
 from spark_rl.learner.policy import PolicyLearner, first_not_finite
@@ -61,7 +62,8 @@ class ShardedLearner(PolicyLearner):
         reference: LoadedModel | None = None,
         vision_of: Callable[[Group], Vision] | None = None,
     ) -> None:
-        """Divide a loaded model among the ranks. Every rank has loaded the same.
+        """Divide a model among the ranks: each has loaded the same, or the first has loaded it for all
+        (:func:`.handout.load_on_first_rank`).
 
         Args:
             loaded: the model to train; its weights become shards.
@@ -90,6 +92,7 @@ class ShardedLearner(PolicyLearner):
         offload = config.learner.offload
         shard(self.scorer, mesh, self.dtype, offload=offload)
         if self.reference is not None:
+            self.reference.requires_grad_(False)  # so its root lies gathered only while it is asked
             shard(self.reference, mesh, self.dtype, offload=offload)
         self.names = [name for name, p in loaded.model.named_parameters() if p.requires_grad]
         self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
@@ -231,10 +234,10 @@ class ShardedLearner(PolicyLearner):
             if number in saved["optimiser"]["state"]:
                 state = saved["optimiser"]["state"][number]
                 self.optimiser.state[parameter] = {"step": state["step"].clone()} | {
-                    moment: _divided(state[moment], parameter) for moment in MOMENTS
+                    moment: divided(state[moment], parameter) for moment in MOMENTS
                 }
         for parameter, master in zip(self.copied, saved["masters"], strict=True):
-            parameter.copy_(_divided(master, parameter))
+            parameter.copy_(divided(master, parameter))
         self.updates, self.warm = int(saved["updates"]), float(saved["warm"])
 
     def _named(self) -> list[tuple[str, nn.Parameter]]:
@@ -253,7 +256,7 @@ def shard(scorer: Scorer, mesh: DeviceMesh, dtype: torch.dtype, *, offload: bool
     rest, which is gathered as long as one micro-batch lasts.
 
     Args:
-        scorer: made on each rank of the same weights.
+        scorer: made on each rank of the same weights, or of those that the first rank holds.
         mesh: of one dimension.
         dtype: what it computes in.
         offload: whether shards lie in the memory of the CPU.
@@ -270,6 +273,8 @@ def shard(scorer: Scorer, mesh: DeviceMesh, dtype: torch.dtype, *, offload: bool
         assert isinstance(unit, FSDPModule), "fully_shard makes it one"
         unit.set_gradient_divide_factor(1.0)  # gradients are added up, not averaged
         unit.set_force_sum_reduction_for_comms(True)  # gloo knows no other sum
+    if scorer.loaded.held is not None:
+        hand_out(scorer, offload=offload)
 
 
 def _layers(loaded: LoadedModel) -> list[nn.Module]:
@@ -302,14 +307,6 @@ def _reduce_unused(root: Any) -> None:
         raise ConfigError(f"model.freeze leaves what sees to be trained, which torch {torch.__version__} can't on "
                           "several ranks; use torch 2.13, or model.freeze=[vision,projector]")  # fmt: skip
     root.set_reduce_scatter_unused_params(True, recurse=False)
-
-
-def _divided(whole: Tensor, like: Tensor) -> Tensor:
-    """The shards of a tensor that each rank has whole."""
-    assert isinstance(like, DTensor), "fully_shard makes it one"
-    whole = whole.to(device=like.device_mesh.device_type, dtype=like.dtype)
-    divided: Tensor = distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
-    return divided.to(like.device)
 
 
 def _shard_of(tensor: Tensor) -> Tensor:

@@ -26,6 +26,9 @@ class LoadedModel:
     """Turns chats with images into tokens and pixels; ``None`` for a model that sees nothing."""
     banned: Tensor | None = None
     """Token ids that no response may hold: those that stand for images."""
+    held: dict[str, Tensor] | None = None
+    """Where the model is on torch's meta device: its parameters and buffers by name, on the rank that read them; on the
+    others those without data."""
 
     @property
     def causal_lm(self) -> Any:

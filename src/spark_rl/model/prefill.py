@@ -182,6 +182,17 @@ class PromptCache(Cache):  # type: ignore[misc]
     def __init__(self, layers: int) -> None:
         super().__init__(layers=[PromptLayer() for _ in range(layers)])
 
+    def states(self) -> list[Tensor]:
+        """Keys and values of each layer that has some."""
+        return [state for layer in self.layers if layer.is_initialized for state in (layer.keys, layer.values)]
+
+    def replace(self, states: Sequence[Tensor]) -> None:
+        """Put others in place of :meth:`states`."""
+        given = iter(states)
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.lazy_initialization(next(given), next(given))
+
 
 class ResponseCache(Cache):  # type: ignore[misc]
     """What responses see before them: response b continues prompt ``row_B[b]``."""

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.prefill import PromptBatch, PromptCache, Vision, batch_prompts, prefill, respond
 from spark_rl.model.sizes import head_width
+from spark_rl.model.turns import Cut, in_turn
 
 Parts = tuple[tuple[int, ...], ...]
 """Places of responses in a micro-batch, for each part that goes through the model together."""
@@ -113,6 +114,11 @@ def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk
     """
     cache = PromptCache(loaded.causal_lm.config.get_text_config().num_hidden_layers)
     last_PH = prefill(loaded, rows.prompts, cache)
+    cut = None
+    if torch.is_grad_enabled() and last_PH.requires_grad:
+        cut = Cut([last_PH, *cache.states()])
+        last_PH = cut.given[0]
+        cache.replace(cut.given[1:])
     hidden, places = [], []
     planned = rows.parts is not None
     for part in by_length(rows.mask_BT.sum(-1).tolist()) if rows.parts is None else rows.parts:
@@ -132,7 +138,7 @@ def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk
     logp_BT = torch.zeros(rows.mask_BT.shape, dtype=torch.float32, device=last_PH.device)
     if not hidden:
         return logp_BT
-    hidden_NH = torch.cat(hidden)
+    hidden_NH = torch.cat(hidden if cut is None else in_turn(cut, hidden))
     place = tuple(torch.cat(parts) for parts in zip(*places, strict=True))
     target_N = rows.target_BT[place]
 

@@ -61,7 +61,8 @@ class Plan:
                 memory.phases.items()
             },
             "peaks": {phase: memory.peak(phase) / GIB for phase in memory.phases},
-            "host": memory.host / GIB, "rows": memory.rows, "cached_rows": memory.cached_rows, "fits": self.fits,
+            "host": memory.host / GIB, "loading": memory.loading / GIB,
+            "rows": memory.rows, "cached_rows": memory.cached_rows, "fits": self.fits,
             "hints": [{"change": h.change, "peak": h.peak / GIB, "fits": h.fits} for h in self.hints],
             "seconds": None if self.duration is None else self.duration.seconds,
             "step": None if self.duration is None else self.duration.step,

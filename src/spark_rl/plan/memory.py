@@ -44,8 +44,7 @@ class Rehearsed:
     moments: int
     reference: int
     activations: int
-    """At the peak of the update, logits left out. A weight that the prompt pass and the response pass both use has a
-    gradient from each, and autograd holds the first until there is the second: a copy of all gradients is in here."""
+    """At the peak of the update, logits left out."""
     logits: int
     forward: int
     """At the peak of a pass without gradients, beyond what is always there."""
@@ -60,6 +59,8 @@ class Memory:
     phases: dict[str, dict[str, float]]
     host: float
     """Bytes in the memory of the machine that a rank puts there."""
+    loading: float
+    """Bytes in the memory of the first rank's machine while the learners are made: what it reads for all."""
     cached_rows: int
     """Rows that the cache holds at once, of ``rows``."""
     rows: int
@@ -215,8 +216,10 @@ def plan_memory(
             parts["reserve"] = RESERVED * GIB + FRAGMENTED * moving
     host = 2.0 * sizes.weights if config.engine.name == "vllm" else 0.0  # where vLLM puts its weights while it sleeps
     if offloads(config, gpus):
-        host += (4 * sizes.weights + 12 * sizes.trained + 4 * sizes.weights * has_reference(config)) / gpus
-    return Memory(phases, host, cached, rows, passes)
+        frozen = sizes.weights * (1 + has_reference(config)) - sizes.trained
+        host += (16.0 * sizes.trained + _bytes(config) * frozen) / gpus
+    loading = float(_bytes(config) * sizes.weights * (1 + has_reference(config)))
+    return Memory(phases, host, loading, cached, rows, passes)
 
 
 def recycles(config: Config) -> bool:
@@ -253,23 +256,25 @@ def _learner(
             "update": {**resident, "gradients": float(seen.gradients), "activations": float(seen.activations),
                        "logits": float(seen.logits)},
         }, rehearsals.passes(seen, config, prompt, lengths.longest)  # fmt: skip
-    # Shards in float32, layers gathered in bfloat16: the pass itself is that of a model in bfloat16.
-    half = config.model_copy(update={
-        "model": config.model.model_copy(update={"dtype": "bfloat16"}),
-        "objective": config.objective.model_copy(update={"kl": 0.0}),
-    })  # fmt: skip
-    seen = rehearsals.update(half, problems, prompt, lengths.longest, lengths.image, full=True)
-    share = 0.0 if offloads(config, gpus) else 1 / gpus
-    resident = {"weights": 4 * sizes.weights * share, "moments": 8 * sizes.trained * share,
-                "reference": 4 * sizes.weights * share * has_reference(config)}  # fmt: skip
-    outside = 2.0 * sizes.outside * (1 + has_reference(config))  # the root stays gathered, the reference's too
-    passing = outside + 2 * 2.0 * sizes.layer  # one layer computes, the next is on its way
-    trained = sizes.trained / sizes.weights
-    reducing = trained * max(2.0 * sizes.outside + 6.0 * sizes.layer, 0)  # bfloat16 gradients, and a float32 copy
+    alone = config.model_copy(update={"objective": config.objective.model_copy(update={"kl": 0.0})})
+    seen = rehearsals.update(alone, problems, prompt, lengths.longest, lengths.image, full=True)
+    share, width = 0.0 if offloads(config, gpus) else 1 / gpus, _bytes(config)
+    frozen = sizes.weights - sizes.trained  # in the model's own format, like a reference; what is trained in float32
+    resident = {"weights": (4.0 * sizes.trained + width * frozen) * share, "moments": 8 * sizes.trained * share,
+                "reference": width * sizes.weights * share * has_reference(config)}  # fmt: skip
+    root, layer, trained = float(width * sizes.outside), float(width * sizes.layer), sizes.trained / sizes.weights
+    passing = root + 2 * layer  # the root stays gathered; one layer computes, the next is on its way
+    # Gradients: of the root, whole until the micro-batch ends; of a layer, whole, in float32 to be sent, and the layer
+    # before it still in float32.
+    layers = layer + 8.0 * sizes.layer + 4.0 * sizes.layer / gpus
+    reducing = trained * (root + layers)
+    last = trained * (root + 4.0 * sizes.outside * (1 + 1 / gpus)) - 2 * layer - reducing  # of the root, at the end
+    beyond = float(seen.activations) + float(seen.logits)
     return {
         "resident": resident,
         "log-probs": {**resident, "gathered": passing, "activations": float(seen.forward)},
-        "update": {**resident, "gathered": passing + reducing, "gradients": 4 * sizes.trained * share,
+        "update": {**resident, "gathered": passing + reducing + max(0.0, last - beyond),
+                   "gradients": 4 * sizes.trained * share,
                    "activations": float(seen.activations), "logits": float(seen.logits)},
     }, rehearsals.passes(seen, config, prompt, lengths.longest)  # fmt: skip
 
