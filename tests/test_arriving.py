@@ -175,6 +175,30 @@ def test_an_engine_that_does_not_give_each_prompt_once_is_named(
     assert engine.closed == 1
 
 
+class Places(InOrder):
+    """Places that only look like whole numbers."""
+
+    made: Any = torch.tensor
+
+    def arriving(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Arrival]:
+        return ((self.made(place), group) for place, group in super().arriving(prompts, sampling))
+
+
+def test_a_place_is_a_whole_number_of_whatever_library(chat: ChatFormat, verifier: Verifier) -> None:
+    assert groups_of(Places([3, 1, 4, 0, 2]), chat, verifier) == groups_of(AtTheEnd(), chat, verifier)
+    with pytest.raises(EngineError, match=r"^Places gave the completions of prompt 2 of 5 twice"):
+        groups_of(Places([1, 1, 4, 0, 2]), chat, verifier)
+    halves = Places()
+    halves.made = float
+    with pytest.raises(EngineError, match=r"^Places gave \(0\.0, .* in place of \(one of 5 places"):
+        groups_of(halves, chat, verifier)
+
+
+def test_a_completion_without_a_text_is_named(chat: ChatFormat, verifier: Verifier) -> None:
+    with pytest.raises(EngineError, match=r"^InOrder, prompt 1 of 5: .* has a text that is none"):
+        groups_of(InOrder(texts=[None]), chat, verifier)  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize("error", [OSError("the cable is out"), KeyboardInterrupt()])
 def test_what_ends_the_sampling_ends_the_grading(error: BaseException, chat: ChatFormat) -> None:
     class Breaks(InOrder):

@@ -7,6 +7,7 @@ so its text begins with that tag for whoever reads it: a thought that is cut is 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -55,16 +56,28 @@ def checked(arrived: Iterable[Arrival], prompts: int, sampling: Sampling, engine
     """
     seen: set[int] = set()
     for arrival in arrived:
-        if not isinstance(arrival, tuple) or len(arrival) != 2 or arrival[0] not in range(prompts):
+        place = _place(arrival)
+        if place not in range(prompts):
             raise EngineError(f"{engine} gave {arrival!r:.80} in place of (one of {prompts} places, its completions)")
-        place, group = arrival
+        group = arrival[1]
         if place in seen:
             raise EngineError(f"{engine} gave the completions of prompt {place + 1} of {prompts} twice")
         seen.add(place)
         _check_group(group, sampling, f"{engine}, prompt {place + 1} of {prompts}")
-        yield arrival
+        yield place, group
     if len(seen) != prompts:
         raise EngineError(f"{engine} gave completions for {len(seen)} prompts and was asked {prompts}")
+
+
+def _place(arrival: object) -> int:
+    """The place that an engine gave completions for; -1 for what is no pair with a whole number, whatever counts as
+    one: NumPy's and torch's compare equal to places and are none to a dict or a list."""
+    if not isinstance(arrival, tuple) or len(arrival) != 2:
+        return -1
+    try:
+        return operator.index(arrival[0])
+    except (TypeError, ValueError, RuntimeError):
+        return -1
 
 
 def _check_group(group: Sequence[Completion], sampling: Sampling, where: str) -> None:
@@ -75,6 +88,8 @@ def _check_group(group: Sequence[Completion], sampling: Sampling, where: str) ->
     for completion in group:
         if not isinstance(completion, Completion) or completion.finish not in {"stop", "length", "refused"}:
             raise EngineError(f"{where}: {completion!r:.80} is no Completion that ended by stop or length")
+        if not isinstance(completion.text, str):
+            raise EngineError(f"{where}: {completion!r:.80} has a text that is none")
         tokens, logprobs = len(completion.token_ids), completion.logprobs
         if tokens != len(logprobs) and completion.counted is None:
             raise EngineError(f"{where}: {tokens} tokens with {len(logprobs)} log-probabilities")

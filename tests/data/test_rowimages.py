@@ -230,3 +230,16 @@ def test_reward_functions_are_given_the_bytes(tmp_path: Path) -> None:
     asked: list[Problem] = [problems[0], problems[0], problems[1], Problem("none", "?", "1")]
     rewards.score(asked, [""] * 4, [""] * 4)
     assert seen == [[picture(0)], [picture(0)], [picture(1)], []]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_picture_of_many_rows_that_the_file_holds_once_is_read_once(nested: bool, tmp_path: Path) -> None:
+    held = picture(0, 60)
+    images: list[Any] = [[{"bytes": held}] if nested else held] * 5000 + [[{"bytes": picture(1)}] if nested else None]
+    table = pa.table({"question": ["q"] * 5001, "answer": ["2"] * 5001, "image": images})
+    pq.write_table(table, tmp_path / "a.parquet")  # type: ignore[no-untyped-call]
+    assert (tmp_path / "a.parquet").stat().st_size < 3 * len(held) < 5000 * len(held) / 1000
+    before = pa.total_allocated_bytes()
+    problem = load_problems(str(tmp_path / "a.parquet"), DataConfig())[4000]
+    assert problem.images[0].read() == held  # type: ignore[attr-defined]
+    assert pa.total_allocated_bytes() - before < 100 * len(held)

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import shlex
+import socket
 import threading
 from collections.abc import Iterator
 from copy import deepcopy
@@ -22,7 +23,7 @@ from spark_rl.backend import check_engine
 from spark_rl.config import ConfigError
 from spark_rl.engine.base import stretches
 from spark_rl.engine.dialect import ReplyError
-from spark_rl.engine.vllm import VllmServers, engine_arguments, read_facts, source_of
+from spark_rl.engine.vllm import VllmServers, engine_arguments, read_facts, servers, source_of
 from spark_rl.engine.vllm.collective import Bucket, Servers, own_address
 from spark_rl.engine.vllm.wire import completions, generate_body, serve_command, weights_way
 from spark_rl.errors import EngineError, UserError
@@ -251,8 +252,10 @@ def served() -> Iterator[tuple[str, list[Any]]]:
 
 
 @pytest.mark.parametrize(
-    "reply", [b"not json", b"[]", b'{"choices": 3}', b'{"choices": [{"index": 0, "token_ids": [999999], "text": ""}]}']
-)
+    "reply",
+    [b"not json", b"[]", b'{"choices": 3}', b'{"choices": [{"index": 0, "finish_reason": ["stop"]}]}',
+     b'{"choices": [{"index": 0, "token_ids": [999999], "text": ""}]}'],
+)  # fmt: skip
 def test_a_server_that_replies_with_something_else_is_one_line_with_the_command(
     model_path: str, served: tuple[str, list[Any]], reply: bytes
 ) -> None:
@@ -261,6 +264,14 @@ def test_a_server_that_replies_with_something_else_is_one_line_with_the_command(
     with pytest.raises(EngineError, match=rf"^{url}: .* start it with: VLLM_SERVER_DEV_MODE=1 ") as caught:
         VllmServers(tiny_config(model_path, engine={"name": "vllm", "servers": [f"{url}/v1"]}))
     assert "\n" not in str(caught.value)
+
+
+def test_an_address_where_nobody_answers_is_told_soon(model_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "ANSWERS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(EngineError, match=rf"^{url}: no whole reply within 0.2 s; is this its address\? start it"):
+            VllmServers(tiny_config(model_path, engine={"name": "vllm", "servers": [url]}))
 
 
 def test_workers_of_all_servers_are_one_group_behind_the_learner() -> None:

@@ -153,6 +153,7 @@ def cases(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
         "offloaded": Case(qwen2, {"learner": {"offload": True}}, usual),
         "clipped": Case(qwen2, {"optimiser": {**OPTIMISER, "clip": 0.01}}, usual),
         "images": Case(vlm, {"learner": {"micro_tokens": 60}}, images[vlm]),
+        "images, adapters": Case(vlm, {"model": {"lora": lora}, "learner": {"micro_tokens": 60}}, images[vlm]),
         "images, tower trained": Case(vlm, {"model": {"freeze": []}, "learner": {"micro_tokens": 60}}, images[vlm]),
         "tiles, tower trained": Case(tiles, {"model": {"freeze": [], "gradient_checkpointing": True}}, images[tiles]),
     }  # fmt: skip

@@ -142,6 +142,9 @@ class _Columns:
         with pq.ParquetFile(path) as file:
             if not 0 <= group < file.metadata.num_row_groups:
                 raise LookupError(group)
+            texts = _texts(file.metadata.row_group(group), column)
+        # what is stored once and referred to stays so: expanded, some kilobytes would be gigabytes
+        with pq.ParquetFile(path, read_dictionary=texts) as file:
             return file.read_row_group(group, columns=[column], use_threads=False).column(column)
 
 
@@ -166,6 +169,16 @@ def _check_footer(path: Path) -> None:
     if ended < 0:
         raise DataError(f"{path} is not a readable Parquet file (its footer is damaged)")
     _checked.add(seen)
+
+
+def _texts(group: Any, column: str) -> list[str]:
+    """The parts of a column that hold texts or bytes and are stored once for all who refer to them."""
+    parts = [group.column(index) for index in range(group.num_columns)]
+    return [
+        part.path_in_schema for part in parts
+        if f"{part.path_in_schema}.".startswith(f"{column}.") and part.physical_type == "BYTE_ARRAY"
+        and any("DICTIONARY" in encoding for encoding in part.encodings)
+    ]  # fmt: skip
 
 
 def _expanded(file: Any, path: Path) -> int:

@@ -87,7 +87,7 @@ def of_reply(reply: Mapping[str, Any]) -> Failure | None:
     if "choices" in reply and not choices:
         return Failure("the reply holds no choices", words_of(reply), 200, own=True)
     for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and choice.get("finish_reason") in _GAVE_UP:
+        if isinstance(choice, dict) and str(choice.get("finish_reason")) in _GAVE_UP:
             told = "a response that the server gave up"
             if choice.get("error"):
                 return _error(told, choice)

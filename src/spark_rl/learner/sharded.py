@@ -102,6 +102,7 @@ class ShardedLearner(PolicyLearner):
         self.seeing = [p for p in _seeing(loaded) if p.requires_grad]
         if self.seeing:
             _reduce_unused(self.scorer)
+            _same_order(loaded)
         self.optimiser = self._adamw(self.parameters)
         self.saw = False
         """Whether a prompt with images was in the step that is under way."""
@@ -307,6 +308,21 @@ def _reduce_unused(root: Any) -> None:
         raise ConfigError(f"model.freeze leaves what sees to be trained, which torch {torch.__version__} can't on "
                           "several ranks; use torch 2.13, or model.freeze=[vision,projector]")  # fmt: skip
     root.set_reduce_scatter_unused_params(True, recurse=False)
+
+
+def _same_order(loaded: LoadedModel) -> None:
+    """Let ranks without images add up the gradients of the first layer where those with images do.
+
+    FSDP2 adds up a unit's when the gradient of its input is there, or at the end. Where the embeddings are frozen, as
+    with adapters, the input of the first layer has a gradient only in a micro-batch with images that is trained.
+    """
+
+    def with_gradient(_: object, __: object, found: Tensor) -> Tensor:
+        if found.requires_grad or not torch.is_grad_enabled():
+            return found
+        return found.detach().requires_grad_().view_as(found)  # no leaf: some models write images into it
+
+    loaded.causal_lm.get_input_embeddings().register_forward_hook(with_gradient)
 
 
 def _shard_of(tensor: Tensor) -> Tensor:

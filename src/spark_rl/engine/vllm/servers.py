@@ -47,6 +47,9 @@ KEY = "VLLM_API_KEY"
 """The environment variable of the key: vLLM's own."""
 SECONDS = 1800.0
 """One request may take this long, with the whole generation in it."""
+ANSWERS = 120.0
+"""Seconds in which a server must have told how it was started, and sampled a token: an address where nobody answers
+would hold a run for :data:`SECONDS` before its first line."""
 RETRIES = 6
 """How often a request for completions is asked again, over a minute."""
 GENERATE = "/inference/v1/generate"
@@ -176,13 +179,13 @@ class VllmServers:
 
         async def one(k: int, server: Endpoint) -> None:
             try:
-                info = await server.ask(client, "/server_info?config_format=json", retries=0)
-                ways[k] = weights_way(info, self.context)
-                await server.ask(client, "/resume", {}, 0)  # a run that was killed while it handed weights over
-                word = self.facts.chat.tokenizer("1", add_special_tokens=False)["input_ids"]
-                await self._answer(client, server, {"prompt_token_ids": word}, Sampling(max_new_tokens=1), retries=0)
-            except (ReplyError, EndpointError) as error:
-                why = str(error) if isinstance(error, EndpointError) else f"{server.url}: {error}"
+                with anyio.fail_after(ANSWERS):
+                    ways[k] = await self._way(client, server)
+            except (ReplyError, EndpointError, TimeoutError) as error:
+                said = f"no whole reply within {ANSWERS:g} s; is this its address?"
+                why = f"{server.url}: {said if isinstance(error, TimeoutError) else error}"
+                if isinstance(error, EndpointError):
+                    why = str(error)
                 mend = f"{'' if why.endswith('?') else ';'} start it with: {self._command(server)}"
                 raise EngineError(why + mend) from None
 
@@ -190,6 +193,15 @@ class VllmServers:
             for k, server in enumerate(self._servers):
                 tasks.start_soon(one, k, server)
         return ways
+
+    async def _way(self, client: httpx.AsyncClient, server: Endpoint) -> str:
+        """How a server takes over weights, after it has sampled a token."""
+        info = await server.ask(client, "/server_info?config_format=json", retries=0)
+        way = weights_way(info, self.context)
+        await server.ask(client, "/resume", {}, 0)  # a run that was killed while it handed weights over
+        word = self.facts.chat.tokenizer("1", add_special_tokens=False)["input_ids"]
+        await self._answer(client, server, {"prompt_token_ids": word}, Sampling(max_new_tokens=1), retries=0)
+        return way
 
     def _command(self, server: Endpoint) -> str:
         on_cpu = not torch.cuda.is_available()
