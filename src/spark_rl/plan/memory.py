@@ -196,7 +196,7 @@ def plan_memory(
         for parts in phases.values():
             moving = sum(parts.get(name, 0) for name in ("gathered", "activations", "logits"))
             parts["reserve"] = RESERVED * GIB + FRAGMENTED * moving
-    host = 2.0 * sizes.weights if config.engine.name == "vllm" else 0.0  # where vLLM puts its weights while it sleeps
+    host = 2.0 * sizes.weights if sleeps(config) else 0.0  # where vLLM puts its weights meanwhile
     if offloads(config, gpus):
         frozen = sizes.weights * (1 + has_reference(config)) - sizes.trained
         host += (16.0 * sizes.trained + _bytes(config) * frozen) / gpus
@@ -217,6 +217,11 @@ def has_reference(config: Config) -> bool:
 def offloads(config: Config, gpus: int) -> bool:
     """Whether shards lie in the memory of the machine (``learner.offload``)."""
     return gpus > 1 and config.learner.offload
+
+
+def sleeps(config: Config) -> bool:
+    """Whether the engine is a vLLM on the learner's GPUs; servers have GPUs of their own."""
+    return config.engine.name == "vllm" and not config.engine.servers
 
 
 def largest_batch(config: Config) -> int:
@@ -252,7 +257,9 @@ def _learner(
 
 def _asleep(config: Config, gpus: int, sizes: Sizes, *, cuda: bool) -> float:
     """What an engine holds while the learner works."""
-    if config.engine.name == "vllm":
+    if config.engine.servers:
+        return 0.0
+    if sleeps(config):
         return VLLM_ASLEEP * GIB * cuda
     return float(_bytes(config) * sizes.weights) if gpus > 1 else 0.0
 
@@ -268,7 +275,9 @@ def _rollout(
     samples = config.rollout.samples
     rows = math.ceil(largest_batch(config) * samples / gpus)
     prompt = lengths.judged if recycles(config) else lengths.prompt
-    if config.engine.name == "vllm":
+    if config.engine.servers:
+        return {}, rows, rows
+    if sleeps(config):
         weights = 2.0 * sizes.weights + VLLM_WORKSPACE * GIB
         row = 2 * sizes.cached * (prompt / samples + lengths.longest)  # the samples of a prompt share its blocks
         left = gpu.memory * GIB - resident - weights - RESERVED * GIB * cuda
