@@ -149,9 +149,7 @@ def _print_time(made: Plan, price: float | None, *, sampled: bool) -> None:
     if sampled:
         say(f"tokens    {made.duration.tokens:,} generated a step, {rate:,.0f} a second, {rate / made.gpus:,.0f} a GPU")
     else:
-        say(
-            f"sampling  {made.duration.tokens:,} tokens a step, in the servers' time, which is not planned and not in it"
-        )
+        say(f"sampling  {made.duration.tokens:,} tokens a step by the servers, whose time is not planned and left out")
     say(f"assumed   {UPDATE_SHARE:.0%} of {made.gpu.tflops:g} TFLOP/s, {DECODE_SHARE:.0%} of "
         f"{made.gpu.bandwidth:g} GB/s (docs/plan.md)")  # fmt: skip
     if made.steps is None or made.hours is None:
