@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.plan.measure import held_by, peak_of
+from tests.learner.ranks import on_ranks
+from tests.plan.measure import MAPPED, held_by, on_a_rank, peak_of
 from tests.tiny import engine_of, prompt_of, tiny_config
 from tests.vision import make_vlm
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -46,11 +47,11 @@ def config_of(path: Path, **sections: Any) -> Config:
     return tiny_config(path, **{"recycle": {"preset": "policy-only"}, "rollout": ROLLOUT, **sections})
 
 
-def planned(config: Config, lengths: Lengths = LENGTHS) -> dict[str, float]:
-    """Bytes of each phase on a CPU."""
+def planned(config: Config, lengths: Lengths = LENGTHS, ranks: int = 1) -> dict[str, float]:
+    """Bytes of each phase on a CPU; of a rank, without its engine's copy of the weights."""
     rehearsals = Rehearsals(model_config(config.model.path))
-    memory = plan_memory(rehearsals, config, gpu_of("1"), 1, lengths, cuda=False)
-    return {phase: memory.peak(phase) for phase in memory.phases}
+    memory = plan_memory(rehearsals, config, gpu_of("1"), ranks, lengths, cuda=False)
+    return {phase: memory.peak(phase) - parts.get("engine", 0) for phase, parts in memory.phases.items()}
 
 
 def update_peak(config: Config, lengths: Lengths = LENGTHS) -> int:
@@ -109,6 +110,22 @@ def test_images_are_planned(tmp_path: Path) -> None:
     config = config_of(path, model={"freeze": []}, learner={"micro_tokens": 350})
     lengths = Lengths(prompt=120, response=24, judged=120, longest=24, image=64)
     assert planned(config, lengths)["update"] == pytest.approx(update_peak(config, lengths), rel=WITHIN)
+
+
+def test_a_rank_takes_what_is_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = model_of(tmp_path / "model", rows=3000, hidden_size=256, intermediate_size=768, num_hidden_layers=4)
+    rollout = {"problems": 4, "samples": 4, "max_new_tokens": 48}
+    lengths = Lengths(prompt=40, response=48, judged=40, longest=48)
+    half = {"model": {"dtype": "bfloat16"}, "objective": {"kl": 0.001}}
+    adapters = {"model": {"lora": {"rank": 4}, "gradient_checkpointing": True}, "objective": {"kl": 0.001}}
+    configs = [config_of(path, **{"rollout": rollout, "learner": {"micro_tokens": 350}, **sections})
+               for sections in ({}, half, adapters)]  # fmt: skip
+    for name, value in MAPPED.items():
+        monkeypatch.setenv(name, value)
+    plans = [planned(config, lengths, 2)["update"] for config in configs]
+    cases = [(config, groups_of(4, 4, 40, 48)) for config in configs]
+    for found in on_ranks(2, on_a_rank, tmp_path / "ranks", cases):
+        assert plans == pytest.approx([measured["taken"] for measured in found], rel=WITHIN)
 
 
 @pytest.mark.parametrize("new", [24, 90])

@@ -12,7 +12,7 @@ from spark_rl.cli import main
 from spark_rl.config import load_config
 from spark_rl.errors import ConfigError, UserError
 from spark_rl.plan.duration import plan_duration
-from spark_rl.plan.hardware import GIB, gpu_of
+from spark_rl.plan.hardware import GIB, VLLM_ASLEEP, gpu_of
 from spark_rl.plan.make import fits, make_plan
 from spark_rl.plan.memory import Rehearsals, plan_memory
 from spark_rl.plan.shape import Lengths, model_config, sizes_of, without_data
@@ -79,6 +79,27 @@ def test_the_command_prints_and_writes_a_plan(
     printed = capsys.readouterr().out
     assert "cost " in printed
     assert "headroom" in printed
+
+
+def test_servers_take_nothing_of_the_learners_gpus(
+    tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["plan", "--model", str(tiny_models["qwen2"]), "--gpu", "h100-80gb", "--prompt-tokens", "20"]
+    found = {}
+    for name, more in {"beside": [], "servers": ["engine.servers=[http://node1:8000]"]}.items():
+        assert main([*given, "--json", str(tmp_path / name), "engine.name=vllm", *more]) == 0
+        found[name] = json.loads((tmp_path / name).read_text())
+    assert "sampling" in capsys.readouterr().out
+    beside, servers = found["beside"], found["servers"]
+    assert all("engine" in parts for parts in beside["memory"].values())
+    assert beside["host"] > 0
+    for parts in servers["memory"].values():
+        assert not {"engine", "KV cache"} & parts.keys()
+    assert servers["host"] == 0
+    for phase in ("log-probs", "update"):
+        assert beside["peaks"][phase] - servers["peaks"][phase] == pytest.approx(VLLM_ASLEEP)
+    assert beside["seconds"].keys() - servers["seconds"].keys() == {"sample"}
+    assert servers["seconds"]["weights to the engine"] == beside["seconds"]["weights to the engine"]
 
 
 def test_a_size_alone_has_no_speed(tiny_models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,7 +97,8 @@ def _print(made: Plan, config: Config, told: str, price: float | None) -> None:
 
     memory, sizes, lengths = made.memory, made.sizes, made.lengths
     trained = "" if sizes.trained == sizes.weights else f", {sizes.trained / 1e9:.3g} B of them trained"
-    engine = config.engine.name
+    servers = len(config.engine.servers)
+    engine = f"{servers} server{'s' * (servers > 1)} elsewhere" if servers else config.engine.name
     say(f"model     {config.model.path}: {sizes.weights / 1e9:.4g} B weights{trained}")
     who = "the local learner" if made.gpus == 1 else f"the sharded learner on {made.gpus} ranks"
     say(f"machine   {made.gpus} x {made.gpu.name}: {who}, engine {engine}")
@@ -129,10 +130,10 @@ def _print(made: Plan, config: Config, told: str, price: float | None) -> None:
             say(f"  {hint.change:<36} {hint.peak / GIB:.1f} GiB{', fits' if hint.fits else ''}")
         if not made.hints or not made.hints[-1].fits:
             say("  and nothing known here makes it fit")
-    _print_time(made, price)
+    _print_time(made, price, sampled=not servers)
 
 
-def _print_time(made: Plan, price: float | None) -> None:
+def _print_time(made: Plan, price: float | None, *, sampled: bool) -> None:
     from spark_rl.plan.hardware import DECODE_SHARE, UPDATE_SHARE
 
     if made.duration is None:
@@ -145,7 +146,10 @@ def _print_time(made: Plan, price: float | None) -> None:
     table.add_row("step", f"{made.duration.step:.1f}")
     console.print(table)
     rate = made.duration.tokens / made.duration.step
-    say(f"tokens    {made.duration.tokens:,} generated a step, {rate:,.0f} a second, {rate / made.gpus:,.0f} a GPU")
+    if sampled:
+        say(f"tokens    {made.duration.tokens:,} generated a step, {rate:,.0f} a second, {rate / made.gpus:,.0f} a GPU")
+    else:
+        say(f"sampling  {made.duration.tokens:,} tokens a step by the servers, whose time is not planned and left out")
     say(f"assumed   {UPDATE_SHARE:.0%} of {made.gpu.tflops:g} TFLOP/s, {DECODE_SHARE:.0%} of "
         f"{made.gpu.bandwidth:g} GB/s (docs/plan.md)")  # fmt: skip
     if made.steps is None or made.hours is None:

@@ -268,7 +268,7 @@ def shard(scorer: Scorer, mesh: DeviceMesh, dtype: torch.dtype, *, offload: bool
     on_gpu = mesh.device_type != "cpu"
     policy = CPUOffloadPolicy(pin_memory=on_gpu) if offload else OffloadPolicy()
     trained = any(p.requires_grad for p in scorer.parameters())
-    for unit in [*_layers(scorer.loaded), scorer]:
+    for unit in [*divided_layers(scorer.loaded), scorer]:
         keep = unit is scorer and trained
         fully_shard(unit, mesh=mesh, mp_policy=precision, offload_policy=policy, reshard_after_forward=not keep)
         assert isinstance(unit, FSDPModule), "fully_shard makes it one"
@@ -278,7 +278,7 @@ def shard(scorer: Scorer, mesh: DeviceMesh, dtype: torch.dtype, *, offload: bool
         hand_out(scorer, offload=offload)
 
 
-def _layers(loaded: LoadedModel) -> list[nn.Module]:
+def divided_layers(loaded: LoadedModel) -> list[nn.Module]:
     """The layers of the language model; those of what sees are left out, which not every micro-batch calls."""
     text: nn.Module = loaded.causal_lm.get_decoder()
     found: list[nn.Module] = []

@@ -1,6 +1,6 @@
 """Seconds of a step by phase: products and bytes over what a GPU does a second, with the shares that
 :mod:`spark_rl.plan.hardware` assumes. The verifier, which works while nothing else does for seconds at most, and
-loading are left out.
+loading are left out, and sampling where ``engine.servers`` do it, on GPUs that nobody has named.
 """
 
 from __future__ import annotations
@@ -39,10 +39,13 @@ def plan_duration(
     if recycles(config):
         periods.append((config.recycle.ready, lengths.judged, True))
     samples, tokens = config.rollout.samples, 0
+    if config.engine.servers:
+        del total["sample"]
     for problems, prompt, trained in periods:
         tokens += problems * samples * lengths.response
         share = math.ceil(problems / gpus)
-        total["sample"] += _sampling(config, gpu, sizes, lengths, memory, share, prompt)
+        if "sample" in total:
+            total["sample"] += _sampling(config, gpu, sizes, lengths, memory, share, prompt)
         forward = _forward(sizes, lengths, share, samples, prompt) / (gpu.tflops * 1e12 * UPDATE_SHARE)
         epochs = config.learner.epochs * trained
         before = (config.learner.minibatches * config.learner.epochs > 1) + epochs * (config.objective.kl > 0)

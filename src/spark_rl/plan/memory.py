@@ -1,7 +1,7 @@
 """Memory of a GPU by part and by phase of a step.
 
-What the update holds is rehearsed (:mod:`spark_rl.plan.rehearse`); what is divided among ranks, and what an engine
-holds, is arithmetic, of which every line is below.
+What the update takes is rehearsed (:mod:`spark_rl.plan.rehearse`, on several ranks :mod:`spark_rl.plan.ranks`); what
+ranks hold in shards, and what an engine holds, is arithmetic, of which every line is below.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from spark_rl.learner.local import LocalLearner
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.score import Rows, Scorer, make_rows
 from spark_rl.plan.hardware import FRAGMENTED, GIB, RESERVED, VLLM_ASLEEP, VLLM_WORKSPACE, Gpu
-from spark_rl.plan.rehearse import Rehearsal
+from spark_rl.plan.ranks import MICRO_BATCHES, rehearse_rank
+from spark_rl.plan.rehearse import Rehearsal, Rehearsed
 from spark_rl.plan.shape import Lengths, Sizes, groups_of, sizes_of, without_data
 from spark_rl.problem import Group
 
@@ -30,26 +31,6 @@ PARTS = (
 SAMPLING = 24
 """Bytes an entry of the logits that the embedded engine samples from: the logits and their log-probabilities in
 float32, probabilities and their running sum in float64."""
-MICRO_BATCHES = 2
-"""Micro-batches that are rehearsed: from the second on there are gradients beside the activations."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rehearsed:
-    """What one rehearsal of an update found, in bytes and floating-point operations."""
-
-    model: int
-    """All weights as the model holds them, float32 copies of those in half precision too."""
-    gradients: int
-    moments: int
-    reference: int
-    activations: int
-    """At the peak of the update, logits left out."""
-    logits: int
-    forward: int
-    """At the peak of a pass without gradients, beyond what is always there."""
-    flops: float
-    """Products of the update of one group, passes of the reference left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,22 +81,28 @@ class Rehearsals:
             self._sizes[key] = sizes_of(without_data(self.found, config))
         return self._sizes[key]
 
-    def update(
-        self, config: Config, problems: int, prompt: int, response: int, image: int = 0, *, full: bool
-    ) -> Rehearsed:
-        """One update on groups of equal lengths.
+    def update(self, config: Config, problems: int, prompt: int, response: int, image: int = 0) -> Rehearsed:
+        """One update of one process on groups of equal lengths.
 
         Args:
-            config: of the run, on one rank.
-            problems: groups that the rank trains on.
+            config: of the run.
+            problems: groups that it trains on.
             prompt: tokens of each prompt.
             response: tokens of each response.
             image: tokens of the image in each prompt.
-            full: rehearse two micro-batches at least, as when there are many groups.
         """
-        key = (rehearsal_key(config), problems, prompt, response, image, full)
+        key = (rehearsal_key(config), problems, prompt, response, image)
         if key not in self._done:
-            self._done[key] = _rehearse(self.found, config, problems, prompt, response, image, full=full)
+            self._done[key] = _rehearse(self.found, config, problems, prompt, response, image)
+        return self._done[key]
+
+    def rank(self, config: Config, ranks: int, prompt: int, response: int, image: int = 0, *, gloo: bool) -> Rehearsed:
+        """One update of one of ``ranks``, see :func:`spark_rl.plan.ranks.rehearse_rank`."""
+        problems = math.ceil(largest_batch(config) / config.learner.minibatches)
+        key = (rehearsal_key(config), problems, prompt, response, image, ranks, gloo)
+        if key not in self._done:
+            groups = groups_of(problems, config.rollout.samples, prompt, response, self.found, image)
+            self._done[key] = rehearse_rank(self.found, config, groups, ranks, gloo=gloo)
         return self._done[key]
 
     def passes(self, seen: Rehearsed, config: Config, prompt: int, response: int) -> float:
@@ -125,16 +112,11 @@ class Rehearsals:
         return seen.flops / (2 * (sizes.multiplied * tokens + sizes.head * samples * response))
 
 
-def _rehearse(
-    found: Any, config: Config, problems: int, prompt: int, response: int, image: int, *, full: bool
-) -> Rehearsed:
+def _rehearse(found: Any, config: Config, problems: int, prompt: int, response: int, image: int) -> Rehearsed:
     samples = config.rollout.samples
     tokens = prompt + samples * response
     budget = config.learner.micro_tokens
     count = min(problems, math.ceil((MICRO_BATCHES + 0.5) * budget / tokens))
-    if full and problems * tokens < budget:  # less than a micro-batch: as full as it is, twice
-        budget = max(problems * tokens, prompt + response)
-        count = 2 * problems
     learner_config = config.learner.model_copy(update={"micro_tokens": budget, "minibatches": 1, "epochs": 1})
     config = config.model_copy(update={"learner": learner_config})
     loaded = without_data(found, config)
@@ -166,7 +148,7 @@ def _rehearse(
     above = rehearsal.peak - held
     gradients = min(gradients, above)
     beyond = above - gradients
-    logits = min(rehearsal.logits, beyond)
+    logits = min(rehearsal.parts.get("logits", 0), beyond)
     flops = rehearsal.flops / len(groups)
     if config.objective.kl > 0:
         flops -= forward_flops
@@ -203,7 +185,7 @@ def plan_memory(
     """
     sizes = rehearsals.sizes(config)
     prompt = max(lengths.prompt, lengths.judged) if recycles(config) else lengths.prompt
-    learner, passes = _learner(rehearsals, config, gpus, prompt, lengths, sizes)
+    learner, passes = _learner(rehearsals, config, gpus, prompt, lengths, sizes, cuda=cuda)
     resident = learner.pop("resident")
     rollout, rows, cached = _rollout(config, gpu, gpus, sizes, lengths, sum(resident.values()), cuda=cuda)
     phases: dict[str, dict[str, float]] = {"rollout": {**resident, **rollout}}
@@ -214,7 +196,7 @@ def plan_memory(
         for parts in phases.values():
             moving = sum(parts.get(name, 0) for name in ("gathered", "activations", "logits"))
             parts["reserve"] = RESERVED * GIB + FRAGMENTED * moving
-    host = 2.0 * sizes.weights if config.engine.name == "vllm" else 0.0  # where vLLM puts its weights while it sleeps
+    host = 2.0 * sizes.weights if sleeps(config) else 0.0  # where vLLM puts its weights meanwhile
     if offloads(config, gpus):
         frozen = sizes.weights * (1 + has_reference(config)) - sizes.trained
         host += (16.0 * sizes.trained + _bytes(config) * frozen) / gpus
@@ -237,18 +219,22 @@ def offloads(config: Config, gpus: int) -> bool:
     return gpus > 1 and config.learner.offload
 
 
+def sleeps(config: Config) -> bool:
+    """Whether the engine is a vLLM on the learner's GPUs; servers have GPUs of their own."""
+    return config.engine.name == "vllm" and not config.engine.servers
+
+
 def largest_batch(config: Config) -> int:
     """Problems of the larger of the two periods."""
     return max(config.rollout.problems, config.recycle.ready if recycles(config) else 0)
 
 
 def _learner(
-    rehearsals: Rehearsals, config: Config, gpus: int, prompt: int, lengths: Lengths, sizes: Sizes
+    rehearsals: Rehearsals, config: Config, gpus: int, prompt: int, lengths: Lengths, sizes: Sizes, *, cuda: bool
 ) -> tuple[dict[str, dict[str, float]], float]:
     """``resident``, ``log-probs`` and ``update`` of one rank, and the passes of its update."""
-    problems = math.ceil(largest_batch(config) / gpus)
     if gpus == 1:
-        seen = rehearsals.update(config, problems, prompt, lengths.longest, lengths.image, full=False)
+        seen = rehearsals.update(config, largest_batch(config), prompt, lengths.longest, lengths.image)
         resident = {"weights": float(seen.model), "moments": float(seen.moments), "reference": float(seen.reference)}
         return {
             "resident": resident,
@@ -256,32 +242,24 @@ def _learner(
             "update": {**resident, "gradients": float(seen.gradients), "activations": float(seen.activations),
                        "logits": float(seen.logits)},
         }, rehearsals.passes(seen, config, prompt, lengths.longest)  # fmt: skip
-    alone = config.model_copy(update={"objective": config.objective.model_copy(update={"kl": 0.0})})
-    seen = rehearsals.update(alone, problems, prompt, lengths.longest, lengths.image, full=True)
+    seen = rehearsals.rank(config, gpus, prompt, lengths.longest, lengths.image, gloo=not cuda)
     share, width = 0.0 if offloads(config, gpus) else 1 / gpus, _bytes(config)
     frozen = sizes.weights - sizes.trained  # in the model's own format, like a reference; what is trained in float32
     resident = {"weights": (4.0 * sizes.trained + width * frozen) * share, "moments": 8 * sizes.trained * share,
                 "reference": width * sizes.weights * share * has_reference(config)}  # fmt: skip
-    root, layer, trained = float(width * sizes.outside), float(width * sizes.layer), sizes.trained / sizes.weights
-    passing = root + 2 * layer  # the root stays gathered; one layer computes, the next is on its way
-    # Gradients: of the root, whole until the micro-batch ends; of a layer, whole, in float32 to be sent, and the layer
-    # before it still in float32.
-    layers = layer + 8.0 * sizes.layer + 4.0 * sizes.layer / gpus
-    reducing = trained * (root + layers)
-    last = trained * (root + 4.0 * sizes.outside * (1 + 1 / gpus)) - 2 * layer - reducing  # of the root, at the end
-    beyond = float(seen.activations) + float(seen.logits)
     return {
         "resident": resident,
-        "log-probs": {**resident, "gathered": passing, "activations": float(seen.forward)},
-        "update": {**resident, "gathered": passing + reducing + max(0.0, last - beyond),
-                   "gradients": 4 * sizes.trained * share,
+        "log-probs": {**resident, "gathered": float(seen.passing), "activations": float(seen.forward)},
+        "update": {**resident, "gathered": float(seen.gathered), "gradients": float(seen.gradients),
                    "activations": float(seen.activations), "logits": float(seen.logits)},
     }, rehearsals.passes(seen, config, prompt, lengths.longest)  # fmt: skip
 
 
 def _asleep(config: Config, gpus: int, sizes: Sizes, *, cuda: bool) -> float:
     """What an engine holds while the learner works."""
-    if config.engine.name == "vllm":
+    if config.engine.servers:
+        return 0.0
+    if sleeps(config):
         return VLLM_ASLEEP * GIB * cuda
     return float(_bytes(config) * sizes.weights) if gpus > 1 else 0.0
 
@@ -297,7 +275,9 @@ def _rollout(
     samples = config.rollout.samples
     rows = math.ceil(largest_batch(config) * samples / gpus)
     prompt = lengths.judged if recycles(config) else lengths.prompt
-    if config.engine.name == "vllm":
+    if config.engine.servers:
+        return {}, rows, rows
+    if sleeps(config):
         weights = 2.0 * sizes.weights + VLLM_WORKSPACE * GIB
         row = 2 * sizes.cached * (prompt / samples + lengths.longest)  # the samples of a prompt share its blocks
         left = gpu.memory * GIB - resident - weights - RESERVED * GIB * cuda

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +28,28 @@ NAME, UNMASKED = "spark_rl_rehearsed", "spark_rl_rehearsed_unmasked"
 """Attention implementations: with a mask tensor like ``sdpa``, and without like ``flash_attention_2``."""
 
 _aten: Any = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """What one rehearsal of an update found, in bytes and floating-point operations."""
+
+    model: int
+    """All weights as the model holds them, float32 copies of those in half precision too."""
+    gradients: int
+    moments: int
+    reference: int
+    activations: int
+    """At the peak of the update, logits left out."""
+    logits: int
+    forward: int
+    """At the peak of a pass without gradients, beyond what is always there."""
+    flops: float
+    """Products of the update of one group, passes of the reference left out."""
+    gathered: int = 0
+    """Of ranks, at the peak of the update: units that are whole, gradients that are not divided yet."""
+    passing: int = 0
+    """Of ranks, at the peak of a pass without gradients: units that are whole."""
 
 
 class Rehearsal(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -42,16 +66,36 @@ class Rehearsal(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Bytes of all storages made so far that are still there."""
         self.peak = 0
         """The largest :attr:`live` since the last :meth:`restart`."""
-        self.logits = 0
-        """Bytes of logits among :attr:`peak`."""
+        self.parts: dict[str, int] = {}
+        """What :attr:`peak` is made of: ``activations``, ``logits``, and what :meth:`making` named."""
         self.flops = 0
         """Floating-point operations of matrix products and attention since the last :meth:`restart`."""
-        self._live_logits = 0
+        self._part: str | None = None
+        self._live: dict[str, int] = {}
         self._known: dict[int, weakref.ref[Any]] = {}
+        self._named: dict[int, str] = {}
 
     def restart(self) -> None:
         """Begin a new peak and a new count of products."""
-        self.peak, self.logits, self.flops = self.live, self._live_logits, 0
+        self.peak, self.parts, self.flops = self.live, dict(self._live), 0
+
+    @contextmanager
+    def making(self, part: str) -> Iterator[None]:
+        """Within, what is made counts as this part."""
+        before, self._part = self._part, part
+        try:
+            yield
+        finally:
+            self._part = before
+
+    def assign(self, tensor: Tensor, part: str) -> None:
+        """Count a tensor as this part from now on."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            self._add(self._named[key], -size)
+            self._named[key] = part
+            self._add(part, size)
 
     def hold(self, tensors: Sequence[Tensor]) -> None:
         """Count storages that were made before, such as weights."""
@@ -64,17 +108,21 @@ class Rehearsal(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key in self._known:
             return
         size = storage.nbytes()
-        logits = size if tensor.ndim > 1 and tensor.shape[-1] == self.vocabulary else 0
-        self._known[key] = weakref.ref(storage, lambda _: self._gone(key, size, logits))
+        logits = tensor.ndim > 1 and tensor.shape[-1] == self.vocabulary
+        self._known[key] = weakref.ref(storage, lambda _: self._gone(key, size))
+        self._named[key] = self._part or ("logits" if logits else "activations")
+        self._add(self._named[key], size)
         self.live += size
-        self._live_logits += logits
         if self.live > self.peak:
-            self.peak, self.logits = self.live, self._live_logits
+            self.peak, self.parts = self.live, dict(self._live)
 
-    def _gone(self, key: int, size: int, logits: int) -> None:
+    def _gone(self, key: int, size: int) -> None:
         self.live -= size
-        self._live_logits -= logits
+        self._add(self._named.pop(key), -size)
         del self._known[key]
+
+    def _add(self, part: str, size: int) -> None:
+        self._live[part] = self._live.get(part, 0) + size
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
