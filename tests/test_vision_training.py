@@ -131,7 +131,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(data: Path, tmp_path: Path) -> N
     train(settings("embedded-vl", data, tmp_path, "cut", *more, "train.steps=1"))
     (saved,) = checkpoints(tmp_path / "cut")
     pool = json.loads((saved / "state.json").read_text())["pool"]
-    assert any(image["file"] == "data.jsonl" or image["file"] == str(data) for problem in pool for image in problem["images"])
+    assert any(image["path"] == str(data) for problem in pool for image in problem["images"])
     train(settings("embedded-vl", data, tmp_path, "cut", *more), resume=True)
     whole, cut = (read_metrics(tmp_path / run / "metrics.jsonl") for run in ("whole", "cut"))
     assert [_timeless(step) for step in whole] == [_timeless(step) for step in cut]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
 from transformers.utils import logging
 
 PATIENCE = timedelta(seconds=60)
@@ -19,7 +19,7 @@ PATIENCE = timedelta(seconds=60)
 def on_ranks(ranks: int, function: Callable[..., Any], folder: Path, *args: Any) -> list[Any]:
     """What ``function(*args)`` returns on each of so many ranks; what it raises is raised here."""
     folder.mkdir(parents=True, exist_ok=True)
-    multiprocessing.spawn(_rank, (ranks, function, folder, args), nprocs=ranks)  # type: ignore[no-untyped-call]
+    spawn(_rank, (ranks, function, folder, args), nprocs=ranks)  # type: ignore[no-untyped-call]
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(ranks)]
 
 
