@@ -45,7 +45,8 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
      {"objective": {"kl": 0.001}, "model": {"lora": {"rank": 16}}}),
     ("125M float32, recomputed", {"hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 14,
      "rows": 32000}, {"model": {"gradient_checkpointing": True}}),
-    ("500M float32", {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "rows": 151936}, {}),
+    ("500M float32, one micro-batch", {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+     "rows": 151936}, {}),
 ]  # fmt: skip
 
 
