@@ -117,9 +117,8 @@ def test_a_rank_takes_what_is_planned(tmp_path: Path, monkeypatch: pytest.Monkey
     rollout = {"problems": 4, "samples": 4, "max_new_tokens": 48}
     lengths = Lengths(prompt=40, response=48, judged=40, longest=48)
     half = {"model": {"dtype": "bfloat16"}, "objective": {"kl": 0.001}}
-    adapters = {"model": {"lora": {"rank": 4}, "gradient_checkpointing": True}, "objective": {"kl": 0.001}}
     configs = [config_of(path, **{"rollout": rollout, "learner": {"micro_tokens": 350}, **sections})
-               for sections in ({}, half, adapters)]  # fmt: skip
+               for sections in ({}, half)]  # fmt: skip
     for name, value in MAPPED.items():
         monkeypatch.setenv(name, value)
     plans = [planned(config, lengths, 2)["update"] for config in configs]
