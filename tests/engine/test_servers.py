@@ -202,6 +202,7 @@ def test_the_command_starts_what_the_run_needs(model_path: str) -> None:
     [
         ({"engine": {"servers": ["http://a"]}}, "set engine.name=vllm"),
         ({"engine": {"name": "vllm", "servers": ["http://a", "http://a/"]}}, "twice"),
+        ({"engine": {"name": "vllm", "servers": ["http://a:8000", "http://a:8000/v1"]}}, "twice"),
         ({"engine": {"name": "vllm", "servers": ["http://a"], "options": {"seed": 1}}}, "give them to vllm serve"),
         ({"engine": {"name": "vllm", "servers": ["http://a"]}, "cluster": {"engines": 2}}, "remove one of the two"),
     ],

@@ -96,6 +96,6 @@ class EngineConfig(Section):
         if self.servers and self.options:
             raise ValueError("engine.options are for a vLLM that is started here, and engine.servers run already; "
                              "give them to vllm serve, and remove them here")  # fmt: skip
-        if len({server.rstrip("/") for server in self.servers}) < len(self.servers):
+        if len({server.strip().rstrip("/").removesuffix("/v1") for server in self.servers}) < len(self.servers):
             raise ValueError("engine.servers names a server twice; remove one")
         return self
