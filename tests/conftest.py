@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -14,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from spark_rl.embedded.build import build_tokenizer
+from spark_rl.verify import Verifier
 
 torch.set_num_threads(1)  # two threads only get in each other's way at these sizes
 logging.set_verbosity_error()
@@ -54,3 +56,10 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def model_path(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> str:
     """Each family in turn."""
     return str(tiny_models[request.param])
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Iterator[Verifier]:
+    """With the default settings; modules with others have their own."""
+    with Verifier() as verifier:
+        yield verifier

@@ -76,12 +76,6 @@ class AtTheEnd(InOrder):
 
 
 @pytest.fixture(scope="module")
-def verifier() -> Iterator[Verifier]:
-    with Verifier() as verifier:
-        yield verifier
-
-
-@pytest.fixture(scope="module")
 def chat(tiny_models: dict[str, Path]) -> ChatFormat:
     return ChatFormat(load_model(tiny_config(tiny_models["qwen2"])).tokenizer, ChatConfig(policy="solve {question}"))
 

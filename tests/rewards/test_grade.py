@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,12 +19,6 @@ from spark_rl.verify import Verifier
 RIGHT, WRONG, BARE = r"\boxed{42}", r"\boxed{41}", "42"
 values = st.one_of(st.none(), st.floats(-1e6, 1e6))
 terms = st.lists(st.tuples(st.floats(0, 1e300), values), max_size=6)
-
-
-@pytest.fixture(scope="module")
-def verifier() -> Iterator[Verifier]:
-    with Verifier() as verifier:
-        yield verifier
 
 
 def problem(task: Any = "policy", **fields: Any) -> Problem:

@@ -21,7 +21,7 @@ from spark_rl.model.score import Rows, Scorer, make_rows
 from spark_rl.plan.hardware import FRAGMENTED, GIB, RESERVED, VLLM_ASLEEP, VLLM_WORKSPACE, Gpu
 from spark_rl.plan.ranks import MICRO_BATCHES, rehearse_rank
 from spark_rl.plan.rehearse import Rehearsal, Rehearsed
-from spark_rl.plan.shape import Lengths, Sizes, groups_of, sizes_of, without_data
+from spark_rl.plan.shape import Lengths, Sizes, groups_of, has_reference, sizes_of, without_data
 from spark_rl.problem import Group
 
 PARTS = (
@@ -207,11 +207,6 @@ def plan_memory(
 def recycles(config: Config) -> bool:
     """Whether there is a second period."""
     return config.recycle.pointwise or config.recycle.pairwise or config.recycle.reflection
-
-
-def has_reference(config: Config) -> bool:
-    """Whether a second copy of the weights stands beside the trained one."""
-    return config.objective.kl > 0 and config.model.lora is None
 
 
 def offloads(config: Config, gpus: int) -> bool:

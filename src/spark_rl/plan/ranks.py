@@ -31,7 +31,7 @@ from spark_rl.learner.sharded import divided_layers
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.score import Rows, Scorer, seen_share
 from spark_rl.plan.rehearse import Rehearsal, Rehearsed
-from spark_rl.plan.shape import without_data
+from spark_rl.plan.shape import has_reference, without_data
 from spark_rl.problem import Group
 
 MICRO_BATCHES = 2
@@ -298,8 +298,7 @@ def rehearse_rank(found: Any, config: Config, groups: Sequence[Group], ranks: in
     learner_config = config.learner.model_copy(update={"minibatches": 1, "epochs": 1})
     config = config.model_copy(update={"learner": learner_config})
     loaded = without_data(found, config)
-    compared = config.objective.kl > 0 and config.model.lora is None
-    reference = without_data(found, config, trained=False) if compared else None
+    reference = without_data(found, config, trained=False) if has_reference(config) else None
     rehearsal = Rehearsal(loaded.causal_lm.config.get_text_config().vocab_size)
     with rehearsal:
         learner = Rank(loaded, config, reference, rehearsal, ranks, gloo=gloo)

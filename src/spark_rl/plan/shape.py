@@ -111,6 +111,11 @@ def without_data(found: Any, config: Config, *, trained: bool = True) -> LoadedM
     return LoadedModel(model, None, decoder, torch.device("cpu"))  # ids and masks have data, and are made there
 
 
+def has_reference(config: Config) -> bool:
+    """Whether a second copy of the weights stands beside the trained one."""
+    return config.objective.kl > 0 and config.model.lora is None
+
+
 def sizes_of(loaded: LoadedModel) -> Sizes:
     """Count a model."""
     text = loaded.causal_lm.config.get_text_config()
