@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from spark_rl.config import Config
+from spark_rl.learner.clipping import clip, squared_norm
 from spark_rl.learner.mismatch import Mismatch
 from spark_rl.learner.plan import Batch
 from spark_rl.learner.policy import PolicyLearner, first_not_finite
@@ -55,8 +56,10 @@ class LocalLearner(PolicyLearner):
             loss.backward()  # type: ignore[no-untyped-call]
 
     def _advance(self) -> float:
-        norm = float(torch.nn.utils.clip_grad_norm_(self.masters, self.config.optimiser.clip))
+        gradients = [master.grad for master in self.masters if master.grad is not None]
+        norm = math.sqrt(squared_norm(gradients))
         if math.isfinite(norm):
+            clip(gradients, norm, self.config.optimiser.clip)
             self.optimiser.step()
             for master, parameter in self._copied():
                 parameter.data.copy_(master)

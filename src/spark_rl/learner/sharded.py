@@ -38,6 +38,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from spark_rl.config import Config
 from spark_rl.errors import ConfigError
+from spark_rl.learner.clipping import clip, squared_norm
 from spark_rl.learner.handout import divided, hand_out
 from spark_rl.learner.mismatch import Mismatch
 from spark_rl.learner.plan import Batch, plan_ranks
@@ -127,11 +128,10 @@ class ShardedLearner(PolicyLearner):
             for parameter in self.seeing:
                 parameter.grad = None
         shards = [_shard_of(p.grad) for p in self.parameters if p.grad is not None]
-        squares = torch.nn.utils.get_total_norm(shards).double().square() if shards else torch.zeros(())
-        norm = math.sqrt(float(self._reduced(squares.reshape(1), dist.ReduceOp.SUM)))
+        squares = torch.tensor([squared_norm(shards)], dtype=torch.float64)
+        norm = math.sqrt(float(self._reduced(squares, dist.ReduceOp.SUM)))
         if math.isfinite(norm):
-            for gradient in shards:
-                gradient.mul_(min(1.0, self.config.optimiser.clip / (norm + 1e-6)))
+            clip(shards, norm, self.config.optimiser.clip)
             self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return norm
