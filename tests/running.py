@@ -6,13 +6,22 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import spark_rl
-from spark_rl.backend import Backend
+from spark_rl.backend import Backend, open_backend
 from spark_rl.config import Config, load_config
+from spark_rl.data.batches import Shuffled
+from spark_rl.given import load_all_problems
 from spark_rl.inference import Reasoner, build_reasoner
+from spark_rl.learner.local import LocalLearner
+from spark_rl.loop import Loop
+from spark_rl.recycle import Pool
+from spark_rl.rollout import Sampler
+from spark_rl.verify import Verifier
 
 BASE = "embedded"
 
@@ -61,6 +70,17 @@ def write_lines(path: Path, *rows: dict[str, Any]) -> Path:
 def reasoner_of(backend: Backend) -> Reasoner:
     """The model of a backend in its three roles."""
     return build_reasoner(backend.engine, backend.chat, backend.config)
+
+
+@contextmanager
+def loop_of(config: Config, steps: int = 9) -> Iterator[Loop]:
+    """A loop of the embedded base, without a run directory."""
+    backend = open_backend(config)
+    with Verifier(config.verify) as verifier:
+        sampler = Sampler(backend.engine, backend.chat, verifier, config.rollout)
+        problems, pool = load_all_problems(config)[0], Pool(config.recycle.pool_size)
+        batches = Shuffled(problems, config.rollout.problems, config.seed)
+        yield Loop(config, batches, sampler, LocalLearner(backend.loaded, config), pool, steps=steps)
 
 
 def complaints(stderr: str) -> str:

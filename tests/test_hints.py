@@ -66,6 +66,14 @@ def test_a_hint_names_settings_that_exist(change: dict[str, float]) -> None:
     assert named <= known
 
 
+def test_a_judge_that_is_asked_now_and_then_is_heard_over_as_many_turns() -> None:
+    quiet = {key: value for key, value in HEALTHY.items() if not key.startswith(("verdict/", "label/"))}
+    turns = [record for _ in range(WINDOW) for record in (quiet, quiet, HEALTHY | {"verdict/yes": 0.0})]
+    assert heard(turns[:-1]) == []
+    (line,) = heard(turns)
+    assert "the judge has said No" in line
+
+
 def test_what_is_rare_is_no_collapse() -> None:
     assert heard([HEALTHY | {"label/yes": 0.02, "verdict/yes": 0.0}] * 30) == [], "the judge is right, then"
 

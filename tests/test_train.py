@@ -7,8 +7,6 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,23 +18,19 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from running import BASE, ENVIRONMENT, SMALL, command, json_lines, small, write_lines
+from running import BASE, ENVIRONMENT, SMALL, command, json_lines, loop_of, small, write_lines
 from spark_rl import Problem, load_config, train
-from spark_rl.backend import open_backend
 from spark_rl.config import Config
 from spark_rl.data.batches import Shuffled
 from spark_rl.errors import ChatError, ConfigError, DataError
 from spark_rl.given import load_all_problems
 from spark_rl.learner.local import LocalLearner
 from spark_rl.learner.samples import mixed, to_samples, whole_groups
-from spark_rl.loop import Loop, second_period
+from spark_rl.loop import second_period
 from spark_rl.model.places import EMBEDDED
 from spark_rl.problem import TASKS, Task
-from spark_rl.recycle import Pool
 from spark_rl.report.watch import Silent
-from spark_rl.rollout import Sampler
 from spark_rl.runs import checkpoints
-from spark_rl.verify import Verifier
 
 STEPS, SAVE_EVERY = 8, 3
 
@@ -306,17 +300,6 @@ def test_steps_follow_from_episodes_and_the_data(tmp_path: Path) -> None:
 # What is too long to be asked
 
 
-@contextmanager
-def loop_of(config: Config, steps: int = 9) -> Iterator[Loop]:
-    """A loop of the embedded base, without a run directory."""
-    backend = open_backend(config)
-    with Verifier(config.verify) as verifier:
-        sampler = Sampler(backend.engine, backend.chat, verifier, config.rollout)
-        problems, pool = load_all_problems(config)[0], Pool(config.recycle.pool_size)
-        batches = Shuffled(problems, config.rollout.problems, config.seed)
-        yield Loop(config, batches, sampler, LocalLearner(backend.loaded, config), pool, steps=steps)
-
-
 def recycled(number: int, task: Task, *, long: bool) -> Problem:
     prompt = "7*_-4=17 " * (30 if long else 1)
     return Problem(id=f"p/{task}-{number}", question="?", answer="Yes", kind="verdict", task=task, prompt=prompt)
@@ -395,16 +378,22 @@ def test_the_schedule_ends_with_the_run_when_the_second_period_is_not_always_run
 
 
 @pytest.mark.parametrize(
-    ("override", "begins"),
+    ("overrides", "begins"),
     [
-        ("recycle.preset=paper", 0.5),
-        ("recycle.preset=policy-only", 1.0),
-        ("train.periods=combined", 1.0),
-        ("train.policy_update=false", 0.0),
+        (["recycle.preset=paper"], [0.5] * 4),
+        (["recycle.preset=policy-only"], [1.0] * 4),
+        (["train.periods=combined"], [1.0] * 4),
+        (["train.policy_update=false"], [0.0] * 4),
+        (["recycle.every=2"], [1.0, 0.5, 1.0, 0.5]),
+        (["recycle.first=2"], [0.0, 0.0, 0.5, 0.5]),
+        (["recycle.first=1", "recycle.every=4"], [0.0, 1.0, 1.0, 0.5]),
+        (["recycle.first=2", "train.periods=combined"], [1.0] * 4),
+        (["recycle.first=2", "recycle.preset=policy-only"], [1.0] * 4),
     ],
 )
-def test_a_step_is_shared_by_the_updates_it_can_have(override: str, begins: float) -> None:
-    assert second_period(load_config(None, [override])) == begins
+def test_a_step_is_shared_by_the_updates_it_can_have(overrides: list[str], begins: list[float]) -> None:
+    config = load_config(None, overrides)
+    assert [second_period(config, step) for step in range(4)] == begins
 
 
 def test_more_steps_change_the_schedule_and_the_run_says_so(tmp_path: Path) -> None:

@@ -33,14 +33,19 @@ class Hints:
 
     def __init__(self) -> None:
         self._recent: deque[Record] = deque(maxlen=WINDOW)
+        self._judged: deque[Record] = deque(maxlen=WINDOW)
+        """The last steps that asked the judge, which may be every k-th (``recycle.every``)."""
         self._said: set[str] = set()
 
     def hear(self, metrics: Record) -> list[str]:
         """The hints that this step gives reason for, without those given before."""
         self._recent.append(metrics)
         found = list(_at_once(metrics))
-        if len(self._recent) == WINDOW:
-            found += [(rule.__name__, hint) for rule in RULES if (hint := rule(list(self._recent))) is not None]
+        if any(key.startswith("verdict/") for key in metrics):
+            self._judged.append(metrics)
+        heard = [*((rule, self._recent) for rule in RULES), (_collapsed_verdict, self._judged)]
+        found += [(rule.__name__, hint) for rule, steps in heard
+                  if len(steps) == WINDOW and (hint := rule(list(steps))) is not None]  # fmt: skip
         new = {name: hint for name, hint in found if name not in self._said}
         self._said |= new.keys()
         return list(new.values())
@@ -121,7 +126,7 @@ def _two_policies(recent: list[Record]) -> str | None:
 
 
 RULES: tuple[Callable[[list[Record]], str | None], ...] = (
-    _no_reward, _none_right, _all_flat, _collapsed_verdict, _at_the_limit, _no_entropy, _two_policies,
+    _no_reward, _none_right, _all_flat, _at_the_limit, _no_entropy, _two_policies,
 )  # fmt: skip
 
 

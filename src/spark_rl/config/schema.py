@@ -74,17 +74,16 @@ class Config(Section):
         """Settings that are fine alone and wrong together."""
         if self.run_dir == "":
             raise ValueError("run_dir is empty; name a directory, or leave it out")
-        recycling = self.recycle.pointwise or self.recycle.pairwise or self.recycle.reflection
         if self.train.best is not None and self.train.eval_every is None:
             raise ValueError("train.best needs evaluations to choose from; set train.eval_every, e.g. to 10")
         if self.train.patience is not None and self.train.best is None:
             raise ValueError("train.patience waits for a better train.best; set that, e.g. to tts_accuracy")
-        if not self.train.policy_update and not recycling:
+        if not self.train.policy_update and not self.recycle.on:
             raise ValueError(
                 "train.policy_update is false and recycle makes nothing, so no update would ever happen; "
                 "turn one of recycle.pointwise, recycle.pairwise, recycle.reflection on"
             )
-        if recycling and self.recycle.ready > self.recycle.pool_size:
+        if self.recycle.on and self.recycle.ready > self.recycle.pool_size:
             raise ValueError(
                 f"recycle.ready ({self.recycle.ready}) is larger than recycle.pool_size ({self.recycle.pool_size}), "
                 "so the pool could never be ready; raise pool_size"

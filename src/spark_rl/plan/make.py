@@ -10,7 +10,7 @@ from typing import Any
 from spark_rl.config import Config, load_config
 from spark_rl.plan.duration import Duration, plan_duration
 from spark_rl.plan.hardware import GIB, Gpu
-from spark_rl.plan.memory import Memory, Rehearsals, plan_memory, recycles
+from spark_rl.plan.memory import Memory, Rehearsals, plan_memory
 from spark_rl.plan.shape import Lengths, Sizes
 
 HOUR = 3600.0
@@ -128,7 +128,7 @@ def _changes(config: Config, gpus: int, lengths: Lengths) -> Iterator[str]:
         yield "model.gradient_checkpointing=true"
     if gpus == 1 and config.model.dtype == "float32":
         yield "model.dtype=bfloat16"
-    longest = max(lengths.prompt, lengths.judged * recycles(config)) + lengths.longest
+    longest = max(lengths.prompt, lengths.judged * config.recycle.on) + lengths.longest
     tokens = config.learner.micro_tokens // 2
     while tokens >= longest:
         yield f"learner.micro_tokens={tokens}"

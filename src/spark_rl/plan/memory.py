@@ -184,7 +184,7 @@ def plan_memory(
         cuda: false leaves out what only CUDA needs, as on a CPU.
     """
     sizes = rehearsals.sizes(config)
-    prompt = max(lengths.prompt, lengths.judged) if recycles(config) else lengths.prompt
+    prompt = max(lengths.prompt, lengths.judged) if config.recycle.on else lengths.prompt
     learner, passes = _learner(rehearsals, config, gpus, prompt, lengths, sizes, cuda=cuda)
     resident = learner.pop("resident")
     rollout, rows, cached = _rollout(config, gpu, gpus, sizes, lengths, sum(resident.values()), cuda=cuda)
@@ -204,11 +204,6 @@ def plan_memory(
     return Memory(phases, host, loading, cached, rows, passes)
 
 
-def recycles(config: Config) -> bool:
-    """Whether there is a second period."""
-    return config.recycle.pointwise or config.recycle.pairwise or config.recycle.reflection
-
-
 def offloads(config: Config, gpus: int) -> bool:
     """Whether shards lie in the memory of the machine (``learner.offload``)."""
     return gpus > 1 and config.learner.offload
@@ -221,7 +216,7 @@ def sleeps(config: Config) -> bool:
 
 def largest_batch(config: Config) -> int:
     """Problems of the larger of the two periods."""
-    return max(config.rollout.problems, config.recycle.ready if recycles(config) else 0)
+    return max(config.rollout.problems, config.recycle.ready if config.recycle.on else 0)
 
 
 def _learner(
@@ -269,7 +264,7 @@ def _rollout(
     """Parts of the engine while it generates, rows an engine is given, rows that its cache holds."""
     samples = config.rollout.samples
     rows = math.ceil(largest_batch(config) * samples / gpus)
-    prompt = lengths.judged if recycles(config) else lengths.prompt
+    prompt = lengths.judged if config.recycle.on else lengths.prompt
     if config.engine.servers:
         return {}, rows, rows
     if sleeps(config):
