@@ -15,6 +15,13 @@ from spark_rl.problem import TASKS
 from spark_rl.runs import checkpoints
 
 
+def facts(run_dir: Path) -> list[dict[str, Any]]:
+    """The metrics of a run without what a clock says."""
+    clocks = ("time/", "seconds", "tokens_per_second")
+    log = json_lines(run_dir / "metrics.jsonl")
+    return [{name: value for name, value in record.items() if not name.startswith(clocks)} for record in log]
+
+
 def trained(record: dict[str, Any]) -> tuple[bool, bool]:
     """Whether a step updated on the policy's batch, and on recycled problems."""
     return "loss" in record, "loss/recycled" in record
@@ -63,15 +70,29 @@ def test_nothing_is_held_back_where_nothing_is_recycled(tmp_path: Path) -> None:
         assert trained(loop.advance()[0]) == (True, False)
 
 
+def test_right_reflections_are_trained_under_the_parents_prompt_too(tmp_path: Path) -> None:
+    """Without another token sampled, and the same after an interruption."""
+    credit = ("recycle.credit=original", "recycle.pointwise=false", "recycle.pairwise=false", "recycle.ready=3",
+              "train.save_every=1")  # fmt: skip
+    own = train(small(tmp_path / "own", "train.steps=1", *credit, "recycle.credit=own"))
+    train(small(tmp_path / "whole", "train.steps=3", *credit))
+    train(small(tmp_path / "parts", "train.steps=2", *credit))
+    train(small(tmp_path / "parts", "train.steps=3", *credit), resume=True)
+    whole, parts = (facts(tmp_path / run) for run in ("whole", "parts"))
+    assert whole == parts
+    assert whole[0]["tokens"] == own["tokens"]
+    right = [record["reward/reflection"] for record in whole]
+    assert any(right)
+    assert [bool(record.get("credited/recycled")) for record in whole] == [reward > 0 for reward in right]
+    assert not any(name.startswith("credited") for name in facts(tmp_path / "own")[0])
+
+
 def test_turns_go_on_where_a_run_was_interrupted(tmp_path: Path) -> None:
     turns = ("recycle.every=3", "recycle.first=1", "recycle.ready=3", "train.save_every=1")
     train(small(tmp_path / "whole", "train.steps=6", *turns))
     train(small(tmp_path / "parts", "train.steps=4", *turns))
     train(small(tmp_path / "parts", "train.steps=6", *turns), resume=True)
-    whole, parts = (
-        [{k: v for k, v in record.items() if not k.startswith(("time/", "seconds", "tokens_per"))} for record in log]
-        for log in (json_lines(tmp_path / run / "metrics.jsonl") for run in ("whole", "parts"))
-    )
+    whole, parts = (facts(tmp_path / run) for run in ("whole", "parts"))
     assert whole == parts
     assert [trained(record)[1] for record in whole] == [True, False, True, False, False, True]
     last = [checkpoints(tmp_path / run)[-1] / "state.json" for run in ("whole", "parts")]

@@ -20,6 +20,9 @@ from spark_rl.data.rowimages import RowImage
 from spark_rl.errors import DataError
 from spark_rl.problem import Problem
 
+_RARE = ("columns", "siblings")
+"""Fields that are saved only where they hold something: reward functions of the user's, ``recycle.credit``."""
+
 
 class Pool:
     """At most ``size`` problems; when more arrive the oldest fall out and are counted in ``dropped``.
@@ -151,18 +154,20 @@ def problem_to_dict(problem: Problem) -> dict[str, Any]:
         ImageError: an image can't be encoded.
     """
     values = {field.name: getattr(problem, field.name) for field in fields(Problem)}
-    if not values["columns"]:  # only where reward functions of the user's are in use
-        del values["columns"]
-    lists = {"choices": list(problem.choices), "alternatives": list(problem.alternatives)}
+    for name in _RARE:
+        if not values[name]:
+            del values[name]
+    lists = {name: list(values[name]) for name in ("choices", "alternatives", "siblings") if name in values}
     return values | lists | {"images": [image_text(image) for image in problem.images]}
 
 
 def problem_from_dict(values: Mapping[str, Any]) -> Problem:
     """The inverse of :func:`problem_to_dict`. Raises ``ValueError`` on keys that a problem does not have or lacks."""
     known = {field.name for field in fields(Problem)}
-    if {*values, "columns"} != known:
-        odd = sorted({*values, "columns"} ^ known)
+    if {*values, *_RARE} != known:
+        odd = sorted({*values, *_RARE} ^ known)
         raise ValueError(
             f"a saved problem has unknown or missing fields: {', '.join(odd)}; was it saved by another version?"
         )
-    return Problem(**{**values, **{name: tuple(values[name]) for name in ("images", "choices", "alternatives")}})
+    lists = ("images", "choices", "alternatives", "siblings")
+    return Problem(**{**values, **{name: tuple(values[name]) for name in lists if name in values}})

@@ -14,9 +14,13 @@ from spark_rl.recycle.templates import Templates, render_reflection
 
 
 def reflection(
-    group: Group, wrong: Rollout, *, form: Form, templates: Templates, rng: random.Random, k: int = 0
-) -> Problem:
-    """One second attempt after a wrong rollout, number ``k`` of its parent, graded exactly as the parent is."""
+    group: Group, wrong: Rollout, *, form: Form, templates: Templates, rng: random.Random, k: int = 0,
+    credit: bool = False,
+) -> Problem:  # fmt: skip
+    """One second attempt after a wrong rollout, number ``k`` of its parent, graded exactly as the parent is.
+
+    With ``credit`` it takes the parent's rewards along, which :mod:`.credit` needs.
+    """
     parent = group.problem
     return Problem(
         id=f"{parent.id}/reflection-{form}-{k}",
@@ -30,5 +34,6 @@ def reflection(
         choices=parent.choices,
         source=parent.source,
         parent=parent.id,
+        siblings=group.rewards if credit else (),
         columns=parent.columns,
     )
