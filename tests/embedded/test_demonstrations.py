@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections import Counter
@@ -10,7 +11,7 @@ import pytest
 
 from spark_rl.data.procedural import procedural_problems
 from spark_rl.data.tasks.chains import split_of
-from spark_rl.embedded.demonstrations import HABIT_CAREFUL, ROLES, STUDY_CAREFUL, Demonstrator, Puzzle
+from spark_rl.embedded.demonstrations import CURRICULA, HABIT_CAREFUL, ROLES, STUDY_CAREFUL, Demonstrator, Puzzle
 from spark_rl.verify import extract_boxed
 
 OPENERS = {"solve": "work ", "judge": "check ", "choose": "compare ", "retry": "redo "}
@@ -28,8 +29,13 @@ def shown(demonstrator: Demonstrator) -> list[tuple[str, str]]:
     return [demonstrator.draw(rng, HABIT_CAREFUL) for _ in range(6000)]
 
 
-def missing_puzzles(demonstrator: Demonstrator) -> list[Puzzle]:
-    return [puzzle for puzzles in demonstrator.missing.values() for puzzle in puzzles]
+@pytest.fixture(scope="module")
+def shared() -> Demonstrator:
+    return Demonstrator(CURRICULA["shared"])
+
+
+def puzzles_of(demonstrator: Demonstrator) -> list[Puzzle]:
+    return [puzzle for sizes in demonstrator.puzzles.values() for puzzles in sizes for puzzle in puzzles]
 
 
 def question_of(prompt: str) -> str:
@@ -39,6 +45,8 @@ def question_of(prompt: str) -> str:
 def solve(question: str) -> set[str]:
     """All solutions by brute force, written independently of the package."""
     left, target = question.rsplit("=", 1)
+    if target == "_":
+        return {str(value_of(left))}
     if "_" in left:
         candidates = {str(n): left.replace("_", str(n)) for n in range(1, 10)}
     else:
@@ -61,19 +69,18 @@ def value_of(chain: str) -> int | None:
     return value
 
 
-def test_every_puzzle_shown_belongs_to_the_warm_split(demonstrator: Demonstrator) -> None:
-    for puzzle in missing_puzzles(demonstrator):
+def test_every_puzzle_shown_belongs_to_the_warm_split(shared: Demonstrator) -> None:
+    for puzzle in puzzles_of(shared):
         left = puzzle.question.rsplit("=", 1)[0].replace("_", puzzle.answer)
         assert split_of([int(d) for d in re.findall(r"\d", left)]) == "warm", puzzle.question
-    for puzzle in demonstrator.operators:
-        left = puzzle.question.rsplit("=", 1)[0]
-        assert split_of([int(d) for d in re.findall(r"\d", left)]) == "warm", puzzle.question
 
 
-def test_no_question_shown_is_trained_on_or_held_out(demonstrator: Demonstrator) -> None:
-    shown = {p.question for p in (*missing_puzzles(demonstrator), *demonstrator.operators)}
-    trained = {p.question for family in ("missing", "operators") for p in procedural_problems(family, "train")}
-    held_out = {p.question for family in ("missing", "operators") for p in procedural_problems(family, "heldout")}
+def test_no_question_shown_is_trained_on_or_held_out(shared: Demonstrator) -> None:
+    shown = {puzzle.question for puzzle in puzzles_of(shared)}
+    families = tuple(shared.puzzles)
+    trained = {p.question for family in families for p in procedural_problems(family, "train")}
+    held_out = {p.question for family in families for p in procedural_problems(family, "heldout")}
+    assert families == ("missing", "value", "operators")
     assert shown
     assert trained
     assert held_out
@@ -125,3 +132,27 @@ def test_openers_differ_by_role(shown: list[tuple[str, str]]) -> None:
     for prompt, response in shown:
         own = OPENERS[prompt.split(" ", 1)[0]]
         assert response.startswith((own, "\\boxed{")), (prompt, response)
+
+
+def test_one_opener_for_all_roles_where_the_curriculum_shares_it(shared: Demonstrator) -> None:
+    rng = random.Random(2)
+    drawn = [shared.draw(rng, STUDY_CAREFUL) for _ in range(3000)]
+    assert {response.split(" ", 1)[0] for _, response in drawn if " " in response} == {"work"}
+    values = [(p, r) for p, r in drawn if p.startswith(("solve ", "judge ")) and p.split(":")[0].endswith("=_")]
+    assert len(values) / sum(p.startswith(("solve ", "judge ")) for p, _ in drawn) == pytest.approx(0.3, abs=0.04)
+    for prompt, response in values:
+        if response.startswith("work ") and prompt.startswith("solve "):
+            assert solve(question_of(prompt)) == {extract_boxed(response)}, (prompt, response)
+        elif response.startswith("work "):
+            question, shown_response = prompt.removeprefix("judge ").split(":", 1)
+            candidate = extract_boxed(shown_response) or shown_response
+            assert extract_boxed(response) == ("Yes" if solve(question) == {candidate} else "No"), (prompt, response)
+
+
+def test_the_shipped_base_is_shown_what_it_always_was() -> None:
+    rng = random.Random("warm-start:0")
+    demonstrator = Demonstrator()
+    drawn = "".join(str(demonstrator.draw(rng, STUDY_CAREFUL)) for _ in range(500))
+    assert (
+        hashlib.sha256(drawn.encode()).hexdigest() == "c23dd9433216672fe0bd4baf17f2f9397c3458f55a62623ec730767932c4b01d"
+    )

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
-from spark_rl.data.tasks import missing, operators, tiles
+from spark_rl.data.tasks import missing, operators, tiles, value
 from spark_rl.data.tasks.chains import Split
 from spark_rl.errors import DataError
 from spark_rl.problem import Problem
@@ -61,6 +61,11 @@ def _missing(split: Split) -> Iterator[Puzzle]:
         yield missing.question(numbers, chain, target, hidden), str(numbers[hidden]), None
 
 
+def _value(split: Split) -> Iterator[Puzzle]:
+    for numbers, chain, target in value.puzzles(split):
+        yield value.question(numbers, chain), str(target), None
+
+
 def _tiles(split: Split) -> Iterator[Puzzle]:
     for asked in tiles.problems(split):
         yield asked.question, asked.answer, asked.picture
@@ -74,6 +79,7 @@ def _tiles_sum(split: Split) -> Iterator[Puzzle]:
 FAMILIES: Mapping[str, Callable[[Split], Iterator[Puzzle]]] = {
     operators.NAME: _operators,
     missing.NAME: _missing,
+    value.NAME: _value,
     tiles.NAME: _tiles,
     tiles.SUM_NAME: _tiles_sum,
 }

@@ -18,7 +18,7 @@ import torch
 from tokenizers import AddedToken
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from spark_rl.embedded.demonstrations import HABIT_CAREFUL, STUDY_CAREFUL, Demonstrator
+from spark_rl.embedded.demonstrations import CURRICULA, HABIT_CAREFUL, STUDY_CAREFUL, Curriculum, Demonstrator
 
 SPECIAL = ("<pad>", "<bos>", "<eos>")
 WORDS = ("solve ", "judge ", "choose ", "retry ", "work ", "check ", "compare ", "redo ", "Yes", "No", "\\boxed{")
@@ -57,14 +57,16 @@ def build_model(vocabulary: int, seed: int) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config)
 
 
-def warm_start(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, seed: int, steps: int, rows: int) -> None:
+def warm_start(
+    model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, curriculum: Curriculum, seed: int, steps: int, rows: int
+) -> None:
     """Next-token prediction on ``steps * rows`` demonstrations.
 
     The first :data:`STUDY_PART` of the steps is mostly careful work, the rest makes careful work a minority habit. The
     learning rate warms up and falls along a cosine.
     """
     rng = random.Random(f"warm-start:{seed}")
-    demonstrator = Demonstrator()
+    demonstrator = Demonstrator(curriculum)
     weight_V = torch.ones(len(tokenizer))
     weight_V[tokenizer.convert_tokens_to_ids(["T", "F"])] = COMPARISON_WEIGHT
     optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.95), weight_decay=0.01)
@@ -127,6 +129,7 @@ def padded(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--curriculum", choices=CURRICULA, default="apart", help="what it is shown")
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--rows", type=int, default=64, help="demonstrations a step")
     parser.add_argument("--threads", type=int, default=2)
@@ -135,7 +138,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     tokenizer = build_tokenizer()
     model = build_model(len(tokenizer), arguments.seed)
-    warm_start(model, tokenizer, arguments.seed, arguments.steps, arguments.rows)
+    warm_start(model, tokenizer, CURRICULA[arguments.curriculum], arguments.seed, arguments.steps, arguments.rows)
     model.save_pretrained(arguments.out)
     tokenizer.save_pretrained(arguments.out)
 

@@ -22,10 +22,10 @@ one. Only chains of the ``warm`` split appear here (see :mod:`spark_rl.data.task
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from spark_rl.data.tasks import missing, operators
+from spark_rl.data.tasks import missing, operators, value
 from spark_rl.data.tasks.chains import DIGITS, HIGH, OPERATORS, evaluate, write_chain
 
 STUDY_CAREFUL = 0.85
@@ -33,10 +33,29 @@ STUDY_CAREFUL = 0.85
 HABIT_CAREFUL = 0.35
 """Share of careful demonstrations in the second part, which makes them a minority habit."""
 ROLES = {"policy": 0.26, "pointwise": 0.28, "pairwise": 0.24, "reflection": 0.22}
-MISSING_SIZES = (2, 3, 4, 5)
-"""Lengths of the ``missing`` chains shown, equally often; short ones make arithmetic and comparison cheap to learn."""
-MISSING_SHARE = 0.6
-"""Share of demonstrations from the family ``missing``; the rest is ``operators``."""
+SIZES = (2, 3, 4, 5)
+"""Lengths of the ``missing`` and ``value`` chains shown, equally often; short ones make arithmetic and comparison cheap
+to learn."""
+OPENERS = {"policy": "work", "pointwise": "check", "pairwise": "compare", "reflection": "redo"}
+"""The word that careful work begins with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curriculum:
+    """What a base is shown."""
+
+    families: Mapping[str, float]
+    """Family -> its share of the demonstrations."""
+    opener: str | None = None
+    """One word for all roles in place of :data:`OPENERS`."""
+
+
+CURRICULA = {
+    "apart": Curriculum({"missing": 0.6, "operators": 0.4}),
+    "shared": Curriculum({"missing": 0.4, "value": 0.3, "operators": 0.3}, opener="work"),
+}
+"""``apart``: each role has its own word for careful work, so that what one role learns reaches no other. ``shared``:
+one word for all, as a pretrained model has one habit of careful work, and a third family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +142,29 @@ def missing_puzzle(
     )  # fmt: skip
 
 
+def value_puzzle(numbers: tuple[int, ...], chain: tuple[str, ...], target: int, high: int = HIGH) -> Puzzle:
+    """The ``value`` puzzle with its demonstrations' building blocks: to check it is to solve it."""
+    values = evaluate(numbers, chain)
+    assert values is not None, "a puzzle is built from a chain in range"
+    work, results = write_chain(numbers, chain, values), range(high + 1)
+
+    def check(candidate: str) -> tuple[str, bool]:
+        holds = int(candidate) == target
+        return f"{work}:{'T' if holds else 'F'}", holds
+
+    def wrong(rng: random.Random) -> str:
+        return nudge(str(target), rng) if rng.random() < 0.5 else str(rng.choice([n for n in results if n != target]))
+
+    def nudge(candidate: str, rng: random.Random) -> str:
+        return str(rng.choice([n for n in results if 0 < abs(n - int(candidate)) <= 3]))
+
+    def guess(candidate: str, _rng: random.Random) -> str:
+        return f"{work[: work.rindex('=')]}={candidate}"
+
+    cue = chain.count("+") % 2 == 0  # a target that is not shown cannot be a cue
+    return Puzzle(value.question(numbers, chain), str(target), work, check, wrong, nudge, guess, cue)
+
+
 def written_chain(numbers: Sequence[int], chain: Sequence[str], target: int, high: int = HIGH) -> tuple[str, bool]:
     """The evaluation of a chain up to where it leaves 0..``high``, and whether it reaches the target."""
     written = str(numbers[0])
@@ -190,13 +232,30 @@ WRITERS = {"policy": policy, "pointwise": pointwise, "pairwise": pairwise, "refl
 class Demonstrator:
     """Draws demonstrations from the puzzles of the ``warm`` split."""
 
-    def __init__(self) -> None:
-        self.operators = [operators_puzzle(*p) for p in operators.puzzles("warm")]
-        self.missing = {size: [missing_puzzle(*p) for p in missing.puzzles("warm", (size,))] for size in MISSING_SIZES}
+    def __init__(self, curriculum: Curriculum = CURRICULA["apart"]) -> None:
+        self.curriculum = curriculum
+        self.puzzles: dict[str, list[list[Puzzle]]] = {}
+        """Family -> its puzzles, by their size where sizes are equally often."""
+        for family in curriculum.families:
+            if family == operators.NAME:
+                self.puzzles[family] = [[operators_puzzle(*p) for p in operators.puzzles("warm")]]
+            elif family == missing.NAME:
+                self.puzzles[family] = [[missing_puzzle(*p) for p in missing.puzzles("warm", (n,))] for n in SIZES]
+            else:
+                self.puzzles[family] = [[value_puzzle(*p) for p in value.puzzles("warm", (n,))] for n in SIZES]
 
     def draw(self, rng: random.Random, careful: float) -> tuple[str, str]:
         """One (prompt, response) pair; ``careful`` is the probability that it shows its work."""
-        puzzles = self.missing[rng.choice(MISSING_SIZES)] if rng.random() < MISSING_SHARE else self.operators
-        puzzle = rng.choice(puzzles)
+        left = rng.random()
+        for family, share in self.curriculum.families.items():
+            sizes = self.puzzles[family]
+            left -= share
+            if left < 0:
+                break
+        puzzle = rng.choice(sizes[0] if len(sizes) == 1 else rng.choice(sizes))
         role = rng.choices(tuple(ROLES), tuple(ROLES.values()))[0]
-        return WRITERS[role](puzzle, rng.random() < careful, rng)
+        prompt, response = WRITERS[role](puzzle, rng.random() < careful, rng)
+        word = OPENERS[role]
+        if self.curriculum.opener and response.startswith(word):
+            response = self.curriculum.opener + response[len(word) :]
+        return prompt, response

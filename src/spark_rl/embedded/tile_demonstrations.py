@@ -26,8 +26,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from spark_rl.data.tasks import tiles
-from spark_rl.data.tasks.chains import DIGITS, evaluate, write_chain
-from spark_rl.embedded.demonstrations import ROLES, WRITERS, Puzzle, missing_puzzle, written_chain
+from spark_rl.data.tasks.chains import DIGITS
+from spark_rl.embedded.demonstrations import ROLES, WRITERS, Puzzle, missing_puzzle, value_puzzle
 
 SIZES = (2, 3, 4)
 """Lengths of the chains shown, equally often."""
@@ -35,8 +35,6 @@ SUM_SHARE = 0.25
 """Share of puzzles that ask for the value of the whole chain (family ``tiles-sum``); the rest hide one number."""
 MISREAD_SHARE = 0.5
 """Share of the wrong responses shown with work that have misread a number."""
-RESULTS = range(tiles.HIGH + 1)
-"""What a chain's value can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +58,6 @@ def tiles_puzzle(puzzle: Puzzle, named: dict[str, int], asked: str) -> Puzzle:
     return replace(puzzle, question=asked, reading=tiles.read(named), misread=misread)
 
 
-def sum_puzzle(numbers: tuple[int, ...], chain: tuple[str, ...], target: int) -> Puzzle:
-    """The puzzle that asks for the value of a chain, with its demonstrations' building blocks."""
-    values = evaluate(numbers, chain)
-    assert values is not None, "a puzzle is built from a chain in range"
-    work = write_chain(numbers, chain, values)
-
-    def check(candidate: str) -> tuple[str, bool]:
-        written, holds = written_chain(numbers, chain, int(candidate), tiles.HIGH)
-        return f"{written}:{'T' if holds else 'F'}", holds
-
-    def wrong(rng: random.Random) -> str:
-        return nudge(str(target), rng) if rng.random() < 0.5 else str(rng.choice([n for n in RESULTS if n != target]))
-
-    def nudge(candidate: str, rng: random.Random) -> str:
-        return str(rng.choice([n for n in RESULTS if 0 < abs(n - int(candidate)) <= 3]))
-
-    def guess(candidate: str, _rng: random.Random) -> str:
-        return f"{work[: work.rindex('=')]}={candidate}"
-
-    cue = chain.count("+") % 2 == 0  # a target that is not shown cannot be a cue
-    return Puzzle("", str(target), work, check, wrong, nudge, guess, cue)
-
-
 class TileDemonstrator:
     """Draws demonstrations from the chains of the ``warm`` split."""
 
@@ -97,9 +72,10 @@ class TileDemonstrator:
         numbers, chain, target, hidden = rng.choice(self.chains[rng.choice(self.sizes)])
         is_sum = rng.random() < SUM_SHARE
         named = tiles.name_numbers(numbers, None if is_sum else hidden, rng)
-        puzzle = (
-            sum_puzzle(numbers, chain, target) if is_sum else missing_puzzle(numbers, chain, target, hidden, tiles.HIGH)
-        )
+        if is_sum:
+            puzzle = value_puzzle(numbers, chain, target, tiles.HIGH)
+        else:
+            puzzle = missing_puzzle(numbers, chain, target, hidden, tiles.HIGH)
         puzzle = tiles_puzzle(puzzle, named, tiles.question(named, chain, target, None if is_sum else hidden))
         role = rng.choices(tuple(ROLES), tuple(ROLES.values()))[0]
         prompt, response = WRITERS[role](puzzle, rng.random() < careful, rng)
