@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("rollout", "ahead", "loop", "inference"),
     ("evals",),
     ("cluster", "backend"),
-    ("run", "given", "control", "examination", "health", "hints", "export"),
+    ("run", "length", "given", "control", "examination", "health", "hints", "export"),
     ("arguments", "callbacks", "trainer", "ablate", "doctor", "plan"),
     ("commands",),
     ("options", "cli", "__main__"),

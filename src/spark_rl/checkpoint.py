@@ -41,9 +41,10 @@ from spark_rl.runs import checkpoints, partial_of
 logger = logging.getLogger(__name__)
 
 FREE_TO_CHANGE = frozenset({
-    "run_dir", "train.steps", "train.episodes", "train.save_every", "train.keep", "train.sample_rollouts",
-    "train.eval_every", "train.patience", "learner.micro_tokens", "verify.workers", "reward.timeout", "model.device",
-    "model.threads", "cluster.learners", "cluster.engines", "cluster.address", "engine.servers",
+    "run_dir", "train.steps", "train.tokens", "train.episodes", "train.save_every", "train.keep",
+    "train.sample_rollouts", "train.eval_every", "train.patience", "learner.micro_tokens", "verify.workers",
+    "reward.timeout", "model.device", "model.threads", "cluster.learners", "cluster.engines", "cluster.address",
+    "engine.servers",
 })  # fmt: skip
 """Settings a resumed run may change: how long, how often, where. Another device, other threads and other
 ``micro_tokens`` round sums differently (:func:`resume_notes`). Those of :data:`spark_rl.parts.PARTS` may name the same
@@ -78,7 +79,7 @@ class Progress:
     skipped: dict[str, int] = field(default_factory=dict)
     """Problems by task that were not asked, because their prompt is longer than ``rollout.max_prompt_tokens``."""
     steps: int = 0
-    """Steps of the whole run, as asked for when this was saved: where the learning rate's schedule ends."""
+    """Steps of the whole run, as asked for or expected when this was saved: where the learning rate's schedule ends."""
     terms: dict[str, str | int] = field(default_factory=dict)
     """What the last bits of a run depend on beside its settings (:func:`arithmetic`)."""
 
