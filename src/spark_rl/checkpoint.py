@@ -1,8 +1,9 @@
 """Run directories and checkpoints: written atomically, resumed exactly.
 
 A run directory holds ``config.json``, ``parts.json``, ``metrics.jsonl``, ``rollouts.jsonl``, ``pairs.json``
-(what is compared before and after), ``before.json``, ``evaluations.jsonl``, ``checkpoints/``, ``best`` (a link to one
-of them), ``model/`` (the final weights), ``summary.json`` and ``report.html``; ``docs/running.md`` describes them.
+(what is compared before and after), ``before.json``, ``evaluations.jsonl``, ``outcomes.jsonl``, ``checkpoints/``,
+``best`` (a link to one of them), ``model/`` (the final weights), ``summary.json`` and ``report.html``;
+``docs/running.md`` describes them.
 
 A checkpoint holds the weights in the Hugging Face layout, the optimiser's moments, the recycle pool and the counters.
 Random states and the data position are not in it: every random stream is a function of (seed, step, purpose), so the

@@ -233,7 +233,7 @@ class Run:
             before = self.examination.before(self.progress.step)
             self._steps()
             checkpoint.export_model(self.run_dir, self.learner)
-            after = self.examination.after(self.progress.step)
+            after = self.examination.after(self.progress.step, self.progress.tokens)
             summary = checkpoint.summarise(self.config, before, after, self.progress) | self._outcome()
             summary["problems"] = self.problems
             write_json(self.run_dir / "summary.json", summary)
@@ -303,7 +303,7 @@ class Run:
         last = self._is_over or control.reason is not None
         if examination.is_due(step, last=last) or (control.evaluate and DURING in examination.exams):
             control.evaluate = False
-            examination.during(step)
+            examination.during(step, self.progress.tokens)
         if (why := examination.why_to_stop()) is not None:
             control.stop(why)
         best = examination.best
