@@ -173,6 +173,7 @@ def _add_runs(commands: Any) -> None:
     ablate.add_argument(
         "--run-dir", type=Path, default=Path("runs/ablation"), help="one run per arm and seed goes here"
     )
+    ablate.add_argument("--jobs", type=_positive, metavar="N", help="runs at a time, on a thread each (default: cores)")
 
     report = _command(commands, "report", "write the HTML report of a run again", overrides=False)
     report.add_argument(
