@@ -30,6 +30,12 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 }
 """Arm name -> the settings in which it differs from the recipe, spelled out to win over what the recipe spells out."""
 
+FORMS: Mapping[str, Mapping[str, Any]] = {
+    "spark-answer": {"recycle": {"form": "answer"}},
+    "spark-cot": {"recycle": {"form": "cot"}},
+}
+"""The arms of Table 6, beside ``spark``, which mixes both forms."""
+
 MEASURES = {
     "policy_accuracy": "policy",
     "judge_accuracy": "judge",
@@ -95,7 +101,7 @@ def arm_config(recipe: str | None, arm: str, seed: int, folder: Path, overrides:
     second period then runs it equally often.
     """
     run_dir = str(folder / f"{arm}-seed{seed}")
-    config = on_one_thread(load_config(recipe, overrides, **ARMS[arm], seed=seed, run_dir=run_dir))
+    config = on_one_thread(load_config(recipe, overrides, **{**ARMS, **FORMS}[arm], seed=seed, run_dir=run_dir))
     if config.recycle.reflection or not config.recycle.pairwise or config.recycle.judge_cap == 0:
         return config
     ready = min(config.recycle.ready, config.recycle.judge_cap)
