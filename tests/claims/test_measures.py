@@ -92,12 +92,13 @@ def test_every_claim_compares_arms_and_measures_that_there_are() -> None:
 
 
 def test_a_claim_is_decided_on_the_problems_that_both_arms_answered() -> None:
-    better, worse = [(True, True, True, None)] * 40, [(False, True, False, None)] * 40
+    better, worse = [(True, True, True, None)] * 400, [(False, True, False, None)] * 400
+    arms = ("spark", "policy-and-reward", "policy-only", "reward-only")
     found = {
         Run(base, arm, "steps", seed): {
             "heldout": {0: (0, outcomes(worse)), 9: (500, outcomes(better if arm == "spark" else worse))}
         }
-        for base in ("a", "b") for arm in ("spark", "policy-and-reward", "policy-only", "reward-only") for seed in (0, 1)
+        for base in ("a", "b") for arm in arms for seed in (0, 1)
     }  # fmt: skip
     del found[Run("b", "policy-only", "steps", 1)]
     verdicts = {verdict.claim.name: verdict for verdict in decide(CLAIMS, found, draws=100)}
@@ -106,9 +107,9 @@ def test_a_claim_is_decided_on_the_problems_that_both_arms_answered() -> None:
         if finding.comparison.than == "policy-only" and finding.comparison.measure == "policy"
     ]  # fmt: skip
     assert [(f.comparison.arm, f.budget, f.decision, f.bases, f.runs, f.problems) for f in direct] == [
-        ("policy-and-reward", "steps", "FAILS", 2, 3, 40),
+        ("policy-and-reward", "steps", "FAILS", 2, 3, 400),
         ("policy-and-reward", "tokens", "NOT RUN", 0, 0, 0),
-        ("spark", "steps", "HOLDS", 2, 3, 40),
+        ("spark", "steps", "HOLDS", 2, 3, 400),
         ("spark", "tokens", "NOT RUN", 0, 0, 0),
     ]
     assert verdicts["order"].decision == "FAILS"

@@ -31,8 +31,8 @@ _RULE = (
     "An effect is a difference in points: the mean over the seeds of each base, and then over the bases. Its interval "
     "is a paired bootstrap over bases, seeds and problems. A comparison HOLDS if its interval is above 0, FAILS if it "
     f"is below {100 * NEGLIGIBLE:g} point (no gain worth the name), and is UNDECIDED otherwise. Where a claim says "
-    f"that something is kept, both bounds are a loss of {100 * KEPT:g} point. A claim holds if all its comparisons hold, "
-    "and fails if one of them fails."
+    f"that something is kept, both bounds are a loss of {100 * KEPT:g} point. A claim holds if all its comparisons "
+    "hold, and fails if one of them fails."
 )
 
 
