@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from running import ENVIRONMENT, SMALL, command, json_lines, small
 from spark_rl.lock import holder
 from spark_rl.matrix import Job, on_one_thread, room, run_matrix
-from spark_rl.report.arms import Arms, Going, time_left
+from spark_rl.report.arms import Arms, ConsoleArms, Going, time_left
 from spark_rl.run import train
 
 EXAM = ("data.heldout=procedural:missing", "evaluation.problems=4")
@@ -116,3 +119,20 @@ def test_the_time_left_is_of_all_runs() -> None:
     assert time_left([going("a", 10), going("b", 10)], [], {"a": [20], "b": [100]}, 2) == 90, "the last run is one"
     assert time_left([going("a", 50)], [], {"a": [20]}, 1) == 0, "it takes longer than expected"
     assert time_left([], [], {}, 2) == 0
+
+
+def test_what_goes_on_is_shown_on_a_terminal_and_what_has_ended_stays() -> None:
+    console = Console(file=StringIO(), force_terminal=True, width=100, _environ={"TERM": "xterm"})
+    with ConsoleArms(console) as watcher:
+        watcher.begin(3, 2)
+        watcher.begins(1, "spark, seed 0", Path("runs/a"))
+        watcher.show([Going("spark, seed 0", "spark", "step 3/9 | reward policy 0.41", 30, 1 / 3)], ["spark", "spark"])
+        watcher.ends(1, "spark, seed 0", "spark", {"after": {"policy_accuracy": 0.5}}, 100)
+        watcher.fails(2, "spark, seed 1", "no such file")
+        watcher.show([], [])
+    assert isinstance(console.file, StringIO)
+    shown = console.file.getvalue()
+    assert "spark, seed 0 | step 3/9 | reward policy 0.41" in shown
+    assert "0 of 3 runs done, 1 in flight, 2 min 10 s left" in shown, "60 s of this run and 2 of 90 s, two at a time"
+    assert "[1/3] spark, seed 0: policy – -> 50.0%, judge – -> –, with TTS – -> – | 1 min 40 s | 1 of 3 done" in shown
+    assert "[2/3] spark, seed 1 FAILED: no such file" in shown

@@ -34,9 +34,10 @@ POLL = 0.25
 """Seconds between two looks at the processes."""
 TAIL = 4096
 """Bytes at the end of a log that are read."""
+DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""What is there where a driver of NVIDIA or AMD is, or Windows lends one."""
 
 _STEP = re.compile(r"step +(\d+)/(\d+)")
-_DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
@@ -82,7 +83,7 @@ def room(config: Config) -> int:
     """Runs that this machine has room for at a time: one a core, or one where it computes on a GPU or in a cluster."""
     in_cluster = config.cluster.learners or config.cluster.engines or config.engine.servers
     device = config.model.device
-    if in_cluster or device not in {"auto", "cpu"} or (device == "auto" and any(map(os.path.exists, _DRIVERS))):
+    if in_cluster or device not in {"auto", "cpu"} or (device == "auto" and any(map(os.path.exists, DRIVERS))):
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -72,6 +72,15 @@ examples:
   spark-rl recycle --rollouts rollouts.jsonl --out recycled.jsonl
                                                          recycle anybody's responses
                                         (per line: question, answer, responses[, image or images])""",
+    "claims": """\
+examples:
+  spark-rl claims                                        all claims, on the embedded bases: hours
+  spark-rl claims --quick                                one base, two seeds, a third of the steps: minutes
+  spark-rl claims judge order                            these only; runs are shared with the others
+  spark-rl claims --models embedded,bases/b,bases/c --run-dir runs/claims --json claims.json
+  spark-rl claims --config qwen2.5-7b --seeds 0,1 data.heldout=test.jsonl data.transfer=other.jsonl
+
+The same command goes on after a stop. Every setting can be given as KEY=VALUE.""",
     "plan": """\
 examples:
   spark-rl plan --config qwen2.5-7b --gpus 8 --gpu h100-80gb engine.name=vllm

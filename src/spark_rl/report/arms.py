@@ -97,7 +97,7 @@ class ConsoleArms(Arms):
         self.console = console
         self._live: Live | None = None
         if console.is_terminal and not console.is_dumb_terminal:
-            self._live = Live(console=console, refresh_per_second=2, transient=True)
+            self._live = Live(console=console, auto_refresh=False, transient=True)  # no thread: processes are forked
         self._total, self._at_once, self._done = 0, 1, 0
         self._took: dict[str, list[float]] = {}
         self._going: Sequence[Going] = ()
@@ -153,7 +153,7 @@ class ConsoleArms(Arms):
         ends = "" if left == DASH else f", {left} left"
         lines = [f"{one.label} | {one.doing or 'starting ...'}" for one in going]
         lines.append(f"{self._done} of {self._total} runs done, {len(going)} in flight{ends}")
-        self._live.update(Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines)))
+        self._live.update(Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines)), refresh=True)
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
