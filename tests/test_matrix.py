@@ -133,6 +133,6 @@ def test_what_goes_on_is_shown_on_a_terminal_and_what_has_ended_stays() -> None:
     assert isinstance(console.file, StringIO)
     shown = console.file.getvalue()
     assert "spark, seed 0 | step 3/9 | reward policy 0.41" in shown
-    assert "0 of 3 runs done, 1 in flight, 2 min 10 s left" in shown, "60 s of this run and 2 of 90 s, two at a time"
+    assert "0 of 3 runs done, 1 in flight, 2 min 00 s left" in shown, "60 s of this run and 2 of 90 s, two at a time"
     assert "[1/3] spark, seed 0: policy – -> 50.0%, judge – -> –, with TTS – -> – | 1 min 40 s | 1 of 3 done" in shown
     assert "[2/3] spark, seed 1 FAILED: no such file" in shown

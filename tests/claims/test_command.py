@@ -7,6 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from running import ENVIRONMENT, SMALL, command, spark_rl_process
 from spark_rl.evals.outcomes import read_outcomes
 from spark_rl.lock import holder
@@ -17,13 +19,14 @@ SETTINGS = (
 )  # fmt: skip
 
 
+@pytest.mark.timeout(600)  # eight processes import torch
 def test_claims_are_run_killed_continued_and_decided(tmp_path: Path) -> None:
     line = command("claims", "judge", "transfer", "--run-dir", "c", "--json", "facts.json", *SETTINGS)
     first = tmp_path / "c" / "embedded" / "spark-seed0"
     with subprocess.Popen(
         line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        until = time.monotonic() + 100
+        until = time.monotonic() + 200
         while not (first / "before.json").exists():
             assert process.poll() is None
             assert time.monotonic() < until
@@ -33,7 +36,7 @@ def test_claims_are_run_killed_continued_and_decided(tmp_path: Path) -> None:
         assert time.monotonic() < until, "the run goes on without whoever started it"
         time.sleep(0.02)
     assert not (first / "summary.json").exists()
-    done = subprocess.run(line, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=250)
+    done = subprocess.run(line, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
     runs = {path.parent.name for path in tmp_path.glob("c/embedded/*/summary.json")}
     assert runs == {"spark-seed0", "policy-only-seed0", "policy-only-tokens-seed0"}
