@@ -33,8 +33,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("rollout", "ahead", "loop", "inference"),
     ("evals",),
     ("cluster", "backend"),
-    ("run", "given", "control", "examination", "health", "hints", "export"),
-    ("arguments", "callbacks", "trainer", "ablate", "doctor", "plan"),
+    ("run", "length", "given", "control", "examination", "health", "hints", "export"),
+    ("arguments", "callbacks", "trainer", "matrix", "ablate", "claims", "doctor", "plan"),
     ("commands",),
     ("options", "cli", "__main__"),
 )

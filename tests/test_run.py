@@ -100,6 +100,8 @@ def test_evaluations_are_recorded_and_heard(straight: tuple[Path, Listener]) -> 
     run_dir, listener = straight
     records = json_lines(run_dir / "evaluations.jsonl")
     assert [record.pop("step") for record in records] == [2, 4, 6]
+    spent = [step["tokens"] for step in json_lines(run_dir / "metrics.jsonl")]
+    assert [record.pop("tokens") for record in records] == [sum(spent[:n]) for n in (2, 4, 6)]
     assert [step for step, _ in listener.evaluations] == [2, 4, 6]
     assert records == [scores for _, scores in listener.evaluations]
     assert all(record["n"] == 8 for record in records)

@@ -1,7 +1,7 @@
 """The paper's arms side by side: several configurations of the one loop, each with several seeds (Tables 1, 2 and 5).
 
-Runs that are already finished are not run again, and a run that was cut off is resumed, so an ablation can be stopped
-and continued like a single run. The page beside the runs is written anew after each of them.
+Each is a process of its own (:mod:`spark_rl.matrix`): what is finished is not run again, and what was cut off is
+resumed, so an ablation can be stopped and continued like a single run. The page is written anew after each of them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from rich.table import Table
 
 from spark_rl.config import PRESETS, Config, load_config
 from spark_rl.errors import ConfigError
-from spark_rl.files import read_object
-from spark_rl.parts import with_resolved_paths
+from spark_rl.matrix import Job, Outcome, Result, on_one_thread, room, run_matrix
 from spark_rl.report.ablation import ArmTable, write_ablation_report
 from spark_rl.report.arms import Arms
-from spark_rl.run import train
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "policy-only": {"recycle": {"preset": "policy-only", **PRESETS["policy-only"]}},
@@ -31,6 +29,12 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "spark": {},
 }
 """Arm name -> the settings in which it differs from the recipe, spelled out to win over what the recipe spells out."""
+
+FORMS: Mapping[str, Mapping[str, Any]] = {
+    "spark-answer": {"recycle": {"form": "answer"}},
+    "spark-cot": {"recycle": {"form": "cot"}},
+}
+"""The arms of Table 6, beside ``spark``, which mixes both forms."""
 
 MEASURES = {
     "policy_accuracy": "policy",
@@ -44,8 +48,6 @@ MEASURES = {
 }
 """Scores shown, and their column heads; ``gain of TTS`` is computed beside them."""
 
-Result = dict[str, Any]
-
 
 def ablate(
     recipe: str | None,
@@ -54,35 +56,37 @@ def ablate(
     folder: Path,
     overrides: Sequence[str],
     watcher: Arms | None = None,
+    at_once: int | None = None,
 ) -> dict[str, list[Result]]:
     """Train every arm with every seed and write ``report.html`` into ``folder``, after each run with what is known so
     far; arm -> one ``summary.json`` content a seed, in the order of the seeds.
 
+    ``at_once`` runs are made at a time, by default as many as there is room for.
+
     Raises:
-        ConfigError: a setting is wrong, there is nothing to compare on, or a run in ``folder`` was made with others.
+        ConfigError: a setting is wrong, or there is nothing to compare on.
+        UserError: a run failed, because ``folder`` holds one that was made with other settings, say.
     """
-    plans = {
-        (arm, seed): with_resolved_paths(arm_config(recipe, arm, seed, folder, overrides))
-        for arm in arms for seed in seeds
-    }  # fmt: skip
-    if any(config.data.heldout is None for config in plans.values()):
+    jobs = {(arm, seed): Job(f"{arm}, seed {seed}", arm, arm_config(recipe, arm, seed, folder, overrides))
+            for arm in arms for seed in seeds}  # fmt: skip
+    first = next(iter(jobs.values())).config
+    if first.data.heldout is None:
         raise ConfigError("without held-out problems there is nothing to compare; set data.heldout")
-    watcher = watcher or Arms()
-    results: dict[str, list[Result]] = {}
-    for number, ((arm, seed), config) in enumerate(plans.items(), start=1):
-        run_dir, label = Path(config.run_dir or ""), f"{arm}, seed {seed}"
-        summary = read_object(run_dir / "summary.json")
-        if summary.get("config") == config.model_dump(mode="json"):
-            watcher.kept(number, len(plans), label)
-        else:  # a finished run with other settings is refused by train
-            watcher.run_begins(number, len(plans), label, run_dir)
-            train(config, resume=(run_dir / "config.json").exists(), watcher=watcher,
-                  advice="the same command goes on; what is done is kept")  # fmt: skip
-            summary = read_object(run_dir / "summary.json")
-            watcher.run_ends(summary)
-        results.setdefault(arm, []).append(summary)
-        _write_page(folder, results)
-    return results
+
+    def known(outcome: Outcome) -> dict[str, list[Result]]:
+        found: dict[str, list[Result]] = {}
+        for (arm, _), job in jobs.items():
+            if job.label in outcome.results:
+                found.setdefault(arm, []).append(outcome.results[job.label])
+        return found
+
+    def write_page(outcome: Outcome) -> None:
+        if results := known(outcome):
+            _write_page(folder, results)
+
+    outcome = run_matrix(list(jobs.values()), at_once or room(first), watcher, write_page)
+    outcome.check()
+    return known(outcome)
 
 
 def _write_page(folder: Path, results: Mapping[str, Sequence[Result]]) -> None:
@@ -97,7 +101,7 @@ def arm_config(recipe: str | None, arm: str, seed: int, folder: Path, overrides:
     second period then runs it equally often.
     """
     run_dir = str(folder / f"{arm}-seed{seed}")
-    config = load_config(recipe, overrides, **ARMS[arm], seed=seed, run_dir=run_dir)
+    config = on_one_thread(load_config(recipe, overrides, **{**ARMS, **FORMS}[arm], seed=seed, run_dir=run_dir))
     if config.recycle.reflection or not config.recycle.pairwise or config.recycle.judge_cap == 0:
         return config
     ready = min(config.recycle.ready, config.recycle.judge_cap)

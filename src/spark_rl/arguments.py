@@ -94,7 +94,7 @@ def _training(
     source = _source(data, "train_dataset", config, rewards)
     if not source.streams:
         return source.problems(), None
-    if config.train.steps is None:
+    if config.train.steps is None and config.train.tokens is None:
         raise ConfigError("train_dataset is a stream, which has no end to be counted to; say with train.steps how many "
                           "steps to train")  # fmt: skip
     if config.data.sample is not None:

@@ -1,8 +1,9 @@
 """Run directories and checkpoints: written atomically, resumed exactly.
 
 A run directory holds ``config.json``, ``parts.json``, ``metrics.jsonl``, ``rollouts.jsonl``, ``pairs.json``
-(what is compared before and after), ``before.json``, ``evaluations.jsonl``, ``checkpoints/``, ``best`` (a link to one
-of them), ``model/`` (the final weights), ``summary.json`` and ``report.html``; ``docs/running.md`` describes them.
+(what is compared before and after), ``before.json``, ``evaluations.jsonl``, ``outcomes.jsonl``, ``checkpoints/``,
+``best`` (a link to one of them), ``model/`` (the final weights), ``summary.json`` and ``report.html``;
+``docs/running.md`` describes them.
 
 A checkpoint holds the weights in the Hugging Face layout, the optimiser's moments, the recycle pool and the counters.
 Random states and the data position are not in it: every random stream is a function of (seed, step, purpose), so the
@@ -41,9 +42,10 @@ from spark_rl.runs import checkpoints, partial_of
 logger = logging.getLogger(__name__)
 
 FREE_TO_CHANGE = frozenset({
-    "run_dir", "train.steps", "train.episodes", "train.save_every", "train.keep", "train.sample_rollouts",
-    "train.eval_every", "train.patience", "learner.micro_tokens", "verify.workers", "reward.timeout", "model.device",
-    "model.threads", "cluster.learners", "cluster.engines", "cluster.address", "engine.servers",
+    "run_dir", "train.steps", "train.tokens", "train.episodes", "train.save_every", "train.keep",
+    "train.sample_rollouts", "train.eval_every", "train.patience", "learner.micro_tokens", "verify.workers",
+    "reward.timeout", "model.device", "model.threads", "cluster.learners", "cluster.engines", "cluster.address",
+    "engine.servers",
 })  # fmt: skip
 """Settings a resumed run may change: how long, how often, where. Another device, other threads and other
 ``micro_tokens`` round sums differently (:func:`resume_notes`). Those of :data:`spark_rl.parts.PARTS` may name the same
@@ -78,7 +80,7 @@ class Progress:
     skipped: dict[str, int] = field(default_factory=dict)
     """Problems by task that were not asked, because their prompt is longer than ``rollout.max_prompt_tokens``."""
     steps: int = 0
-    """Steps of the whole run, as asked for when this was saved: where the learning rate's schedule ends."""
+    """Steps of the whole run, as asked for or expected when this was saved: where the learning rate's schedule ends."""
     terms: dict[str, str | int] = field(default_factory=dict)
     """What the last bits of a run depend on beside its settings (:func:`arithmetic`)."""
 

@@ -1,4 +1,4 @@
-"""The command line: ``spark-rl train | solve | judge | eval | recycle | data | ablate | runs | report | ...``.
+"""The command line: ``spark-rl train | solve | judge | eval | recycle | data | ablate | claims | runs | report | ...``.
 
 Arguments are parsed before anything heavy is imported, so ``--help`` answers at once. Every command prints for people
 and, with ``--json FILE``, writes the same facts for programs. Exit code 2 is the user's mistake, told in one line;
@@ -101,6 +101,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         asked = [word for word in words if not word.startswith("--") and not _is_setting(word)][:1]
         setattr(arguments, name, asked[0] if asked else None)
         rest = [word for word in words if word not in asked]
+    if arguments.command == "claims":  # names and settings may stand in any order
+        words = [*arguments.claims, *rest]
+        arguments.claims = [word for word in words if "=" not in word and not word.startswith("--")]
+        rest = [word for word in words if word not in arguments.claims]
     for extra in rest:
         key = extra.removeprefix("--")
         near = _nearest_option(parser, arguments.command, extra)

@@ -72,6 +72,15 @@ examples:
   spark-rl recycle --rollouts rollouts.jsonl --out recycled.jsonl
                                                          recycle anybody's responses
                                         (per line: question, answer, responses[, image or images])""",
+    "claims": """\
+examples:
+  spark-rl claims                                        all claims, on the embedded bases: hours
+  spark-rl claims --quick                                one base, two seeds, a third of the steps: minutes
+  spark-rl claims judge order                            these only; runs are shared with the others
+  spark-rl claims --models embedded,bases/b,bases/c --run-dir runs/claims --json claims.json
+  spark-rl claims --config qwen2.5-7b --seeds 0,1 data.heldout=test.jsonl data.transfer=other.jsonl
+
+The same command goes on after a stop. Every setting can be given as KEY=VALUE.""",
     "plan": """\
 examples:
   spark-rl plan --config qwen2.5-7b --gpus 8 --gpu h100-80gb engine.name=vllm
@@ -173,6 +182,9 @@ def _add_runs(commands: Any) -> None:
     ablate.add_argument(
         "--run-dir", type=Path, default=Path("runs/ablation"), help="one run per arm and seed goes here"
     )
+    ablate.add_argument("--jobs", type=_positive, metavar="N", help="runs at a time, on a thread each (default: cores)")
+
+    _add_claims(commands)
 
     report = _command(commands, "report", "write the HTML report of a run again", overrides=False)
     report.add_argument(
@@ -222,6 +234,19 @@ def _add_eval(commands: Any) -> None:
     add("--paper-table", action="append", default=[], metavar="NUMBERS", help="of --table: only these of the paper's")
     add("--base", metavar="LABEL", help="of --table: add every row's differences from this one")
     add("--published", action="store_true", help="put the paper's rows beside, marked as published")
+
+
+def _add_claims(commands: Any) -> None:
+    claims = _command(commands, "claims", "run the paper's claims, each with seeds and bases, and decide them")
+    add = claims.add_argument
+    add("claims", nargs="*", metavar="CLAIM", help="only these (default: all)")
+    add("--list", action="store_true", help="list the claims and run nothing")
+    add("--quick", action="store_true", help="one base, two seeds, a third of the steps: minutes")
+    add("--config", help="a YAML file or recipe name (default: tiny)")
+    add("--models", metavar="NAMES", help="the bases, comma-separated (default: the embedded ones, or the recipe's)")
+    add("--seeds", metavar="NUMBERS", help="comma-separated (default: 0,1,2,3,4)")
+    add("--jobs", type=_positive, metavar="N", help="runs at a time, on a thread each (default: cores)")
+    add("--run-dir", type=Path, default=Path("runs/claims"), help="runs and pages go here (default: runs/claims)")
 
 
 def _add_export(commands: Any) -> None:

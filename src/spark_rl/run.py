@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,6 +27,7 @@ from spark_rl.given import Given, load_all_problems
 from spark_rl.health import Health
 from spark_rl.hints import Hints
 from spark_rl.inference import Reasoner, build_reasoner
+from spark_rl.length import length_of
 from spark_rl.lock import hold
 from spark_rl.loop import Loop
 from spark_rl.measure import Metrics, rollout_records
@@ -149,10 +151,11 @@ class Run:
         self.upcoming: Upcoming | None = None
         if config.rollout.ahead:
             done, ahead = self.progress.step, config.rollout.ahead
-            self.upcoming = Upcoming(sampler, batches, config.seed, ahead, done, self.steps)
+            end = sys.maxsize if self.length.tokens is not None else self.progress.steps
+            self.upcoming = Upcoming(sampler, batches, config.seed, ahead, done, end)
             self.upcoming.ready = {} if saved is None else load_ahead(saved, chat)
             sampler = ahead_of(sampler, self.upcoming)
-        self.loop = Loop(config, batches, sampler, self.learner, pool, self.progress.step, self.steps)
+        self.loop = Loop(config, batches, sampler, self.learner, pool, self.progress.step, self.progress.steps)
         self.examination = Examination(
             self.run_dir, exams, config.train, lambda: self.reasoner, self.grader, self.watcher
         )
@@ -167,14 +170,14 @@ class Run:
         if self.rewards is not None:
             self.rewards.check(problems)
         if given.batches is not None:
-            if config.train.steps is None:
+            if config.train.steps is None and config.train.tokens is None:
                 raise ConfigError("a stream has no end to be counted to; say with train.steps how many steps to train")
-            self.steps = config.train.steps
+            self.length = length_of(config, None)
             return given.batches
         if len(problems) < config.rollout.problems:
             self.watcher.note(f"rollout.problems asks for {config.rollout.problems} problems a step, and the data has "
                               f"{len(problems)}: a batch holds some of them more than once")  # fmt: skip
-        self.steps = config.train.steps or -(-config.train.episodes * len(problems) // config.rollout.problems)
+        self.length = length_of(config, len(problems))
         return Shuffled(problems, config.rollout.problems, config.seed, config.data.shares)
 
     def _go_on(self, saved: Path | None, resume: bool) -> Pool:
@@ -182,12 +185,11 @@ class Run:
         config, pool, found = self.config, Pool(self.config.recycle.pool_size), Progress()
         if saved is not None:
             pool, found = checkpoint.load_checkpoint(saved, self.learner, config.recycle.pool_size)
-        if found.step > self.steps:
-            raise ConfigError(
-                f"{self.run_dir} has done {found.step} steps already, more than the {self.steps} asked for"
-            )
+        steps = self.length.expected(found.step, found.tokens)
+        if found.step > steps:
+            raise ConfigError(f"{self.run_dir} has done {found.step} steps already, more than the {steps} asked for")
         terms = checkpoint.arithmetic(config, self.backend.device)
-        self.progress = replace(found, steps=self.steps, terms=terms)
+        self.progress = replace(found, steps=steps, terms=terms)
         if saved is not None:
             for line in checkpoint.resume_notes(found, self.progress, self.learner, config.optimiser.schedule):
                 self.watcher.note(line)
@@ -220,13 +222,18 @@ class Run:
         """The model with its current weights, answering, judging and reflecting."""
         return build_reasoner(self.backend.engine, self.backend.chat, self.config)
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether the last step is done."""
+        return self.length.is_over(self.progress.step, self.progress.tokens)
+
     def train(self) -> Metrics:
         """All remaining steps between two examinations; returns what ``summary.json`` holds. See :func:`train`."""
         with self.control.listening():
             before = self.examination.before(self.progress.step)
             self._steps()
             checkpoint.export_model(self.run_dir, self.learner)
-            after = self.examination.after(self.progress.step)
+            after = self.examination.after(self.progress.step, self.progress.tokens)
             summary = checkpoint.summarise(self.config, before, after, self.progress) | self._outcome()
             summary["problems"] = self.problems
             write_json(self.run_dir / "summary.json", summary)
@@ -241,10 +248,10 @@ class Run:
             log.truncate(progress.step)
             rollouts.truncate(progress.step)
             self.examination.open(progress.step)
-            self.watcher.begin(self.steps, progress.step)
+            self.watcher.begin(progress.steps, progress.step)
             try:
                 self._after_step()  # what a stop left undone
-                while progress.step < self.steps and self.control.reason is None:
+                while not self._is_over and self.control.reason is None:
                     with self.control.finishing():
                         metrics = self._step(log, rollouts)
                     self.watcher.step(metrics)
@@ -262,7 +269,7 @@ class Run:
                 if self._saved != progress.step:
                     self._save()
                 self._collect(wait=True)
-                raise self.control.stopped(f"at step {progress.step} of {self.steps}, which is saved"
+                raise self.control.stopped(f"at step {progress.step} of {progress.steps}, which is saved"
                                            if progress.step else "before the first step") from None  # fmt: skip
             self.watcher.end()
         if any(progress.skipped.values()):
@@ -277,9 +284,12 @@ class Run:
         progress.step = self.loop.step
         progress.tokens += metrics["tokens"]
         progress.seconds += seconds
+        progress.steps = self.loop.steps = self.length.expected(progress.step, progress.tokens)
         for task in TASKS:
             progress.skipped[task] = progress.skipped.get(task, 0) + metrics[f"skipped/{task}"]
         metrics |= self.backend.restarts() | {"seconds": seconds, "tokens_per_second": metrics["tokens"] / seconds}
+        if self.length.tokens is not None:
+            metrics["steps"] = progress.steps
         log.append(metrics)
         for record in rollout_records(groups, progress.step, self.config.train.sample_rollouts, self.config.chat):
             rollouts.append(record)
@@ -290,10 +300,10 @@ class Run:
         """The evaluation and the checkpoint that the last step asks for, and whether the run ends with it."""
         settings, step, control, examination = self.config.train, self.progress.step, self.control, self.examination
         self._collect(wait=False)
-        last = step == self.steps or control.reason is not None
+        last = self._is_over or control.reason is not None
         if examination.is_due(step, last=last) or (control.evaluate and DURING in examination.exams):
             control.evaluate = False
-            examination.during(step)
+            examination.during(step, self.progress.tokens)
         if (why := examination.why_to_stop()) is not None:
             control.stop(why)
         best = examination.best
@@ -337,7 +347,7 @@ class Run:
         if any(restarts.values()):
             outcome["restarts"] = restarts
         if self.control.reason is not None:
-            self.watcher.note(f"ended at step {self.progress.step} of {self.steps}: {self.control.reason}")
+            self.watcher.note(f"ended at step {self.progress.step} of {self.progress.steps}: {self.control.reason}")
             outcome["stopped"] = {"step": self.progress.step, "reason": self.control.reason}
         if (best := self.examination.best) is not None:
             model = self.run_dir / "checkpoints" / f"step-{best.step:06d}"

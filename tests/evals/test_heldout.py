@@ -15,7 +15,9 @@ from spark_rl.backend import Backend, open_backend
 from spark_rl.config import DataConfig, InferenceConfig
 from spark_rl.data import load_problems
 from spark_rl.engine.base import Sampling
+from spark_rl.errors import UserError
 from spark_rl.evals.heldout import PAIR_SAMPLES, HeldOutEvaluation, Pair, Scores, draw_pairs
+from spark_rl.evals.outcomes import OUTCOMES, append_outcomes, read_outcomes
 from spark_rl.inference import Reasoner
 from spark_rl.problem import STATUSES
 from spark_rl.rewards import Grader
@@ -153,6 +155,36 @@ def test_pairs_are_one_right_and_one_wrong_response_of_the_same_problem(
     assert {pair.label for pair in pairs} == {"A", "B"}
 
 
+# What became of each problem
+
+
+def test_outcomes_are_what_the_scores_count(
+    reasoner: Reasoner, problems: Sequence[Problem], pairs: list[Pair], tmp_path: Path
+) -> None:
+    with Verifier() as verifier:
+        scores, kept = HeldOutEvaluation(reasoner, Grader(verifier), problems, pairs).examine()
+    append_outcomes(tmp_path, 0, 0, "heldout", replace(kept, first=kept.final))  # an evaluation that a kill cut off
+    append_outcomes(tmp_path, 0, 0, "heldout", kept)
+    append_outcomes(tmp_path, 3, 900, "heldout", kept)
+    found = read_outcomes(tmp_path)
+    assert found == {"heldout": {0: (0, kept), 3: (900, kept)}}
+    assert kept.problems == tuple(problem.id for problem in problems)
+    assert scores["policy_accuracy"] == share(kept.first)
+    assert scores["tts_accuracy"] == share(kept.final)
+    judged = [said is not None and said == right for said, right in zip(kept.accepted, kept.first, strict=True)]
+    assert scores["judge_accuracy"] == share(judged)
+    compared = [hit for hit in kept.compared if hit is not None]
+    assert (scores["pairwise_accuracy"], scores["pairwise_accuracy_n"]) == (share(compared), len(pairs))
+
+
+def test_outcomes_that_are_not_there_or_damaged_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="kept no outcomes"):
+        read_outcomes(tmp_path)
+    (tmp_path / OUTCOMES).write_text('{"exam": "heldout", "step": 0, "tokens": 0, "problems": ["a"]}\n')
+    with pytest.raises(UserError, match="is damaged"):
+        read_outcomes(tmp_path)
+
+
 # Nothing is asked twice
 
 
@@ -163,7 +195,8 @@ def asked_twice(reasoner: Reasoner, verifier: Verifier, problems: Sequence[Probl
     texts = [turn.response for turn in first]
     hits = evaluation._right(problems, texts)
     scores = evaluation._judging([accepted for _, accepted, _ in reasoner.judge(problems, texts)], hits)
-    scores |= evaluation._pairwise() | evaluation._reflection(first, reasoner.reflect(problems, texts), hits)
+    scores |= evaluation._reflection(first, reasoner.reflect(problems, texts), hits)
+    scores["pairwise_accuracy"] = share(list(evaluation._pairwise().values()))
     traces = reasoner.solve(problems, first)
     finals = evaluation._right(problems, [trace.response for trace in traces])
     return scores | {"policy_accuracy": share(hits), "tts_accuracy": share(finals)}

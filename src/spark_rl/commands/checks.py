@@ -17,6 +17,7 @@ from pathlib import Path
 
 from spark_rl.config import Config
 from spark_rl.errors import ConfigError, UserError
+from spark_rl.matrix import DRIVERS
 
 DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu")
 """Kinds of devices that torch computes on."""
@@ -24,8 +25,6 @@ DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu")
 _DEVICE = re.compile(rf"({'|'.join(DEVICES)})(:\d+)?")
 _KIND = re.compile(r"\.[a-z][a-z0-9]*", re.IGNORECASE)
 """A suffix that says what kind of file a name is of; ``.5`` and ``.5-7b`` of a model's name say nothing."""
-_DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""What is there where a driver of NVIDIA or AMD is, or Windows lends one."""
 
 ROWS = (".jsonl", ".ndjson")
 """Suffixes of files of rows."""
@@ -101,7 +100,7 @@ def check_device(name: str) -> None:
         raise ConfigError(
             f"model.device {name!r} is no device; give auto, {', '.join(DEVICES)}, or one by number such as cuda:0"
         )
-    if found[1] == "cuda" and shutil.which("nvidia-smi") is None and not any(map(os.path.exists, _DRIVERS)):
+    if found[1] == "cuda" and shutil.which("nvidia-smi") is None and not any(map(os.path.exists, DRIVERS)):
         raise ConfigError(f"model.device {name!r} can't be used here: this machine has no driver of a GPU; give auto")
     if found[1] == "mps" and sys.platform != "darwin":
         raise ConfigError(f"model.device {name!r} can't be used here: only a Mac has it; give auto")

@@ -94,7 +94,8 @@ def listed(path: Path, folder: Path, newest: Path | None) -> Listed:
     state, about = _state(path, config, summary)
     saved = checkpoints(path)[-1:]
     progress = read_object(saved[0] / "state.json") if saved else {}
-    steps = finite(setting(config, "train.steps")) or finite(progress.get("steps"))
+    by_tokens = finite(setting(config, "train.tokens")) is not None  # the steps are an estimate, as of the checkpoint
+    steps = (None if by_tokens else finite(setting(config, "train.steps"))) or finite(progress.get("steps"))
     return Listed(
         name=path.relative_to(folder).as_posix(), path=str(path), state=state, about=about,
         model=_short_path(setting(config, "model.path")), data=_data(setting(config, "data.train")),

@@ -125,15 +125,15 @@ def ablate(arguments: argparse.Namespace) -> Mapping[str, Any]:
     check_folder(arguments.run_dir, "the run directories in")
     check_places(config)
     say(f"runs    {arguments.run_dir}")
-    with waiting("loading torch", console):
-        quiet_libraries()
-        from spark_rl.ablate import ablate as run
-        from spark_rl.ablate import ablation_table
-        from spark_rl.report.arms import ConsoleArms
+    from spark_rl.ablate import ablate as run
+    from spark_rl.ablate import ablation_table
+    from spark_rl.report.arms import ConsoleArms
 
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     with ConsoleArms(console) as watcher:
-        results = run(arguments.config, arms, seeds, arguments.run_dir, arguments.overrides, watcher)
+        results = run(
+            arguments.config, arms, seeds, arguments.run_dir, arguments.overrides, watcher, arguments.jobs
+        )  # fmt: skip
     console.print(ablation_table(results))
     if "transfer" in results[arms[0]][0]:
         console.print(ablation_table(results, "transfer"))

@@ -247,9 +247,13 @@ class TrainConfig(Section):
     """The loop (Fig. 2a)."""
 
     steps: int | None = Field(None, ge=1)
-    """Steps to run; null runs ``episodes`` passes over the data."""
+    """Steps to run; null runs until ``tokens``, or ``episodes`` passes over the data."""
+    tokens: int | None = Field(None, ge=1)
+    """The run ends with the step after which so many tokens have been generated in training, of policy and recycled
+    responses, or with the last of ``steps``. Arms of a comparison end at equal tokens so; the learning rate's schedule
+    and the time left follow an estimate of the steps. Null ends by steps alone."""
     episodes: int = Field(2, ge=1)
-    """Passes over the data when ``steps`` is null."""
+    """Passes over the data when ``steps`` and ``tokens`` are null."""
     periods: Literal["two", "combined"] = "two"
     """``two``: the policy batch, then the recycled batch, each with its own update (the paper). ``combined``: both in
     one update, from the same weights."""

@@ -28,6 +28,7 @@ from typing import Any
 
 from spark_rl.engine.base import Sampling
 from spark_rl.evals.judge_accuracy import Judged, judge_accuracy
+from spark_rl.evals.outcomes import Outcomes
 from spark_rl.inference import Reasoner, Round, standing
 from spark_rl.intervals import wilson
 from spark_rl.problem import STATUSES, Problem
@@ -123,12 +124,16 @@ class HeldOutEvaluation:
 
     def run(self) -> Scores:
         """All scores, with ``n``, the number of problems, and ``pairwise_accuracy_n``, that of pairs."""
+        return self.examine()[0]
+
+    def examine(self) -> tuple[Scores, Outcomes]:
+        """The scores of :meth:`run`, and what became of each problem."""
         if self.progress is None:
             return self._run()
         counter = Counter(self._most(), self.progress)
-        scores = replace(self, reasoner=replace(self.reasoner, heard=counter.add), progress=None)._run()
+        found = replace(self, reasoner=replace(self.reasoner, heard=counter.add), progress=None)._run()
         counter.end()
-        return scores
+        return found
 
     def _most(self) -> int:
         """Questions that are asked at most."""
@@ -136,7 +141,7 @@ class HeldOutEvaluation:
         shared = 0 if config.rounds == 0 else 2 if config.reflect_temperature == 0 else 1
         return count * (3 + 2 * config.rounds - shared) + len(self.pairs)
 
-    def _run(self) -> Scores:
+    def _run(self) -> tuple[Scores, Outcomes]:
         first = self.reasoner.answer(self.problems)
         responses = [turn.response for turn in first]
         verdicts = self.grader.grade(self.problems, responses)
@@ -144,8 +149,10 @@ class HeldOutEvaluation:
         scores: Scores = {"n": float(len(self.problems)), **_share("policy_accuracy", right)}
         scores |= {f"status/{s}": float(sum(v.status == s for v in verdicts)) for s in STATUSES}
         said = self.reasoner.judge(self.problems, responses)
-        scores |= self._judging([accepted for _, accepted, _ in said], right)
-        scores |= self._pairwise()
+        accepts = [accepted for _, accepted, _ in said]
+        scores |= self._judging(accepts, right)
+        hits = self._pairwise()
+        scores |= {**_share("pairwise_accuracy", list(hits.values())), "pairwise_accuracy_n": float(len(hits))}
         again = self.reasoner.reflect(self.problems, responses)
         scores |= self._reflection(first, again, right)
         judged = [
@@ -154,7 +161,11 @@ class HeldOutEvaluation:
         ]
         reflected = again if self.reasoner.config.reflect_temperature == 0 else None
         traces = self.reasoner.solve(self.problems, judged, reflected)
-        return scores | _share("tts_accuracy", self._right(self.problems, [t.response for t in traces]))
+        final = self._right(self.problems, [t.response for t in traces])
+        ids = tuple(problem.id for problem in self.problems)
+        compared = tuple(hits.get(name) for name in ids)
+        outcomes = Outcomes(ids, tuple(right), tuple(accepts), tuple(final), compared)
+        return scores | _share("tts_accuracy", final), outcomes
 
     def _right(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[bool]:
         return [verdict.status == "correct" for verdict in self.grader.grade(problems, responses)]
@@ -164,12 +175,12 @@ class HeldOutEvaluation:
         found = judge_accuracy(answers, random.Random(stream_seed(self.reasoner.seed, "judge-intervals")))
         return _with_interval({ours: found[theirs] for theirs, ours in _JUDGE.items()})
 
-    def _pairwise(self) -> Scores:
+    def _pairwise(self) -> dict[str, bool]:
+        """Id of a problem that has a pair -> whether the right one of the two was named."""
         known = {problem.id: problem for problem in self.problems}
         asked = [known[pair.problem] for pair in self.pairs]
         said = self.reasoner.compare(asked, [(pair.first, pair.second) for pair in self.pairs])
-        hits = [choice == pair.label for (_, choice, _), pair in zip(said, self.pairs, strict=True)]
-        return {**_share("pairwise_accuracy", hits), "pairwise_accuracy_n": float(len(hits))}
+        return {pair.problem: choice == pair.label for (_, choice, _), pair in zip(said, self.pairs, strict=True)}
 
     def _reflection(self, first: Sequence[Round], again: Sequence[Round], right: Sequence[bool]) -> Scores:
         kept = [

@@ -1,135 +1,159 @@
-"""What an ablation tells whoever watches it: which run of how many, its steps, its result, and the time left for all.
+"""What many runs tell whoever watches them: which begin and end, what they are at, and the time left for all.
 
-The time left is the mean duration of the runs of this session for each run to come; before the first has ended, the
-mean duration of a step for each step to come, without evaluations.
+The time left is what the runs in flight and those to come still take, divided by how many run at a time. A run is
+expected to take as long as those of its kind took in this session, or those of other kinds where none has ended; before
+any has, as long as the steps of those in flight foretell, without their evaluations.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
-from rich.markup import escape
-from rich.status import Status
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
 
 from spark_rl.report.metrics import finite
-from spark_rl.report.notation import DASH, duration, fixed, percent
-from spark_rl.report.watch import Silent
+from spark_rl.report.notation import DASH, duration, percent
 
-_REWARDS = {"reward/policy": "policy", "reward/pointwise": "point", "reward/pairwise": "pair",
-            "reward/reflection": "reflect"}  # fmt: skip
 _SCORES = {"policy_accuracy": "policy", "judge_accuracy": "judge", "tts_accuracy": "with TTS"}
 
 
-class Arms(Silent):
-    """Watches an ablation and says nothing; each of its runs is watched as any run is."""
+@dataclass(frozen=True, slots=True)
+class Going:
+    """A run in flight."""
 
-    def kept(self, number: int, total: int, label: str) -> None:
+    label: str
+    kind: str
+    doing: str
+    """The last line that it said."""
+    seconds: float
+    """Since it began in this session."""
+    share: float | None
+    """Of its steps in this session, those that are done; ``None`` before the first."""
+
+
+class Arms:
+    """Watches many runs and says nothing."""
+
+    def begin(self, total: int, at_once: int) -> None:
+        """So many runs are to be made, so many at a time."""
+
+    def kept(self, number: int, label: str) -> None:
         """A run was finished before and is kept."""
 
-    def run_begins(self, number: int, total: int, label: str, run_dir: Path) -> None:
-        """The run ``number`` of ``total`` begins."""
+    def begins(self, number: int, label: str, run_dir: Path) -> None:
+        """A run begins, or goes on."""
 
-    def run_ends(self, summary: Mapping[str, Any]) -> None:
-        """It has ended with this ``summary.json``."""
+    def ends(self, number: int, label: str, kind: str, summary: Mapping[str, Any], seconds: float) -> None:
+        """A run has ended with this ``summary.json``."""
+
+    def fails(self, number: int, label: str, why: str) -> None:
+        """A run has failed."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know, in one line."""
+
+    def show(self, going: Sequence[Going], waiting: Sequence[str]) -> None:
+        """These runs are in flight, and those of these kinds wait."""
+
+
+def time_left(
+    going: Sequence[Going], waiting: Sequence[str], took: Mapping[str, Sequence[float]], at_once: int
+) -> float | None:
+    """Seconds until all runs are done, ``None`` before anything can be said.
+
+    Args:
+        going: the runs in flight.
+        waiting: the kinds of those to come.
+        took: kind -> seconds of those that have ended in this session.
+        at_once: runs at a time.
+    """
+    ended = [seconds for ones in took.values() for seconds in ones]
+    foretold = [one.seconds / one.share for one in going if one.share]
+    known = ended or foretold
+    if not known:
+        return 0.0 if not going and not waiting else None
+
+    def expected(kind: str) -> float:
+        return statistics.fmean(took.get(kind) or known)
+
+    left = [max(0.0, expected(one.kind) - one.seconds) for one in going]
+    return max([(sum(left) + sum(map(expected, waiting))) / at_once, *left])
 
 
 class ConsoleArms(Arms):
-    """Shows an ablation on the terminal as one live line, elsewhere as a line a step; results stay in either."""
+    """Shows many runs on the terminal: what has happened as lines, what goes on as a live view below them.
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    Where the output is no terminal there is no live view.
+    """
+
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self._clock = clock
-        self._status: Status | None = None
+        self._live: Live | None = None
         if console.is_terminal and not console.is_dumb_terminal:
-            self._status = console.status("")
-        self._number = self._total = self._steps = self._step = self._resumed_at = 0
-        self._label = self._phase = ""
-        self._run_began = self._steps_began = clock()
-        self._durations: list[float] = []
+            self._live = Live(console=console, auto_refresh=False, transient=True)  # no thread: processes are forked
+        self._total, self._at_once, self._done = 0, 1, 0
+        self._took: dict[str, list[float]] = {}
+        self._going: Sequence[Going] = ()
+        self._waiting: Sequence[str] = ()
 
     def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._status is not None:
-            self._status.stop()
+        if self._live is not None:
+            self._live.stop()
 
-    def kept(self, number: int, total: int, label: str) -> None:
-        self._say(f"[{number}/{total}] {label} was finished before")
+    def begin(self, total: int, at_once: int) -> None:
+        self._total, self._at_once = total, at_once
 
-    def run_begins(self, number: int, total: int, label: str, run_dir: Path) -> None:
-        self._number, self._total, self._label = number, total, label
-        self._steps = self._step = self._resumed_at = 0
-        self._run_began = self._steps_began = self._clock()
-        self._say(f"[{number}/{total}] {label} -> {run_dir}")
+    def kept(self, number: int, label: str) -> None:
+        self._done += 1
+        self._say(f"[{number}/{self._total}] {label} was finished before")
 
-    def run_ends(self, summary: Mapping[str, Any]) -> None:
-        seconds = self._clock() - self._run_began
-        self._durations.append(seconds)
+    def begins(self, number: int, label: str, run_dir: Path) -> None:
+        self._say(f"[{number}/{self._total}] {label} -> {run_dir}")
+
+    def ends(self, number: int, label: str, kind: str, summary: Mapping[str, Any], seconds: float) -> None:
+        self._done += 1
+        self._took.setdefault(kind, []).append(seconds)
         before, after = (summary.get(when) or {} for when in ("before", "after"))
         changes = (
             f"{name} {percent(finite(before.get(key)), 1)} -> {percent(finite(after.get(key)), 1)}"
             for key, name in _SCORES.items()
         )
-        self._say(f"[{self._number}/{self._total}] {self._label}: {', '.join(changes)} | {duration(seconds)}")
+        going = [one for one in self._going if one.label != label]
+        left = duration(time_left(going, self._waiting, self._took, self._at_once))
+        self._say(
+            f"[{number}/{self._total}] {label}: {', '.join(changes)} | {duration(seconds)} | "
+            f"{self._done} of {self._total} done, {left} left"
+        )
 
-    def phase(self, text: str) -> None:
-        self._phase = text
-        self._show(f"{text} ...")
+    def fails(self, number: int, label: str, why: str) -> None:
+        self._say(f"[{number}/{self._total}] {label} FAILED: {why}")
 
     def note(self, text: str) -> None:
-        self._say(f"[{self._number}/{self._total}] {self._label}: {text}")
+        self._say(text)
 
-    def hint(self, text: str) -> None:
-        """What would help, in one line."""
-        self.note(text)
-
-    def progress(self, done: int, total: int) -> None:
-        """How far the phase is; a moment's news, so only a terminal shows it."""
-        if self._status is not None:
-            self._show(f"{self._phase} {done}/{total}")
-
-    def begin(self, total_steps: int, done: int) -> None:
-        self._steps, self._step, self._resumed_at = total_steps, done, done
-        self._steps_began = self._clock()
-
-    def step(self, metrics: Mapping[str, Any]) -> None:
-        self._step = int(finite(metrics.get("step")) or self._step + 1)
-        rewards = " ".join(
-            f"{name} {fixed(finite(metrics[key]))}" for key, name in _REWARDS.items() if metrics.get(key) is not None
-        )
-        parts = (f"step {self._step:>{len(str(self._steps))}}/{self._steps}", f"reward {rewards}" if rewards else "",
-                 duration(finite(metrics.get("seconds"))))  # fmt: skip
-        self._show(" | ".join(part for part in parts if part))
-
-    def left(self) -> float | None:
-        """Seconds until all runs are done, ``None`` before anything can be said."""
-        now, to_come = self._clock(), self._total - self._number
-        if self._durations:
-            mean = statistics.fmean(self._durations)
-            return max(0.0, mean - (now - self._run_began)) + to_come * mean
-        done = self._step - self._resumed_at
-        if not done:
-            return None
-        return (now - self._steps_began) / done * (self._steps - self._step + to_come * self._steps)
-
-    def _show(self, text: str) -> None:
-        left = duration(self.left())
-        ends = "" if left == DASH else f" | all runs: {left} left"
-        line = f"[{self._number}/{self._total}] {self._label} | {text}{ends}"
-        if self._status is None:
-            self._say(line)
-        else:
-            self._status.update(escape(line))
-            self._status.start()
+    def show(self, going: Sequence[Going], waiting: Sequence[str]) -> None:
+        self._going, self._waiting = going, waiting
+        if self._live is None:
+            return
+        left = duration(time_left(going, waiting, self._took, self._at_once))
+        ends = "" if left == DASH else f", {left} left"
+        lines = [f"{one.label} | {one.doing or 'starting ...'}" for one in going]
+        lines.append(f"{self._done} of {self._total} runs done, {len(going)} in flight{ends}")
+        self._live.update(Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines)), refresh=True)
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -56,7 +56,8 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, _Format], ...]], ...] = (
                  ("recycle", "time/recycle", fixed), ("step", "seconds", fixed))),
 )  # fmt: skip
 
-_SHOWN = {key for _, cells in _ROWS for _, key, _ in cells} | {"step", "tokens", "tokens_per_second", "skipped"}
+_UNSHOWN = {"step", "steps", "tokens", "tokens_per_second", "skipped"}
+_SHOWN = {key for _, cells in _ROWS for _, key, _ in cells} | _UNSHOWN
 _LABEL_WIDTH, _CELL_WIDTH = 11, 17
 _ROOMY = 72
 """Columns from which the progress line has room for its name and the throughput."""
@@ -101,9 +102,9 @@ class TrainView:
             for step in range(resumed + 1, 301):
                 view.step({"step": step, "reward/policy": 0.62, "seconds": 5.9})
 
-    ``step`` counts finished steps, so the last record's is ``total_steps``; ``start_step`` is the number done before
-    this session. A metric that the last step did not have is shown dim, with its value from before. ``clock`` is for
-    tests.
+    ``step`` counts finished steps, so the last record's is ``total_steps``; ``steps``, in a run that ends by tokens, is
+    the total that is expected now; ``start_step`` is the number done before this session. A metric that the last step
+    did not have is shown dim, with its value from before. ``clock`` is for tests.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class TrainView:
         self.pace.tick()
         step = finite(metrics.get("step"))
         self.done = self.done + 1 if step is None else int(step)
+        self.total_steps = int(finite(metrics.get("steps")) or self.total_steps)
         self._metrics = dict(metrics)
         # A new mapping, not an update: the thread that refreshes the view may be reading the old one.
         self._seen = self._seen | self._metrics

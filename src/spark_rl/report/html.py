@@ -128,13 +128,14 @@ def _header(run: _Run) -> str:
     rates = [rate for record in run.records if (rate := finite(record.get("tokens_per_second"))) is not None]
     steps = f"{run.records[-1]['step']:,}" if run.records else "0"
     planned = finite(setting(run.config, "train.steps"))
+    budget = finite(setting(run.config, "train.tokens"))
     facts = [
         ("model", text(setting(run.config, "model.path"))),
         ("data", text(setting(run.config, "data.train"))),
         ("seed", text(setting(run.config, "seed"))),
         ("steps", steps if planned is None else f"{steps} of {planned:,.0f}"),
         ("duration", duration(seconds)),
-        ("tokens generated", compact(tokens)),
+        ("tokens generated", compact(tokens) if budget is None else f"{compact(tokens)} of {compact(budget)}"),
         ("tokens per second", compact(sum(rates) / len(rates)) if rates else DASH),
     ]
     state = "" if run.summary is not None else '<p class="warn">Unfinished: the run has not written its summary.</p>'

@@ -1,0 +1,95 @@
+"""``spark-rl claims``: the paper's claims, run and decided."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from spark_rl.commands.checks import check_config, check_folder
+from spark_rl.commands.terminal import console, say
+from spark_rl.commands.training import check_places
+from spark_rl.config import load_config
+from spark_rl.errors import UserError
+
+DEFAULT = "tiny"
+"""The recipe that is run where none is named."""
+
+_STYLES = {"HOLDS": "bold green", "FAILS": "bold red"}
+
+
+def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """``spark-rl claims``."""
+    from spark_rl.claims.catalogue import CLAIMS
+
+    known = {claim.name: claim for claim in CLAIMS}
+    names = arguments.claims or list(known)
+    if unknown := [name for name in names if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
+        raise UserError(f"unknown claim {unknown[0]!r}; {hint}")
+    chosen = tuple(known[name] for name in dict.fromkeys(names))
+    if arguments.list:
+        table = Table("claim", "says", "where in the paper", "comparisons")
+        for claim in chosen:
+            count = sum(len(comparison.budgets) for comparison in claim.comparisons)
+            table.add_row(claim.name, claim.sentence, claim.source, str(count or "apart"))
+        console.print(table)
+        return {"claims": [{"name": c.name, "sentence": c.sentence, "source": c.source} for c in chosen]}
+
+    from spark_rl.claims.page import facts, write_pages
+    from spark_rl.claims.run import MODELS, QUICK_SEEDS, SEEDS, Campaign, decide, jobs, quick, run_claims
+    from spark_rl.report.arms import ConsoleArms
+
+    recipe = arguments.config or DEFAULT
+    config = load_config(recipe, arguments.overrides)
+    overrides = [*(quick(config) if arguments.quick else ()), *arguments.overrides]
+    models = arguments.models.split(",") if arguments.models else MODELS if recipe == DEFAULT else (config.model.path,)
+    seeds = _seeds(arguments.seeds) if arguments.seeds else range(QUICK_SEEDS if arguments.quick else SEEDS)
+    if arguments.quick and not arguments.models:
+        models = models[:1]
+    campaign = Campaign(chosen, recipe, tuple(overrides), tuple(models), tuple(seeds), arguments.run_dir)
+    check_folder(arguments.run_dir, "the run directories in")
+    for model in models:
+        check = load_config(recipe, [*overrides, f"model.path={model}"])
+        check_config(check)
+        check_places(check)
+    say(f"runs    {arguments.run_dir} ({len(jobs(campaign))} runs)")
+    with ConsoleArms(console) as watcher:
+        outcome, found = run_claims(campaign, watcher, arguments.jobs)
+        watcher.note("deciding ...")
+        verdicts = decide(chosen, found)
+    paths = write_pages(campaign, verdicts, found)
+    _print(verdicts)
+    for path in paths:
+        say(f"wrote   {path}")
+    outcome.check()
+    return facts(campaign, verdicts)
+
+
+def _seeds(given: str) -> list[int]:
+    if not all(seed.isdecimal() for seed in given.split(",")):
+        raise UserError(f"--seeds {given!r} is not a list of whole numbers such as 0,1,2")
+    return [int(seed) for seed in given.split(",")]
+
+
+def _print(verdicts: Sequence[Any]) -> None:
+    from spark_rl.claims.page import HEAD, row
+
+    table = Table("claim", *HEAD)
+    for one in verdicts:
+        where = f"{one.claim.sentence} ({one.claim.source})"
+        table.add_row(Text(one.claim.name, style="bold"), where, *[""] * (len(HEAD) - 2), _decided(one.decision))
+        for finding in one.findings:
+            *cells, decision = row(finding)
+            table.add_row("", *cells, _decided(decision))
+        table.add_section()
+    console.print(table)
+
+
+def _decided(decision: str) -> Text:
+    return Text(decision, style=_STYLES.get(decision, ""))
