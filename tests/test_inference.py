@@ -184,10 +184,12 @@ def test_judging_gives_a_text_a_verdict_and_a_count(backend: Backend, puzzles: S
     right = [f"\\boxed{{{problem.answer}}}" for problem in puzzles]
     judged = reasoner(backend).judge(puzzles, right)
     assert len(judged) == len(puzzles)
-    for text, accepted, tokens in judged:
+    for text, accepted, tokens, chance in judged:
         assert {"Yes": True, "No": False, None: None}[read_verdict(text)] is accepted
         assert 0 < tokens <= 40
-    assert True in {accepted for _, accepted, _ in judged}
+        assert (chance is None) == (accepted is None)
+        assert chance is None or (chance > 0.5) == accepted, "a greedy verdict is the likelier one"
+    assert True in {said.accepted for said in judged}
 
 
 def test_comparing_gives_a_text_a_letter_and_a_count(backend: Backend, puzzles: Sequence[Problem]) -> None:

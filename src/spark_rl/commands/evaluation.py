@@ -46,6 +46,8 @@ def _ask(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Ask a model, row by row."""
     config = _configured(arguments)
     check_config(config)
+    if config.inference.samples > 1 and (arguments.samples > 1 or arguments.tts):
+        raise UserError("inference.select chooses among answers of its own; leave --samples and --tts out")
     exams = exams_of(arguments, config)
     temperature = arguments.temperature
     if temperature is None and arguments.samples > 1:
