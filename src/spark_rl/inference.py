@@ -176,6 +176,11 @@ class Reasoner:
         """Eq. 9: one answer a problem."""
         return [self.round(text, n) for text, n in self._ask(problems, "answer")]
 
+    def answers(self, problems: Sequence[Problem], count: int, purpose: str = "answer") -> list[list[Round]]:
+        """``count`` answers a problem; ``purpose`` names the random stream."""
+        drawn = self._draw(problems, purpose, count)
+        return [[self.round(each.text, each.tokens) for each in group] for group in drawn]
+
     def round(self, response: str, tokens: int) -> Round:
         """A response with the answer that it gives outside of the model's thinking."""
         return Round(response, extract_boxed(answer_part(response, self.templates.thinking)), tokens=tokens)
@@ -271,11 +276,8 @@ class Reasoner:
         """``config.samples`` answers a problem, and which of them is given."""
         given = [[] for _ in problems] if first is None else [[one] for one in first]
         more = self.config.samples - (first is not None)
-        drawn = self._draw(problems, "answer" if first is None else "answers", more)
-        rounds = [
-            [*known, *(self.round(each.text, each.tokens) for each in new)]
-            for known, new in zip(given, drawn, strict=True)
-        ]
+        drawn = self.answers(problems, more, "answer" if first is None else "answers")
+        rounds = [[*known, *new] for known, new in zip(given, drawn, strict=True)]
         if vote != "majority":
             asked = [(i, k) for i, turns in enumerate(rounds) for k, one in enumerate(turns) if one.judgement is None]
             judged = self.judged([problems[i] for i, _ in asked], [rounds[i][k] for i, k in asked])

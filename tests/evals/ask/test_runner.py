@@ -53,7 +53,10 @@ def ask(backend: Backend, exam: Exam, rounds: int = 0, **options: Any) -> list[R
 
 
 def timeless(rows: Sequence[Record]) -> list[Record]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    """The rows without their seconds, and P(Yes) as far as the rounding of logits leaves it alone."""
+    kept = [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    chance = "verdict_probability"
+    return [row | {chance: None if row[chance] is None else round(row[chance], 3)} for row in kept]
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ records (:mod:`spark_rl.evals.score.totals`).
 
 A batch is the same items whatever was done before, and sampling is seeded by exam and batch, so a run that was killed
 and continued writes the records of one that was not, but for ``seconds`` and the last digits of
-``verdict_probability``, which is no whole number of tokens but the rounding of logits. A kill in the middle of writing a batch
-leaves its first records. The others are then asked without them while decoding is greedy, which changes nothing; where
+``verdict_probability``, which the rounding of logits reaches. A kill in the middle of writing a batch leaves its first
+records. The others are then asked without them while decoding is greedy, which changes nothing; where
 it is not, the batch is asked again as a whole, because each draw depends on all before it.
 
 A request that a server refuses for what it holds (too long, filtered, an image it can't take) becomes a record whose
