@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import log
 
 import pytest
@@ -64,7 +65,7 @@ def test_how_the_text_around_is_cut_changes_nothing(yes: float, no: float, cuts:
     """The two labels share what they have, whichever was sampled."""
     text, total = "work\\boxed{", yes + no
     cut = sorted({0, *cuts, len(text)})
-    pieces = [text[begin:end] for begin, end in zip(cut, cut[1:], strict=False)]
+    pieces = [text[begin:end] for begin, end in pairwise(cut)]
     chances = {"Yes": yes / total, "No": no / total}
     sampled = "No" if swapped else "Yes"
     ordered = {sampled: chances[sampled], **chances}

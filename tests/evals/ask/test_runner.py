@@ -71,7 +71,9 @@ def test_a_row_holds_what_the_model_said_and_what_is_true_of_it(
     answers = reasoner.answer(problems)
     judged = reasoner.judge(problems, [answer.response for answer in answers])
     assert [row["id"] for row in rows] == [problem.id for problem in problems]
-    for row, problem, answer, (judgement, accepted, tokens, chance) in zip(rows, problems, answers, judged, strict=True):
+    for row, problem, answer, (judgement, accepted, tokens, chance) in zip(
+        rows, problems, answers, judged, strict=True
+    ):
         right = (extract_boxed(answer.response) or "").strip() == problem.answer
         status = "correct" if right else "wrong"
         assert row["seconds"] > 0
