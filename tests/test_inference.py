@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from running import BASE, reasoner_of
 from spark_rl import Problem, load_config, solve
 from spark_rl.backend import Backend, open_backend
 from spark_rl.config import DataConfig, InferenceConfig
 from spark_rl.data import load_problems
-from spark_rl.inference import Reasoner, Round, Trace, standing
+from spark_rl.inference import Reasoner, Round, Trace, is_readable, standing
 from spark_rl.recycle import render_judge, render_reflection
 from spark_rl.verify import extract_boxed, read_verdict
 
@@ -184,10 +185,12 @@ def test_judging_gives_a_text_a_verdict_and_a_count(backend: Backend, puzzles: S
     right = [f"\\boxed{{{problem.answer}}}" for problem in puzzles]
     judged = reasoner(backend).judge(puzzles, right)
     assert len(judged) == len(puzzles)
-    for text, accepted, tokens in judged:
+    for text, accepted, tokens, chance in judged:
         assert {"Yes": True, "No": False, None: None}[read_verdict(text)] is accepted
         assert 0 < tokens <= 40
-    assert True in {accepted for _, accepted, _ in judged}
+        assert (chance is None) == (accepted is None)
+        assert chance is None or (chance > 0.5) == accepted, "a greedy verdict is the likelier one"
+    assert True in {said.accepted for said in judged}
 
 
 def test_comparing_gives_a_text_a_letter_and_a_count(backend: Backend, puzzles: Sequence[Problem]) -> None:
@@ -269,3 +272,82 @@ def test_a_round_is_two_generations_however_many_problems_are_open(
 def test_the_public_function_does_the_same(backend: Backend, puzzles: Sequence[Problem]) -> None:
     some = reasoner(backend)
     assert solve(puzzles, backend.engine, backend.chat, some.templates, some.config, some.seed) == some.solve(puzzles)
+
+
+# --- P(Yes)
+
+
+def test_the_probability_is_that_of_a_forward_pass(backend: Backend, puzzles: Sequence[Problem]) -> None:
+    """Transformers alone, given the prompt and the work of the judgement: softmax over Yes and No."""
+    some = reasoner(backend, temperature=1.0)
+    responses = [f"\\boxed{{{problem.answer if i % 2 else 1}}}" for i, problem in enumerate(puzzles)]
+    model, tokenizer = backend.loaded.causal_lm, backend.chat.tokenizer
+    yes, no = (tokenizer(word, add_special_tokens=False)["input_ids"][-1] for word in ("Yes", "No"))
+    for problem, response, said in zip(puzzles, responses, some.judge(puzzles, responses), strict=True):
+        prompt, _ = render_judge(some.templates, problem.question, response, None, "cot")
+        asked = backend.chat.encode(replace(problem, task="pointwise", prompt=prompt))
+        work = tokenizer(said.text.rpartition("{")[0] + "{", add_special_tokens=False)["input_ids"]
+        with torch.inference_mode():
+            logits = model(torch.tensor([[*asked.token_ids, *work]])).logits[0, -1, [yes, no]]
+        assert said.probability == pytest.approx(float(logits.softmax(-1)[0]), abs=1e-4)
+
+
+def test_several_judgements_are_averaged_and_accept_from_one_half_on(
+    backend: Backend, puzzles: Sequence[Problem]
+) -> None:
+    puzzles = puzzles[:8]
+    right = [f"\\boxed{{{problem.answer}}}" for problem in puzzles]
+    one, four = (reasoner(backend, temperature=1.0, judgements=m).judge(puzzles, right) for m in (1, 4))
+    sure = reasoner(backend, temperature=1.0, judgements=4, accept=1.0).judge(puzzles, right)
+    assert [said.text for said in four] == [said.text for said in one], "the first of four is the one of one"
+    assert all(many.tokens > single.tokens for many, single in zip(four, one, strict=True))
+    assert any(abs((said.probability or 0) - 0.5) < 0.3 for said in four), "judgements that differ"
+    for said, strict in zip(four, sure, strict=True):
+        assert said.probability is not None
+        assert said.accepted == (said.probability >= 0.5)
+        assert strict.probability == said.probability
+        assert strict.accepted is (said.probability >= 1.0)
+
+
+@pytest.mark.parametrize("least", [0.0, 1.0])
+def test_rounds_end_where_the_probability_says(backend: Backend, puzzles: Sequence[Problem], least: float) -> None:
+    for trace in reasoner(backend, rounds=2, accept=least).solve(puzzles):
+        *before, last = trace.rounds
+        assert all(turn.probability is None or turn.probability < least for turn in before)
+        assert last.probability is None or last.probability >= least or not is_readable(trace.problem, last.answer)
+
+
+@pytest.mark.parametrize("select", ["majority", "verdict", "weighted"])
+def test_one_of_several_answers_is_given(backend: Backend, puzzles: Sequence[Problem], select: Any) -> None:
+    some = reasoner(backend, temperature=1.0, samples=5, select=select)
+    puzzles = puzzles[:8]
+    traces = some.solve(puzzles)
+    assert {len(trace.rounds) for trace in traces} == {5}
+    assert any(trace.chosen for trace in traces), "not always the first"
+    for trace in traces:
+        answers = [turn.answer for turn in trace.rounds]
+        assert trace.final is trace.rounds[trace.chosen or 0]
+        assert all((turn.judgement is None) == (select == "majority") for turn in trace.rounds)
+        chances = [turn.chance if is_readable(trace.problem, turn.answer) else -1.0 for turn in trace.rounds]
+        if select == "majority":
+            assert answers.count(trace.answer) == max(answers.count(answer) for answer in answers if answer is not None)
+        elif select == "verdict":
+            assert trace.final.chance == max(chances)
+    first = some.answer(puzzles)
+    for given, trace in zip(first, some.solve(puzzles, first), strict=True):
+        assert trace.rounds[0].response == given.response, "an answer that is there is one of them"
+        assert len(trace.rounds) == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"samples": 4, "temperature": 1.0}, "go together"),
+        ({"select": "verdict", "temperature": 1.0}, "go together"),
+        ({"samples": 4, "select": "majority"}, "temperature above 0"),
+        ({"judgements": 2}, "temperature above 0"),
+    ],
+)
+def test_settings_that_do_nothing_are_refused(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        InferenceConfig(**settings)

@@ -190,7 +190,7 @@ def _group_from_dict(saved: Mapping[str, Any], chat: Chat) -> Group:
     rollouts = []
     for values in saved["rollouts"]:
         completion, verdict = values["completion"], values["verdict"]
-        lists = {name: tuple(completion[name]) for name in ("token_ids", "logprobs")}
+        lists = {name: tuple(completion[name]) for name in ("token_ids", "logprobs", "top")}
         rollouts.append(
             Rollout(Completion(**completion | lists), Verdict(**verdict | {"failed": tuple(verdict["failed"])}))
         )

@@ -2,12 +2,13 @@
 
 ``solve`` answers (Eq. 9), lets the model judge its own answer (Eq. 10), accepts it on a Yes and otherwise asks the
 model to reflect with its answer in view (Eq. 11), at most ``rounds`` times. It runs on any engine, batched over all
-problems: a round costs two generations however many problems are still open.
+problems: a round costs two generations however many problems are still open. ``inference.select`` chooses among several
+answers instead (:mod:`spark_rl.voting`), with the model's own P(Yes) (:mod:`spark_rl.verify.certainty`).
 
 Departures: the paper loops until the model says Yes; like the authors' evaluation, the number of rounds is bounded. An
 unreadable verdict is kept apart from a No and reflects or accepts as the configuration says. A reflection without a
 readable answer never takes the place of an answer that can be read: it is neither judged nor reflected on, and never
-final. The temperature of reflections is a setting of its own.
+final. The temperature of reflections is a setting of its own. P(Yes), voting and best-of-n are not in the paper.
 """
 
 from __future__ import annotations
@@ -15,19 +16,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import NamedTuple
 
 from spark_rl.chat import Chat
 from spark_rl.config import Config, InferenceConfig
 from spark_rl.engine.base import Engine, Sampling
 from spark_rl.problem import Completion, Kind, Problem
-from spark_rl.recycle import Templates, load_templates, render_judge, render_pairwise, render_reflection
-from spark_rl.rollout import as_read
+from spark_rl.recycle import Labels, Templates, load_templates, render_judge, render_pairwise, render_reflection
+from spark_rl.rollout import as_read, told
 from spark_rl.seeds import stream_seed
-from spark_rl.verify import answer_part, extract_boxed, read_verdict
+from spark_rl.verify import answer_part, extract_boxed, read_verdict, verify
+from spark_rl.verify.certainty import verdict_probability
 from spark_rl.verify.grade import grade
+from spark_rl.voting import Vote, classes, elected
 
 logger = logging.getLogger(__name__)
 
+LIKELY = 5
+"""Tokens that an engine tells of each place of a judgement, to find Yes and No among them; hosted servers tell as many.
+"""
 IMAGE_BATCH = 64
 """Problems with images asked together: a picture of a million pixels is 25 MB when it is ready for the model."""
 
@@ -49,18 +57,35 @@ class Round:
     """r_t in Eq. 10; ``None`` if not asked, or if the judgement held no readable verdict."""
     tokens: int = 0
     """Tokens generated for the response and the judgement."""
+    probability: float | None = None
+    """P(Yes): the chance that the model gives to its answer being right, 0 to 1; ``None`` if it was not asked, the
+    judgement held no readable verdict, or the engine tells no log-probabilities."""
+
+    def with_opinion(self, opinion: Opinion) -> Round:
+        """The round with what the model thinks of its answer."""
+        text, accepted, tokens, probability = opinion
+        return replace(self, judgement=text, accepted=accepted, tokens=self.tokens + tokens, probability=probability)
+
+    @property
+    def chance(self) -> float:
+        """What the answer counts by: P(Yes), or its verdict as 1 or 0; 0 too without a readable one."""
+        return float(bool(self.accepted)) if self.probability is None else self.probability
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """All rounds of one problem, in the order they were made."""
+    """All rounds of one problem, in the order they were made, or all answers that one was chosen from."""
 
     problem: Problem = field(repr=False)
     rounds: tuple[Round, ...]
+    chosen: int | None = None
+    """The answer that ``inference.select`` chose; ``None`` where it is the last that stands."""
 
     @property
     def final(self) -> Round:
-        """The last round whose answer can be read; the last of all where none can."""
+        """The round that was chosen, or the last whose answer can be read; the last of all where none can."""
+        if self.chosen is not None:
+            return self.rounds[self.chosen]
         return self.rounds[standing(self.problem, [turn.answer for turn in self.rounds])]
 
     @property
@@ -87,6 +112,21 @@ class Judgement:
     """``Yes`` or ``No`` of one response, ``A`` or ``B`` of two; ``None`` if no verdict can be read."""
     tokens: int = 0
     """Tokens generated for it."""
+    probability: float | None = None
+    """P(Yes) of one response, see :attr:`Round.probability`."""
+
+
+class Opinion(NamedTuple):
+    """What came of asking the model to judge a response."""
+
+    text: str
+    """The whole judgement, the first of several."""
+    accepted: bool | None
+    """``None``: no verdict can be read."""
+    tokens: int
+    """Tokens generated for all judgements."""
+    probability: float | None
+    """See :attr:`Round.probability`."""
 
 
 _ANY_GOLD: Mapping[Kind, str] = {"math": "0", "choice": "A", "exact": "0"}
@@ -108,6 +148,18 @@ def standing(problem: Problem, answers: Sequence[str | None]) -> int:
     return next(readable, len(answers) - 1)
 
 
+def equal_answers(problem: Problem, answers: Sequence[str | None]) -> list[int | None]:
+    """Which of the boxed answers to one problem are the same to the verifier (:func:`spark_rl.voting.classes`); those
+    that can't be read are no answers."""
+
+    def same(one: str, other: str) -> bool:
+        pairs = ((one, other), (other, one))
+        kind = problem.kind if problem.kind in _ANY_GOLD else "exact"
+        return any(verify(rf"\boxed{{{a}}}", gold, kind, problem.choices).reward > 0 for a, gold in pairs)
+
+    return classes([answer if is_readable(problem, answer) else None for answer in answers], same)
+
+
 @dataclass(frozen=True, slots=True)
 class Reasoner:
     """One model in its three roles: it answers, judges and reflects."""
@@ -124,12 +176,17 @@ class Reasoner:
         """Eq. 9: one answer a problem."""
         return [self.round(text, n) for text, n in self._ask(problems, "answer")]
 
+    def answers(self, problems: Sequence[Problem], count: int, purpose: str = "answer") -> list[list[Round]]:
+        """``count`` answers a problem; ``purpose`` names the random stream."""
+        drawn = self._draw(problems, purpose, count)
+        return [[self.round(each.text, each.tokens) for each in group] for group in drawn]
+
     def round(self, response: str, tokens: int) -> Round:
         """A response with the answer that it gives outside of the model's thinking."""
         return Round(response, extract_boxed(answer_part(response, self.templates.thinking)), tokens=tokens)
 
-    def judge(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[tuple[str, bool | None, int]]:
-        """Eq. 10: (judgement, whether it accepts, tokens) for each response; ``None`` is an unreadable verdict."""
+    def judge(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Opinion]:
+        """Eq. 10: what the model thinks of each response, from one call of the engine."""
         rendered = [
             render_judge(self.templates, problem.question, response, None, self.config.form)
             for problem, response in zip(problems, responses, strict=True)
@@ -138,11 +195,22 @@ class Reasoner:
             replace(p, task="pointwise", kind="verdict", prompt=prompt)
             for p, (prompt, _) in zip(problems, rendered, strict=True)
         ]
-        judged = []
-        for (text, tokens), (_, labels) in zip(self._ask(asked, "judge"), rendered, strict=True):
-            said = read_verdict(text, labels, self.templates.thinking)
-            judged.append((text, None if said is None else said == labels[0], tokens))
-        return judged
+        drawn = self._draw(asked, "judge", self.config.judgements, top=LIKELY)
+        return [self._opinion(group, labels) for group, (_, labels) in zip(drawn, rendered, strict=True)]
+
+    def _opinion(self, judgements: Sequence[Completion], labels: Labels) -> Opinion:
+        """One opinion from the judgements of a response, where ``labels[0]`` says that it is right."""
+        thinking, config = self.templates.thinking, self.config
+        first, tokens = judgements[0].text, sum(judgement.tokens for judgement in judgements)
+        said = read_verdict(first, labels, thinking)
+        readable = [one for one in judgements if read_verdict(one.text, labels, thinking) is not None]
+        places = [told(one, self.chat) for one in readable]
+        found = [sure for one in places if (sure := verdict_probability(one, labels, thinking)) is not None]
+        chance = fmean(p if verdict == labels[0] else 1 - p for verdict, p in found) if found else None
+        accepted = None if said is None else said == labels[0]
+        if chance is not None and (config.accept is not None or config.judgements > 1):
+            accepted = chance >= (0.5 if config.accept is None else config.accept)
+        return Opinion(first, accepted, tokens, chance)
 
     def compare(
         self, problems: Sequence[Problem], pairs: Sequence[tuple[str, str]]
@@ -177,21 +245,20 @@ class Reasoner:
         first: Sequence[Round] | None = None,
         reflected: Sequence[Round] | None = None,
     ) -> list[Trace]:
-        """Answer, then judge and reflect for at most ``config.rounds`` rounds.
+        """Answer, then judge and reflect for at most ``config.rounds`` rounds, or choose among several answers.
 
         ``first`` gives answers already made, judged or not; ``reflected`` what :meth:`reflect` made of all of them.
         """
+        if self.config.select != "last":
+            return self._chosen(problems, first, self.config.select)
         rounds: list[list[Round]] = [[r] for r in (first if first is not None else self.answer(problems))]
         stands = [0] * len(problems)  # which round of each problem is judged and reflected on
         open_ = list(range(len(problems)))
         for turn in range(self.config.rounds):
             asked = [i for i in open_ if rounds[i][stands[i]].judgement is None]
-            judged = self.judge([problems[i] for i in asked], [rounds[i][stands[i]].response for i in asked])
-            for i, (judgement, accepted, tokens) in zip(asked, judged, strict=True):
-                last = rounds[i][stands[i]]
-                rounds[i][stands[i]] = replace(
-                    last, judgement=judgement, accepted=accepted, tokens=last.tokens + tokens
-                )
+            judged = self.judged([problems[i] for i in asked], [rounds[i][stands[i]] for i in asked])
+            for i, new in zip(asked, judged, strict=True):
+                rounds[i][stands[i]] = new
             open_ = [i for i in open_ if not self._accepts(rounds[i][stands[i]])]
             if not open_:
                 break
@@ -205,21 +272,53 @@ class Reasoner:
                 stands[i] = standing(problems[i], [one.answer for one in rounds[i]])
         return [Trace(problem, tuple(r)) for problem, r in zip(problems, rounds, strict=True)]
 
+    def _chosen(self, problems: Sequence[Problem], first: Sequence[Round] | None, vote: Vote) -> list[Trace]:
+        """``config.samples`` answers a problem, and which of them is given."""
+        given = [[] for _ in problems] if first is None else [[one] for one in first]
+        more = self.config.samples - (first is not None)
+        drawn = self.answers(problems, more, "answer" if first is None else "answers")
+        rounds = [[*known, *new] for known, new in zip(given, drawn, strict=True)]
+        if vote != "majority":
+            asked = [(i, k) for i, turns in enumerate(rounds) for k, one in enumerate(turns) if one.judgement is None]
+            judged = self.judged([problems[i] for i, _ in asked], [rounds[i][k] for i, k in asked])
+            for (i, k), new in zip(asked, judged, strict=True):
+                rounds[i][k] = new
+        return [
+            Trace(problem, tuple(turns), self.vote(problem, turns, vote))
+            for problem, turns in zip(problems, rounds, strict=True)
+        ]
+
+    def judged(self, problems: Sequence[Problem], rounds: Sequence[Round]) -> list[Round]:
+        """The rounds with what the model thinks of their answers."""
+        opinions = self.judge(problems, [one.response for one in rounds])
+        return [one.with_opinion(opinion) for one, opinion in zip(rounds, opinions, strict=True)]
+
+    @staticmethod
+    def vote(problem: Problem, rounds: Sequence[Round], vote: Vote) -> int:
+        """Which of the answers to a problem is given; equal answers are what the verifier calls equal."""
+        return elected(equal_answers(problem, [one.answer for one in rounds]), [one.chance for one in rounds], vote)
+
     def _accepts(self, judged: Round) -> bool:
         """Whether the judgement of an answer ends the search for another."""
         return bool(judged.accepted) or (judged.accepted is None and self.config.judge_unparsed == "accept")
 
     def _ask(self, problems: Sequence[Problem], purpose: str) -> list[tuple[str, int]]:
         """(text, tokens) of one completion a problem."""
+        return [(completions[0].text, completions[0].tokens) for completions in self._draw(problems, purpose, 1)]
+
+    def _draw(self, problems: Sequence[Problem], purpose: str, count: int, top: int = 0) -> list[list[Completion]]:
+        """``count`` completions a problem, each place of them with the ``top`` likeliest tokens."""
         if not problems:
             return []
         config = self.config
         temperature = config.reflect_temperature if purpose.startswith("reflect") else config.temperature
-        seed = stream_seed(self.seed, "inference", purpose)
-        sampling = Sampling(1, temperature, config.max_new_tokens, seed, repetition_penalty=config.repetition_penalty)
+        sampling = Sampling(
+            count, temperature, config.max_new_tokens, stream_seed(self.seed, "inference", purpose),
+            repetition_penalty=config.repetition_penalty, top=top,
+        )  # fmt: skip
         answers = self.complete(problems, sampling)
-        warn_of_refusals([completions[0] for completions in answers], purpose)
-        return [(completions[0].text, completions[0].tokens) for completions in answers]
+        warn_of_refusals([completion for completions in answers for completion in completions], purpose)
+        return answers
 
     def complete(self, problems: Sequence[Problem], sampling: Sampling) -> list[list[Completion]]:
         """``sampling.n`` completions a problem; the pixels of at most :data:`IMAGE_BATCH` problems exist at a time."""
@@ -285,4 +384,4 @@ def judge(
         compared = reasoner.compare(problems, list(zip(responses, others, strict=True)))
         return [Judgement(text, verdict, tokens) for text, verdict, tokens in compared]
     names = {True: "Yes", False: "No", None: None}
-    return [Judgement(text, names[accepted], n) for text, accepted, n in reasoner.judge(problems, responses)]
+    return [Judgement(text, names[accepted], n, p) for text, accepted, n, p in reasoner.judge(problems, responses)]

@@ -116,10 +116,10 @@ def bootstrap(
     found = sorted(value for value in drawn if value is not None)
     if not found:
         return 0.0, 1.0
-    return _quantile(found, (1 - level) / 2), _quantile(found, (1 + level) / 2)
+    return quantile(found, (1 - level) / 2), quantile(found, (1 + level) / 2)
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
+def quantile(ordered: Sequence[float], share: float) -> float:
     """Linear between the two nearest values."""
     place = share * (len(ordered) - 1)
     below = math.floor(place)

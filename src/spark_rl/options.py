@@ -42,6 +42,7 @@ examples:
   spark-rl eval --model Qwen/Qwen2.5-VL-7B-Instruct --bench math-vlm --data-root data --tts 2 --out results/7b
   spark-rl eval --model http://localhost:8000/v1 --bench aime24 --data-root data --samples 16
   spark-rl eval --model runs/a --data mine.jsonl --judge  any problems that train reads
+  spark-rl eval --model runs/a --curve 16 --out curve    what tokens at test time buy, and P(Yes)'s calibration
   spark-rl eval ... --out results/a --resume             continue after a kill; nothing is asked twice
 without a model:
   spark-rl eval --bench mathvision --data-root data --responses responses.jsonl
@@ -221,7 +222,14 @@ def _add_eval(commands: Any) -> None:
     add("--protocol", action="append", default=[], metavar="NAMES", help="score by these only: reference, rule, ...")
     add("--tts", type=_count, default=0, metavar="N", help="judge and reflect, N rounds (default: 0)")
     add("--samples", type=_positive, default=1, metavar="K", help="K answers each: avg@K, pass@k, maj@K (default: 1)")
-    add("--temperature", type=_temperature, metavar="T", help="of the answers (default: greedy; 0.7 with --samples)")
+    add(
+        "--curve", type=_positive, metavar="N",
+        help="accuracy against tokens of voting, best-of-n and rounds, from N answers each, into the folder --out",
+    )  # fmt: skip
+    add(
+        "--temperature", type=_temperature, metavar="T",
+        help="of the answers (default: greedy; 0.7 with --samples and --curve)",
+    )  # fmt: skip
     add("--judge", action="store_true", help="let the model judge its own answers too")
     add("--grader", metavar="URL", help="who grades where a benchmark wants a language model to: a server, or 'self'")
     add("--grader-model", metavar="NAME", help="which model of the grader's server")

@@ -14,6 +14,10 @@ from typing import Any, Literal
 Task = Literal["policy", "pointwise", "pairwise", "reflection"]
 """What a problem asks for. ``policy`` comes from the data; the other three are recycled (Eq. 5, 6, 7)."""
 
+Place = tuple[tuple[str, float], ...]
+"""What may stand at one place of a response: (text, log-probability) of the token that was sampled there, then of the
+most likely others."""
+
 TASKS: tuple[Task, ...] = ("policy", "pointwise", "pairwise", "reflection")
 
 Kind = Literal["math", "choice", "verdict", "exact"]
@@ -117,6 +121,9 @@ class Completion:
     """Why it was refused, in the server's words."""
     version: int | None = None
     """Which policy sampled it (:attr:`spark_rl.model.weights.Weights.version`); ``None`` where nobody counted."""
+    top: tuple[Place, ...] = field(default=(), repr=False)
+    """(T,) each token as text with the most likely others, where :attr:`spark_rl.engine.base.Sampling.top` asked for
+    them and the engine can tell."""
 
     @property
     def tokens(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -496,3 +497,23 @@ def test_more_tokens_than_positions_are_said_once(loaded: LoadedModel, caplog: p
     assert caplog.messages == [
         "max_new_tokens is 600, but the model has 512 positions for prompt and response together: responses end there"
     ]
+
+
+def test_likely_tokens_are_told_and_change_nothing(loaded: LoadedModel) -> None:
+    """In rows that enter and leave at different times: the sampled token first, then the others by their chances."""
+    asked, sampling = prompts(7), Sampling(2, 0.7, 9, seed=3)
+    engine = engine_of(loaded, max_rows=4)
+    plain, told = (engine.generate(asked, replace(sampling, top=top)) for top in (0, 4))
+    for before, after in zip((one for group in plain for one in group), (one for g in told for one in g), strict=True):
+        assert replace(after, top=()) == before
+        assert before.top == ()
+        assert [place[0] for place in after.top] == [
+            (engine.decode([token]), logprob)
+            for token, logprob in zip(after.token_ids, after.logprobs, strict=True)
+        ]  # fmt: skip
+        for (_, sampled), *others in after.top:
+            chances = [logprob for _, logprob in others]
+            assert chances == sorted(chances, reverse=True)
+            assert len(others) in {3, 4}, "the sampled token is told once"
+            assert sampled <= max(chances) or len(others) == 3
+            assert sum(map(math.exp, [sampled, *chances])) <= 1 + 1e-5

@@ -32,7 +32,7 @@ from spark_rl.config import ChatConfig, ImagesConfig, load_config
 from spark_rl.data.images import open_image
 from spark_rl.engine import endpoint
 from spark_rl.engine.base import Sampling
-from spark_rl.engine.dialect import completions, data_url, shares
+from spark_rl.engine.dialect import completions, data_url, places, shares
 from spark_rl.engine.openai import OpenAIEngine, ServerChat
 from spark_rl.errors import ChatError, UserError
 from spark_rl.inference import Reasoner
@@ -282,6 +282,22 @@ def test_servers_that_ignore_n_are_asked_again_with_other_seeds(served: Served) 
 def test_more_choices_than_asked_for_are_dropped(served: Served) -> None:
     served.answer = script((200, said("a", "b")))
     assert [c.text for c in served.ask("x")[0]] == ["a"]
+
+
+def test_a_server_that_tells_no_others_is_asked_without(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    words = "top_logprobs is not supported"
+    served.answer = lambda body: (400, {"error": {"message": words}}) if "top_logprobs" in body else echo(body)
+    served.ask("a", top=5)
+    assert [("top_logprobs" in body, body["logprobs"]) for body in served.bodies] == [(True, True), (False, True)]
+    assert "a verdict's probability is told from its own token alone" in caplog.text
+
+
+def test_places_are_read_as_far_as_they_are_told() -> None:
+    told = {"token": "Yes", "logprob": -0.5, "top_logprobs": [{"token": "No", "logprob": -1}, {"token": 3}, "x"]}
+    assert places([told]) == ((("Yes", -0.5), ("No", -1.0)),)
+    assert places([{"token": "token_id:7", "logprob": 0}], lambda token: f"<{token}>") == ((("<7>", 0.0),),)
+    assert places([told, {"token": "a"}]) == (), "a place is missing"
+    assert places([{"token": "a", "logprob": -1, "top_logprobs": None}]) == ((("a", -1.0),),)
 
 
 def refusing(name: str, status: int, said: Any) -> Callable[[dict[str, Any]], Answer]:
@@ -952,11 +968,23 @@ def test_a_served_base_answers_judges_and_reflects_as_at_home(served: Served, ba
     def serve(body: dict[str, Any]) -> Answer:
         assert [message["role"] for message in body["messages"]] == ["user"]
         asked = Problem("s", body["messages"][0]["content"], "", prompt=body["messages"][0]["content"])
-        sampling = Sampling(1, body["temperature"], body["max_tokens"], body["seed"], tuple(body.get("stop", ())))
+        stop, top = tuple(body.get("stop", ())), body.get("top_logprobs", 0)
+        sampling = Sampling(1, body["temperature"], body["max_tokens"], body["seed"], stop, top=top)
         ((found,),) = base.engine.generate([base.chat.encode(asked)], sampling)
         choice = {
             "message": {"role": "assistant", "content": found.text},
-            "logprobs": {"content": [{"token": "", "logprob": value} for value in found.logprobs]},
+            "logprobs": {
+                "content": [{"token": "", "logprob": value} for value in found.logprobs]
+                if not top
+                else [
+                    {
+                        "token": place[0][0],
+                        "logprob": place[0][1],
+                        "top_logprobs": [{"token": text, "logprob": value} for text, value in place],
+                    }
+                    for place in found.top
+                ]
+            },
             "finish_reason": found.finish,
         }
         return 200, {"choices": [choice], "usage": {"completion_tokens": len(found.token_ids)}}
@@ -970,6 +998,10 @@ def test_a_served_base_answers_judges_and_reflects_as_at_home(served: Served, ba
     assert [[(r.response, r.judgement, r.accepted) for r in trace.rounds] for trace in away] == [
         [(r.response, r.judgement, r.accepted) for r in trace.rounds] for trace in home
     ]
+    chances = [[r.probability for trace in traces for r in trace.rounds if r.accepted is not None]
+               for traces in (home, away)]  # fmt: skip
+    assert chances[0] == pytest.approx(chances[1], abs=1e-6)
+    assert chances[0]
     (mine,), (theirs,) = (
         engine.generate([coder.encode(problems[0])], Sampling(1, 0.0, 48))
         for engine, coder in ((base.engine, base.chat), (served.engine(), chat))

@@ -297,3 +297,14 @@ def test_stretches_differ_by_one_at_most() -> None:
         found = stretches(count, parts)
         assert [i for stretch in found for i in stretch] == list(range(count))
         assert max(map(len, found)) - min(map(len, found)) <= 1
+
+
+def test_likely_tokens_are_told_by_their_ids() -> None:
+    content = [{"token": "token_id:4", "logprob": -0.5, "top_logprobs": [{"token": "token_id:6", "logprob": -2.0}]}]
+    reply = {"choices": [choice(0, 4, logprobs={"content": content})]}
+    (one,) = completions(
+        reply, {"n": 1, "max_tokens": 4, "logprobs": 2}, 10, 3, "run-3", None, lambda token: f"<{token}>"
+    )
+    assert one.top == ((("<4>", -0.5), ("<6>", -2.0)),)
+    (plain,) = completions(reply, {"n": 1, "max_tokens": 4}, 10, 3, "run-3")
+    assert plain.top == ()

@@ -90,7 +90,7 @@ def test_statuses_count_every_answer(scores: Scores, truth: list[bool]) -> None:
 def test_judging(
     scores: Scores, truth: list[bool], answers: list[str], reasoner: Reasoner, problems: Sequence[Problem]
 ) -> None:
-    said = [read_verdict(text) for text, _, _ in reasoner.judge(problems, answers)]
+    said = [read_verdict(text) for text, *_ in reasoner.judge(problems, answers)]
     hits = sum(verdict == "Yes" and is_right for verdict, is_right in zip(said, truth, strict=True))
     precision, recall = hits / said.count("Yes"), hits / sum(truth)
     assert scores["judge_accuracy"] == share(
@@ -194,7 +194,7 @@ def asked_twice(reasoner: Reasoner, verifier: Verifier, problems: Sequence[Probl
     first = reasoner.answer(problems)
     texts = [turn.response for turn in first]
     hits = evaluation._right(problems, texts)
-    scores = evaluation._judging([accepted for _, accepted, _ in reasoner.judge(problems, texts)], hits)
+    scores = evaluation._judging([(said, chance) for _, said, _, chance in reasoner.judge(problems, texts)], hits)
     scores |= evaluation._reflection(first, reasoner.reflect(problems, texts), hits)
     scores["pairwise_accuracy"] = share(list(evaluation._pairwise().values()))
     traces = reasoner.solve(problems, first)

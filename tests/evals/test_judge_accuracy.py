@@ -1,4 +1,4 @@
-"""What a model's verdicts are worth: golden values by hand, undefined shares, places and stated chances."""
+"""What a model's verdicts are worth: golden values by hand, undefined shares, and places."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ from PIL import Image
 
 from spark_rl.evals.benchmarks import find
 from spark_rl.evals.judge_accuracy import (
-    Bin,
     Comparison,
     Judged,
-    calibration,
     judge_accuracy,
     judged,
     position_bias,
@@ -220,47 +218,3 @@ def png() -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(out, "PNG")
     return out.getvalue()
-
-
-def test_calibration_by_hand() -> None:
-    found = calibration(
-        [Judged(True, True, 0.95), Judged(False, True, 0.85), Judged(True, True, 0.85), Judged(False, False, 0.05)]
-    )
-    assert found is not None
-    assert found.bins == (Bin(0.0, 0.1, 1, 0.05, 0.0), Bin(0.8, 0.9, 2, 0.85, 0.5), Bin(0.9, 1.0, 1, 0.95, 1.0))
-    assert found.ece == pytest.approx((0.05 + 2 * 0.35 + 0.05) / 4)
-    assert found.brier == pytest.approx((0.05**2 + 0.85**2 + 0.15**2 + 0.05**2) / 4)
-    assert found.n == 4
-
-
-def test_certain_and_right_is_perfect_calibration_and_the_last_bin_holds_1() -> None:
-    found = calibration([Judged(True, True, 1.0), Judged(False, False, 0.0)])
-    assert found is not None
-    assert (found.ece, found.brier, [one.high for one in found.bins]) == (0.0, 0.0, [0.1, 1.0])
-
-
-def test_calibration_is_unknown_without_probabilities() -> None:
-    assert calibration([Judged(True, True)]) is None
-    mixed = calibration([Judged(True, True), Judged(True, True, 0.5)])
-    assert mixed is not None
-    assert mixed.n == 1
-
-
-@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=40), st.integers(1, 20))
-def test_calibration_stays_within_bounds(stated: list[tuple[bool, float]], bins: int) -> None:
-    found = calibration([Judged(right, None, probability) for right, probability in stated], bins)
-    assert found is not None
-    assert 0 <= found.ece <= 1
-    assert 0 <= found.brier <= 1
-    assert sum(one.n for one in found.bins) == len(stated)
-
-
-@pytest.mark.parametrize("probability", [-0.1, 1.1, float("nan")])
-def test_a_probability_outside_0_and_1_is_an_error(probability: float) -> None:
-    with pytest.raises(ValueError, match="does not lie between 0 and 1"):
-        calibration([Judged(True, True, probability)])
-
-
-def test_no_bins_is_an_error() -> None:
-    with pytest.raises(ValueError, match="at least 1 bin"):
-        calibration([], 0)

@@ -16,6 +16,7 @@ from spark_rl.commands.checks import check_config, check_rows
 from spark_rl.commands.lines import LineFile, encodable, find_images, named_images, read_lines
 from spark_rl.commands.models import inference_config, open_reasoner
 from spark_rl.commands.terminal import console, counted, short
+from spark_rl.config import InferenceConfig
 from spark_rl.errors import UserError
 from spark_rl.problem import Problem
 from spark_rl.seeds import stream_seed
@@ -57,14 +58,14 @@ def solve(arguments: argparse.Namespace) -> Mapping[str, Any]:
             batch = [
                 {"id": t.problem.id, "question": t.problem.question, "images": len(t.problem.images),
                  "answer": t.answer, "status": verdict, "rounds": [asdict(r) for r in t.rounds],
-                 "final_round": t.rounds.index(t.final)}
+                 "final_round": t.rounds.index(t.final) if t.chosen is None else t.chosen}
                 for t, verdict in zip(traces, verdicts, strict=True)
             ]  # fmt: skip
             file.write(batch)
             rows += batch
     seconds = time.perf_counter() - started
     for row in rows[: 1 if arguments.file is None else 5]:
-        _print_trace(row)
+        _print_trace(row, config.inference)
     facts: dict[str, Any] = {"n": len(rows), "seconds": seconds, "results": rows}
     judged = [row["status"] for row in rows if row["status"] is not None]
     if judged:
@@ -107,8 +108,9 @@ def _judge(reasoner: Reasoner, asked: Sequence[tuple[Problem, dict[str, Any]]]) 
     single = [(p, row) for p, row in asked if "response_b" not in row]
     pairs = [(p, row) for p, row in asked if "response_b" in row]
     judged = reasoner.judge([p for p, _ in single], [row["response"] for _, row in single])
-    for (_, row), (text, accepted, _) in zip(single, judged, strict=True):
+    for (_, row), (text, accepted, _, chance) in zip(single, judged, strict=True):
         row |= {"judgement": text, "verdict": None if accepted is None else "Yes" if accepted else "No"}
+        row |= {"probability": chance}
     compared = reasoner.compare([p for p, _ in pairs], [(row["response"], row["response_b"]) for _, row in pairs])
     for (_, row), (text, verdict, _) in zip(pairs, compared, strict=True):
         row |= {"judgement": text, "verdict": verdict}
@@ -127,17 +129,20 @@ def _verify_finals(verifier: Verifier, traces: Sequence[Any]) -> list[str | None
     return [next(statuses).status if t.problem.answer else None for t in traces]
 
 
-def _print_trace(row: Mapping[str, Any]) -> None:
+def _print_trace(row: Mapping[str, Any], config: InferenceConfig) -> None:
+    rounds, weighs = config.select == "last", config.accept is not None or config.judgements > 1
     seen = f"  [{counted(row['images'], 'image')}]" if row["images"] else ""
     console.print(Text(f"{row['question']}{seen}", style="bold"))
     for turn, item in enumerate(row["rounds"]):
-        console.print(Text(f"  {'answer' if turn == 0 else 'reflection':<10}  {item['response']}"))
+        console.print(Text(f"  {'reflection' if turn and rounds else 'answer':<10}  {item['response']}"))
         if item["judgement"] is not None:
             said = {True: "accepts", False: "rejects", None: "unreadable"}[item["accepted"]]
+            chance = item["probability"] if weighs or not rounds else None
+            said += "" if chance is None else f", P(Yes) {chance:.3f}"
             console.print(Text(f"  {'judge':<10}  {item['judgement']}  -> {said}", style="cyan"))
     status = f"  ({row['status']})" if row["status"] else ""
     final = row["answer"] if row["answer"] is not None else "no answer"
-    if row["final_round"] < len(row["rounds"]) - 1:
+    if rounds and row["final_round"] < len(row["rounds"]) - 1:
         console.print(Text("  the last reflection holds no answer that can be read, so the one before it stands"))
     console.print(Text(f"  {'final':<10}  {final}{status}", style="green"))
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spark_rl.commands.checks import check_config
+from spark_rl.commands.curves import check_curve, curve
 from spark_rl.commands.exams import check_output, exams_of, grouped, output
 from spark_rl.commands.listing import list_benchmarks
 from spark_rl.commands.models import inference_config, is_server, open_grader, open_reasoner, trained_weights
@@ -31,7 +32,7 @@ MODES = ("responses", "rescore", "table", "list")
 def evaluate(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl eval``."""
     _check(arguments)
-    if not arguments.table and not arguments.list:
+    if not arguments.table and not arguments.list and arguments.curve is None:
         check_output(arguments.out)
     if any(getattr(arguments, mode) for mode in MODES):
         if arguments.table:
@@ -46,10 +47,14 @@ def _ask(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Ask a model, row by row."""
     config = _configured(arguments)
     check_config(config)
+    if config.inference.samples > 1 and (arguments.samples > 1 or arguments.tts):
+        raise UserError("inference.select chooses among answers of its own; leave --samples and --tts out")
     exams = exams_of(arguments, config)
     temperature = arguments.temperature
-    if temperature is None and arguments.samples > 1:
+    if temperature is None and (arguments.samples > 1 or arguments.curve is not None):
         temperature = SEVERAL_TEMPERATURE
+    if arguments.curve is not None and temperature is not None:
+        return curve(arguments, config, exams, temperature)
 
     from spark_rl.evals.ask.records import RecordFile
     from spark_rl.evals.ask.runner import Examiner, batches, fingerprint
@@ -146,10 +151,13 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--resume continues to ask a model, which --{modes[0]} doesn't; leave one of them out")
     if arguments.resume and arguments.out is None:
         raise UserError("--resume needs --out, the file of rows to continue")
+    if arguments.curve is not None:
+        check_curve(arguments)
     if arguments.tts and arguments.samples > 1:
         raise UserError("--tts scales one answer and --samples draws several; give one of the two")
-    if modes and (arguments.model is not None or arguments.tts or arguments.judge or arguments.samples > 1):
-        raise UserError(f"--{modes[0]} asks no model; leave --model, --tts, --judge and --samples out")
+    asked = (arguments.model, arguments.curve) != (None, None) or arguments.tts or arguments.judge
+    if modes and (asked or arguments.samples > 1):
+        raise UserError(f"--{modes[0]} asks no model; leave --model, --tts, --judge, --curve and --samples out")
     if not arguments.table and (arguments.published or arguments.format or arguments.base or arguments.paper_table):
         raise UserError("--published, --format, --base and --paper-table go with --table")
     if arguments.grader_model is not None and not is_server(arguments.grader):

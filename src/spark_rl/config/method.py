@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from spark_rl.config.section import Section
 
@@ -90,6 +90,10 @@ class RewardConfig(Section):
     function: str | tuple[str | RewardFunction, ...] | None = None
     """Reward functions of your own: ``file.py:name``, or a list of them, with weights as ``{path: file.py:name,
     weight: 0.5}``. The reward of a response is the weighted mean of what they give. Null: the verifier alone."""
+    brier: float = Field(0.0, ge=0)
+    """Weight of the Brier term on the verdicts of recycled pointwise problems (RLCR, arXiv 2507.16806): their reward is
+    less by weight * (p - right)^2, p being the model's own probability of the verdict that it gave, and by the whole
+    weight where no verdict can be read. 0 is the paper."""
     verifier: float | None = Field(None, ge=0)
     """Weight of the verifier's reward in the mean. Null: 1 without functions, 0 with them. Above 0 its status says
     which responses are right when they are recycled."""
@@ -238,7 +242,8 @@ class LearnerConfig(Section):
 
 HELDOUT_SCORES = (
     "policy_accuracy", "tts_accuracy", "judge_accuracy", "judge_balanced_accuracy", "judge_precision", "judge_recall",
-    "judge_f1", "judge_unreadable", "pairwise_accuracy", "reflection_fix", "reflection_break",
+    "judge_f1", "judge_unreadable", "judge_ece", "judge_brier", "judge_auroc", "pairwise_accuracy",
+    "reflection_fix", "reflection_break",
 )  # fmt: skip
 """The shares that an evaluation of held-out problems measures (:mod:`spark_rl.evals.heldout`)."""
 
@@ -302,8 +307,36 @@ class InferenceConfig(Section):
     ``answer`` only."""
     judge_unparsed: Literal["reflect", "accept"] = "reflect"
     """What an unreadable verdict does: the paper's rule is that anything but Yes reflects."""
+    accept: float | None = Field(None, ge=0, le=1)
+    """P(Yes), the model's own probability of Yes against No, from which on an answer is accepted; below it the model
+    reflects. Null accepts on a Yes."""
+    judgements: int = Field(1, ge=1)
+    """Judgements of an answer, whose P(Yes) are averaged; more than one accept from ``accept``, or one half, on. They
+    differ only at a ``temperature`` above 0."""
+    select: Literal["last", "majority", "verdict", "weighted"] = "last"
+    """Which answer is given. ``last``: that of the last round. The others draw ``samples`` answers and make no rounds:
+    ``majority`` gives what most agree on, ``verdict`` what the model is surest of by its P(Yes) (best-of-n),
+    ``weighted`` what has most P(Yes) together."""
+    samples: int = Field(1, ge=1)
+    """Answers that ``select`` chooses from, at a ``temperature`` above 0."""
     max_new_tokens: int = Field(2048, ge=1)
     """Tokens per generation."""
+
+    @model_validator(mode="after")
+    def _samples_are_chosen_from(self) -> Self:
+        if (self.select == "last") != (self.samples == 1):
+            raise ValueError(
+                "samples and select go together: several samples want select=majority, verdict or weighted, and these "
+                "want several samples"
+            )
+        if self.temperature == 0 and max(self.samples, self.judgements) > 1:
+            raise ValueError("several samples or judgements are all alike at temperature 0; set temperature above 0")
+        return self
+
+    @property
+    def scales(self) -> bool:
+        """Whether more than a first answer is made."""
+        return self.rounds > 0 or self.samples > 1
 
 
 class EvaluationConfig(Section):

@@ -36,6 +36,9 @@ class Sampling:
     """The place of the first prompt of a call in the whole batch. Prompt i of the call draws from a random stream that
     is a function of ``seed`` and ``first + i`` alone, so that a batch may be split over calls and engines: what is
     drawn stays the same, but for the rounding of logits."""
+    top: int = 0
+    """How many of the most likely tokens are told at each place, as :attr:`Completion.top`, under the distribution of
+    the log-probabilities. An engine that can't tell them leaves it empty; what is drawn stays the same."""
 
 
 class Engine(Protocol):

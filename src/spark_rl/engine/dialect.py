@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from spark_rl.data.decode import ImageError, encode, fit, media_type, quiet
 from spark_rl.data.images import open_image, read_image, stored_image
 from spark_rl.engine.base import Sampling
 from spark_rl.errors import UserError
-from spark_rl.problem import Completion
+from spark_rl.problem import Completion, Place
 
 AS_IT_IS = 2_000_000
 """Encoded images of at most this many bytes are sent as they are, if nothing but the picture is in them."""
@@ -48,6 +48,8 @@ def body(
         limit: sampling.max_new_tokens, "top_p": 1, "logprobs": True,
         "seed": sampling.seed % 2**31,  # servers in C hold it in 32 bits
     }  # fmt: skip
+    if sampling.top and "logprobs" not in without:
+        request["top_logprobs"] = sampling.top
     if sampling.n > 1:
         request["n"] = sampling.n
     if sampling.repetition_penalty != 1:  # an extension of the servers that people run themselves
@@ -59,8 +61,9 @@ def body(
     return {name: value for name, value in request.items() if name not in without}
 
 
-def completions(reply: Mapping[str, Any], stop: Sequence[str]) -> list[Completion]:
-    """What a reply holds: one completion a choice, at least one.
+def completions(reply: Mapping[str, Any], stop: Sequence[str], *, top: bool = False) -> list[Completion]:
+    """What a reply holds: one completion a choice, at least one; with ``top``, :attr:`Completion.top` as far as it
+    tells.
 
     The reply counts tokens for all its choices together; they are shared out by the log-probabilities of each, or by
     the length of the texts. A server that counts nothing and gives no log-probabilities leaves 0. What a content filter
@@ -86,6 +89,7 @@ def completions(reply: Mapping[str, Any], stop: Sequence[str]) -> list[Completio
         else Completion(
             text[: min((text.index(s) for s in stop if s in text), default=len(text))], (), each,
             "length" if choice.get("finish_reason") == "length" else "stop", count,
+            top=places(_entries(choice) or ()) if top else (),
         )
         for choice, text, each, count in zip(choices, texts, logprobs, counts, strict=True)
     ]  # fmt: skip
@@ -157,11 +161,45 @@ def _text(choice: Mapping[str, Any]) -> str:
     raise ReplyError("a choice of the reply holds no message, is it a server of chat completions?")
 
 
-def _logprobs(choice: Mapping[str, Any]) -> tuple[float, ...]:
-    """(T,) log-probabilities of the tokens as the server reports them; empty if it does not, or not all."""
+def _entries(choice: Mapping[str, Any]) -> list[Any] | None:
+    """What a server reports of each token; ``None`` if it does not."""
     reported = choice.get("logprobs")
     entries = reported.get("content") if isinstance(reported, dict) else None
-    if not isinstance(entries, list):
+    return entries if isinstance(entries, list) else None
+
+
+def places(entries: Sequence[Any], decode: Callable[[int], str] | None = None) -> tuple[Place, ...]:
+    """:attr:`Completion.top` from what a server reports of each token; empty if one of them is no token with a number.
+
+    ``decode`` makes text of a token's id, for servers that write ``token_id:91``.
+    """
+    found = []
+    for entry in entries:
+        sampled = _piece(entry, decode)
+        if sampled is None:
+            return ()
+        others = entry.get("top_logprobs")
+        likely = [_piece(other, decode) for other in others] if isinstance(others, list) else []
+        found.append((sampled, *(piece for piece in likely if piece is not None and piece[0] != sampled[0])))
+    return tuple(found)
+
+
+def _piece(entry: object, decode: Callable[[int], str] | None) -> tuple[str, float] | None:
+    """(text, log-probability) of a token; none where the probability is 0 but for rounding."""
+    if not isinstance(entry, dict):
+        return None
+    text, value = entry.get("token"), entry.get("logprob")
+    if not isinstance(text, str) or not isinstance(value, int | float) or not abs(value) < _MOST_NATS:
+        return None
+    if decode is not None and (number := text.removeprefix("token_id:")) != text and number.isdecimal():
+        text = decode(int(number))
+    return text, float(value)
+
+
+def _logprobs(choice: Mapping[str, Any]) -> tuple[float, ...]:
+    """(T,) log-probabilities of the tokens as the server reports them; empty if it does not, or not all."""
+    entries = _entries(choice)
+    if entries is None:
         return ()
     values = [entry.get("logprob") if isinstance(entry, dict) else None for entry in entries]
     numbers = [float(value) for value in values if isinstance(value, int | float) and abs(value) < _MOST_NATS]

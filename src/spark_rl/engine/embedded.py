@@ -5,7 +5,8 @@ once, with its images, and forked into its n rollouts; the key-value cache is wr
 batch, and prompts that waited for room take their places (:mod:`.scheduler`). A prompt that enters is padded on the
 left to where the other rows have come, so that all end in one column and the tokens of each stand side by side.
 
-Shape suffixes: _P prompts, _R live rows, _T positions, _H hidden width, _V vocabulary.
+Shape suffixes: _P prompts, _R live rows, _T positions, _H hidden width, _V vocabulary, _K most likely
+tokens.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -30,7 +32,7 @@ from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.prefill import PromptBatch, batch_prompts, extend, prefill
 from spark_rl.model.sizes import positions_of
 from spark_rl.model.weights import Weights
-from spark_rl.problem import Completion
+from spark_rl.problem import Completion, Place
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class EmbeddedEngine:
         self.eos = torch.tensor(sorted(eos_ids), device=loaded.device)
         self.version = 0
         self._warned = False
+        self._pieces: dict[int, str] = {}
         self.positions = positions_of(loaded.causal_lm.config)
         self.layers: int = loaded.causal_lm.config.get_text_config().num_hidden_layers
         if loaded.device.type == "cpu" and loaded.causal_lm.config._attn_implementation == "sdpa":
@@ -117,6 +120,12 @@ class EmbeddedEngine:
             )
         waiting = Waiting(order, reach, sampling.n, self.max_rows, self.max_tokens)
         yield from Decoding(self, prompts, sampling, waiting).run()
+
+    def piece(self, token: int) -> str:
+        """One token as text."""
+        if token not in self._pieces:
+            self._pieces[token] = self.decode([token])
+        return self._pieces[token]
 
     def _warn(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
         """Say what the model has no positions for."""
@@ -211,6 +220,10 @@ class Decoding:
             size = self.loaded.causal_lm.get_output_embeddings().weight.shape[0]
             held_PV = _held([self.prompts[i] for i in entry.prompts], size)
             held_RV = held_PV.to(device).repeat_interleave(copies, dim=0)
+        top_RTK = top_logprobs_RTK = None
+        if top := self.sampling.top:
+            top_RTK = torch.zeros(rows, limit + 1, top, dtype=torch.long, device=device)
+            top_logprobs_RTK = torch.zeros(rows, limit + 1, top, dtype=torch.float32, device=device)
         pad_P = batch.tokens_PS.shape[1] - batch.seen_PS.sum(-1)
         return Live(
             names=names, reach=[self.waiting.reach[name // n] for name in names],
@@ -223,7 +236,7 @@ class Decoding:
             drawn_R=torch.zeros(rows, dtype=torch.long, device=device),
             alive_R=torch.ones(rows, dtype=torch.bool, device=device),
             stopped_R=torch.zeros(rows, dtype=torch.bool, device=device),
-            held_RV=held_RV,
+            top_RTK=top_RTK, top_logprobs_RTK=top_logprobs_RTK, held_RV=held_RV,
         )  # fmt: skip
 
     def _extend(self, live: Live) -> Tensor:
@@ -242,11 +255,14 @@ class Decoding:
         at_R = live.drawn_R
         row_R = torch.arange(len(at_R), device=at_R.device)
         uniform_R = uniforms(live.key_R, at_R) if self.sampling.temperature > 0 else None
-        live.last_R, logprob_R = self._sampled(live, hidden_RH, uniform_R)
+        live.last_R, logprob_R, top_RK, top_logprob_RK = self._sampled(live, hidden_RH, uniform_R)
         if live.held_RV is not None:
             live.held_RV[row_R, live.last_R] = True
         live.tokens_RT[row_R, at_R] = live.last_R
         live.logprobs_RT[row_R, at_R] = logprob_R
+        if live.top_RTK is not None and live.top_logprobs_RTK is not None:
+            live.top_RTK[row_R, at_R] = top_RK
+            live.top_logprobs_RTK[row_R, at_R] = top_logprob_RK
         live.drawn_R = at_R + live.alive_R
         ended_R = torch.isin(live.last_R, self.engine.eos)
         if any(self.stop_P):
@@ -256,8 +272,9 @@ class Decoding:
         if self.engine.positions is not None:
             live.alive_R = live.alive_R & (live.next_R + live.drawn_R < self.engine.positions)
 
-    def _sampled(self, live: Live, hidden_RH: Tensor, uniform_R: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(R,) tokens and (R,) log-probabilities; logits exist for :data:`LOGITS` of them at a time."""
+    def _sampled(self, live: Live, hidden_RH: Tensor, uniform_R: Tensor | None) -> tuple[Tensor, ...]:
+        """(R,) tokens and (R,) log-probabilities, then (R, K) of the most likely tokens; logits exist for
+        :data:`LOGITS` of them at a time."""
         sampling = self.sampling
         size = max(1, LOGITS // self.loaded.causal_lm.get_output_embeddings().weight.shape[0])
         drawn = []
@@ -266,9 +283,9 @@ class Decoding:
             logits_RV = self.loaded.head(hidden_RH[some])
             if live.held_RV is not None:
                 logits_RV = penalised(logits_RV, live.held_RV[some], sampling.repetition_penalty)
-            drawn.append(sample(logits_RV, sampling.temperature, None if uniform_R is None else uniform_R[some]))
-        tokens, logprobs = zip(*drawn, strict=True)
-        return torch.cat(tokens), torch.cat(logprobs)
+            one = sample(logits_RV, sampling.temperature, None if uniform_R is None else uniform_R[some])
+            drawn.append((*one, *most_likely(logits_RV, sampling.temperature, sampling.top)))
+        return tuple(torch.cat(parts) for parts in zip(*drawn, strict=True))
 
     def _leave(self, live: Live) -> None:
         """Read off the completions of rows that have ended, once they are many or their place is needed."""
@@ -282,14 +299,24 @@ class Decoding:
         n = self.sampling.n
         columns = (ended.tokens_RT, ended.logprobs_RT, ended.drawn_R, ended.stopped_R)
         rows = zip(ended.names, *(column.tolist() for column in columns), strict=True)
-        for name, tokens, logprobs, length, stopped in rows:
+        for row, (name, tokens, logprobs, length, stopped) in enumerate(rows):
             prompt = name // n
-            self.found[prompt][name % n] = self._completion(
-                tokens[:length], logprobs[:length], stopped, self.stop_P[prompt]
-            )
+            completion = self._completion(tokens[:length], logprobs[:length], stopped, self.stop_P[prompt])
+            self.found[prompt][name % n] = replace(completion, top=self._top(ended, row, completion))
             self.open[prompt] -= 1
             if not self.open[prompt]:
                 self.done.append(prompt)
+
+    def _top(self, ended: Live, row: int, completion: Completion) -> tuple[Place, ...]:
+        """What could have stood at each place of a row's completion."""
+        if ended.top_RTK is None or ended.top_logprobs_RTK is None:
+            return ()
+        length, piece = len(completion.token_ids), self.engine.piece
+        likely = zip(ended.top_RTK[row, :length].tolist(), ended.top_logprobs_RTK[row, :length].tolist(), strict=True)
+        return tuple(
+            ((piece(token), logprob), *((piece(k), p) for k, p in zip(*others, strict=True) if k != token))
+            for token, logprob, others in zip(completion.token_ids, completion.logprobs, likely, strict=True)
+        )
 
     def _ends(self) -> Tensor:
         """(P, E) ids of each prompt's stop strings that are special tokens, which text never shows; -1 for none."""
@@ -333,6 +360,15 @@ def penalised(logits_RV: Tensor, held_RV: Tensor, penalty: float) -> Tensor:
     """(R, V) logits, those of tokens that are held already made less likely by :attr:`Sampling.repetition_penalty`."""
     less_RV = torch.where(logits_RV > 0, logits_RV / penalty, logits_RV * penalty)
     return torch.where(held_RV, less_RV, logits_RV)
+
+
+def most_likely(logits_RV: Tensor, temperature: float, count: int) -> tuple[Tensor, Tensor]:
+    """(R, K) ids of the most likely tokens of each row, the likeliest first, and their log-probabilities, which are
+    those that :func:`sample` gives. Arguments as there."""
+    if temperature > 0 and temperature != 1.0:
+        logits_RV = logits_RV / temperature
+    top_RK, token_RK = logits_RV.topk(count, dim=-1)
+    return token_RK, (top_RK - logits_RV.logsumexp(-1, keepdim=True)) if count else top_RK
 
 
 def sample(logits_RV: Tensor, temperature: float, uniform_R: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """What is known of each row that decodes, in the order of the cache's rows.
 
-Shape suffixes: _R rows, _T drawn tokens, _V vocabulary, _E end tokens.
+Shape suffixes: _R rows, _T drawn tokens, _V vocabulary, _E end tokens, _K most likely tokens.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ class Live:
     alive_R: Tensor
     stopped_R: Tensor
     """Ended by themselves."""
+    top_RTK: Tensor | None
+    """The most likely tokens at each place, where they are asked for, and their log-probabilities."""
+    top_logprobs_RTK: Tensor | None
     held_RV: Tensor | None
     """Tokens that the prompt or the response holds, where they are penalised."""
 

@@ -11,9 +11,9 @@ Departures from what the embedded engine promises, each the server's doing:
   is not finite.
 - ``top_p`` is sent as 1. Other truncation and penalties are the server's settings (start vLLM with
   ``--generation-config vllm``, or it takes the model's own).
-- A server that refuses ``logprobs``, ``seed``, ``top_p``, ``temperature``, ``stop`` or ``n`` by name is asked without,
-  which is said once: without a seed sampling does not repeat, without a temperature the server's own holds, without
-  ``n`` each response is a request.
+- A server that refuses ``logprobs`` (or only ``top_logprobs``), ``seed``, ``top_p``, ``temperature``, ``stop`` or
+  ``n`` by name is asked without, which is said once: without a seed sampling does not repeat, without a temperature the
+  server's own holds, without ``n`` each response is a request.
 - A request that is refused for what it holds gives completions that are ``refused``, with the server's words. A call
   with such ends with a trivial question: a server that refuses it too refuses everything, which is an error.
 - Control tokens in untrusted text are broken in their common forms only, because the tokenizer is not at hand.
@@ -213,7 +213,7 @@ class OpenAIEngine:
             left = replace(sampling, n=sampling.n - len(found), seed=seed, stop=stop)
             try:
                 reply = await self._reply(client, messages, left)
-                found += completions(reply, stop)
+                found += completions(reply, stop, top=sampling.top > 0)
             except RefusedError as error:
                 why = str(error).removeprefix(f"{self.endpoint.url}: ")
                 return found + [refused(why)] * left.n

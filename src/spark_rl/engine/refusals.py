@@ -16,6 +16,7 @@ from typing import Any
 
 OPTIONAL: Mapping[str, str] = {
     "logprobs": "log-probabilities are unknown",
+    "top_logprobs": "a verdict's probability is told from its own token alone",
     "seed": "sampling does not repeat",
     "top_p": "the server's own truncation holds",
     "temperature": "the server's own temperature holds",
@@ -26,7 +27,8 @@ OPTIONAL: Mapping[str, str] = {
 """What a request can do without if the server refuses it, and what follows."""
 
 _NAMES: Mapping[str, str] = {
-    "logprobs": r"log[ _-]?prob(?:abilitie)?s?",
+    "logprobs": r"(?<!top[ _-])log[ _-]?prob(?:abilitie)?s?",
+    "top_logprobs": r"top[ _-]log[ _-]?prob(?:abilitie)?s?",
     "top_p": r"top[_-]p",
     "n": r"(?:['\"`]n['\"`]|(?<![\w'\\])n(?![\w'])|completion choices?|multiple (?:choices|completions))",
 }

@@ -7,12 +7,15 @@ and ``<name>_high`` are the ends of the 95 % interval:
 - ``judge_...``: the model judging those very answers, pointwise (Fig. 4): ``accuracy``, ``balanced_accuracy``,
   ``constant_accuracy`` (of always saying the commoner of Yes and No), ``precision``, ``recall``, ``f1`` and
   ``unreadable``, as :mod:`spark_rl.evals.judge_accuracy` defines them.
+- ``judge_ece``, ``judge_brier``, ``judge_auroc``: how far P(Yes) of those verdicts can be taken at its word
+  (:mod:`spark_rl.evals.calibration`), where the engine tells log-probabilities.
 - ``pairwise_accuracy``: which of two responses is right, one right and one with a wrong answer per problem, order
   random. The pairs are drawn from the model before training, so that before and after compare the same pairs.
 - ``reflection_fix``: wrong answers that a reflection turns right; ``reflection_break``: right answers it turns wrong.
   Both ask for the reflection whatever the judge would have said. A reflection without a readable answer changes
   nothing, as at test time.
-- ``tts_accuracy``: final answers after ``inference.rounds`` rounds of judging and reflecting (Eq. 11).
+- ``tts_accuracy``: final answers after ``inference.rounds`` rounds of judging and reflecting (Eq. 11), or those that
+  ``inference.select`` chooses.
 
 Nothing is asked twice: the first answers and their judgements are those that test-time scaling begins with, and so are
 their reflections if ``inference.reflect_temperature`` is 0. Sampled reflections are drawn anew for the rejected
@@ -27,6 +30,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from spark_rl.engine.base import Sampling
+from spark_rl.evals.calibration import calibration_shares
 from spark_rl.evals.judge_accuracy import Judged, judge_accuracy
 from spark_rl.evals.outcomes import Outcomes
 from spark_rl.inference import Reasoner, Round, standing
@@ -49,8 +53,11 @@ _JUDGE = {
     "recall": "judge_recall",
     "f1": "judge_f1",
     "unparsable_rate": "judge_unreadable",
+    "ece": "judge_ece",
+    "brier": "judge_brier",
+    "auroc": "judge_auroc",
 }
-"""Name in :func:`spark_rl.evals.judge_accuracy.judge_accuracy` -> name here."""
+"""Name in :mod:`spark_rl.evals.judge_accuracy` and :mod:`spark_rl.evals.calibration` -> name here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,9 @@ class HeldOutEvaluation:
     def _most(self) -> int:
         """Questions that are asked at most."""
         config, count = self.reasoner.config, len(self.problems)
+        if config.select != "last":
+            again = 1 + (config.samples - 1) * (config.select != "majority")
+            return count * (3 + again) + len(self.pairs)
         shared = 0 if config.rounds == 0 else 2 if config.reflect_temperature == 0 else 1
         return count * (3 + 2 * config.rounds - shared) + len(self.pairs)
 
@@ -148,17 +158,13 @@ class HeldOutEvaluation:
         right = [verdict.status == "correct" for verdict in verdicts]
         scores: Scores = {"n": float(len(self.problems)), **_share("policy_accuracy", right)}
         scores |= {f"status/{s}": float(sum(v.status == s for v in verdicts)) for s in STATUSES}
-        said = self.reasoner.judge(self.problems, responses)
-        accepts = [accepted for _, accepted, _ in said]
-        scores |= self._judging(accepts, right)
+        judged = self.reasoner.judged(self.problems, first)
+        accepts = [turn.accepted for turn in judged]
+        scores |= self._judging([(turn.accepted, turn.probability) for turn in judged], right)
         hits = self._pairwise()
         scores |= {**_share("pairwise_accuracy", list(hits.values())), "pairwise_accuracy_n": float(len(hits))}
         again = self.reasoner.reflect(self.problems, responses)
         scores |= self._reflection(first, again, right)
-        judged = [
-            replace(turn, judgement=judgement, accepted=accepted, tokens=turn.tokens + tokens)
-            for turn, (judgement, accepted, tokens) in zip(first, said, strict=True)
-        ]
         reflected = again if self.reasoner.config.reflect_temperature == 0 else None
         traces = self.reasoner.solve(self.problems, judged, reflected)
         final = self._right(self.problems, [t.response for t in traces])
@@ -170,10 +176,11 @@ class HeldOutEvaluation:
     def _right(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[bool]:
         return [verdict.status == "correct" for verdict in self.grader.grade(problems, responses)]
 
-    def _judging(self, said: Sequence[bool | None], right: Sequence[bool]) -> Scores:
-        answers = [Judged(truth, accepted) for truth, accepted in zip(right, said, strict=True)]
-        found = judge_accuracy(answers, random.Random(stream_seed(self.reasoner.seed, "judge-intervals")))
-        return _with_interval({ours: found[theirs] for theirs, ours in _JUDGE.items()})
+    def _judging(self, said: Sequence[tuple[bool | None, float | None]], right: Sequence[bool]) -> Scores:
+        answers = [Judged(truth, accepted, chance) for truth, (accepted, chance) in zip(right, said, strict=True)]
+        seed = stream_seed(self.reasoner.seed, "judge-intervals")
+        found = judge_accuracy(answers, random.Random(seed)) | calibration_shares(answers, random.Random(seed))
+        return _with_interval({ours: found[theirs] for theirs, ours in _JUDGE.items() if theirs in found})
 
     def _pairwise(self) -> dict[str, bool]:
         """Id of a problem that has a pair -> whether the right one of the two was named."""

@@ -1,4 +1,4 @@
-"""How well a model judges (paper Sec. 4.4, Fig. 4): its own answers, pairs in two orders, and its stated chances.
+"""How well a model judges (paper Sec. 4.4, Fig. 4): its own answers, and pairs in two orders.
 
 **Own answers.** The model answers, then judges that answer. "Right" is the positive class:
 
@@ -26,9 +26,7 @@ scores before and after a run (:mod:`spark_rl.evals.heldout`) are made of it.
 **Pairs.** :func:`position_bias` tells a judge that reads from one that prefers a place;
 :mod:`spark_rl.evals.score.positions` finds the comparisons of the reward benchmarks.
 
-**Calibration** where a row has ``verdict_probability``, the chance that the judge gives to the answer being right
-(P(Yes) / (P(Yes) + P(No)) at its verdict): expected calibration error over bins of equal width, Brier score, and the
-bins of the reliability diagram.
+**Stated chances** are measured in :mod:`spark_rl.evals.calibration`.
 
 Departures: the paper shows recall, precision and F1 as bars without numbers and doesn't say what an unreadable verdict
 is, nor whether answers without a box were judged. Here every answer that was judged counts.
@@ -247,61 +245,3 @@ def position_bias(comparisons: Sequence[Comparison]) -> dict[str, Share]:
         "right_in_all_orders": _share([(all(map(right, group)), 1) for group in several]),
         "unparsable_rate": share(lambda one: one.chosen is None),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """One bar of the reliability diagram: probabilities from ``low`` up to ``high``."""
-
-    low: float
-    high: float
-    n: int
-    probability: float
-    """Their mean."""
-    right: float
-    """The share of answers that are right."""
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """How far stated chances can be taken at their word."""
-
-    n: int
-    ece: float
-    """Mean distance of ``probability`` and ``right`` over the bins, weighted by n (Guo et al. 2017, two classes)."""
-    brier: float
-    """Mean squared distance of chance and truth (Brier 1950): 0.25 for always saying one half."""
-    bins: tuple[Bin, ...]
-    """Those that hold an answer."""
-
-
-def calibration(answers: Iterable[Judged], bins: int = 10) -> Calibration | None:
-    """Calibration of the answers that have a probability, or ``None`` if none has.
-
-    Raises:
-        ValueError: a probability lies outside 0..1, or ``bins`` is not positive.
-    """
-    if bins < 1:
-        raise ValueError(f"calibration needs at least 1 bin, got {bins}")
-    stated = [(one.probability, one.right) for one in answers if one.probability is not None]
-    if not stated:
-        return None
-    members: dict[int, list[tuple[float, bool]]] = defaultdict(list)
-    for probability, right in stated:
-        if not 0 <= probability <= 1:
-            raise ValueError(f"the verdict probability {probability} does not lie between 0 and 1")
-        members[min(int(probability * bins), bins - 1)].append((probability, right))
-    found = tuple(
-        Bin(
-            place / bins, (place + 1) / bins, len(inside),
-            sum(probability for probability, _ in inside) / len(inside),
-            sum(right for _, right in inside) / len(inside),
-        )
-        for place, inside in sorted(members.items())
-    )  # fmt: skip
-    return Calibration(
-        n=len(stated),
-        ece=sum(one.n * abs(one.probability - one.right) for one in found) / len(stated),
-        brier=sum((probability - right) ** 2 for probability, right in stated) / len(stated),
-        bins=found,
-    )

@@ -19,7 +19,8 @@ from spark_rl.report.notation import axis_labels, percent, plain
 
 WIDTH, HEIGHT = 380, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 26, 40
-_STEPS = "training step"
+STEPS = "training step"
+"""What the horizontal axis shows, unless a chart says otherwise."""
 _MAX_DOTS = 500
 _MAX_COLUMNS = 60
 
@@ -118,7 +119,7 @@ def line_chart(title: str, series: Sequence[Series], *, y_label: str, scale: Sca
 
 
 def overlay_chart(
-    title: str, series: Sequence[Series], *, y_label: str, x_label: str = _STEPS, scale: Scale = "zero"
+    title: str, series: Sequence[Series], *, y_label: str, scale: Scale = "zero", x_label: str = STEPS
 ) -> str:
     """Many runs in one frame: a thin line each through its values as given, runs that belong together in one tone."""
     frame, parts = _framed(series, y_label, scale, x_label)
@@ -188,14 +189,12 @@ def before_after_chart(title: str, pairs: Sequence[Pair]) -> str:
     return _svg(title, facts, parts, height)
 
 
-def _framed(
-    series: Sequence[Series], y_label: str, scale: Scale, x_label: str = _STEPS
-) -> tuple[_Frame, list[str]]:  # fmt: skip
+def _framed(series: Sequence[Series], y_label: str, scale: Scale, x_label: str = STEPS) -> tuple[_Frame, list[str]]:
     """The frame that holds all values of some lines, and its axes."""
     steps = [step for one in series for step, _ in one.points]
     y_ticks = _value_ticks([value for one in series for _, value in one.known], scale)
     frame = _Frame(*_step_range(steps, pad=0.0), y_ticks[0], y_ticks[-1])
-    return frame, _axes(frame, y_ticks, steps, y_label, x_label, share=scale in PERCENT)
+    return frame, _axes(frame, y_ticks, steps, y_label, share=scale in PERCENT, x_label=x_label)
 
 
 def _curve(frame: _Frame, points: Sequence[tuple[float, float]], classes: str) -> list[str]:
@@ -217,9 +216,8 @@ def _svg(title: str, description: str, parts: Iterable[str], height: int) -> str
 
 
 def _axes(
-    frame: _Frame, y_ticks: Sequence[float], steps: Sequence[float], y_label: str, x_label: str = _STEPS, *,
-    share: bool,
-) -> list[str]:  # fmt: skip
+    frame: _Frame, y_ticks: Sequence[float], steps: Sequence[float], y_label: str, *, share: bool, x_label: str = STEPS
+) -> list[str]:
     parts = [_text(4, 13, y_label, "start", "unit")]
     for tick, label in zip(y_ticks, axis_labels(y_ticks, share=share), strict=True):
         y = frame.y(tick)

@@ -36,12 +36,17 @@ MEASURES = (
     Measure("judge_recall", "Judge recall"),
     Measure("judge_f1", "Judge F1"),
     Measure("judge_unreadable", "Judge verdicts unreadable", lower_is_better=True),
+    Measure("judge_ece", "Judge calibration error of P(Yes)", lower_is_better=True),
+    Measure("judge_brier", "Judge Brier score of P(Yes)", lower_is_better=True),
+    Measure("judge_auroc", "Judge AUROC of P(Yes)"),
     Measure("pairwise_accuracy", "Pairwise accuracy"),
     Measure("reflection_fix", "Reflection fixes a wrong answer"),
     Measure("reflection_break", "Reflection breaks a right answer", lower_is_better=True),
 )
 
-_OPTIONAL = {"judge_balanced_accuracy", "judge_constant_accuracy", "judge_unreadable"}
+_OPTIONAL = {
+    "judge_balanced_accuracy", "judge_constant_accuracy", "judge_unreadable", "judge_ece", "judge_brier", "judge_auroc"
+}  # fmt: skip
 """Rows that are left out where neither evaluation has them."""
 
 _STATUS_LABELS = {

@@ -53,7 +53,10 @@ def ask(backend: Backend, exam: Exam, rounds: int = 0, **options: Any) -> list[R
 
 
 def timeless(rows: Sequence[Record]) -> list[Record]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    """The rows without their seconds, and P(Yes) as far as the rounding of logits leaves it alone."""
+    kept = [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    chance = "verdict_probability"
+    return [row | {chance: None if row[chance] is None else round(row[chance], 3)} for row in kept]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,9 @@ def test_a_row_holds_what_the_model_said_and_what_is_true_of_it(
     answers = reasoner.answer(problems)
     judged = reasoner.judge(problems, [answer.response for answer in answers])
     assert [row["id"] for row in rows] == [problem.id for problem in problems]
-    for row, problem, answer, (judgement, accepted, tokens) in zip(rows, problems, answers, judged, strict=True):
+    for row, problem, answer, (judgement, accepted, tokens, chance) in zip(
+        rows, problems, answers, judged, strict=True
+    ):
         right = (extract_boxed(answer.response) or "").strip() == problem.answer
         status = "correct" if right else "wrong"
         assert row["seconds"] > 0
@@ -80,7 +85,8 @@ def test_a_row_holds_what_the_model_said_and_what_is_true_of_it(
             "image_sizes": [], "response": answer.response, "extracted": answer.answer, "status": status,
             "reward": float(right), "tokens": answer.tokens,
             "grades": {"rule": {"score": float(right), "extracted": answer.answer, "status": status}}, "samples": [],
-            "judgement": judgement, "accepted": accepted, "judge_tokens": tokens, "rounds": 0, "final": None,
+            "judgement": judgement, "accepted": accepted, "judge_tokens": tokens,
+            "verdict_probability": chance, "rounds": 0, "final": None,
         }  # fmt: skip
 
 

@@ -106,7 +106,7 @@ class VllmEngine:
         requests = [request(prompts[i], self.facts.chat) for i in places]
         outputs = self._call("generate", requests, asked, use_tqdm=False)
         for i, output in zip(places, outputs, strict=True):
-            found[i] = [completion(choice, self.version) for choice in output.outputs]
+            found[i] = [completion(choice, self.version, top=sampling.top > 0) for choice in output.outputs]
         return found
 
     def sync(self, weights: Weights) -> None:

@@ -17,7 +17,7 @@ https://docs.vllm.ai/en/latest/api/vllm/sampling_params.html
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from spark_rl.errors import ConfigError, UserError
 from spark_rl.model.places import find_model, has_adapters, layers_of
 from spark_rl.model.sizes import cached_numbers
 from spark_rl.model.vision import load_processor, sees, vision_tokens
-from spark_rl.problem import Completion
+from spark_rl.problem import Completion, Place
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def sampling_arguments(sampling: Sampling, facts: Facts, stop: Sequence[str] = (
     arguments: dict[str, Any] = {
         "n": sampling.n, "temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens,
         "repetition_penalty": sampling.repetition_penalty,
-        "seed": sampling.seed, "logprobs": 0,  # no others than that of the sampled token
+        "seed": sampling.seed, "logprobs": sampling.top,  # beside that of the sampled token
         "stop": list(strings), "stop_token_ids": list(dict.fromkeys((*facts.ends, *ends))),
     }  # fmt: skip
     if facts.banned:
@@ -141,9 +141,16 @@ def request(prompt: Prompt, chat: ChatFormat) -> dict[str, Any]:
     return {"prompt_token_ids": list(unexpanded), "multi_modal_data": {"image": pictures}}
 
 
-def completion(choice: Any, version: int | None = None) -> Completion:
-    """A ``vllm.CompletionOutput`` as ours."""
+def completion(choice: Any, version: int | None = None, *, top: bool = False) -> Completion:
+    """A ``vllm.CompletionOutput`` as ours; with ``top``, the most likely tokens of each place with it."""
     tokens = tuple(choice.token_ids)
     logprobs = tuple(float(at[token].logprob) for at, token in zip(choice.logprobs, tokens, strict=True))
     finish: Literal["stop", "length"] = "length" if choice.finish_reason == "length" else "stop"
-    return Completion(choice.text, tokens, logprobs, finish, version=version)
+    found = tuple(_place(at, token) for at, token in zip(choice.logprobs, tokens, strict=True)) if top else ()
+    return Completion(choice.text, tokens, logprobs, finish, version=version, top=found)
+
+
+def _place(at: Mapping[int, Any], sampled: int) -> Place:
+    """Tokens of one place with the sampled one first."""
+    told = {token: (str(one.decoded_token or ""), float(one.logprob)) for token, one in at.items()}
+    return (told.pop(sampled), *told.values())

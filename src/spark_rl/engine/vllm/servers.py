@@ -250,10 +250,15 @@ class VllmServers:
             raise UserError(f"an image can't be sent: {error}") from None
         reply = await server.ask(client, GENERATE, body, retries)
         try:
-            return completions(reply, arguments, self.facts.vocabulary, self.version, self._label, expanded)
+            return completions(
+                reply, arguments, self.facts.vocabulary, self.version, self._label, expanded, self._piece
+            )
         except ReplyError as error:
             said = server.quoted(json.dumps(reply.get("choices", reply)))
             raise ReplyError(f"{error} (it says {said})") from None
+
+    def _piece(self, token: int) -> str:
+        return self.facts.chat.decode([token])
 
     def _begin(self) -> None:
         """Make every server ready to take weights, those too whose last update was broken off."""

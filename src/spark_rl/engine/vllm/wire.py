@@ -12,11 +12,12 @@ from __future__ import annotations
 import base64
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from spark_rl.data.decode import encode
-from spark_rl.engine.dialect import ReplyError
+from spark_rl.engine.dialect import ReplyError, places
 from spark_rl.engine.vllm.arguments import BACKEND
 from spark_rl.problem import Completion
 
@@ -54,6 +55,7 @@ def completions(
     version: int,
     label: str | None = None,
     expanded: Sequence[int] | None = None,
+    decode: Callable[[int], str] = str,
 ) -> list[Completion]:
     """The completions that a reply holds, in their order.
 
@@ -64,6 +66,7 @@ def completions(
         version: of the policy.
         label: what the server calls the weights that it was given last; ``None`` for any.
         expanded: the prompt's tokens with those of its images, as the learner has them; ``None`` for a prompt without.
+        decode: a token's id to its text, for servers that tell the most likely tokens by their ids.
 
     Raises:
         ReplyError: it is no answer to that, or one of other weights.
@@ -77,7 +80,13 @@ def completions(
     if sorted(str(choice.get("index")) for choice in choices) != sorted(map(str, range(arguments["n"]))):
         raise ReplyError(f"its reply holds {len(choices)} choices where {arguments['n']} were asked for")
     ordered = sorted(choices, key=lambda choice: int(choice["index"]))
-    return [_completion(choice, arguments["max_tokens"], vocabulary, version, label) for choice in ordered]
+    found = [_completion(choice, arguments["max_tokens"], vocabulary, version, label) for choice in ordered]
+    if not arguments.get("logprobs"):
+        return found
+    return [
+        replace(one, top=places(choice["logprobs"]["content"], decode))
+        for one, choice in zip(found, ordered, strict=True)
+    ]
 
 
 def _completion(choice: Mapping[str, Any], most: int, vocabulary: int, version: int, label: str | None) -> Completion:

@@ -8,7 +8,8 @@ needs, so that every number can be computed again without a model and without th
      "choices": [], "meta": {"subject": "algebra"}, "prompt_tokens": 312, "images": 1, "image_sizes": [[640, 480]],
      "response": "... \\boxed{5}", "extracted": "5", "status": "correct", "reward": 1.0, "tokens": 88,
      "grades": {"reference": {"score": 1.0, "extracted": "5", "status": "correct"}, "rule": {...}},
-     "samples": [], "judgement": "... \\boxed{Yes}", "accepted": true, "judge_tokens": 40, "rounds": 2,
+     "samples": [], "judgement": "... \\boxed{Yes}", "accepted": true, "judge_tokens": 40,
+     "verdict_probability": 0.98, "rounds": 2,
      "final": {"response": ..., "extracted": "5", "status": "correct", "reward": 1.0, "tokens": 128, "grades": {...},
      "answers": 1}, "seconds": 0.7}
 
@@ -16,7 +17,8 @@ needs, so that every number can be computed again without a model and without th
 ``extracted``, ``status`` and ``reward`` are those of the protocol that tables show first. ``samples`` are the further
 responses where several were drawn, with the same fields as ``final``, what test-time scaling ends with after at most
 ``rounds`` rounds and ``answers`` answers. ``final`` and ``judgement`` are null where nobody asked for them;
-``accepted`` is null too if the verdict was unreadable. Where a language model graded, ``replies`` holds what it said of
+``accepted`` is null too if the verdict was unreadable, and ``verdict_probability``, the model's own P(Yes), where the
+engine tells no log-probabilities. Where a language model graded, ``replies`` holds what it said of
 a response, by protocol. ``seconds`` is a record's share of its batch's time. A problem whose prompt is too long has
 ``"status": "skipped"`` and no response; one without a response in a file of responses ``"no_answer"``. A response that
 a server refused to give is null, has ``"status": "refused"`` and the server's words as ``error``.

@@ -6,8 +6,9 @@ protocols grade. Every item becomes one :data:`~spark_rl.evals.ask.records.Recor
 records (:mod:`spark_rl.evals.score.totals`).
 
 A batch is the same items whatever was done before, and sampling is seeded by exam and batch, so a run that was killed
-and continued writes the records of one that was not, but for ``seconds``. A kill in the middle of writing a batch
-leaves its first records. The others are then asked without them while decoding is greedy, which changes nothing; where
+and continued writes the records of one that was not, but for ``seconds`` and the last digits of
+``verdict_probability``, which the rounding of logits reaches. A kill in the middle of writing a batch leaves its first
+records. The others are then asked without them while decoding is greedy, which changes nothing; where
 it is not, the batch is asked again as a whole, because each draw depends on all before it.
 
 A request that a server refuses for what it holds (too long, filtered, an image it can't take) becomes a record whose
@@ -36,7 +37,7 @@ from spark_rl.evals.ask.exam import Exam
 from spark_rl.evals.ask.records import REFUSED, SKIPPED, Record
 from spark_rl.evals.benchmark import Item
 from spark_rl.evals.score.grading import Judge, grade
-from spark_rl.inference import Reasoner
+from spark_rl.inference import Reasoner, Round
 from spark_rl.problem import Completion
 from spark_rl.rollout import as_read
 from spark_rl.seeds import stream_seed
@@ -127,22 +128,20 @@ class Examiner:
         problems = [items[number].problem for number in answered]
         first = [reasoner.round(drawn[number][0].text, drawn[number][0].tokens) for number in answered]
         answering = [records[number] for number in answered]
-        if reasoner.config.rounds:
+        if self.judges:
+            first = reasoner.judged(problems, first)
+            for record, own in zip(answering, first, strict=True):
+                record.update(_judged_first(own, record))
+        if reasoner.config.scales:
             for record in records:  # what was refused stays so
                 record["rounds"] = reasoner.config.rounds
                 record["final"] = {name: record[name] for name in (*_answer(None, 0), "error") if name in record} | {
                     "answers": 0
                 }
             for record, trace in zip(answering, reasoner.solve(problems, first), strict=True):
-                own = trace.rounds[0]
                 spent = sum(turn.tokens for turn in trace.rounds)
-                record.update(_judged(own.judgement, own.accepted, own.tokens - record["tokens"]))
+                record.update(_judged_first(trace.rounds[0], record))
                 record["final"] = _answer(trace.response, spent) | {"answers": len(trace.rounds)}
-        elif self.judges:
-            for record, said in zip(
-                answering, reasoner.judge(problems, [turn.response for turn in first]), strict=True
-            ):
-                record.update(_judged(*said))
         return records
 
 
@@ -154,7 +153,7 @@ def new_record(settings: str, exam: Exam, item: Item) -> Record:
         "question": problem.question, "prompt": problem.prompt, "system": item.system, "label": problem.answer,
         "alternatives": list(problem.alternatives), "kind": problem.kind, "choices": list(problem.choices),
         "meta": json.loads(json.dumps(item.meta)), "prompt_tokens": None, "images": len(problem.images),
-        "image_sizes": [], **_answer(None, 0), "samples": [], **_judged(None, None, 0), "rounds": 0, "final": None,
+        "image_sizes": [], **_answer(None, 0), "samples": [], **_judged(), "rounds": 0, "final": None,
     }  # fmt: skip
 
 
@@ -193,5 +192,14 @@ def _given(completion: Completion) -> Record:
     return _answer(completion.text, completion.tokens)
 
 
-def _judged(judgement: str | None, accepted: bool | None, tokens: int) -> Record:
-    return {"judgement": judgement, "accepted": accepted, "judge_tokens": tokens}
+def _judged_first(own: Round, record: Record) -> Record:
+    """What the model thinks of the first answer, if it was asked."""
+    return _judged(own.judgement, own.accepted, own.tokens - record["tokens"], own.probability)
+
+
+def _judged(
+    judgement: str | None = None, accepted: bool | None = None, tokens: int = 0, probability: float | None = None
+) -> Record:
+    return {
+        "judgement": judgement, "accepted": accepted, "judge_tokens": tokens, "verdict_probability": probability
+    }  # fmt: skip

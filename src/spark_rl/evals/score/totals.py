@@ -25,7 +25,8 @@ from typing import Any
 from spark_rl.evals.ask.exam import Exam
 from spark_rl.evals.ask.records import REFUSED, SKIPPED, Record, item_of
 from spark_rl.evals.benchmark import Graded, Item, Protocol
-from spark_rl.evals.judge_accuracy import calibration, judge_accuracy, judged
+from spark_rl.evals.calibration import calibration, calibration_shares
+from spark_rl.evals.judge_accuracy import judge_accuracy, judged
 from spark_rl.evals.score.grading import MISSING, grade_of
 from spark_rl.evals.score.positions import positions
 from spark_rl.intervals import RESAMPLES, bootstrap, clustered, wilson
@@ -77,6 +78,7 @@ def results(exam: Exam, records: Sequence[Record]) -> dict[str, Any]:
         chances = calibration(own)
         found["judge"] = {
             **judge_accuracy(own, random.Random(exam.name)),
+            **calibration_shares(own, random.Random(exam.name)),
             **({} if chances is None else {"calibration": asdict(chances)}),
         }
     if exam.benchmark is not None and exam.benchmark.group == "reward":
