@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data", "model", "verify", "rewards"),
     ("chat", "recycle", "report"),
     ("embedded", "engine", "learner", "measure", "parts", "checkpoint"),
-    ("rollout", "ahead", "loop", "inference"),
+    ("rollout", "ahead", "loop", "inference", "selfreward"),
     ("evals",),
     ("cluster", "backend"),
     ("run", "given", "control", "examination", "health", "hints", "export"),

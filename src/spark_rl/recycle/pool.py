@@ -153,6 +153,8 @@ def problem_to_dict(problem: Problem) -> dict[str, Any]:
     values = {field.name: getattr(problem, field.name) for field in fields(Problem)}
     if not values["columns"]:  # only where reward functions of the user's are in use
         del values["columns"]
+    if not values["pseudo"]:  # only where the model rewards itself
+        del values["pseudo"]
     lists = {"choices": list(problem.choices), "alternatives": list(problem.alternatives)}
     return values | lists | {"images": [image_text(image) for image in problem.images]}
 
@@ -160,8 +162,8 @@ def problem_to_dict(problem: Problem) -> dict[str, Any]:
 def problem_from_dict(values: Mapping[str, Any]) -> Problem:
     """The inverse of :func:`problem_to_dict`. Raises ``ValueError`` on keys that a problem does not have or lacks."""
     known = {field.name for field in fields(Problem)}
-    if {*values, "columns"} != known:
-        odd = sorted({*values, "columns"} ^ known)
+    if {*values, "columns", "pseudo"} != known:
+        odd = sorted({*values, "columns", "pseudo"} ^ known)
         raise ValueError(
             f"a saved problem has unknown or missing fields: {', '.join(odd)}; was it saved by another version?"
         )

@@ -30,5 +30,6 @@ def reflection(
         choices=parent.choices,
         source=parent.source,
         parent=parent.id,
+        pseudo=parent.pseudo,
         columns=parent.columns,
     )
