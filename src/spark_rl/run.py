@@ -150,7 +150,8 @@ class Run:
         self.guard: Guard | None = None
         if (own := config.reward.self) is not None:
             judge = frozen_engine(self.backend, given.reference) if own.judge == "frozen" else engine
-            sampler, self.guard = self_sampler(sampler, config, judge), Guard(own)
+            self.guard = Guard(own)
+            sampler = self_sampler(sampler, config, judge, self.guard)
         self.sampler = sampler
         self.upcoming: Upcoming | None = None
         if config.rollout.ahead:
@@ -172,7 +173,7 @@ class Run:
             raise ConfigError("train.eval_every needs held-out problems; set data.heldout, e.g. to split:100")
         if self.rewards is not None:
             if config.reward.self is not None:
-                raise ConfigError("reward.self takes the model's verdict for the gold answer of the verifier, so reward "
+                raise ConfigError("reward.self puts the model's verdict in the place of gold answers, so reward "
                                   "functions can't stand beside it; leave out one of the two")  # fmt: skip
             self.rewards.check(problems)
         if given.batches is not None:
@@ -285,7 +286,7 @@ class Run:
         progress, started = self.progress, time.perf_counter()
         metrics, groups = self.loop.advance()
         if isinstance(self.sampler, SelfSampler):
-            metrics |= self.sampler.told | {"tokens": metrics["tokens"] + self.sampler.told["self/tokens"]}
+            metrics |= (told := self.sampler.tell()) | {"tokens": metrics["tokens"] + told["self/tokens"]}
         seconds = time.perf_counter() - started
         progress.step = self.loop.step
         progress.tokens += metrics["tokens"]

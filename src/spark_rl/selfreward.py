@@ -27,6 +27,7 @@ from spark_rl.engine.base import Engine
 from spark_rl.measure import Metrics
 from spark_rl.problem import Group, Problem, Rollout
 from spark_rl.recycle import Templates, load_templates, render_judge
+from spark_rl.rewards.guard import Guard
 from spark_rl.rewards.votes import elect
 from spark_rl.rollout import Sampled, Sampler
 from spark_rl.seeds import stream_seed
@@ -35,8 +36,8 @@ from spark_rl.seeds import stream_seed
 class Proposal(NamedTuple):
     """What the votes and the judge say of one group: ``Proposal("42", accepted=True)``."""
 
-    answer: str | None
-    """What most responses answer; ``None`` if nothing can be read."""
+    answer: str
+    """What most responses answer; empty if nothing can be read."""
     accepted: bool
     """Whether the judge said Yes to it more often than not."""
 
@@ -48,32 +49,43 @@ class SelfSampler(Sampler):
     judge: Sampler = field(kw_only=True)
     """Samples the judgements, as many a problem as there shall be."""
     templates: Templates = field(kw_only=True)
-    told: Metrics = field(init=False, default_factory=dict)
-    """What became of the last batch of the policy, for the metrics of its step (``docs/without-gold.md``)."""
+    guard: Guard = field(kw_only=True)
+    """Says whether pseudo golds may be used."""
+    _told: Metrics = field(init=False, default_factory=dict, repr=False)
 
     def sample(self, problems: Iterable[Problem], seed: int, clock: Clock, count: int | None = None) -> Sampled:
-        """See :meth:`spark_rl.rollout.Sampler.sample`. A batch is of the policy or of recycled problems, which stay as
-        they are: their label is known."""
-        groups, too_long = Sampler.sample(self, problems, seed, clock, count)
+        """See :meth:`spark_rl.rollout.Sampler.sample`. Problems without a gold answer are not asked before the guard
+        trusts pseudo golds; recycled problems stay as they are, their label is known."""
+        asked = (problem for problem in problems if problem.answer or self.guard.trusts)
+        groups, too_long = Sampler.sample(self, asked, seed, clock, count)
         if not groups or groups[0].problem.task != "policy":
             return Sampled(groups, too_long)
         answers = clock.timed("verify", elect, groups, self.verifier)
         judged, shares = self._judged(groups, answers, stream_seed(seed, "self"), clock)
-        proposals = [Proposal(answer, share > 0.5) for answer, share in zip(answers, shares, strict=True)]
-        told = list(zip(groups, proposals, strict=True))
+        told = [
+            (group, Proposal(answer or "", share > 0.5))
+            for group, answer, share in zip(groups, answers, shares, strict=True)
+        ]
         checked = [(group, proposal) for group, proposal in told if group.problem.answer]
         hidden = [(group, proposal) for group, proposal in told if not group.problem.answer]
-        used = [(group, proposal) for group, proposal in hidden if proposal.accepted]
         right = clock.timed("verify", self._right, checked)
-        rewarded = iter(clock.timed("verify", self._rewarded, used))
+        rewarded = iter(clock.timed("verify", self._rewarded, [pair for pair in hidden if pair[1].accepted]))
         kept = [group if group.problem.answer else next(rewarded)
                 for group, proposal in told if group.problem.answer or proposal.accepted]  # fmt: skip
-        left_out = [group for group, proposal in hidden if not proposal.accepted]
-        tokens = sum(rollout.completion.tokens for group in [*judged, *left_out] for rollout in group.rollouts)
-        counts = {"self/hidden": len(hidden), "self/left_out": len(left_out), "self/tokens": tokens}
-        share = {"self/used": len(used) / len(hidden)} if hidden else {}
-        self.told = counts | share | _check([proposal for _, proposal in checked], right)
+        spent = [*judged, *(group for group, proposal in hidden if not proposal.accepted)]
+        self._told = {
+            "self/hidden": len(hidden), "self/left_out": len(groups) - len(kept),
+            "self/tokens": sum(rollout.completion.tokens for group in spent for rollout in group.rollouts),
+            **({"self/used": 1 - (len(groups) - len(kept)) / len(hidden)} if hidden else {}),
+            **_check([proposal for _, proposal in checked], right),
+        }  # fmt: skip
         return Sampled(kept, too_long)
+
+    def tell(self) -> Metrics:
+        """What became of the policy's batch since this was asked last, for the metrics of its step; ``self/tokens``
+        counts those of judgements and of groups that were left out (``docs/without-gold.md``)."""
+        told, self._told = self._told, {}
+        return {"self/tokens": 0, "self/trusts": int(self.guard.trusts)} | told
 
     def _judged(
         self, groups: Sequence[Group], answers: Sequence[str | None], seed: int, clock: Clock
@@ -91,14 +103,14 @@ class SelfSampler(Sampler):
     def _right(self, checked: Sequence[tuple[Group, Proposal]]) -> list[bool]:
         """For each problem with a gold answer, whether the proposal is right."""
         items = [
-            (rf"\boxed{{{proposal.answer or ''}}}", group.problem.golds, group.problem.kind, group.problem.choices)
+            (rf"\boxed{{{proposal.answer}}}", group.problem.golds, group.problem.kind, group.problem.choices)
             for group, proposal in checked
         ]
         return [verdict.status == "correct" for verdict in self.verifier.verify_many(items)]
 
     def _rewarded(self, used: Sequence[tuple[Group, Proposal]]) -> list[Group]:
         """The groups with the proposal as their answer, and what the verifier says of their responses then."""
-        problems = [replace(group.problem, answer=proposal.answer or "", pseudo=True) for group, proposal in used]
+        problems = [replace(group.problem, answer=proposal.answer, pseudo=True) for group, proposal in used]
         items = [
             (rollout.text, problem.golds, problem.kind, problem.choices)
             for problem, (group, _) in zip(problems, used, strict=True) for rollout in group.rollouts
@@ -113,7 +125,7 @@ class SelfSampler(Sampler):
         ]  # fmt: skip
 
 
-def self_sampler(sampler: Sampler, config: Config, judge: Engine) -> SelfSampler:
+def self_sampler(sampler: Sampler, config: Config, judge: Engine, guard: Guard) -> SelfSampler:
     """The sampler for a loop that trains without gold answers as ``config.reward.self`` says; ``judge`` is what judges.
 
     Raises:
@@ -123,7 +135,8 @@ def self_sampler(sampler: Sampler, config: Config, judge: Engine) -> SelfSampler
     parts = {part.name: getattr(sampler, part.name) for part in fields(Sampler)}
     rollout = sampler.config.model_copy(update={"samples": config.reward.self.judgements})
     templates = load_templates(config.recycle.templates, config.verify.thinking)
-    return SelfSampler(**parts, judge=Sampler(judge, sampler.chat, sampler.verifier, rollout), templates=templates)
+    judging = Sampler(judge, sampler.chat, sampler.verifier, rollout)
+    return SelfSampler(**parts, judge=judging, templates=templates, guard=guard)
 
 
 def _judge_problem(problem: Problem, answer: str, name: str, templates: Templates) -> Problem:

@@ -92,9 +92,10 @@ class SelfRewardConfig(Section):
     judgements: int = Field(4, ge=1)
     """Sampled judgements of that answer. It is the pseudo gold if more than half of them say Yes; otherwise its group
     is left out of the update."""
-    floor: float | None = Field(0.5, ge=0, le=1)
-    """The run ends itself when a smaller share of the pseudo golds is right, where gold answers are there to compare
-    with; null trains on, and is needed where no problem has one."""
+    floor: float | None = Field(0.7, ge=0, le=1)
+    """Share of the pseudo golds that must be right where gold answers are there to compare with. Before it is reached
+    over a window, groups without a gold answer are left out; when it falls below afterwards, the run ends itself. Null
+    uses all pseudo golds and never ends; it is needed where no problem has a gold answer."""
     window: int = Field(10, ge=1)
     """Steps over which that share is taken."""
 

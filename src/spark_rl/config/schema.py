@@ -97,8 +97,8 @@ class Config(Section):
         own = self.reward.self
         if own is not None and (self.reward.function or self.reward.verifier is not None):
             raise ValueError(
-                "reward.self takes the model's verdict for the gold answer of the verifier, so reward.function and "
-                "reward.verifier can't be set beside it; leave them out, or reward.self"
+                "reward.self puts the model's verdict in the place of gold answers, so reward.function and "
+                "reward.verifier can't stand beside it; leave them out, or reward.self"
             )
         if own is not None and own.hidden == 1 and own.floor is not None:
             raise ValueError(

@@ -1,7 +1,8 @@
-"""What ends a run without gold answers before it collapses: pseudo golds that a slice with gold answers proves wrong.
+"""What keeps a run without gold answers from training on wrong ones: a slice with gold answers, where it can be told.
 
-Every intrinsic reward rises and then falls (https://arxiv.org/abs/2603.08660), so the run looks at what it can check.
-On problems with gold answers it makes pseudo golds too, does not use them, and counts how many are right.
+Every intrinsic reward rises and then falls (https://arxiv.org/abs/2603.08660). So on problems with gold answers the run
+makes pseudo golds too, does not use them, and counts how many are right. Before enough of them are, it trains on gold
+answers alone; when too few are afterwards, it ends.
 """
 
 from __future__ import annotations
@@ -18,26 +19,35 @@ class Guard:
 
     def __init__(self, settings: SelfRewardConfig) -> None:
         self.settings = settings
+        self.trusts = settings.floor is None
+        """Whether pseudo golds are used: since enough of those of a window were right, or always without a floor."""
         self._steps: deque[tuple[int, float]] = deque(maxlen=settings.window)
         """(pseudo golds that were accepted on the slice, how many of them are right) of the last steps."""
+
+    def recall(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Take down the steps of earlier sessions."""
+        for record in records:
+            self.hear(record)
 
     def hear(self, metrics: Mapping[str, Any]) -> None:
         """Take down a step."""
         accepted = int(metrics.get("self/accepted", 0))
         self._steps.append((accepted, accepted * float(metrics.get("self/accuracy", 0.0))))
-
-    def recall(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Take down the steps of earlier sessions."""
-        self._steps.clear()
-        for record in records:
-            self.hear(record)
+        self.trusts = self.trusts or (len(self._steps) == self.settings.window and self._holds() is True)
 
     def why_to_stop(self) -> str | None:
-        """Why the run ends here: too few pseudo golds of the last ``window`` steps are right, or none can be told."""
+        """Why the run ends here: too few pseudo golds of the last ``window`` steps are right, and they are used."""
         floor, window = self.settings.floor, self.settings.window
-        accepted, right = sum(count for count, _ in self._steps), sum(count for _, count in self._steps)
-        if floor is None or len(self._steps) < window or not accepted or right >= floor * accepted - 1e-6:
+        if floor is None or not self.trusts or len(self._steps) < window or self._holds() is not False:
             return None
-        return (f"without gold answers this would be training on wrong ones: where there is one to compare with, "
-                f"{100 * right / accepted:.0f}% of {accepted} pseudo golds of the last {window} steps are right, below "
-                f"reward.self.floor ({100 * floor:.0f}%)")  # fmt: skip
+        accepted, right = self._sums()
+        return (f"where there is a gold answer to compare with, {100 * right / accepted:.0f}% of {accepted} pseudo "
+                f"golds of the last {window} steps are right, and reward.self.floor is {100 * floor:.0f}%")  # fmt: skip
+
+    def _sums(self) -> tuple[int, float]:
+        return sum(count for count, _ in self._steps), sum(count for _, count in self._steps)
+
+    def _holds(self) -> bool | None:
+        """Whether enough pseudo golds are right; ``None`` where there were none to tell by."""
+        accepted, right = self._sums()
+        return right >= (self.settings.floor or 0.0) * accepted - 1e-6 if accepted else None
