@@ -106,7 +106,7 @@ def test_a_checkpoint_of_some_ranks_is_resumed_by_others_and_by_one(configs: dic
     two = on_ranks(2, saved_and_resumed, tmp_path / "two", configs, new, old)
     three = on_ranks(3, only_resumed, tmp_path / "three", configs, new)
     for kind, config in configs.items():
-        noise = 3e-2 if kind == "bfloat16" else 1e-5  # bfloat16 resolves 4e-3
+        noise = 3e-2 if kind == "bfloat16" else 1e-6  # bfloat16 resolves 4e-3
         for rank in two:
             through, again, from_one = rank[kind]
             assert all(torch.equal(through[name], again[name]) for name in through), (kind, "not the same bits")

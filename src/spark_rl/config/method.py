@@ -119,8 +119,9 @@ class RewardConfig(Section):
     timeout: float = Field(60.0, gt=0)
     """Seconds on the clock that a function may take for one batch; then it has failed, and the run goes on."""
     self: SelfRewardConfig | None = None
-    """Training without gold answers: hides some, and takes the model's own verdict in their place. Null: every problem
-    has a gold answer."""
+    """Training without gold answers: hides some, and takes the model's own verdict in their place. Its settings are
+    ``hidden``, ``judge``, ``judgements``, ``floor`` and ``window`` (docs/without-gold.md). Null: every problem has a gold
+    answer."""
 
 
 class AdvantageConfig(Section):
