@@ -120,8 +120,8 @@ class RewardConfig(Section):
     """Seconds on the clock that a function may take for one batch; then it has failed, and the run goes on."""
     self: SelfRewardConfig | None = None
     """Training without gold answers: hides some, and takes the model's own verdict in their place. Its settings are
-    ``hidden``, ``judge``, ``judgements``, ``floor`` and ``window`` (docs/without-gold.md). Null: every problem has a gold
-    answer."""
+    ``hidden``, ``judge``, ``judgements``, ``floor`` and ``window`` (docs/without-gold.md). Null: every problem has a
+    gold answer."""
 
 
 class AdvantageConfig(Section):
