@@ -35,12 +35,12 @@ HALF = ("reward.self.hidden=0.5", "reward.self.floor=null", "reward.self.judgeme
 IDS = st.text(min_size=1, max_size=12)
 
 
-def group_of(*boxed: str | None, answer: str = "", kind: Any = "math") -> Group:
+def group_of(*boxed: str | None, kind: Any = "math", choices: tuple[str, ...] = ()) -> Group:
     """A group of one problem whose responses box these texts."""
     rollouts = tuple(
         Rollout(Completion("", (), (), "stop"), Verdict(0.0, "failed", text)) for text in boxed
     )  # fmt: skip
-    return Group(Problem("p", "1+1?", answer, kind), rollouts, ())
+    return Group(Problem("p", "1+1?", "", kind, choices=choices), rollouts, ())
 
 
 # --- what is hidden -------------------------------------------------------------------------------------------------
@@ -98,8 +98,9 @@ def test_the_majority_has_most_votes_by_the_verifiers_equality(given: dict[str, 
         (group_of(None, None), None),
         (group_of(r"\frac{", "}{", "5"), "5"),  # nothing that can't be read is voted for
         (group_of("yes", "no", "no", kind="exact"), "no"),
+        (group_of("A", "B. 12", "B: 12", "A or B", kind="choice", choices=("7", "12")), "B. 12"),
     ],
-    ids=["equal values", "tie", "no box", "nothing", "unreadable", "exact"],
+    ids=["equal values", "tie", "no box", "nothing", "unreadable", "exact", "options"],
 )
 def test_votes(group: Group, expected: str | None, verifier: Verifier) -> None:
     assert elect([group], verifier) == [expected]
