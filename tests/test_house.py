@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data", "model", "verify", "rewards"),
     ("chat", "recycle", "report"),
     ("embedded", "engine", "learner", "measure", "parts", "checkpoint"),
-    ("rollout", "ahead", "loop", "inference", "voting"),
+    ("rollout", "ahead", "loop", "inference", "voting", "selfreward"),
     ("evals",),
     ("cluster", "backend"),
     ("run", "length", "given", "control", "examination", "health", "hints", "export"),

@@ -115,7 +115,8 @@ def exam_of(data: Any, config: Config, rewards: Sequence[WeightedReward]) -> tup
 
 def _source(data: Any, name: str, config: Config, rewards: Sequence[WeightedReward]) -> MemorySource:
     needs = needs_of_rows(config.reward, rewards)
-    return MemorySource(data, name, config.data, columns=needs.columns, golds=needs.golds)
+    golds = needs.golds and not (name == "train_dataset" and config.reward.self is not None)
+    return MemorySource(data, name, config.data, columns=needs.columns, golds=golds)
 
 
 def load_described(model: Any, processing_class: Any, config: Config, peft_config: Any) -> tuple[LoadedModel, Config]:

@@ -323,6 +323,24 @@ def _reference(config: Config, loaded: LoadedModel, given: LoadedModel | None = 
     return (given or load_model(config)) if _needs_reference(config, loaded) else None
 
 
+def frozen_engine(backend: Backend, given: LoadedModel | None = None) -> Engine:
+    """An engine on the weights that a run begins with, whatever is trained meanwhile: a second copy in this process.
+
+    Args:
+        backend: that of the run.
+        given: those weights, in memory; else they are loaded from ``model.path``, without adapters.
+
+    Raises:
+        ConfigError: they can't be loaded, or this process has no room for a model because others train it.
+    """
+    config = backend.config
+    if backend.cluster is not None:
+        raise ConfigError("reward.self.judge=frozen decodes on a second model in this process, which cluster.learners "
+                          "and cluster.engines are there to avoid; take judge=current")  # fmt: skip
+    whole = config.model_copy(update={"model": config.model.model_copy(update={"lora": None})})
+    return _embedded(EmbeddedEngine, whole, given or load_model(whole), backend.chat)
+
+
 def _needs_reference(config: Config, loaded: LoadedModel) -> bool:
     return config.objective.kl > 0 and not loaded.adapted
 

@@ -14,7 +14,7 @@ from spark_rl.engine.base import Engine
 from spark_rl.errors import ConfigError
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.problem import Problem
-from spark_rl.rewards import Reward, WeightedReward, needs_of_rows
+from spark_rl.rewards import Reward, WeightedReward, has_gold, needs_of_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def load_all_problems(
     elif given.train is not None:
         problems = tuple(given.train)
     else:
-        problems = load(config.data.train, config.data, "train")
+        problems = load(config.data.train, config.data, "train", golds=needs.golds and config.reward.self is None)
     sources = {"heldout": config.data.heldout, "transfer": config.data.transfer}
     exams: dict[str, tuple[Problem, ...]] = {}
     for role, exam in (("heldout", given.heldout), ("transfer", given.transfer)):
@@ -89,8 +89,9 @@ def load_all_problems(
         given.batches.hold_out([problem for exam in exams.values() for problem in exam])
     problems, _ = remove_overlap(problems, [problem for exam in exams.values() for problem in exam])
     for name, source in splits.items():
-        count = _split_size(name, source, len(problems))
-        exams[name] = tuple(random.Random(f"split:{config.seed}").sample(problems, count))
+        answered = problems if config.reward.self is None else tuple(filter(has_gold, problems))
+        count = _split_size(name, source, len(answered))
+        exams[name] = tuple(random.Random(f"split:{config.seed}").sample(answered, count))
         problems, _ = remove_overlap(problems, exams[name])
     return problems, {name: exams[name][: config.evaluation.problems] for name in sources if name in exams}
 
@@ -98,7 +99,8 @@ def load_all_problems(
 def _split_size(name: str, source: str, available: int) -> int:
     """N of ``split:N``. Raises :class:`ConfigError` if it is not a number that leaves something to train on."""
     if not available:
-        raise ConfigError(f"data.{name} {source!r}: nothing can be split off a stream; name other problems, or null")
+        raise ConfigError(f"data.{name} {source!r}: nothing can be split off a stream, or off "
+                          "problems without answers; name other problems, or null")  # fmt: skip
     text = source.removeprefix("split:")
     if not text.isdecimal() or not 0 < int(text) < available:
         raise ConfigError(f"data.{name} {source!r}: N in split:N must be from 1 to {available - 1}, what the data has")

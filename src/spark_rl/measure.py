@@ -17,6 +17,9 @@ Metrics = dict[str, Any]
 def batch_metrics(groups: Sequence[Group]) -> Metrics:
     """Rewards by task, statuses, label and verdict balance, lengths, entropy, and tokens and images of one step.
 
+    What comes of a pseudo gold has names of its own: ``reward/pseudo_policy``, ``status/pseudo_correct``. The shares of
+    all statuses, those too, are 1 together.
+
     ``entropy`` is the mean negative log-probability of the sampled tokens: an unbiased estimate of the sampling
     distribution's entropy per token, in nats.
     """
@@ -25,13 +28,16 @@ def batch_metrics(groups: Sequence[Group]) -> Metrics:
         return {"tokens": 0}
     metrics: Metrics = {}
     for task in TASKS:
-        rewards = [r for group in groups if group.problem.task == task for r in group.rewards]
-        if rewards:
-            metrics[f"reward/{task}"] = sum(rewards) / len(rewards)
-            if task != "policy":
-                metrics[f"recycled/{task}"] = sum(group.problem.task == task for group in groups)
-    statuses = Counter(rollout.verdict.status for rollout in rollouts)
-    metrics |= {f"status/{status}": statuses[status] / len(rollouts) for status in STATUSES}
+        asked = [group for group in groups if group.problem.task == task]
+        for name, some in ((task, [g for g in asked if not g.problem.pseudo]),
+                           (f"pseudo_{task}", [g for g in asked if g.problem.pseudo])):  # fmt: skip
+            if rewards := [reward for group in some for reward in group.rewards]:
+                metrics[f"reward/{name}"] = sum(rewards) / len(rewards)
+        if asked and task != "policy":
+            metrics[f"recycled/{task}"] = len(asked)
+    statuses = Counter((g.problem.pseudo, rollout.verdict.status) for g in groups for rollout in g.rollouts)
+    metrics |= {f"status/{status}": statuses[False, status] / len(rollouts) for status in STATUSES}
+    metrics |= {f"status/pseudo_{status}": n / len(rollouts) for (pseudo, status), n in statuses.items() if pseudo}
     metrics |= _own_rewards(rollouts)
     metrics |= _balance(groups, "pointwise", ("Yes", "No"), "yes")
     metrics |= _balance(groups, "pointwise", ("A", "B"), "letter") | _balance(groups, "pairwise", ("A", "B"), "a")
@@ -106,6 +112,7 @@ def rollout_records(groups: Sequence[Group], step: int, count: int, chat: ChatCo
             "step": step, "task": problem.task, "problem": problem.id, "prompt": policy_prompt(problem, chat),
             "response": rollout.text, "label": problem.answer, "reward": rollout.reward,
             "status": rollout.verdict.status, "extracted": rollout.verdict.extracted,
+            **({"pseudo": True} if problem.pseudo else {}),
             **({"values": dict(rollout.verdict.values)} if rollout.verdict.values else {}),
             **({"images": thumbnails(problem.images)} if problem.images else {}),
         }  # fmt: skip

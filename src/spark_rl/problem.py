@@ -75,6 +75,10 @@ class Problem:
     """The row's other columns, as JSON values, for reward functions of the user's; empty where there are none. They
     never enter a prompt."""
 
+    pseudo: bool = False
+    """Whether ``answer`` is no gold answer but the model's own, voted and judged (:mod:`spark_rl.selfreward`), or a
+    label that was made from such a one."""
+
     @property
     def golds(self) -> tuple[str, ...]:
         """Every answer that is right, ``answer`` first: what the verifier is given."""

@@ -15,7 +15,7 @@ from typing import Self
 from spark_rl import checkpoint
 from spark_rl.ahead import Upcoming, ahead_of, load_ahead
 from spark_rl.ahead import state as ahead_state
-from spark_rl.backend import Backend, build_learner, check_engine, open_backend, probed
+from spark_rl.backend import Backend, build_learner, check_engine, frozen_engine, open_backend, probed
 from spark_rl.checkpoint import Progress
 from spark_rl.config import Config
 from spark_rl.control import Control
@@ -39,9 +39,10 @@ from spark_rl.report.card import write_card
 from spark_rl.report.html import write_report
 from spark_rl.report.metrics import MetricsLog, read_metrics
 from spark_rl.report.watch import Silent, Watcher
-from spark_rl.rewards import open_rewards
+from spark_rl.rewards import Guard, open_rewards, with_hidden
 from spark_rl.rollout import Sampler, build_grader
 from spark_rl.runs import checkpoints, mark_latest, new_run_dir
+from spark_rl.selfreward import SelfSampler, self_sampler
 
 
 def train(
@@ -135,7 +136,7 @@ class Run:
         problems, exams = load_all_problems(config, given)
         counted = {} if given.batches is not None else {"train": len(problems)}
         self.problems = counted | {name: len(exam) for name, exam in exams.items()}
-        batches = self._batches(problems, exams, given)
+        batches = with_hidden(self._batches(problems, exams, given), problems, config)
         self.backend = open_backend(config, weights, given.model, given.engine)
         self.learner = build_learner(self.backend, given.reference, weights)
         pool = self._go_on(saved, resume)
@@ -148,6 +149,12 @@ class Run:
         self.grader = build_grader(chat, self.verifier, config.reward, self.rewards)
         engine = probed(config, self.backend.engine, self.learner)
         sampler = Sampler(engine, chat, self.verifier, config.rollout, config.reward, self.rewards)
+        self.guard: Guard | None = None
+        if (own := config.reward.self) is not None:
+            judge = frozen_engine(self.backend, given.reference) if own.judge == "frozen" else engine
+            self.guard = Guard(own)
+            sampler = self_sampler(sampler, config, judge, self.guard)
+        self.sampler = sampler
         self.upcoming: Upcoming | None = None
         if config.rollout.ahead:
             done, ahead = self.progress.step, config.rollout.ahead
@@ -168,6 +175,9 @@ class Run:
         if config.train.eval_every is not None and DURING not in exams:
             raise ConfigError("train.eval_every needs held-out problems; set data.heldout, e.g. to split:100")
         if self.rewards is not None:
+            if config.reward.self is not None:
+                raise ConfigError("reward.self puts the model's verdict in the place of gold answers, so reward "
+                                  "functions can't stand beside it; leave out one of the two")  # fmt: skip
             self.rewards.check(problems)
         if given.batches is not None:
             if config.train.steps is None and config.train.tokens is None:
@@ -247,6 +257,8 @@ class Run:
         with MetricsLog(run_dir / "metrics.jsonl") as log, MetricsLog(run_dir / "rollouts.jsonl") as rollouts:
             log.truncate(progress.step)
             rollouts.truncate(progress.step)
+            if self.guard is not None:
+                self.guard.recall(read_metrics(run_dir / "metrics.jsonl"))
             self.examination.open(progress.step)
             self.watcher.begin(progress.steps, progress.step)
             try:
@@ -280,6 +292,8 @@ class Run:
         """One step of the loop, counted and logged."""
         progress, started = self.progress, time.perf_counter()
         metrics, groups = self.loop.advance()
+        if isinstance(self.sampler, SelfSampler):
+            metrics |= (told := self.sampler.tell()) | {"tokens": metrics["tokens"] + told["self/tokens"]}
         seconds = time.perf_counter() - started
         progress.step = self.loop.step
         progress.tokens += metrics["tokens"]
@@ -291,6 +305,8 @@ class Run:
         if self.length.tokens is not None:
             metrics["steps"] = progress.steps
         log.append(metrics)
+        if self.guard is not None:
+            self.guard.hear(metrics)
         for record in rollout_records(groups, progress.step, self.config.train.sample_rollouts, self.config.chat):
             rollouts.append(record)
         self.health.check(metrics, groups)
@@ -300,6 +316,8 @@ class Run:
         """The evaluation and the checkpoint that the last step asks for, and whether the run ends with it."""
         settings, step, control, examination = self.config.train, self.progress.step, self.control, self.examination
         self._collect(wait=False)
+        if self.guard is not None and (why := self.guard.why_to_stop()) is not None:
+            control.stop(why)
         last = self._is_over or control.reason is not None
         if examination.is_due(step, last=last) or (control.evaluate and DURING in examination.exams):
             control.evaluate = False

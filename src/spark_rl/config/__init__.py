@@ -29,6 +29,7 @@ from spark_rl.config.method import (
     RewardConfig,
     RewardFunction,
     RolloutConfig,
+    SelfRewardConfig,
     Thinking,
     TrainConfig,
     VerifyConfig,
@@ -43,6 +44,6 @@ __all__ = [
     "AnswerForm", "ChatConfig", "ClusterConfig", "ColumnsConfig", "Config", "ConfigError", "DataConfig", "EngineConfig",
     "EvaluationConfig", "ImagesConfig", "InferenceConfig", "LearnerConfig", "LoraConfig", "ModelConfig",
     "ObjectiveConfig", "OptimiserConfig", "RecycleConfig", "RewardConfig", "RewardFunction", "RolloutConfig",
-    "Section", "Thinking", "TrainConfig", "TrainSource", "VerifyConfig", "load_config", "merge_settings",
-    "parse_config", "recipe_path", "saved_settings", "settings_table",
+    "Section", "SelfRewardConfig", "Thinking", "TrainConfig", "TrainSource", "VerifyConfig", "load_config",
+    "merge_settings", "parse_config", "recipe_path", "saved_settings", "settings_table",
 ]  # fmt: skip

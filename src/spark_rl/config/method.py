@@ -80,6 +80,26 @@ class RewardFunction(Section):
     """Its weight in the mean; 0 only measures it."""
 
 
+class SelfRewardConfig(Section):
+    """Training without gold answers, rewarded by the model's own verdict (docs/without-gold.md)."""
+
+    hidden: float = Field(0.0, ge=0, le=1)
+    """Share of the training problems whose gold answer is hidden, the same in each pass and after a resume. Problems
+    without an answer that the verifier can use count as hidden whatever the share."""
+    judge: Literal["current", "frozen"] = "current"
+    """Which weights judge the answer that most responses of a group give: the current ones, or those of ``model.path``,
+    with which the run began: a second copy of them, in this process."""
+    judgements: int = Field(4, ge=1)
+    """Sampled judgements of that answer. It is the pseudo gold if more than half of them say Yes; otherwise its group
+    is left out of the update."""
+    floor: float | None = Field(0.7, ge=0, le=1)
+    """Share of the pseudo golds that must be right where gold answers are there to compare with. Before it is reached
+    over a window, groups without a gold answer are left out; when it falls below afterwards, the run ends itself. Null
+    uses all pseudo golds and never ends; it is needed where no problem has a gold answer."""
+    window: int = Field(10, ge=1)
+    """Steps over which that share is taken."""
+
+
 class RewardConfig(Section):
     """What earns the reward of Eq. 2 in training, beyond being right, and functions of your own (docs/rewards.md)."""
 
@@ -102,6 +122,10 @@ class RewardConfig(Section):
     weight."""
     timeout: float = Field(60.0, gt=0)
     """Seconds on the clock that a function may take for one batch; then it has failed, and the run goes on."""
+    self: SelfRewardConfig | None = None
+    """Training without gold answers: hides some, and takes the model's own verdict in their place. Its settings are
+    ``hidden``, ``judge``, ``judgements``, ``floor`` and ``window`` (docs/without-gold.md). Null: every problem has a
+    gold answer."""
 
 
 class AdvantageConfig(Section):

@@ -93,6 +93,19 @@ class Config(Section):
                 f"cluster.engines ({self.cluster.engines}) starts engines, and engine.servers names some that run "
                 "already; remove one of the two"
             )
+        own = self.reward.self
+        if own is not None and (self.reward.function or self.reward.verifier is not None):
+            raise ValueError(
+                "reward.self puts the model's verdict in the place of gold answers, so reward.function and "
+                "reward.verifier can't stand beside it; leave them out, or reward.self"
+            )
+        if own is not None and own.hidden == 1 and own.floor is not None:
+            raise ValueError(
+                "reward.self.hidden is 1, so no gold answer is left to check on; hide less, or set "
+                "reward.self.floor=null to train without a guard"
+            )
+        if own is not None and self.rollout.ahead:
+            raise ValueError("reward.self judges a batch by the weights that sampled it; set rollout.ahead=0")
         low, high = self.chat.min_pixels, self.chat.max_pixels
         if low is not None and high is not None and low > high:
             raise ValueError(f"chat.min_pixels ({low}) is larger than chat.max_pixels ({high}); swap or change them")

@@ -31,4 +31,5 @@ def pairwise(
         choices=parent.choices,
         source=parent.source,
         parent=parent.id,
+        pseudo=parent.pseudo,
     )

@@ -29,5 +29,6 @@ def pointwise(
         choices=parent.choices,
         source=parent.source,
         parent=parent.id,
+        pseudo=parent.pseudo,
     )
     return problem, labels

@@ -20,8 +20,8 @@ from spark_rl.data.rowimages import RowImage
 from spark_rl.errors import DataError
 from spark_rl.problem import Problem
 
-_RARE = ("columns", "siblings")
-"""Fields that are saved only where they hold something: reward functions of the user's, ``recycle.credit``."""
+_RARE = ("columns", "siblings", "pseudo")
+"""Fields that are saved only where they hold something (``recycle.credit``, ``reward.self``, functions of the user)."""
 
 
 class Pool:

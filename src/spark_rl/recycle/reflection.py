@@ -35,5 +35,6 @@ def reflection(
         source=parent.source,
         parent=parent.id,
         siblings=group.rewards if credit else (),
+        pseudo=parent.pseudo,
         columns=parent.columns,
     )

@@ -68,6 +68,17 @@ SECTIONS = (
         Panel("Flat groups", "share of groups (%)", (("flat", "flat", "s5"),), "part",
               note="Groups whose rewards are all equal carry no signal: too easy, or too hard."),
     )),
+    Section("self", "Without gold answers", "Are the answers right that the model gives itself?", (
+        Panel("Pseudo golds that are right", "share (%)", (
+            ("self/votes", "votes alone", "s5"), ("self/accuracy", "votes that the judge accepts", "s0"),
+        ), "share", note="On groups with a gold answer, where it can be told. The run ends below reward.self.floor."),
+        Panel("The judge on the votes", "share (%)", (("self/judge", "right verdicts", "s1"),), "share",
+              note="On groups with a gold answer: a Yes to a right majority answer, or no Yes to a wrong one."),
+        Panel("Groups trained on without a gold answer", "share (%)", (("self/used", "used", "s2"),), "share",
+              note="The others are left out: the judge did not say Yes to what most of their responses answer."),
+        Panel("Reward: pseudo golds", "mean reward", (("reward/pseudo_policy", "policy", "s0"),), "unit",
+              note="The share of responses that agree with the majority: it rises when the policy agrees with itself."),
+    )),
     Section("balance", "Judge balance", "Does the judge judge, or always say the same?", (
         Panel("Saying Yes", "share (%)", (("verdict/yes", "verdicts", "s0"), ("label/yes", "labels", "s1")), "share",
               note="The two curves should stay close. Readable verdicts near 0% or 100% mean a collapsed judge."),

@@ -76,6 +76,9 @@ class Grader:
             def begun(problem: Problem, response: str) -> Finish | None:
                 if self._functions_grade(problem) and not self._verifies(problem):
                     return None
+                if self.reward.self is not None and not problem.answer:
+                    extracted = extract_boxed(answer_part(response, self.verifier.config.thinking))
+                    return lambda: Verdict(0.0, "failed", extracted)
                 return begin((response, problem.golds, problem.kind, problem.choices))
 
             yield begun
