@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("evals",),
     ("cluster", "backend"),
     ("run", "given", "control", "examination", "health", "hints", "export"),
-    ("arguments", "callbacks", "trainer", "ablate", "doctor", "plan"),
+    ("arguments", "callbacks", "trainer", "ablate", "doctor", "plan", "cost"),
     ("commands",),
     ("options", "cli", "__main__"),
 )

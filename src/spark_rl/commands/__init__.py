@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it, so that a mistake is told a
 from __future__ import annotations
 
 from spark_rl.commands.asking import judge, solve
+from spark_rl.commands.cost import cost
 from spark_rl.commands.data import data
 from spark_rl.commands.evaluation import evaluate
 from spark_rl.commands.export import export
@@ -18,6 +19,7 @@ from spark_rl.commands.training import ablate, report, resolve, train
 __all__ = [
     "ablate",
     "config",
+    "cost",
     "data",
     "doctor",
     "evaluate",
