@@ -67,7 +67,7 @@ def test_what_a_user_is_given(measured: Path) -> None:
     }  # fmt: skip
     assert facts["by_arithmetic"][0]["model"] == "Qwen/Qwen2.5-7B-Instruct"
     page = (measured / "cost.md").read_text()
-    assert "| scoring by the reward model |" in page
+    assert "| reward model: scoring |" in page
     assert "RM inference, slower" in page
     assert "Assumed:\n\n- the reward model" in page
     config = json.loads((measured / "runs/repeat0/rm-run/config.json").read_text())
@@ -124,7 +124,7 @@ def test_ratios_are_spark_over_rm() -> None:
     assert read_arm(json.loads(json.dumps(arm_facts(cost.arms[RM][0])))) == cost.arms[RM][0]
     rows = {row[0]: row[1:] for row in phase_table(cost).rows}
     assert rows["all stages"][2:4] == ("40", "20")
-    assert rows["SPARK / RM, all stages"][3] == "0.50x"
+    assert rows["SPARK / RM, all"][3] == "0.50x"
     paper = {row[0]: row[3:] for row in paper_table(cost).rows}
     assert paper["a response's reward, ms"][1] == "1.00"
     assert paper["operations of the whole, SPARK = 1"] == ("2.00", "1")

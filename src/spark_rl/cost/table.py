@@ -14,12 +14,12 @@ from spark_rl.cost.record import RM, SPARK, Arm, Cost, Phase
 from spark_rl.report.notation import DASH
 
 PHASES = (
-    ("preferences", "sample", "preferences: sampling"),
-    ("preferences", "verify", "preferences: verifying"),
+    ("preferences", "sample", "pairs: sampling"),
+    ("preferences", "verify", "pairs: verifying"),
     ("reward model", "train", "reward model: training"),
     ("reinforcement learning", "sample", "sampling"),
     ("reinforcement learning", "verify", "verifying"),
-    ("reinforcement learning", "score", "scoring by the reward model"),
+    ("reinforcement learning", "score", "reward model: scoring"),
     ("reinforcement learning", "update", "update"),
     ("reinforcement learning", "recycle", "recycling"),
 )
@@ -86,10 +86,10 @@ def phase_table(cost: Cost) -> Table:
 
     rows = [(title, *_cells(cost, partial(_phases, stage=stage, name=name))) for stage, name, title in PHASES]
     rows += [
-        ("reinforcement learning", *_cells(cost, lambda arm: list(arm.learning.phases))),
+        ("all of RL", *_cells(cost, lambda arm: list(arm.learning.phases))),
         ("all stages", *_cells(cost, lambda arm: [phase for stage in arm.stages for phase in stage.phases])),
     ]
-    for title, learning in (("SPARK / RM, reinforcement learning", True), ("SPARK / RM, all stages", False)):
+    for title, learning in (("SPARK / RM, RL", True), ("SPARK / RM, all", False)):
         ratios = (cost.ratio(what, learning=learning) for what in ("seconds", "generated", "flops"))
         rows.append((title, *(cell for ratio in ratios for cell in ("", _times(ratio)))))
     head = ("", *(f"{arm} {unit}" for unit in ("s", "tokens", "GFLOP") for arm in ("RM", "SPARK")))
@@ -107,13 +107,13 @@ def paper_table(cost: Cost) -> Table:
         ("extra data (preference pairs)", "yes", "no", _number(pairs), "0"),
         ("extra training of a reward model, s", "yes", "no", _number(_seconds(rm, "reward model")), "0"),
         ("operations of the whole, SPARK = 1", "~2 (GPU cost)", "1 (GPU cost)", _inverse(whole), "1"),
-        ("operations of reinforcement learning, SPARK = 1", DASH, DASH, _inverse(learning), "1"),
+        ("operations of RL, SPARK = 1", DASH, DASH, _inverse(learning), "1"),
         ("a response's reward, ms", "RM inference, slower", "rule-based, faster", _reward_ms(rm), _reward_ms(spark)),
-        ("stages before reinforcement learning", "1", "0", str(len(rm[0].extra)), str(len(spark[0].extra))),
+        ("stages before RL", "1", "0", str(len(rm[0].extra)), str(len(spark[0].extra))),
         ("models in memory", DASH, DASH, ", ".join(rm[0].models), ", ".join(spark[0].models)),
         ("their weights, MiB", DASH, DASH, _weights(rm), _weights(spark)),
         ("peak memory, MiB", DASH, DASH, _peak(rm), _peak(spark)),
-        ("peak memory in reinforcement learning, MiB", DASH, DASH, _peak(rm, -1), _peak(spark, -1)),
+        ("peak memory in RL, MiB", DASH, DASH, _peak(rm, -1), _peak(spark, -1)),
     ]
     head = ("", "paper, RM-based RL", "paper, SPARK", "measured, RM-based RL", "measured, SPARK")
     return Table("The paper's Table 7, and what was measured", head, tuple(rows))
@@ -139,8 +139,8 @@ def estimate_table(estimates: Sequence[Estimate]) -> Table:
         ("scoring, a step", lambda e: f"{e.score_pflop:.2f} PFLOP, {e.score_seconds:.1f} s"),
         ("a step of RM-based RL", lambda e: f"{e.rm_step_pflop:.1f} PFLOP, {e.rm_step_seconds:.1f} s"),
         ("a step of SPARK", lambda e: f"{e.spark_step_pflop:.1f} PFLOP, {e.spark_step_seconds:.1f} s"),
-        ("preferences, reward model", lambda e: f"{e.preferences_pflop:,.0f} + {e.training_pflop:,.0f} PFLOP, "
-                                                f"{e.extra_hours:.1f} h"),
+        ("pairs, reward model", lambda e: f"{e.preferences_pflop:,.0f} + {e.training_pflop:,.0f} PFLOP, "
+                                          f"{e.extra_hours:.1f} h"),
         ("GPU hours, RM-based RL", lambda e: f"{e.rm_gpu_hours:,.0f}"),
         ("GPU hours, SPARK", lambda e: f"{e.spark_gpu_hours:,.0f}"),
         ("SPARK / RM-based RL", lambda e: _times(e.ratio)),
