@@ -39,7 +39,7 @@ from spark_rl.seeds import stream_seed
 
 NAME = "reward_model"
 """The reward function's name in the metrics of a run."""
-GO_ON = "the same command goes on; stages that are done are kept"
+GO_ON = "the same command goes on: stages that are done are kept, this one begins again"
 PATIENCE = 1e6
 """Seconds that the reward model may take for a batch: it is not a user's code, which may hang."""
 
