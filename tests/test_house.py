@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("evals",),
     ("cluster", "backend"),
     ("run", "length", "given", "control", "examination", "health", "hints", "export"),
-    ("arguments", "callbacks", "trainer", "matrix", "ablate", "claims", "doctor", "plan"),
+    ("arguments", "callbacks", "trainer", "matrix", "ablate", "claims", "cost", "doctor", "plan"),
     ("commands",),
     ("options", "cli", "__main__"),
 )

@@ -87,6 +87,14 @@ examples:
   spark-rl plan --config qwen2.5-7b --gpus 8 --gpu h100-80gb engine.name=vllm
   spark-rl plan --config qwen2.5-7b --gpu 24             does it fit 24 GiB? what to change if not
   spark-rl plan --model my-model --data mine.jsonl --gpus 4 --price 2.5 --json plan.json""",
+    "cost": """\
+examples:
+  spark-rl cost                                          10 steps of each on the embedded base
+  spark-rl cost --steps 45 --repeats 3 --json cost.json --out cost.md
+  spark-rl cost --config mine.yaml --run-dir runs/cost-mine seed=3
+
+RM-based RL: responses of the base become preference pairs, a scalar reward model is trained on them, and its score is
+the reward of every response. SPARK: verifiable rewards and recycling. Run it on a machine that does nothing else.""",
     "runs": """\
 States: starting, running (with the process), finished, stopped, failed (it ended with an error), killed (its process is
 gone without an end), damaged. A run that has not finished continues with `spark-rl train --resume --run-dir NAME`.""",
@@ -187,6 +195,7 @@ def _add_runs(commands: Any) -> None:
 
     _add_claims(commands)
 
+    _add_cost(commands)
     report = _command(commands, "report", "write the HTML report of a run again", overrides=False)
     report.add_argument(
         "run_dir", type=Path, metavar="RUN", help="a run: its directory, its name below runs/, or latest"
@@ -199,6 +208,19 @@ def _add_runs(commands: Any) -> None:
     config = _command(commands, "config", "list every setting with its default, or check a configuration")
     config.add_argument("--config", help="a YAML file or recipe name to resolve and print")
     config.add_argument("--markdown", type=Path, metavar="FILE", help="write the list of settings as Markdown")
+
+
+def _add_cost(commands: Any) -> None:
+    cost = _command(commands, "cost", "what RM-based RL and SPARK take, side by side in one process (Table 7)")
+    add = cost.add_argument
+    add("--config", default="tiny", help="a YAML file or recipe name (default: tiny)")
+    add("--steps", type=_positive, default=10, metavar="N", help="of reinforcement learning, in each (default: 10)")
+    add("--repeats", type=_positive, default=1, metavar="N", help="with seeds of their own (default: 1)")
+    add("--rm-problems", type=_positive, default=256, metavar="N", help="whose responses become pairs (default: 256)")
+    add("--rm-epochs", type=_positive, default=1, metavar="N", help="of the reward model's training (default: 1)")
+    add("--rm-lr", type=_rate, metavar="X", help="of the reward model's training (default: 10 * optimiser.lr)")
+    add("--run-dir", type=Path, default=Path("runs/cost"), metavar="DIR", help="goes on where it stopped there")
+    add("--out", type=Path, metavar="FILE", help="also write the tables as Markdown")
 
 
 def _add_eval(commands: Any) -> None:
@@ -333,6 +355,13 @@ def _temperature(text: str) -> float:
 
 def _price(text: str) -> float:
     return _from_zero(text, "price")
+
+
+def _rate(text: str) -> float:
+    value = _from_zero(text, "learning rate")
+    if not value:
+        raise argparse.ArgumentTypeError("0 would train nothing; give a learning rate above it")
+    return value
 
 
 def _from_zero(text: str, what: str) -> float:

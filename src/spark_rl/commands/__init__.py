@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from spark_rl.commands.asking import judge, solve
 from spark_rl.commands.claims import claims
+from spark_rl.commands.cost import cost
 from spark_rl.commands.data import data
 from spark_rl.commands.evaluation import evaluate
 from spark_rl.commands.export import export
@@ -20,6 +21,7 @@ __all__ = [
     "ablate",
     "claims",
     "config",
+    "cost",
     "data",
     "doctor",
     "evaluate",
