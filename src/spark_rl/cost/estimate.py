@@ -16,7 +16,7 @@ from spark_rl.cost.record import FORWARD, TRAINED
 from spark_rl.plan.duration import plan_duration
 from spark_rl.plan.hardware import GIB, UPDATE_SHARE, gpu_of
 from spark_rl.plan.make import judged_prompt
-from spark_rl.plan.memory import Memory, Rehearsals, recycles
+from spark_rl.plan.memory import Memory, Rehearsals
 from spark_rl.plan.shape import Lengths, Sizes, has_reference, model_config
 
 ANSWERED = 0.6
@@ -138,7 +138,7 @@ def _step(config: Config, sizes: Sizes, lengths: Lengths) -> int:
     update = TRAINED + FORWARD * has_reference(config)
     total = 0
     for problems, prompt in (
-        (config.rollout.problems, lengths.prompt), (config.recycle.ready * recycles(config), lengths.judged)
+        (config.rollout.problems, lengths.prompt), (config.recycle.ready * config.recycle.on, lengths.judged)
     ):  # fmt: skip
         total += _sampled(sizes, problems, samples, prompt, response) * (FORWARD + update) // FORWARD
     return total

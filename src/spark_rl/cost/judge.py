@@ -47,7 +47,7 @@ def threshold_of(judge: RewardModel, pairs: Sequence[Pair]) -> float:
 def own_verdicts(reasoner: Reasoner, problems: Sequence[Problem], pairs: Sequence[HeldOutPair]) -> Scores:
     """``judge_same_accuracy`` of a model that judges in words."""
     asked, texts, right = _members(problems, pairs)
-    said = [accepted for _, accepted, _ in reasoner.judge(asked, texts)]
+    said = [accepted for _, accepted, *_ in reasoner.judge(asked, texts)]
     return {"judge_same_accuracy": _share([a is b for a, b in zip(said, right, strict=True)])}
 
 
