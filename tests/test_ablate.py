@@ -70,9 +70,6 @@ def test_finished_runs_are_kept_and_other_settings_refused(tmp_path: Path) -> No
     assert results["spark"][0] == json.loads((tmp_path / "spark-seed0" / "summary.json").read_text())
     with pytest.raises(UserError, match=r"^1 of 1 runs failed, spark, seed 0 because: .* was made with optimiser\.lr"):
         ablate("tiny", ["spark"], [0], tmp_path, [*OVERRIDES, "optimiser.lr=1"])
-    more = ablate("tiny", ["spark"], [0], tmp_path, [*OVERRIDES, "train.steps=2"])
-    assert more["spark"][0]["config"]["train"]["steps"] == 2
-    assert more["spark"][0]["tokens"] > results["spark"][0]["tokens"]
 
     console = Console(record=True, width=160)
     console.print(ablation_table(results))

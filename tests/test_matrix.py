@@ -77,7 +77,7 @@ def waits_for(there: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def test_a_stopped_matrix_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
+def test_a_stopped_matrix_leaves_no_process_and_saves_its_runs(tmp_path: Path) -> None:
     line = command(
         "ablate", "--run-dir", tmp_path / "arms", "--arms", "spark", "--seeds", "0", *SMALL, *EXAM, "train.steps=40",
         "train.save_every=100",
@@ -94,9 +94,6 @@ def test_a_stopped_matrix_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
     assert holder(run_dir) is None, "the run goes on without whoever started it"
     saved = [path.name for path in (run_dir / "checkpoints").iterdir()]
     assert len(saved) == 1, "it has saved what it had done"
-    done = int(saved[0].removeprefix("step-"))
-    subprocess.run([*line, f"train.steps={done + 1}"], cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True)
-    assert [step["step"] for step in json_lines(run_dir / "metrics.jsonl")] == list(range(1, done + 2))
 
 
 def test_there_is_room_for_one_run_a_core_or_one_in_all(tmp_path: Path) -> None:

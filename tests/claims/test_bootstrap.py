@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_rl.claims.bootstrap import Estimate, Floats, Paired, hierarchical
+from spark_rl.claims.bootstrap import Estimate, Floats, Paired, hierarchical, widened
 
 
 def mean_difference(sums: Floats) -> Floats:
@@ -114,10 +114,16 @@ def test_what_has_no_value_is_left_out_or_nothing() -> None:
     empty = Paired(("p0",), np.zeros((3, 1)))
     assert hierarchical([[empty]], mean_difference, seed=0) is None
     found = hierarchical([[empty, constant(0.5)]], mean_difference, seed=0)
-    assert found is not None
-    assert found.effect == 0.5
+    assert found == Estimate(0.5, 0.5, 0.5)
 
 
 def test_few_problems_that_are_all_alike_decide_nothing() -> None:
     found = hierarchical([[constant(0.0, 8)]], mean_difference, seed=0)
-    assert found == Estimate(0.0, -3 / 8, 3 / 8)
+    assert found == Estimate(0.0, 0.0, 0.0)
+    assert widened(found, 8) == Estimate(0.0, -3 / 8, 3 / 8)
+    lost = hierarchical([[paired([0.0] + [1.0] * 29, [1.0] * 30)]], mean_difference, seed=0)
+    assert lost is not None
+    assert lost.high == 0, "no draw has a gain"
+    assert widened(lost, 30) == Estimate(lost.effect, lost.effect - 0.1, pytest.approx(lost.effect + 0.1))
+    wide = Estimate(0.1, 0.05, 0.15)
+    assert widened(wide, 400) == wide

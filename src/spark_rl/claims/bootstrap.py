@@ -8,9 +8,9 @@ is a pair: both arms of one base and one seed, on the same problems.
 With few bases or seeds its ends are close to the worst and the best of them: of three bases a draw in 27 holds the
 worst alone, of two seeds one in four. Of one base or one seed it knows nothing, and says nothing about others.
 
-Where all draws are alike (eight problems whose answers did not change) a bootstrap would be certain. The rule of three
-stands in for it: of n problems of which none differs, fewer than 3 / n differ with 95 % confidence (Hanley and
-Lippman-Hand 1983).
+A bootstrap is certain of what it never saw: if one problem of thirty was lost and none gained, no draw has a gain. So
+:func:`widened` keeps both ends at a distance, by the rule of three: what none of n problems shows is in fewer than
+3 / n of all with 95 % confidence (Hanley and Lippman-Hand 1983).
 """
 
 from __future__ import annotations
@@ -77,10 +77,15 @@ def hierarchical(
     drawn_DR = _of_drawn_problems(runs, statistic, rng, draws)
     found_D = _over_drawn_runs(_split(drawn_DR.T, shape), rng)
     low, high = np.quantile(found_D[~np.isnan(found_D)], [(1 - level) / 2, (1 + level) / 2])
-    if high - low < 1e-12:  # nothing differs from draw to draw
-        spread = 3 / len({name for run in runs for name in run.problems})
-        low, high = effect - spread, effect + spread
     return Estimate(float(effect), float(low), float(high))
+
+
+def widened(estimate: Estimate, problems: int) -> Estimate:
+    """The estimate with ends that are at least 3 / ``problems`` from the effect."""
+    least = 3 / problems
+    return Estimate(
+        estimate.effect, min(estimate.low, estimate.effect - least), max(estimate.high, estimate.effect + least)
+    )
 
 
 def _of_drawn_problems(

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from spark_rl.ablate import arm_config
-from spark_rl.claims.bootstrap import DRAWS, Estimate, Paired, hierarchical
+from spark_rl.claims.bootstrap import DRAWS, Estimate, Paired, hierarchical, widened
 from spark_rl.claims.catalogue import BASE, SPARK, Budget, Claim, Comparison
 from spark_rl.claims.measures import columns, difference
 from spark_rl.config import Config
@@ -219,6 +219,7 @@ def _find(comparison: Comparison, budget: Budget, found: Mapping[Run, Evaluation
         estimate = hierarchical(list(pairs.values()), statistic, seed, draws)
     decision: Decision = "NOT RUN" if not pairs else "UNDECIDED"
     if estimate is not None:
+        estimate = widened(estimate, problems)
         decision = decision_of(estimate, comparison.bounds)
     return Finding(comparison, budget, estimate, decision, len(pairs), sum(map(len, pairs.values())), problems)
 
