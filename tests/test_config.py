@@ -99,7 +99,7 @@ def test_a_saved_configuration_is_read_back_as_it_was() -> None:
         ("trian=4", "unknown setting trian; did you mean train, a group of settings such as train.steps?"),
         ("rollout.maxNewTokens=4", "unknown setting rollout.maxNewTokens; did you mean rollout.max_new_tokens?"),
         ("train.lr=1", "unknown setting train.lr; did you mean optimiser.lr?"),
-        ("samples=4", "unknown setting samples; did you mean rollout.samples?"),
+        ("samples=4", "unknown setting samples; did you mean rollout.samples or inference.samples?"),
         ("lr=1", "unknown setting lr; did you mean optimiser.lr?"),
         ("recycle.judgecap=1", "unknown setting recycle.judgecap; did you mean recycle.judge_cap?"),
         ("model.lora.rnk=4", "unknown setting model.lora.rnk; did you mean model.lora.rank?"),

@@ -55,7 +55,7 @@ def test_points_by_hand() -> None:
 
 
 def test_equal_tokens_by_hand() -> None:
-    """Weighted voting reaches 0.6 at 40 tokens where majority voting has 0.5; halfway on the log axis it has 0.45."""
+    """Weighted voting reaches 0.6 at 40 tokens where majority voting has 0.5; between 20 and 40 it is straight."""
     one: Spent = {
         ("single", 1): (0.3, 10.0),
         ("majority", 1): (0.3, 10.0), ("majority", 2): (0.4, 20.0), ("majority", 4): (0.5, 40.0),

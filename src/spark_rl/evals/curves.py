@@ -12,14 +12,14 @@ Everything is drawn once and shared: the answers of a problem with a judgement o
 :data:`CHAINS` of them a chain of reflections that goes on whatever the judge says. A point is what its rule would have
 done with these: votes are taken in :data:`SUBSETS` random subsets of the answers, the same for every vote, and rounds
 stop where the rule stops them, which costs what was generated until then. Tokens are those of answers, reflections and
-judgements; prompts are not counted. Each curve begins with the single answer, and lies between its points on a line
-over the logarithm of tokens; with more tokens than its last point it stays there. Intervals are percentile bootstraps
+judgements; prompts are not counted. Each curve begins with the single answer and is straight between its points, which
+a strategy reaches that treats some problems by one and the others by the next; with more tokens than its last point it
+stays there. Intervals are percentile bootstraps
 over problems; gains over majority voting at equal tokens (arXiv 2504.01005) are paired.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -262,17 +262,14 @@ def _means(found: Sequence[Spent], settings: Sequence[Setting]) -> Spent:
 
 def _at(means: Mapping[Setting, tuple[float, float]], strategy: str, budgets: Sequence[float]) -> list[float]:
     """The accuracy of a strategy at so many tokens."""
-    points = sorted(
-        (math.log(max(tokens, 1.0)), accuracy) for (name, _), (accuracy, tokens) in means.items() if name == strategy
-    )
-    first = math.log(max(means["single", 1][1], 1.0)), means["single", 1][0]
-    points = [first, *(point for point in points if point[0] > first[0])]
+    points = sorted((tokens, accuracy) for (name, _), (accuracy, tokens) in means.items() if name == strategy)
+    accuracy, tokens = means["single", 1]
+    points = [(tokens, accuracy), *(point for point in points if point[0] > tokens)]
     found = []
     for budget in budgets:
-        place = math.log(max(budget, 1.0))
-        before = max(i for i, (x, _) in enumerate(points) if x <= place or i == 0)
+        before = max(i for i, (x, _) in enumerate(points) if x <= budget or i == 0)
         (x, y), (to_x, to_y) = points[before], points[min(before + 1, len(points) - 1)]
-        share = 0.0 if to_x <= x else min(1.0, max(0.0, (place - x) / (to_x - x)))
+        share = 0.0 if to_x <= x else min(1.0, max(0.0, (budget - x) / (to_x - x)))
         found.append(y + share * (to_y - y))
     return found
 
