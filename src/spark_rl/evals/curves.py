@@ -14,8 +14,8 @@ done with these: votes are taken in :data:`SUBSETS` random subsets of the answer
 stop where the rule stops them, which costs what was generated until then. Tokens are those of answers, reflections and
 judgements; prompts are not counted. Each curve begins with the single answer and is straight between its points, which
 a strategy reaches that treats some problems by one and the others by the next; with more tokens than its last point it
-stays there. Intervals are percentile bootstraps
-over problems; gains over majority voting at equal tokens (arXiv 2504.01005) are paired.
+stays there. Intervals are percentile bootstraps over problems; gains over majority voting at equal tokens
+(arXiv 2504.01005) are paired.
 """
 
 from __future__ import annotations
