@@ -94,8 +94,9 @@ class SelfRewardConfig(Section):
     is left out of the update."""
     floor: float | None = Field(0.7, ge=0, le=1)
     """Share of the pseudo golds that must be right where gold answers are there to compare with. Before it is reached
-    over a window, groups without a gold answer are left out; when it falls below afterwards, the run ends itself. Null
-    uses all pseudo golds and never ends; it is needed where no problem has a gold answer."""
+    over a window, problems without a gold answer are not asked; when it falls below afterwards, or none is accepted
+    there in a window, the run ends itself. Null uses all pseudo golds and never ends; it is needed where no problem has
+    a gold answer."""
     window: int = Field(10, ge=1)
     """Steps over which that share is taken."""
 

@@ -23,6 +23,7 @@ class Guard:
         """Whether pseudo golds are used: since enough of those of a window were right, or always without a floor."""
         self._steps: deque[tuple[int, float]] = deque(maxlen=settings.window)
         """(pseudo golds that were accepted on the slice, how many of them are right) of the last steps."""
+        self._holds = False
 
     def recall(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Take down the steps of earlier sessions."""
@@ -33,21 +34,23 @@ class Guard:
         """Take down a step."""
         accepted = int(metrics.get("self/accepted", 0))
         self._steps.append((accepted, accepted * float(metrics.get("self/accuracy", 0.0))))
-        self.trusts = self.trusts or (len(self._steps) == self.settings.window and self._holds() is True)
+        accepted, right = self._sums()
+        floor, full = self.settings.floor or 0.0, len(self._steps) == self.settings.window
+        self._holds = bool(accepted) and right >= floor * accepted - 1e-6
+        self.trusts = self.trusts or (full and self._holds)
 
     def why_to_stop(self) -> str | None:
-        """Why the run ends here: too few pseudo golds of the last ``window`` steps are right, and they are used."""
+        """Why the run ends here: pseudo golds are used, and of the last ``window`` steps too few are right, or none was
+        accepted where it could be told."""
         floor, window = self.settings.floor, self.settings.window
-        if floor is None or not self.trusts or len(self._steps) < window or self._holds() is not False:
+        if floor is None or not self.trusts or len(self._steps) < window or self._holds:
             return None
         accepted, right = self._sums()
+        if not accepted:
+            return (f"the judge has accepted no answer in {window} steps where there is a gold one to compare with, so "
+                    "nothing is known of its pseudo golds (reward.self.window)")  # fmt: skip
         return (f"where there is a gold answer to compare with, {100 * right / accepted:.0f}% of {accepted} pseudo "
                 f"golds of the last {window} steps are right, and reward.self.floor is {100 * floor:.0f}%")  # fmt: skip
 
     def _sums(self) -> tuple[int, float]:
         return sum(count for count, _ in self._steps), sum(count for _, count in self._steps)
-
-    def _holds(self) -> bool | None:
-        """Whether enough pseudo golds are right; ``None`` where there were none to tell by."""
-        accepted, right = self._sums()
-        return right >= (self.settings.floor or 0.0) * accepted - 1e-6 if accepted else None
