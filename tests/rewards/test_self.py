@@ -124,7 +124,7 @@ def test_the_guard_trusts_and_stops_by_the_share_of_the_last_steps(
         if total and abs(good - floor * total) < 1e-5:
             return  # rounding decides
         stops = full and trusted and not holds
-        trusted = trusted or (full and holds)
+        trusted = trusted or (full and holds and total >= window)
         assert guard.trusts == trusted
         assert (guard.why_to_stop() is not None) == stops
         if stops:

@@ -20,7 +20,8 @@ class Guard:
     def __init__(self, settings: SelfRewardConfig) -> None:
         self.settings = settings
         self.trusts = settings.floor is None
-        """Whether pseudo golds are used: since enough of those of a window were right, or always without a floor."""
+        """Whether pseudo golds are used: since enough of those of a window were right, one a step at least; or always,
+        without a floor."""
         self._steps: deque[tuple[int, float]] = deque(maxlen=settings.window)
         """(pseudo golds that were accepted on the slice, how many of them are right) of the last steps."""
         self._holds = False
@@ -37,7 +38,7 @@ class Guard:
         accepted, right = self._sums()
         floor, full = self.settings.floor or 0.0, len(self._steps) == self.settings.window
         self._holds = bool(accepted) and right >= floor * accepted - 1e-6
-        self.trusts = self.trusts or (full and self._holds)
+        self.trusts = self.trusts or (full and self._holds and accepted >= self.settings.window)
 
     def why_to_stop(self) -> str | None:
         """Why the run ends here: pseudo golds are used, and of the last ``window`` steps too few are right, or none was
