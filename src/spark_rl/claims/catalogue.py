@@ -102,6 +102,11 @@ CLAIMS = (
         (Comparison("policy", SPARK, BASE, "transfer", kept=True),),
     ),
     Claim(
+        "breadth", "Sec. 4.2-4.3, Tables 1, 4",
+        "Trained with its judge, the policy answers more of what training never saw than trained alone.",
+        _each("policy", SPARK, "policy-only", "transfer"),
+    ),
+    Claim(
         "selfjudge", "Sec. 4.4, Fig. 4",
         "Recall, precision and F1 of judging its own answers are above the base's on every exam.",
         (*_each("recall precision f1", SPARK, BASE), *_each("recall precision f1", SPARK, BASE, "transfer")),
