@@ -118,7 +118,7 @@ def policy_loss(
     advantages_B1 = advantages_B.unsqueeze(-1)
     loss_BT = -torch.minimum(ratio_BT * advantages_B1, clipped_BT * advantages_B1)
     cap = None if config.importance_cap == "auto" else config.importance_cap
-    if cap is not None or (borrowed_B is not None and bool(borrowed_B.any())):
+    if cap is not None or borrowed_B is not None:
         if engine_logp_BT is None:
             raise ValueError("objective.importance_cap needs the engine's log-probabilities")
         weighed_BT = mask_BT if cap is not None or borrowed_B is None else mask_BT & borrowed_B.unsqueeze(-1)

@@ -190,7 +190,9 @@ class PolicyLearner(ABC):
             engine_BT = _pad([torch.tensor(samples[i].engine_logprobs) for i in chosen], logp_BT)
             fillers, device = [0.0] * (len(logp_BT) - len(chosen)), logp_BT.device
             advantages_B = torch.tensor([*(samples[i].advantage for i in chosen), *fillers], device=device)
-            borrowed_B = torch.tensor([*(samples[i].borrowed for i in chosen), *map(bool, fillers)], device=device)
+            borrowed_B = None
+            if any(samples[i].borrowed for i in chosen):
+                borrowed_B = torch.tensor([*(samples[i].borrowed for i in chosen), *map(bool, fillers)], device=device)
             teacher_BT = _pad([teacher.get(i, torch.empty(0)) for i in chosen], logp_BT) if teacher else None
             taught_B = torch.tensor([*(i in teacher for i in chosen), *map(bool, fillers)], device=device)
             loss, shares = policy_loss(
@@ -202,8 +204,11 @@ class PolicyLearner(ABC):
             metrics["loss"] += float(loss.detach())
             for name, share in shares.items():
                 metrics[name] = metrics.get(name, 0.0) + float(share)
-            mismatch.add(old_BT, engine_BT, rows.mask_BT & ~borrowed_B.unsqueeze(-1))
-            prompts_apart.add(old_BT, engine_BT, rows.mask_BT & borrowed_B.unsqueeze(-1))
+            if borrowed_B is None:
+                mismatch.add(old_BT, engine_BT, rows.mask_BT)
+            else:
+                mismatch.add(old_BT, engine_BT, rows.mask_BT & ~borrowed_B.unsqueeze(-1))
+                prompts_apart.add(old_BT, engine_BT, rows.mask_BT & borrowed_B.unsqueeze(-1))
         metrics = self._summed(metrics)
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = rate
