@@ -65,6 +65,12 @@ $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 base: $(STAMP)  ## make the embedded base again, from random weights (about 15 minutes)
 	$(BIN)/python -m spark_rl.embedded.build
 
+bases: $(STAMP)  ## three bases whose roles share one word for careful work, into bases/ (about 15 minutes each)
+	for seed in 0 1 2; do \
+	  $(BIN)/python -m spark_rl.embedded.build --curriculum shared --seed $$seed --steps 4000 --threads 1 \
+	    --out bases/shared-$$seed || exit 1; \
+	done
+
 base-vl: $(STAMP)  ## make the embedded base that sees again (about 15 minutes)
 	$(BIN)/python -m spark_rl.embedded.build_vision
 
