@@ -18,7 +18,7 @@ VLLM_PIP := $(VLLM_BIN)/python -m pip install -qq --disable-pip-version-check --
 VLLM_STAMP := $(VLLM_VENV)/.installed
 EXTRA_TESTS := OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -W default --timeout 600
 
-.PHONY: train train-vl test test-vllm test-cluster check install base base-vl bench fuzz docs clean
+.PHONY: train train-vl test test-vllm test-cluster check install base bases base-vl bench fuzz docs clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	@$(BIN)/spark-rl train $(RUN)
