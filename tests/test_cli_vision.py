@@ -129,7 +129,9 @@ def test_judge_a_file_whose_lines_name_images(place: Path, vlm: str, monkeypatch
     rows, given = json_lines(place / "v.jsonl"), json_lines(place / "sets" / "responses.jsonl")
     assert rows == facts["results"]
     for row, before in zip(rows, given, strict=True):
-        assert {name: value for name, value in row.items() if name not in {"judgement", "verdict"}} == before
+        assert {
+            name: value for name, value in row.items() if name not in {"judgement", "verdict", "probability"}
+        } == before
         assert isinstance(row["judgement"], str)
     alone = [
         ask(place, monkeypatch, "judge", "--question", "How many?", "--response", "\\boxed{3}", "--model", vlm, *FAST,

@@ -208,6 +208,11 @@ def test_rows_are_written_as_they_are_made(tmp_path: Path) -> None:
     assert complaints(complained).splitlines() == ["spark-rl: stopped"]
 
 
+def judged_in(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What has a P(Yes) in it: the rounds of answers, or the rows of judgements."""
+    return [part for row in rows for part in row.get("rounds", [row]) if part.get("probability") is not None]
+
+
 @pytest.mark.parametrize("name", ["solve", "judge"])
 def test_greedy_rows_do_not_depend_on_the_batch(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -219,6 +224,8 @@ def test_greedy_rows_do_not_depend_on_the_batch(name: str, tmp_path: Path, monke
         monkeypatch.setattr(asking, "BATCH", size)
         assert main([name, "--file", "some.jsonl", "--out", f"{size}.jsonl", "--model", BASE, *FAST]) == 0
         found.append(json_lines(tmp_path / f"{size}.jsonl"))
+    chances = [[row.pop("probability") for row in judged_in(rows)] for rows in found]
+    assert chances[0] == pytest.approx(chances[1], abs=1e-5)  # padding rounds them otherwise
     assert found[0] == found[1]
     assert [row["question"] for row in found[0]] == [row["question"] for row in given]
 

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spark_rl.embedded.build import build_model, build_tokenizer, warm_start
+from spark_rl.embedded.demonstrations import CURRICULA
 from spark_rl.embedded.demonstrations import Demonstrator
 from spark_rl.model.places import EMBEDDED
 
@@ -47,6 +48,6 @@ def test_the_same_seed_makes_the_same_weights() -> None:
     for _ in range(2):
         tokenizer = build_tokenizer()
         model = build_model(len(tokenizer), seed=3)
-        warm_start(model, tokenizer, seed=3, steps=2, rows=4)
+        warm_start(model, tokenizer, CURRICULA["shared"], seed=3, steps=2, rows=4)
         made.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(made[0], made[1])
