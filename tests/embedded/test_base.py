@@ -9,8 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spark_rl.embedded.build import build_model, build_tokenizer, warm_start
-from spark_rl.embedded.demonstrations import CURRICULA
-from spark_rl.embedded.demonstrations import Demonstrator
+from spark_rl.embedded.demonstrations import CURRICULA, Demonstrator
 from spark_rl.model.places import EMBEDDED
 
 
