@@ -186,7 +186,7 @@ def engine_of_its_own(
         chat = chat_of(config, describe_model(config, weights))
         own = config.engine.name != "vllm"
         return own_engine(config, chat) if own else _vllm(config, colocated), chat
-    whole = config.model_copy(update={"model": config.model.model_copy(update={"lora": None})})
+    whole = without_adapters(config)
     loaded = load_model(whole, weights)
     chat = chat_of(config, loaded)
     return _embedded(CopiedEngine, config, loaded, chat), chat
@@ -323,6 +323,11 @@ def _reference(config: Config, loaded: LoadedModel, given: LoadedModel | None = 
     return (given or load_model(config)) if _needs_reference(config, loaded) else None
 
 
+def without_adapters(config: Config) -> Config:
+    """The configuration of the model alone, as it is before ``model.lora``."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"lora": None})})
+
+
 def frozen_engine(backend: Backend, given: LoadedModel | None = None) -> Engine:
     """An engine on the weights that a run begins with, whatever is trained meanwhile: a second copy in this process.
 
@@ -337,7 +342,7 @@ def frozen_engine(backend: Backend, given: LoadedModel | None = None) -> Engine:
     if backend.cluster is not None:
         raise ConfigError("reward.self.judge=frozen decodes on a second model in this process, which cluster.learners "
                           "and cluster.engines are there to avoid; take judge=current")  # fmt: skip
-    whole = config.model_copy(update={"model": config.model.model_copy(update={"lora": None})})
+    whole = without_adapters(config)
     return _embedded(EmbeddedEngine, whole, given or load_model(whole), backend.chat)
 
 

@@ -113,6 +113,13 @@ def check_templates(name: str) -> None:
     load_templates(name)
 
 
+def seeds_of(given: str) -> list[int]:
+    """The seeds of ``--seeds 0,1,2``. Raises :class:`UserError` if it is something else."""
+    if not all(seed.isdecimal() for seed in given.split(",")):
+        raise UserError(f"--seeds {given!r} is not a list of whole numbers such as 0,1,2")
+    return [int(seed) for seed in given.split(",")]
+
+
 def _check_template_file(template: str) -> None:
     path = Path(template).expanduser()
     try:

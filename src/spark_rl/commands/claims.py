@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from spark_rl.commands.checks import check_config, check_folder
+from spark_rl.commands.checks import check_config, check_folder, seeds_of
 from spark_rl.commands.terminal import console, say
 from spark_rl.commands.training import check_places
 from spark_rl.config import load_config
@@ -49,7 +49,7 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
     config = load_config(recipe, arguments.overrides)
     overrides = [*(quick(config) if arguments.quick else ()), *arguments.overrides]
     models = arguments.models.split(",") if arguments.models else MODELS if recipe == DEFAULT else (config.model.path,)
-    seeds = _seeds(arguments.seeds) if arguments.seeds else range(QUICK_SEEDS if arguments.quick else SEEDS)
+    seeds = seeds_of(arguments.seeds) if arguments.seeds else range(QUICK_SEEDS if arguments.quick else SEEDS)
     if arguments.quick and not arguments.models:
         models = models[:1]
     campaign = Campaign(chosen, recipe, tuple(overrides), tuple(models), tuple(seeds), arguments.run_dir)
@@ -69,12 +69,6 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
         say(f"wrote   {path}")
     outcome.check()
     return facts(campaign, verdicts)
-
-
-def _seeds(given: str) -> list[int]:
-    if not all(seed.isdecimal() for seed in given.split(",")):
-        raise UserError(f"--seeds {given!r} is not a list of whole numbers such as 0,1,2")
-    return [int(seed) for seed in given.split(",")]
 
 
 def _print(verdicts: Sequence[Any]) -> None:

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from spark_rl.commands.checks import check_config, check_device, check_folder
+from spark_rl.commands.checks import check_config, check_device, check_folder, seeds_of
 from spark_rl.commands.models import recipe_of, run_behind, settings_of_run
 from spark_rl.commands.terminal import console, quiet_libraries, say, waiting
 from spark_rl.config import Config, load_config, merge_settings, saved_settings
@@ -112,8 +112,7 @@ def _to_resume(arguments: argparse.Namespace) -> Path:
 
 def ablate(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl ablate``."""
-    if not all(seed.isdecimal() for seed in arguments.seeds.split(",")):
-        raise UserError(f"--seeds {arguments.seeds!r} is not a list of whole numbers such as 0,1,2")
+    seeds = seeds_of(arguments.seeds)
     from spark_rl.report.ablation import TONES
 
     arms = arguments.arms.split(",")
@@ -129,7 +128,6 @@ def ablate(arguments: argparse.Namespace) -> Mapping[str, Any]:
     from spark_rl.ablate import ablation_table
     from spark_rl.report.arms import ConsoleArms
 
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
     with ConsoleArms(console) as watcher:
         results = run(
             arguments.config, arms, seeds, arguments.run_dir, arguments.overrides, watcher, arguments.jobs

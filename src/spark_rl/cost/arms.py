@@ -20,11 +20,11 @@ from spark_rl.chat import chat_of
 from spark_rl.config import Config, load_config
 from spark_rl.cost.judge import own_verdicts, scored_verdicts, threshold_of
 from spark_rl.cost.preferences import Pair
-from spark_rl.cost.record import RM, SPARK, Arm, Cost, Scores, Stage, arm_facts, read_arm, read_stage, stage_facts
+from spark_rl.cost.record import RM, SPARK, Arm, Cost, Stage, arm_facts, read_arm, read_stage, stage_facts
 from spark_rl.cost.reward_model import RewardModel, RewardTraining, check_classifier, load_reward_model
 from spark_rl.cost.stages import draw_preferences, grading, learning, rm_config, train_reward_model
 from spark_rl.errors import ConfigError
-from spark_rl.evals.heldout import HeldOutEvaluation, draw_pairs
+from spark_rl.evals.heldout import HeldOutEvaluation, Scores, draw_pairs
 from spark_rl.evals.heldout import Pair as HeldOutPair
 from spark_rl.files import read_object, write_json
 from spark_rl.given import load_all_problems

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spark_rl.cost.preferences import Pair
-from spark_rl.cost.record import Scores
 from spark_rl.cost.reward_model import RewardModel
 from spark_rl.evals.heldout import Pair as HeldOutPair
+from spark_rl.evals.heldout import Scores
 from spark_rl.inference import Reasoner
 from spark_rl.problem import Problem
 from spark_rl.rewards import Grader

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from spark_rl.evals.heldout import Scores
+
 FORWARD = 2
 TRAINED = 6
-
-Scores = dict[str, float | None]
-"""Name -> share, as :mod:`spark_rl.evals.heldout` has it; ``None`` where there was nothing to measure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,14 +255,13 @@ class Decoding:
         at_R = live.drawn_R
         row_R = torch.arange(len(at_R), device=at_R.device)
         uniform_R = uniforms(live.key_R, at_R) if self.sampling.temperature > 0 else None
-        live.last_R, logprob_R, top_RK, top_logprob_RK = self._sampled(live, hidden_RH, uniform_R)
+        live.last_R, logprob_R, *likely = self._sampled(live, hidden_RH, uniform_R)
         if live.held_RV is not None:
             live.held_RV[row_R, live.last_R] = True
         live.tokens_RT[row_R, at_R] = live.last_R
         live.logprobs_RT[row_R, at_R] = logprob_R
         if live.top_RTK is not None and live.top_logprobs_RTK is not None:
-            live.top_RTK[row_R, at_R] = top_RK
-            live.top_logprobs_RTK[row_R, at_R] = top_logprob_RK
+            live.top_RTK[row_R, at_R], live.top_logprobs_RTK[row_R, at_R] = likely
         live.drawn_R = at_R + live.alive_R
         ended_R = torch.isin(live.last_R, self.engine.eos)
         if any(self.stop_P):
@@ -273,8 +272,8 @@ class Decoding:
             live.alive_R = live.alive_R & (live.next_R + live.drawn_R < self.engine.positions)
 
     def _sampled(self, live: Live, hidden_RH: Tensor, uniform_R: Tensor | None) -> tuple[Tensor, ...]:
-        """(R,) tokens and (R,) log-probabilities, then (R, K) of the most likely tokens; logits exist for
-        :data:`LOGITS` of them at a time."""
+        """(R,) tokens and (R,) log-probabilities, then (R, K) of the most likely tokens where they are asked
+        for; logits exist for :data:`LOGITS` of them at a time."""
         sampling = self.sampling
         size = max(1, LOGITS // self.loaded.causal_lm.get_output_embeddings().weight.shape[0])
         drawn = []
@@ -284,7 +283,8 @@ class Decoding:
             if live.held_RV is not None:
                 logits_RV = penalised(logits_RV, live.held_RV[some], sampling.repetition_penalty)
             one = sample(logits_RV, sampling.temperature, None if uniform_R is None else uniform_R[some])
-            drawn.append((*one, *most_likely(logits_RV, sampling.temperature, sampling.top)))
+            likely = most_likely(logits_RV, sampling.temperature, sampling.top) if sampling.top else ()
+            drawn.append((*one, *likely))
         return tuple(torch.cat(parts) for parts in zip(*drawn, strict=True))
 
     def _leave(self, live: Live) -> None:
@@ -302,15 +302,17 @@ class Decoding:
         for row, (name, tokens, logprobs, length, stopped) in enumerate(rows):
             prompt = name // n
             completion = self._completion(tokens[:length], logprobs[:length], stopped, self.stop_P[prompt])
-            self.found[prompt][name % n] = replace(completion, top=self._top(ended, row, completion))
+            if self.sampling.top:
+                completion = replace(completion, top=self._top(ended, row, completion))
+            self.found[prompt][name % n] = completion
             self.open[prompt] -= 1
             if not self.open[prompt]:
                 self.done.append(prompt)
 
     def _top(self, ended: Live, row: int, completion: Completion) -> tuple[Place, ...]:
         """What could have stood at each place of a row's completion."""
-        if ended.top_RTK is None or ended.top_logprobs_RTK is None:
-            return ()
+        assert ended.top_RTK is not None
+        assert ended.top_logprobs_RTK is not None
         length, piece = len(completion.token_ids), self.engine.piece
         likely = zip(ended.top_RTK[row, :length].tolist(), ended.top_logprobs_RTK[row, :length].tolist(), strict=True)
         return tuple(
@@ -368,7 +370,7 @@ def most_likely(logits_RV: Tensor, temperature: float, count: int) -> tuple[Tens
     if temperature > 0 and temperature != 1.0:
         logits_RV = logits_RV / temperature
     top_RK, token_RK = logits_RV.topk(count, dim=-1)
-    return token_RK, (top_RK - logits_RV.logsumexp(-1, keepdim=True)) if count else top_RK
+    return token_RK, top_RK - logits_RV.logsumexp(-1, keepdim=True)
 
 
 def sample(logits_RV: Tensor, temperature: float, uniform_R: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -188,13 +188,13 @@ class PolicyLearner(ABC):
             logp_BT = self.scorer(rows)
             old_BT = logp_BT.detach() if old is None else _pad([old[i] for i in chosen], logp_BT)
             engine_BT = _pad([torch.tensor(samples[i].engine_logprobs) for i in chosen], logp_BT)
-            fillers, device = [0.0] * (len(logp_BT) - len(chosen)), logp_BT.device
-            advantages_B = torch.tensor([*(samples[i].advantage for i in chosen), *fillers], device=device)
-            borrowed_B = None
+            advantages_B = _of_rows([samples[i].advantage for i in chosen], logp_BT)
+            borrowed_B = teacher_BT = taught_B = None
             if any(samples[i].borrowed for i in chosen):
-                borrowed_B = torch.tensor([*(samples[i].borrowed for i in chosen), *map(bool, fillers)], device=device)
-            teacher_BT = _pad([teacher.get(i, torch.empty(0)) for i in chosen], logp_BT) if teacher else None
-            taught_B = torch.tensor([*(i in teacher for i in chosen), *map(bool, fillers)], device=device)
+                borrowed_B = _of_rows([samples[i].borrowed for i in chosen], logp_BT, torch.bool)
+            if any(i in teacher for i in chosen):
+                teacher_BT = _pad([teacher.get(i, torch.empty(0)) for i in chosen], logp_BT)
+                taught_B = _of_rows([i in teacher for i in chosen], logp_BT, torch.bool)
             loss, shares = policy_loss(
                 logp_BT, old_BT, ref_BT, advantages_B, rows.mask_BT, config.objective,
                 engine_logp_BT=engine_BT, borrowed_B=borrowed_B, teacher_logp_BT=teacher_BT, taught_B=taught_B,
@@ -335,6 +335,12 @@ def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> tuple[int, str] | N
 
 def _drops(module: nn.Module) -> bool:
     return isinstance(module, nn.Dropout) and module.p > 0
+
+
+def _of_rows(values: Sequence[float], like_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(B,) tensor of a value a sample, 0 for the rows below that no sample is behind."""
+    fillers = [0] * (len(like_BT) - len(values))
+    return torch.tensor([*values, *fillers], dtype=dtype, device=like_BT.device)
 
 
 def _pad(rows: Sequence[Tensor], like_BT: Tensor) -> Tensor:
