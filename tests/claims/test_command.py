@@ -21,7 +21,8 @@ SETTINGS = (
 
 @pytest.mark.timeout(600)  # eight processes import torch
 def test_claims_are_run_killed_continued_and_decided(tmp_path: Path) -> None:
-    line = command("claims", "judge", "transfer", "--run-dir", "c", "--json", "facts.json", *SETTINGS)
+    own = ("--arm", "answers", "recycle.form=answer recycle.every=2")
+    line = command("claims", "judge", "transfer", *own, "--run-dir", "c", "--json", "facts.json", *SETTINGS)
     first = tmp_path / "c" / "embedded" / "spark-seed0"
     with subprocess.Popen(
         line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -39,14 +40,22 @@ def test_claims_are_run_killed_continued_and_decided(tmp_path: Path) -> None:
     done = subprocess.run(line, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
     runs = {path.parent.name for path in tmp_path.glob("c/embedded/*/summary.json")}
-    assert runs == {"spark-seed0", "policy-only-seed0", "policy-only-tokens-seed0"}
-    spark, equal = (json.loads((first.parent / f"{name}-seed0" / "summary.json").read_text())
-                    for name in ("spark", "policy-only-tokens"))  # fmt: skip
+    assert runs == {"spark-seed0", "policy-only-seed0", "policy-only-tokens-seed0", "answers-tokens-seed0"}
+    spark, equal, answers = (json.loads((first.parent / f"{name}-seed0" / "summary.json").read_text())
+                             for name in ("spark", "policy-only-tokens", "answers-tokens"))  # fmt: skip
     assert equal["config"]["train"]["tokens"] == spark["tokens"] <= equal["tokens"]
+    assert answers["config"]["train"]["tokens"] == spark["tokens"] <= answers["tokens"]
+    assert (answers["config"]["recycle"]["form"], answers["config"]["recycle"]["every"]) == ("answer", 2)
     assert sorted(read_outcomes(first)["heldout"]) == [0, 1, 2, 3], "a curve"
 
     facts = json.loads((tmp_path / "facts.json").read_text())
-    assert [claim["name"] for claim in facts["claims"]] == ["judge", "transfer"]
+    assert [claim["name"] for claim in facts["claims"]] == ["judge", "transfer", "answers"]
+    assert facts["arms"] == {"answers": ["recycle.form=answer", "recycle.every=2"]}
+    tried = facts["claims"][2]["comparisons"]
+    assert {(one["than"], one["at_equal"]) for one in tried} == {("spark", "tokens"), ("policy-only", "tokens")}
+    against = next(one for one in tried if (one["measure"], one["than"], one["exam"]) == ("policy", "spark", "heldout"))
+    gain = answers["after"]["policy_accuracy"] - spark["after"]["policy_accuracy"]
+    assert abs(against["effect"] - gain) < 1e-9
     shown = facts["claims"][0]["comparisons"]
     judge = next(one for one in shown if one["measure"] == "judge" and one["than"] == "base")
     gain = spark["after"]["judge_accuracy"] - spark["before"]["judge_accuracy"]
@@ -68,6 +77,11 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         ("claims", "judge", "--seeds", "x"): "--seeds 'x' is not a list of whole numbers",
         ("claims", "data.heldout=null"): "nothing to compare; set data.heldout",
         ("claims", "--models", "nowhere/model"): "nowhere/model",
+        ("claims", "--arm", "spark", "recycle.every=2"): "a claim or an arm of that name",
+        ("claims", "--arm", "../up", "recycle.every=2"): "lower-case letters",
+        ("claims", "--arm", "mine", "recycle.every 2"): "'recycle.every' is no setting",
+        ("claims", "--arm", "mine", " "): "there are no settings",
+        ("claims", "--arm", "mine", "recycle.evry=2"): "evry",
     }
     for arguments, line in asked.items():
         done = spark_rl_process(*arguments, cwd=tmp_path)

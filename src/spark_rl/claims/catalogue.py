@@ -6,6 +6,7 @@ arms are compared they are so twice: after equal steps, and at the tokens that S
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,11 +35,15 @@ class Comparison:
     exam: str = "heldout"
     kept: bool = False
     """Whether no loss is claimed, instead of a gain."""
+    only: Budget | None = None
+    """Where two trained arms are compared; ``None`` is at equal steps and at equal tokens."""
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
         """Where the two arms are compared."""
-        return ("steps",) if self.than in {None, BASE} or self.arm == BASE else ("steps", "tokens")
+        if self.than in {None, BASE} or self.arm == BASE:
+            return ("steps",)
+        return ("steps", "tokens") if self.only is None else (self.only,)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -113,3 +118,13 @@ CLAIMS = (
     ),
 )  # fmt: skip
 """In the order of issue and page."""
+
+
+def of_own_arm(name: str, settings: Sequence[str]) -> Claim:
+    """The claim that an arm with settings of one's own beats SPARK and policy-only, at the tokens of SPARK."""
+    measures = {"heldout": "policy balanced pairwise tts", "transfer": "policy"}
+    comparisons = tuple(
+        Comparison(measure, name, than, exam, only="tokens")
+        for than in (SPARK, "policy-only") for exam in measures for measure in measures[exam].split()
+    )  # fmt: skip
+    return Claim(name, "yours", f"It is better with {' '.join(settings)}.", comparisons)

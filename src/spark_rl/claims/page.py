@@ -59,6 +59,7 @@ def facts(campaign: Campaign, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     return {
         "models": campaign.bases, "seeds": list(campaign.seeds), "config": campaign.recipe,
         "overrides": list(campaign.overrides), "folder": str(campaign.folder),
+        "arms": {name: list(settings) for name, settings in campaign.own.items()},
         "claims": [
             {
                 "name": one.claim.name, "source": one.claim.source, "sentence": one.claim.sentence,
@@ -99,8 +100,10 @@ def markdown(campaign: Campaign, verdicts: Sequence[Verdict]) -> str:
 
 
 def _command(campaign: Campaign) -> str:
-    words = ["spark-rl claims", *(claim.name for claim in campaign.claims), "--config", campaign.recipe]
+    names = (claim.name for claim in campaign.claims if claim.name not in campaign.own)
+    words = ["spark-rl claims", *names, "--config", campaign.recipe]
     words += ["--models", ",".join(campaign.models), "--seeds", ",".join(map(str, campaign.seeds))]
+    words += [f"--arm {name} '{' '.join(settings)}'" for name, settings in campaign.own.items()]
     return " ".join([*words, *campaign.overrides])
 
 

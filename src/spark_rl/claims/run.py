@@ -7,7 +7,7 @@ and policy-only at equal tokens are evaluated during training too: their curves 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +45,8 @@ class Campaign:
     models: tuple[str, ...]
     seeds: tuple[int, ...]
     folder: Path
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Arm of one's own -> the settings in which it differs from SPARK; it ends at SPARK's tokens."""
 
     @property
     def bases(self) -> dict[str, str]:
@@ -130,7 +132,8 @@ def jobs(campaign: Campaign) -> dict[Run, Job]:
         for base, model in campaign.bases.items():
             for arm, budget in campaign.arms:
                 overrides = [*campaign.overrides, f"model.path={model}"]
-                config = arm_config(campaign.recipe, arm, seed, campaign.folder / base, overrides)
+                like, more = (SPARK, campaign.own[arm]) if arm in campaign.own else (arm, ())
+                config = arm_config(campaign.recipe, like, seed, campaign.folder / base, [*overrides, *more])
                 if config.data.heldout is None:
                     raise ConfigError("without held-out problems there is nothing to compare; set data.heldout")
                 equal = budget == "tokens"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -19,20 +20,23 @@ from spark_rl.errors import UserError
 DEFAULT = "tiny"
 """The recipe that is run where none is named."""
 
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _STYLES = {"HOLDS": "bold green", "FAILS": "bold red"}
 
 
 def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl claims``."""
-    from spark_rl.claims.catalogue import CLAIMS
+    from spark_rl.claims.catalogue import CLAIMS, of_own_arm
 
     known = {claim.name: claim for claim in CLAIMS}
-    names = arguments.claims or list(known)
+    own = _own_arms(arguments.arm, known)
+    names = arguments.claims or ([] if own else list(known))
     if unknown := [name for name in names if name not in known]:
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
         raise UserError(f"unknown claim {unknown[0]!r}; {hint}")
     chosen = tuple(known[name] for name in dict.fromkeys(names))
+    chosen += tuple(of_own_arm(name, settings) for name, settings in own.items())
     if arguments.list:
         table = Table("claim", "says", "where in the paper", "comparisons")
         for claim in chosen:
@@ -52,7 +56,7 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
     seeds = seeds_of(arguments.seeds) if arguments.seeds else range(QUICK_SEEDS if arguments.quick else SEEDS)
     if arguments.quick and not arguments.models:
         models = models[:1]
-    campaign = Campaign(chosen, recipe, tuple(overrides), tuple(models), tuple(seeds), arguments.run_dir)
+    campaign = Campaign(chosen, recipe, tuple(overrides), tuple(models), tuple(seeds), arguments.run_dir, own)
     check_folder(arguments.run_dir, "the run directories in")
     for model in models:
         check = load_config(recipe, [*overrides, f"model.path={model}"])
@@ -69,6 +73,29 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
         say(f"wrote   {path}")
     outcome.check()
     return facts(campaign, verdicts)
+
+
+def _own_arms(given: Sequence[Sequence[str]], taken: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Name -> settings of each arm of the user's own.
+
+    Raises:
+        UserError: a name is no folder's name or taken, or a setting is none.
+    """
+    from spark_rl.ablate import ARMS, FORMS
+
+    arms: dict[str, tuple[str, ...]] = {}
+    for name, settings in given:
+        if not _NAME.fullmatch(name):
+            raise UserError(f"--arm {name!r}: the name is of lower-case letters, digits and hyphens")
+        if name in {*taken, *ARMS, *FORMS, *arms, "base"}:
+            raise UserError(f"--arm {name!r}: there is a claim or an arm of that name; choose another")
+        words = tuple(settings.split())
+        if wrong := [word for word in words if "=" not in word]:
+            raise UserError(f"--arm {name}: {wrong[0]!r} is no setting; they are KEY=VALUE, with spaces between them")
+        if not words:
+            raise UserError(f"--arm {name}: there are no settings; they are KEY=VALUE, with spaces between them")
+        arms[name] = words
+    return arms
 
 
 def _print(verdicts: Sequence[Any]) -> None:
