@@ -13,6 +13,8 @@ from typing import Literal
 Budget = Literal["steps", "tokens"]
 BASE = "base"
 SPARK = "spark"
+RM = "rm"
+"""RL with a reward model, which the claim about cost alone compares."""
 
 NEGLIGIBLE = 0.01
 """A gain of less than a point is none: an interval that ends below it refutes a claim of a gain."""
@@ -65,7 +67,7 @@ class Claim:
     source: str
     sentence: str
     comparisons: tuple[Comparison, ...]
-    """Empty: it is measured in another way (docs/claims.md)."""
+    """Empty: what both arms took is compared, and not what they answered (:mod:`spark_rl.claims.costs`)."""
 
 
 def _each(measures: str, arm: str, than: str | None = None, exam: str = "heldout") -> tuple[Comparison, ...]:

@@ -19,6 +19,8 @@ from spark_rl.report.markup import figure, page, swatch, table, text
 from spark_rl.report.notation import DASH, compact, points
 
 HEAD = ("comparison", "at equal", "effect", "95% interval", "bases", "runs", "problems", "decision")
+COSTS = {"seconds": "seconds saved", "flops": "operations saved"}
+"""Of all stages, in percent of RM-based RL's: what the claim about cost compares."""
 LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """First-answer accuracies of which the page says how many tokens they took."""
 
@@ -38,6 +40,8 @@ _RULE = (
 
 def named(comparison: Comparison) -> str:
     """A comparison in words: ``judge, balanced: spark − policy-only``."""
+    if comparison.measure in COSTS:
+        return f"{COSTS[comparison.measure]}, % of RM-based RL's"
     what = MEASURES[comparison.measure][0]
     who = comparison.arm if comparison.than is None else f"{comparison.arm} − {comparison.than}"
     where = "" if comparison.exam == "heldout" else f" ({comparison.exam})"
@@ -51,7 +55,7 @@ def row(finding: Finding) -> tuple[str, ...]:
     interval = DASH if estimate is None else f"{points(estimate.low)} to {points(estimate.high)}"
     effect = DASH if estimate is None else points(estimate.effect)
     return (named(finding.comparison), at, effect, interval, str(finding.bases), str(finding.runs),
-            str(finding.problems), finding.decision)  # fmt: skip
+            str(finding.problems or DASH), finding.decision)  # fmt: skip
 
 
 def facts(campaign: Campaign, verdicts: Sequence[Verdict]) -> dict[str, Any]:

@@ -177,8 +177,10 @@ def run_claims(
     return outcome, {run: read_outcomes(job.run_dir) for run, job in made.items() if job.label in outcome.results}
 
 
-def decide(claims: Sequence[Claim], found: Mapping[Run, Evaluations], draws: int = DRAWS) -> list[Verdict]:
-    """What the runs say of each claim.
+def decide(
+    claims: Sequence[Claim], found: Mapping[Run, Evaluations], costs: Sequence[Finding] = (), draws: int = DRAWS
+) -> list[Verdict]:
+    """What the runs say of each claim; ``costs`` is what has been found of the claim that compares no answers.
 
     A claim holds if all its comparisons do, and fails if one of them fails.
     """
@@ -187,7 +189,7 @@ def decide(claims: Sequence[Claim], found: Mapping[Run, Evaluations], draws: int
         findings = tuple(
             _find(comparison, budget, found, draws)
             for comparison in claim.comparisons for budget in comparison.budgets
-        )  # fmt: skip
+        ) or tuple(costs)  # fmt: skip
         decisions = {finding.decision for finding in findings}
         whole: Decision = "UNDECIDED"
         if not decisions or decisions == {"NOT RUN"}:

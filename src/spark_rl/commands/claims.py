@@ -45,6 +45,7 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
         console.print(table)
         return {"claims": [{"name": c.name, "sentence": c.sentence, "source": c.source} for c in chosen]}
 
+    from spark_rl.claims.costs import find_costs, measure_costs
     from spark_rl.claims.page import facts, write_pages
     from spark_rl.claims.run import MODELS, QUICK_SEEDS, SEEDS, Campaign, decide, jobs, quick, run_claims
     from spark_rl.report.arms import ConsoleArms
@@ -65,8 +66,9 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
     say(f"runs    {arguments.run_dir} ({len(jobs(campaign))} runs)")
     with ConsoleArms(console) as watcher:
         outcome, found = run_claims(campaign, watcher, arguments.jobs)
+        costs = find_costs(measure_costs(campaign, watcher)) if known["cost"] in chosen else ()
         watcher.note("deciding ...")
-        verdicts = decide(chosen, found)
+        verdicts = decide(chosen, found, costs)
     paths = write_pages(campaign, verdicts, found)
     _print(verdicts)
     for path in paths:
