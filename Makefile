@@ -16,9 +16,10 @@ VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_TORCH ?= torch==2.13.0
 VLLM_PIP := $(VLLM_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-vllm.txt
 VLLM_STAMP := $(VLLM_VENV)/.installed
+BASES := $(foreach seed,0 1 2,bases/shared-$(seed)/model.safetensors)
 EXTRA_TESTS := OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -W default --timeout 600
 
-.PHONY: train train-vl test test-vllm test-cluster check install base bases base-vl bench fuzz docs clean
+.PHONY: train train-vl test test-vllm test-cluster check install base bases claims base-vl bench fuzz docs clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	@$(BIN)/spark-rl train $(RUN)
@@ -65,11 +66,13 @@ $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 base: $(STAMP)  ## make the embedded base again, from random weights (about 15 minutes)
 	$(BIN)/python -m spark_rl.embedded.build
 
-bases: $(STAMP)  ## three bases whose roles share one word for careful work, into bases/ (about 15 minutes each)
-	for seed in 0 1 2; do \
-	  $(BIN)/python -m spark_rl.embedded.build --curriculum shared --seed $$seed --steps 4000 --threads 1 \
-	    --out bases/shared-$$seed || exit 1; \
-	done
+bases: $(BASES)  ## three bases whose roles share one word for careful work, into bases/ (15 minutes each; -j 2)
+
+bases/shared-%/model.safetensors: | $(STAMP)
+	$(BIN)/python -m spark_rl.embedded.build --curriculum shared --seed $* --steps 4000 --threads 1 --out bases/shared-$*
+
+claims: $(BASES)  ## the paper's claims, run and decided (docs/claims.md)
+	@$(BIN)/spark-rl claims
 
 base-vl: $(STAMP)  ## make the embedded base that sees again (about 15 minutes)
 	$(BIN)/python -m spark_rl.embedded.build_vision

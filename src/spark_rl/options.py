@@ -271,13 +271,17 @@ def _add_claims(commands: Any) -> None:
     add = claims.add_argument
     add("claims", nargs="*", metavar="CLAIM", help="only these (default: all)")
     add("--list", action="store_true", help="list the claims and run nothing")
-    add("--quick", action="store_true", help="one base, two seeds, a third of the steps: minutes")
-    add("--config", help="a YAML file or recipe name (default: tiny)")
+    add("--quick", action="store_true", help="the shipped base, two seeds, a third of the steps: minutes")
+    add("--config", help="a YAML file or recipe name (default: claims)")
     add(
         "--arm", nargs=2, action="append", default=[], metavar=("NAME", "SETTINGS"),
         help="compare settings of your own, 'KEY=VALUE ...', with SPARK and policy-only at equal tokens",
     )  # fmt: skip
-    add("--models", metavar="NAMES", help="the bases, comma-separated (default: the embedded ones, or the recipe's)")
+    add(
+        "--models",
+        metavar="NAMES",
+        help="the bases, comma-separated (default: bases/shared-0, -1, -2, or the recipe's)",
+    )
     add("--seeds", metavar="NUMBERS", help="comma-separated (default: 0,1,2,3,4)")
     add("--jobs", type=_positive, metavar="N", help="runs at a time, on a thread each (default: cores)")
     add("--run-dir", type=Path, default=Path("runs/claims"), help="runs and pages go here (default: runs/claims)")

@@ -75,8 +75,9 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     asked = {
         ("claims", "jugde"): "unknown claim 'jugde'; did you mean judge?",
         ("claims", "judge", "--seeds", "x"): "--seeds 'x' is not a list of whole numbers",
-        ("claims", "data.heldout=null"): "nothing to compare; set data.heldout",
+        ("claims", "--models", "embedded", "data.heldout=null"): "nothing to compare; set data.heldout",
         ("claims", "--models", "nowhere/model"): "nowhere/model",
+        ("claims",): "there is no bases/shared-0; `make bases` makes it, or name other bases with --models",
         ("claims", "--arm", "spark", "recycle.every=2"): "a claim or an arm of that name",
         ("claims", "--arm", "../up", "recycle.every=2"): "lower-case letters",
         ("claims", "--arm", "mine", "recycle.every 2"): "'recycle.every' is no setting",

@@ -53,6 +53,7 @@ def test_cost_is_measured_by_the_command(tmp_path: Path) -> None:
     done = spark_rl_process("claims", "cost", "--run-dir", "c", "--json", "c.json", *settings, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "cost of embedded: RM-based RL and SPARK, 2 times each" in done.stdout
+    assert not list(tmp_path.glob("c/embedded/spark-seed0*")), "no run of another claim"
     (claim,) = json.loads((tmp_path / "c.json").read_text())["claims"]
     assert [one["measure"] for one in claim["comparisons"]] == ["seconds", "flops"]
     assert all((one["than"], one["runs"]) == ("rm", 2) for one in claim["comparisons"])

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -17,7 +18,7 @@ from spark_rl.commands.training import check_places
 from spark_rl.config import load_config
 from spark_rl.errors import UserError
 
-DEFAULT = "tiny"
+DEFAULT = "claims"
 """The recipe that is run where none is named."""
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -47,23 +48,25 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
     from spark_rl.claims.costs import find_costs, measure_costs
     from spark_rl.claims.page import facts, write_pages
-    from spark_rl.claims.run import MODELS, QUICK_SEEDS, SEEDS, Campaign, decide, jobs, quick, run_claims
+    from spark_rl.claims.run import MODELS, QUICK_MODEL, QUICK_SEEDS, SEEDS, Campaign, decide, jobs, quick, run_claims
     from spark_rl.report.arms import ConsoleArms
 
     recipe = arguments.config or DEFAULT
     config = load_config(recipe, arguments.overrides)
     overrides = [*(quick(config) if arguments.quick else ()), *arguments.overrides]
-    models = arguments.models.split(",") if arguments.models else MODELS if recipe == DEFAULT else (config.model.path,)
+    ours = (QUICK_MODEL,) if arguments.quick else MODELS
+    models = arguments.models.split(",") if arguments.models else ours if recipe == DEFAULT else (config.model.path,)
     seeds = seeds_of(arguments.seeds) if arguments.seeds else range(QUICK_SEEDS if arguments.quick else SEEDS)
-    if arguments.quick and not arguments.models:
-        models = models[:1]
     campaign = Campaign(chosen, recipe, tuple(overrides), tuple(models), tuple(seeds), arguments.run_dir, own)
     check_folder(arguments.run_dir, "the run directories in")
+    count = len(jobs(campaign))
+    if missing := [model for model in models if model in MODELS and not Path(model).exists()]:
+        raise UserError(f"there is no {missing[0]}; `make bases` makes it, or name other bases with --models")
     for model in models:
         check = load_config(recipe, [*overrides, f"model.path={model}"])
         check_config(check)
         check_places(check)
-    say(f"runs    {arguments.run_dir} ({len(jobs(campaign))} runs)")
+    say(f"runs    {arguments.run_dir} ({count} runs)")
     with ConsoleArms(console) as watcher:
         outcome, found = run_claims(campaign, watcher, arguments.jobs)
         costs = find_costs(measure_costs(campaign, watcher)) if known["cost"] in chosen else ()
