@@ -70,13 +70,20 @@ class Outcome:
     failures: dict[str, str] = field(default_factory=dict)
     """Why the others failed, in one line."""
 
+    @property
+    def problem(self) -> str | None:
+        """What has failed, in one line."""
+        if not self.failures:
+            return None
+        label, why = next(iter(self.failures.items()))
+        total = len(self.failures) + len(self.results)
+        return (f"{len(self.failures)} of {total} runs failed, {label} because: {why}; what is done is kept, and the "
+                "same command tries the rest again")  # fmt: skip
+
     def check(self) -> None:
         """Raise :class:`UserError`, in one line, if a run has failed."""
-        if self.failures:
-            label, why = next(iter(self.failures.items()))
-            total = len(self.failures) + len(self.results)
-            raise UserError(f"{len(self.failures)} of {total} runs failed, {label} because: {why}; what is done is "
-                            "kept, and the same command tries the rest again")  # fmt: skip
+        if self.problem is not None:
+            raise UserError(self.problem)
 
 
 def room(config: Config) -> int:

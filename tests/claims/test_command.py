@@ -70,6 +70,15 @@ def test_claims_are_run_killed_continued_and_decided(tmp_path: Path) -> None:
     assert "tokens generated" in page
     assert "<script" not in page
 
+    other = command("claims", "judge", "--run-dir", "c", "--json", "other.json", *SETTINGS, "optimiser.lr=1")
+    done = subprocess.run(
+        other, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 2
+    assert "3 of 3 runs failed, embedded, " in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert json.loads((tmp_path / "other.json").read_text())["claims"][0]["decision"] == "NOT RUN"
+
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     asked = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
     _print(verdicts)
     for path in paths:
         say(f"wrote   {path}")
-    outcome.check()
+    if outcome.problem is not None:  # what is known is decided and written all the same
+        print(f"spark-rl: {outcome.problem}", file=sys.stderr)
+        arguments.code = 2
     return facts(campaign, verdicts)
 
 
