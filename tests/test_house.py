@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "files",
         "seeds",
         "clock",
+        "cores",
         "intervals",
         "plugins",
         "runs",

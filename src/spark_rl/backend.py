@@ -5,7 +5,6 @@ The embedded engine decodes on the weights that the local learner trains, so bot
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from spark_rl.chat import ChatFormat, chat_of
 from spark_rl.config import Config
+from spark_rl.cores import usable_cores
 from spark_rl.engine.base import Engine
 from spark_rl.engine.copied import CopiedEngine
 from spark_rl.engine.embedded import EmbeddedEngine
@@ -212,7 +212,7 @@ def learner_of_a_rank(config: Config, processes: int, weights: Path | None) -> S
 def _shared_threads(config: Config, processes: int) -> Config:
     """Set torch's threads: ``model.threads``, or a fair share of this machine's cores."""
     if config.model.threads == 0 and processes > 1:
-        threads = max(1, len(os.sched_getaffinity(0)) // processes)
+        threads = max(1, usable_cores() // processes)
         config = config.model_copy(update={"model": config.model.model_copy(update={"threads": threads})})
     set_threads(config.model)
     return config

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from spark_rl.config import Config
 from spark_rl.control import Control
+from spark_rl.cores import usable_cores
 from spark_rl.errors import ConfigError, Stopped, UserError
 from spark_rl.files import read_object, write_json
 from spark_rl.parts import with_resolved_paths
@@ -92,7 +93,7 @@ def room(config: Config) -> int:
     device = config.model.device
     if in_cluster or device not in {"auto", "cpu"} or (device == "auto" and any(map(os.path.exists, DRIVERS))):
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 def on_one_thread(config: Config) -> Config:

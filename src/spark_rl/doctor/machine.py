@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from spark_rl.config import parse_config
+from spark_rl.cores import usable_cores
 from spark_rl.doctor.finding import Finding
 from spark_rl.model.load import load_model, resolve_device
 from spark_rl.model.places import EMBEDDED
@@ -60,8 +61,7 @@ def _torchvision() -> Finding:
 
 
 def _cores() -> Finding:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Finding("cores", str(usable), "model.threads=0 uses them all; leave some free if others work here")
+    return Finding("cores", str(usable_cores()), "model.threads=0 uses them all; leave some free if others work here")
 
 
 def _memory() -> Finding:

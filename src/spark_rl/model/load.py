@@ -4,7 +4,6 @@ image-text-to-text models with their processor.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -29,6 +28,7 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from spark_rl.config import Config, LoraConfig, ModelConfig
+from spark_rl.cores import usable_cores
 from spark_rl.errors import ConfigError
 from spark_rl.model import freeze
 from spark_rl.model.adapters import check_embeddings
@@ -60,7 +60,7 @@ def resolve_device(name: str) -> torch.device:
 
 def set_threads(config: ModelConfig) -> int:
     """Set and return torch's CPU threads: ``model.threads``, or the cores this process may use."""
-    threads = config.threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
+    threads = config.threads or usable_cores()
     torch.set_num_threads(threads)
     return threads
 
