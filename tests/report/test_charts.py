@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from spark_rl.report.charts import (
     HEIGHT,
     WIDTH,
+    Effect,
     Pair,
     Series,
     before_after_chart,
+    effects_chart,
     line_chart,
     moving_average,
     smoothing_window,
@@ -113,6 +115,7 @@ def test_names_are_escaped() -> None:
         line_chart(evil, [series(1, 2, label=evil)], y_label=evil),
         stacked_chart(evil, [series(1, 2, label=evil)], y_label=evil),
         before_after_chart(evil, [Pair(evil, 0.1, 0.2)]),
+        effects_chart(evil, [Effect(evil, 0.1, 0.0, 0.2)], evil),
     ]
     for svg in charts:
         assert "<script" not in svg
@@ -134,3 +137,13 @@ def test_any_values_make_a_chart_inside_its_frame(numbers: list[float | None], s
             ys = [y for _, y in line_of(svg)]
         assert all(26 - 0.1 <= y <= HEIGHT - 40 + 0.1 for y in ys)
     parsed(stacked_chart("t", [series(*numbers), series(*numbers, label="z")], y_label="y"))
+
+
+def test_effects_stand_between_their_ends_on_their_side_of_zero() -> None:
+    svg = parsed(effects_chart("t", [Effect("gain", 6.0, 2.5, 9.5), Effect("loss", -3.0, -8.0, 1.0, "s1")], "points"))
+    zero = next(float(line.get("x1", "")) for line in svg.iter("line") if line.get("class") == "axis")
+    dots = [float(dot.get("cx", "")) for dot in svg.iter("circle")]
+    ends = [[float(x) for x in re.findall(r"[MH]([\d.]+)", path.get("d", ""))[:2]] for path in svg.iter("path")]
+    assert dots[1] < zero < ends[0][0] < dots[0] < ends[0][1] <= WIDTH
+    assert 0 <= ends[1][0] < dots[1] < zero < ends[1][1]
+    assert svg.findtext("desc") == "gain: +6.0 (+2.5 to +9.5); loss: -3.0 (-8.0 to +1.0)"

@@ -14,7 +14,7 @@ from spark_rl.claims.catalogue import BASE, KEPT, NEGLIGIBLE, SPARK, Comparison
 from spark_rl.claims.measures import MEASURES, columns
 from spark_rl.claims.run import Campaign, Evaluations, Finding, Run, Verdict
 from spark_rl.files import write_atomically
-from spark_rl.report.charts import Series, overlay_chart
+from spark_rl.report.charts import Effect, Series, effects_chart, overlay_chart
 from spark_rl.report.markup import figure, page, swatch, table, text
 from spark_rl.report.notation import DASH, compact, points
 
@@ -24,6 +24,7 @@ COSTS = {"seconds": "seconds saved", "flops": "operations saved"}
 LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """First-answer accuracies of which the page says how many tokens they took."""
 
+_TONES = {"HOLDS": "s2", "FAILS": "s1", "UNDECIDED": "s5"}
 _CURVES = {"spark": "s0", "policy-only at equal tokens": "s5"}
 _CSS = (
     ".HOLDS { color: #1f9d63; font-weight: 600; } .FAILS { color: #d9483b; font-weight: 600; }"
@@ -131,15 +132,32 @@ def _claims(campaign: Campaign, verdicts: Sequence[Verdict]) -> str:
         [text(one.claim.name), text(one.claim.sentence), text(one.claim.source), _decided(one.decision)]
         for one in verdicts
     ]  # fmt: skip
-    parts = [table("The paper's claims", ("claim", "says", "where", "decision"), rows)]
-    for one in verdicts:
-        if one.findings:
-            cells = [[*map(text, row(finding)[:-1]), _decided(finding.decision)] for finding in one.findings]
-            parts.append(table(f"{one.claim.name}: {one.claim.sentence}", HEAD, cells))
+    decisions = table("The paper's claims", ("claim", "says", "where", "decision"), rows)
+    figures = "".join(_effects(one) for one in verdicts if one.findings)
     return (
-        f'<section id="claims"><h2>Claims</h2><p class="lead">{_RULE}</p>{"".join(parts)}'
-        f'<p class="note"><code>{text(_command(campaign))}</code></p></section>'
+        f'<section id="claims"><h2>Claims</h2><p class="lead">{_RULE}</p>{decisions}'
+        f'<div class="columns two">{figures}</div><p class="note"><code>{text(_command(campaign))}</code></p></section>'
     )
+
+
+def _effects(verdict: Verdict) -> str:
+    """The comparisons of one claim: a plot, and its table behind a line to click."""
+    cells = [[*map(text, row(finding)[:-1]), _decided(finding.decision)] for finding in verdict.findings]
+    title = f"{verdict.claim.name}: {verdict.claim.sentence}"
+    effects = [_effect(finding) for finding in verdict.findings if finding.estimate is not None]
+    chart = effects_chart(title, effects, "points, with 95% interval") if effects else ""
+    legend = [f"{swatch(tone)}{text(decision)}" for decision, tone in _TONES.items()]
+    return figure(title, legend, chart, "", table(title, HEAD, cells))
+
+
+def _effect(finding: Finding) -> Effect:
+    """A comparison as a row of the plot, in points."""
+    at = f", equal {finding.budget}" if len(finding.comparison.budgets) > 1 else ""
+    estimate = finding.estimate
+    assert estimate is not None, "what was not measured is not drawn"
+    label = f"{named(finding.comparison)}{at}"
+    effect, low, high = (100 * value for value in (estimate.effect, estimate.low, estimate.high))
+    return Effect(label, effect, low, high, _TONES.get(finding.decision, _TONES["UNDECIDED"]))
 
 
 def _decided(decision: str) -> str:

@@ -65,6 +65,18 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Effect:
+    """One difference with its interval, in the unit of the axis."""
+
+    label: str
+    effect: float
+    low: float
+    high: float
+    tone: str = "s0"
+    """The CSS class that colours its dot."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Frame:
     """Data coordinates to drawing coordinates."""
 
@@ -186,6 +198,36 @@ def before_after_chart(title: str, pairs: Sequence[Pair]) -> str:
                 parts.append(f'<path class="whisker" d="M{low:.1f} {middle:.1f}H{high:.1f}'
                              f'M{low:.1f} {middle - 3:.1f}v6M{high:.1f} {middle - 3:.1f}v6"/>')  # fmt: skip
     facts = "; ".join(f"{one.label}: {percent(one.before, 1)} before, {percent(one.after, 1)} after" for one in pairs)
+    return _svg(title, facts, parts, height)
+
+
+def effects_chart(title: str, effects: Sequence[Effect], x_label: str) -> str:
+    """Effects with their intervals around a line at zero, one row each: a forest plot."""
+    right, row = 62, 30
+    height = 8 + row * len(effects) + 34
+    ends = [0.0, *(end for one in effects for end in (one.low, one.high))]
+    ticks = _value_ticks(ends, "free")
+    low, high = ticks[0], ticks[-1]
+
+    def x(value: float) -> float:
+        return 8 + (value - low) / (high - low) * (WIDTH - 8 - right)
+
+    bottom = height - 34
+    parts = []
+    for tick, label in zip(ticks, axis_labels(ticks), strict=True):
+        kind = "axis" if tick == 0 else "grid"
+        parts.append(f'<line class="{kind}" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="4" y2="{bottom}"/>')
+        parts.append(_text(x(tick), bottom + 14, label, "start" if tick == low else "middle"))
+    parts.append(_text((x(low) + x(high)) / 2, height - 6, x_label, "middle"))
+    for index, one in enumerate(effects):
+        top = 6 + row * index
+        middle = top + 19
+        parts.append(_text(8, top + 10, one.label, "start", "name"))
+        parts.append(f'<path class="whisker" d="M{x(one.low):.1f} {middle}H{x(one.high):.1f}'
+                     f'M{x(one.low):.1f} {middle - 3}v6M{x(one.high):.1f} {middle - 3}v6"/>')  # fmt: skip
+        parts.append(f'<circle class="dot {one.tone}" cx="{x(one.effect):.1f}" cy="{middle}" r="3.5"/>')
+        parts.append(_text(WIDTH - 4, middle + 4, f"{one.effect:+.1f}".replace("-", "−"), "end", "value"))
+    facts = "; ".join(f"{one.label}: {one.effect:+.1f} ({one.low:+.1f} to {one.high:+.1f})" for one in effects)
     return _svg(title, facts, parts, height)
 
 
