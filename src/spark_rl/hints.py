@@ -34,7 +34,7 @@ class Hints:
     def __init__(self) -> None:
         self._recent: deque[Record] = deque(maxlen=WINDOW)
         self._judged: deque[Record] = deque(maxlen=WINDOW)
-        """The last steps that asked the judge, which may be every k-th (``recycle.every``)."""
+        """The last steps that asked the judge, which may not be all (``recycle.ready``)."""
         self._said: set[str] = set()
 
     def hear(self, metrics: Record) -> list[str]:

@@ -38,12 +38,12 @@ class Loop:
     def advance(self) -> tuple[Metrics, list[Group]]:
         """Sec. 3.1 and 3.2, once. Returns the step's metrics and all its groups, without the pixels of their images."""
         config, step, clock = self.config, self.step, Clock()
-        combined, middle = config.train.periods == "combined", second_period(config, step)
+        combined, middle = config.train.periods == "combined", second_period(config)
 
         batch = self.batches.of(step)
         groups, too_long = self.sampler.sample(batch, stream_seed(config.seed, "policy", step), clock)
         again, also_too_long = self._sample_recycled(clock) if combined else Sampled([], [])
-        trained = [*(groups if trains_policy(config, step) else ()), *again]
+        trained = [*(groups if config.train.policy_update else ()), *again]
         updates = self._update(trained, 0.0, middle, clock)
         groups, again = _without_pixels(groups), _without_pixels(again)
 
@@ -76,32 +76,22 @@ class Loop:
         return updates
 
     def _sample_recycled(self, clock: Clock) -> Sampled:
-        """Groups of the oldest recycled problems, from the current weights, in their turn, once enough have gathered.
+        """Groups of the oldest recycled problems, from the current weights, once enough have gathered.
 
         For each that is too long to ask the next one takes its place, as long as there is one.
         """
         count = self.config.recycle.ready
-        if not (asks_recycled(self.config, self.step) and self.pool.ready(count)):
+        if not self.pool.ready(count):
             return Sampled([], [])
         seed = stream_seed(self.config.seed, "recycled", self.step)
         return self.sampler.sample(self.pool.oldest(), seed, clock, count)
 
 
-def trains_policy(config: Config, step: int) -> bool:
-    """Whether a step, counted from 0, trains on the policy's own batch."""
-    return config.train.policy_update and not (config.recycle.on and step < config.recycle.first)
-
-
-def asks_recycled(config: Config, step: int) -> bool:
-    """Whether it is the turn of recycled problems in a step, counted from 0."""
-    return step < config.recycle.first or (step + 1) % config.recycle.every == 0
-
-
-def second_period(config: Config, step: int) -> float:
+def second_period(config: Config) -> float:
     """Where in a step, from 0 to 1, the update on recycled problems begins; 1 if it has no update of its own."""
-    if not config.recycle.on or config.train.periods == "combined" or not asks_recycled(config, step):
+    if not config.recycle.on or config.train.periods == "combined":
         return 1.0
-    return 0.5 if trains_policy(config, step) else 0.0
+    return 0.5 if config.train.policy_update else 0.0
 
 
 def _without_pixels(groups: Sequence[Group]) -> list[Group]:

@@ -21,7 +21,7 @@ SETTINGS = (
 
 @pytest.mark.timeout(600)  # eight processes import torch
 def test_claims_are_run_killed_continued_and_decided(tmp_path: Path) -> None:
-    own = ("--arm", "answers", "recycle.form=answer recycle.every=2")
+    own = ("--arm", "answers", "recycle.form=answer recycle.per_group=2")
     line = command("claims", "judge", "transfer", *own, "--run-dir", "c", "--json", "facts.json", *SETTINGS)
     first = tmp_path / "c" / "embedded" / "spark-seed0"
     with subprocess.Popen(
@@ -45,12 +45,12 @@ def test_claims_are_run_killed_continued_and_decided(tmp_path: Path) -> None:
                              for name in ("spark", "policy-only-tokens", "answers-tokens"))  # fmt: skip
     assert equal["config"]["train"]["tokens"] == spark["tokens"] <= equal["tokens"]
     assert answers["config"]["train"]["tokens"] == spark["tokens"] <= answers["tokens"]
-    assert (answers["config"]["recycle"]["form"], answers["config"]["recycle"]["every"]) == ("answer", 2)
+    assert (answers["config"]["recycle"]["form"], answers["config"]["recycle"]["per_group"]) == ("answer", 2)
     assert sorted(read_outcomes(first)["heldout"]) == [0, 1, 2, 3], "a curve"
 
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert [claim["name"] for claim in facts["claims"]] == ["judge", "transfer", "answers"]
-    assert facts["arms"] == {"answers": ["recycle.form=answer", "recycle.every=2"]}
+    assert facts["arms"] == {"answers": ["recycle.form=answer", "recycle.per_group=2"]}
     tried = facts["claims"][2]["comparisons"]
     assert {(one["than"], one["at_equal"]) for one in tried} == {("spark", "tokens"), ("policy-only", "tokens")}
     against = next(one for one in tried if (one["measure"], one["than"], one["exam"]) == ("policy", "spark", "heldout"))
@@ -87,11 +87,11 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         ("claims", "--models", "embedded", "data.heldout=null"): "nothing to compare; set data.heldout",
         ("claims", "--models", "nowhere/model"): "nowhere/model",
         ("claims",): "there is no bases/shared-0; `make bases` makes it, or name other bases with --models",
-        ("claims", "--arm", "spark", "recycle.every=2"): "a claim or an arm of that name",
-        ("claims", "--arm", "../up", "recycle.every=2"): "lower-case letters",
-        ("claims", "--arm", "mine", "recycle.every 2"): "'recycle.every' is no setting",
+        ("claims", "--arm", "spark", "recycle.per_group=2"): "a claim or an arm of that name",
+        ("claims", "--arm", "../up", "recycle.per_group=2"): "lower-case letters",
+        ("claims", "--arm", "mine", "recycle.per_group 2"): "'recycle.per_group' is no setting",
         ("claims", "--arm", "mine", " "): "there are no settings",
-        ("claims", "--arm", "mine", "recycle.evry=2"): "evry",
+        ("claims", "--arm", "mine", "recycle.per_grop=2"): "per_grop",
     }
     for arguments, line in asked.items():
         done = spark_rl_process(*arguments, cwd=tmp_path)

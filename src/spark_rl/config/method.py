@@ -201,13 +201,6 @@ class RecycleConfig(Section):
     """Bound of the first-in-first-out pool; the oldest problems fall out."""
     ready: int = Field(64, ge=1)
     """The second period runs when the pool holds this many, and takes this many."""
-    every: int = Field(1, ge=1)
-    """The second period runs in every so many-th step only, while the pool gathers in each: the policy and the judge
-    take turns (Learning to Self-Verify). The oldest problems are asked first; a small ``pool_size`` keeps to new
-    ones."""
-    first: int = Field(0, ge=0)
-    """In so many steps at the beginning the policy's batch is sampled and recycled but not trained on: recycled
-    problems alone are, in each of these steps (verify first). Nothing where nothing is recycled."""
 
     @property
     def on(self) -> bool:

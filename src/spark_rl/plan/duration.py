@@ -1,6 +1,5 @@
 """Seconds of a step by phase: products and bytes over what a GPU does a second, with the shares that
-:mod:`spark_rl.plan.hardware` assumes. A second period that is not in every step (``recycle.every``) counts with its
-share of the steps. The verifier, which works while nothing else does for seconds at most, and
+:mod:`spark_rl.plan.hardware` assumes. The verifier, which works while nothing else does for seconds at most, and
 loading are left out, and sampling where ``engine.servers`` do it, on GPUs that nobody has named.
 """
 
@@ -21,7 +20,7 @@ class Duration:
 
     seconds: dict[str, float]
     tokens: int
-    """Response tokens of a mean step, all GPUs together."""
+    """Response tokens of a step, all GPUs together."""
 
     @property
     def step(self) -> float:
@@ -36,28 +35,27 @@ def plan_duration(
     if gpu.tflops is None:
         return None
     total = {"sample": 0.0, "log-probs": 0.0, "update": 0.0, "weights to the engine": 0.0}
-    periods = [(config.rollout.problems, lengths.prompt, config.train.policy_update, 1.0)]
+    periods = [(config.rollout.problems, lengths.prompt, config.train.policy_update)]
     if config.recycle.on:
-        periods.append((config.recycle.ready, lengths.judged, True, 1 / config.recycle.every))
-    samples, tokens = config.rollout.samples, 0.0
+        periods.append((config.recycle.ready, lengths.judged, True))
+    samples, tokens = config.rollout.samples, 0
     if config.engine.servers:
         del total["sample"]
-    for problems, prompt, trained, often in periods:
-        tokens += often * problems * samples * lengths.response
+    for problems, prompt, trained in periods:
+        tokens += problems * samples * lengths.response
         share = math.ceil(problems / gpus)
         if "sample" in total:
-            total["sample"] += often * _sampling(config, gpu, sizes, lengths, memory, share, prompt)
+            total["sample"] += _sampling(config, gpu, sizes, lengths, memory, share, prompt)
         forward = _forward(sizes, lengths, share, samples, prompt) / (gpu.tflops * 1e12 * UPDATE_SHARE)
         epochs = config.learner.epochs * trained
         before = (config.learner.minibatches * config.learner.epochs > 1) + epochs * (config.objective.kl > 0)
         micro = max(1, math.ceil(share * (prompt + samples * lengths.response) / config.learner.micro_tokens))
         passing = _gathering(gpu, gpus, sizes) * micro
-        total["log-probs"] += often * trained * before * max(forward, passing)
-        total["update"] += often * epochs * max(forward * memory.passes, 3 * passing)
+        total["log-probs"] += trained * before * max(forward, passing)
+        total["update"] += epochs * max(forward * memory.passes, 3 * passing)
         if config.engine.name == "vllm" or gpus > 1:
-            passed = 2 * _gathering(gpu, gpus, sizes) + 2 * sizes.weights / 20e9
-            total["weights to the engine"] += often * trained * passed
-    return Duration(total, round(tokens))
+            total["weights to the engine"] += trained * (2 * _gathering(gpu, gpus, sizes) + 2 * sizes.weights / 20e9)
+    return Duration(total, tokens)
 
 
 def _sampling(
