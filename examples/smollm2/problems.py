@@ -59,8 +59,8 @@ STORIES = (
           "a+b x-c", (MANY, MANY, MANY)),
     Story("A shop has {a} {things}. It sells {b} in the morning and {c} in the afternoon. How many {things} are left?",
           "a-b x-c", (MANY, MANY, MANY)),
-    Story("{name} has {a} {things} and gets {b} bags with {c} {things} in each. How many {things} does {name} have now?",
-          "b*c x+a", (MANY, FEW, FEW)),
+    Story("{name} has {a} {things} and gets {b} bags with {c} {things} in each. How many {things} does {name} have "
+          "now?", "b*c x+a", (MANY, FEW, FEW)),
     Story("{name} fills {a} bags with {b} {things} each and has {c} {things} left over. How many {things} are there in "
           "all?", "a*b x+c", (FEW, FEW, MANY)),
     Story("{name} has {a} {things} and {other} has {b} {things} more than {name}. How many {things} do they have "
