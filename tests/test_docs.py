@@ -13,7 +13,8 @@ from spark_rl.plugins import load_object
 from spark_rl.recycle import load_templates
 
 ROOT = Path(__file__).parents[1]
-PAGES = (*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md")
+PAGES = (*sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/*/README.md")),
+         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")))  # fmt: skip
 EACH = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 PLACES = (ROOT, ROOT / "src/spark_rl", ROOT / "tests")
 """Where paths of a page begin, beside its own folder."""
