@@ -61,14 +61,14 @@ class Loop:
         return metrics | {"pool": len(self.pool)} | left_out, everything
 
     def _update(self, groups: Sequence[Group], begin: float, end: float, clock: Clock) -> Metrics:
-        """Train on the groups, with their teachers and credits, and hand the new weights to the engine.
+        """Train on the groups, and on what is credited to other prompts, and hand the new weights to the engine.
 
         ``begin`` and ``end`` say which part of the step this is, from 0 to 1.
         """
         if not groups:
             return {}
         span, engine = Span(self.step + begin, self.step + end, self.steps), self.sampler.engine
-        groups = [*self.sampler.taught(groups, self.config, self.step), *self.sampler.credited(groups)]
+        groups = [*groups, *self.sampler.credited(groups)]
         engine.sleep()
         updates = clock.timed("update", self.learner.update, groups, span)
         engine.wake()

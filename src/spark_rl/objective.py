@@ -79,13 +79,9 @@ def policy_loss(
     *,
     engine_logp_BT: Tensor | None = None,
     borrowed_B: Tensor | None = None,
-    teacher_logp_BT: Tensor | None = None,
-    taught_B: Tensor | None = None,
     totals: Totals | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss to minimise: -(clipped surrogate) + kl * KL(pi || pi_ref) + distil * KL(pi || teacher).
-
-    The KL to the teacher is the estimate k2, whose mean gradient is that of the KL of a policy that sampled the tokens.
+    """The loss to minimise: -(clipped surrogate) + kl * KL(pi || pi_ref).
 
     Args:
         logp_BT: log-probabilities of the sampled tokens under the current weights, with gradient.
@@ -98,13 +94,11 @@ def policy_loss(
             here: :func:`importance_cap` says what it is with an engine.
         borrowed_B: bool, true for responses that the engine sampled from another prompt than that of ``logp_BT``: they
             are weighed with the cap ``AUTO_CAP`` where ``config.importance_cap`` is no number.
-        teacher_logp_BT: the same tokens under a teacher's prompt (no gradient), for ``config.distil``.
-        taught_B: bool, true for responses that have a teacher.
         totals: the sums of the whole batch when this call sees a micro-batch of it; by default this call is the batch.
 
     Returns:
-        A scalar loss, and metrics (``kl``, ``distil``, ``ratio_clipped``, ``ratio``). Loss and metrics of a batch's
-        micro-batches add up to those of the batch.
+        A scalar loss, and metrics (``kl``, ``ratio_clipped``, ``ratio``). Loss and metrics of a batch's micro-batches
+        add up to those of the batch.
 
     Raises:
         ValueError: a KL weight without reference log-probabilities, or a cap without the engine's.
@@ -134,11 +128,6 @@ def policy_loss(
         kl_BT = kl_estimate(logp_BT, ref_logp_BT.masked_fill(~mask_BT, 0.0), config.kl_estimator)
         loss_BT = loss_BT + config.kl * kl_BT
         metrics["kl"] = kl_BT.detach()
-    if config.distil > 0 and teacher_logp_BT is not None and taught_B is not None:
-        untaught_BT = ~(mask_BT & taught_B.unsqueeze(-1))
-        pull_BT = kl_estimate(logp_BT, teacher_logp_BT, "k2").masked_fill(untaught_BT, 0.0)
-        loss_BT = loss_BT + config.distil * pull_BT
-        metrics["distil"] = pull_BT.detach()
     loss = aggregate(loss_BT, mask_BT, config.aggregation, totals)
     return loss, {name: aggregate(value, mask_BT, "token", totals) for name, value in metrics.items()}
 

@@ -169,9 +169,6 @@ class Group:
     siblings: tuple[float, ...] = ()
     """Rewards of the problem's own rollouts, where these were sampled from another prompt than ``prompt_ids``: the
     advantages are those of all together (:mod:`spark_rl.recycle.credit`). Empty for a group as it is sampled."""
-    teacher_ids: tuple[int, ...] = field(default=(), repr=False)
-    """(T_teacher,) tokens of a prompt that shows a right response, for ``objective.distil``
-    (:mod:`spark_rl.recycle.teacher`). Empty for a group as it is sampled."""
 
     @property
     def rewards(self) -> tuple[float, ...]:

@@ -8,7 +8,6 @@ so its text begins with that tag for whoever reads it: a thought that is cut is 
 from __future__ import annotations
 
 import operator
-import random
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -17,15 +16,13 @@ from typing import NamedTuple
 
 from spark_rl.chat import Chat, ChatFormat, Prompt, policy_prompt
 from spark_rl.clock import Clock
-from spark_rl.config import Config, RewardConfig, RolloutConfig, Thinking
+from spark_rl.config import RewardConfig, RolloutConfig, Thinking
 from spark_rl.engine.base import Arrival, Engine, Sampling, arrivals, innermost
 from spark_rl.errors import EngineError, UserError
 from spark_rl.plugins import said
 from spark_rl.problem import Completion, Group, Place, Problem, Rollout, Verdict
 from spark_rl.recycle.credit import credited
-from spark_rl.recycle.teacher import taught
 from spark_rl.rewards import Grader, RewardSet, brier_loss
-from spark_rl.seeds import stream_seed
 from spark_rl.verify import Verifier
 from spark_rl.verify.certainty import verdict_probability
 from spark_rl.verify.pool import Finish
@@ -163,13 +160,6 @@ class Sampler:
     def credited(self, groups: Iterable[Group]) -> list[Group]:
         """Right reflections among the groups, as answers to their parents' own prompts (``recycle.credit``)."""
         return list(credited(groups, self.chat.encode, self.config.max_prompt_tokens))
-
-    def taught(self, groups: Sequence[Group], config: Config, step: int) -> Sequence[Group]:
-        """The groups, with the prompts of a teacher where ``objective.distil`` asks for it and there can be one."""
-        if config.objective.distil == 0:
-            return groups
-        rng = random.Random(stream_seed(config.seed, "teacher", step))
-        return list(taught(groups, config, self.chat.encode, rng))
 
     def _groups(self, kept: Sequence[tuple[Problem, Prompt]], sampling: Sampling, clock: Clock) -> list[Group]:
         """The groups. What a prompt was answered goes to the verifier as soon as it is all there, whose workers grade

@@ -130,11 +130,6 @@ def credited(groups: Sequence[Group]) -> list[Group]:
     return [replace(group, siblings=(1.0, 0.0, 0.0)) if i % 2 else group for i, group in enumerate(groups)]
 
 
-def with_teachers(groups: Sequence[Group]) -> list[Group]:
-    """Every second group with a right response in another view."""
-    return [replace(group, teacher_ids=(1, 8, 9, 4)) if i % 2 else group for i, group in enumerate(groups)]
-
-
 @pytest.fixture(scope="module")
 def cases(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     qwen2, llama = tiny_models["qwen2"], tiny_models["llama"]
@@ -157,7 +152,6 @@ def cases(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
         "one row with signal": Case(llama, {}, [random_groups(1, 2, seed=3), usual[0]]),
         "one token": Case(llama, {}, [short]),
         "credited": Case(llama, {}, [credited(groups) for groups in usual]),
-        "taught": Case(llama, {"objective": {"kl": 0, "distil": 0.5}}, [with_teachers(groups) for groups in usual]),
         "all flat": Case(llama, {}, [usual[0], random_groups(3, 4, flat=(0, 1, 2)), usual[1]]),
         "all flat with kl": Case(llama, {"objective": {"kl": 0.3}}, [usual[0], random_groups(3, 2, flat=(0, 1, 2))]),
         "minibatches": Case(llama, {"learner": {"minibatches": 2, "epochs": 2}}, usual),

@@ -155,9 +155,6 @@ class ObjectiveConfig(Section):
     aggregation: Literal["token", "sequence", "fixed"] = "token"
     """``token``: mean over all response tokens (DAPO); ``sequence``: mean of per-response means (GRPO); ``fixed``:
     sum over tokens divided by responses * max_new_tokens (Dr. GRPO)."""
-    distil: float = Field(0.0, ge=0)
-    """Weight of the pull of the policy's wrong responses towards the model that has a right response of the same group
-    in view, a token at a time (SDPO); 0 asks no such teacher."""
     importance_cap: Annotated[float, Field(gt=0)] | Literal["auto"] | None = "auto"
     """Weight tokens by min(cap, learner / engine probability): corrects an engine that differs from the learner.
     ``auto`` is 2 with an engine that has weights of its own, and null with the embedded one, which has the learner's.

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +132,12 @@ class PolicyLearner(ABC):
             return {}
         stale = sum(map(self._is_stale, samples))
         old = self._sampling_logprobs(samples, once=minibatches == epochs == 1 and not self.dropped)
-        teacher = self._teacher_logprobs(samples)
         parts = whole_groups(samples, minibatches) * epochs
         mismatch, prompts_apart, collected = Mismatch(), Mismatch(), []
         for i, part in enumerate(parts):
             rate = self._next_rate(span, i / len(parts), (i + 1) / len(parts))
             with self._dropout():
-                collected.append(self._step(samples, part, old, teacher, rate, mismatch, prompts_apart))
+                collected.append(self._step(samples, part, old, rate, mismatch, prompts_apart))
         means = {name: sum(m[name] for m in collected) / len(collected) for name in collected[0]}
         failed = sum(not math.isfinite(m["grad_norm"]) for m in collected)
         counted = {"nonfinite": float(failed)} if failed else {}
@@ -166,8 +164,8 @@ class PolicyLearner(ABC):
         return learning_rate(self.config.optimiser, self.updates, done)
 
     def _step(
-        self, samples: Sequence[Sample], part: range, old: list[Tensor] | None, teacher: Mapping[int, Tensor],
-        rate: float, mismatch: Mismatch, prompts_apart: Mismatch,
+        self, samples: Sequence[Sample], part: range, old: list[Tensor] | None, rate: float, mismatch: Mismatch,
+        prompts_apart: Mismatch,
     ) -> dict[str, float]:  # fmt: skip
         """One optimiser step on the samples of ``part``. What they show of engine and learner goes to ``mismatch``, and
         to ``prompts_apart`` for those that were sampled from another prompt.
@@ -176,11 +174,9 @@ class PolicyLearner(ABC):
         totals = Totals(
             float(sum(len(samples[i].token_ids) for i in part)), float(len(part)), config.rollout.max_new_tokens
         )
-        used = [i for i in part if samples[i].advantage != 0.0 or config.objective.kl > 0 or i in teacher]
+        used = [i for i in part if samples[i].advantage != 0.0 or config.objective.kl > 0]
         left_out = totals.tokens - sum(len(samples[i].token_ids) for i in used)  # count as unchanged: ratio 1
         metrics = {"loss": 0.0, "ratio": 0.0 if self.rank else left_out / totals.tokens, "ratio_clipped": 0.0}
-        if config.objective.distil > 0:
-            metrics["distil"] = 0.0
         for batch in self._batches([samples[i] for i in used]):
             chosen = [used[j] for j in batch.rows]
             rows = self._rows([samples[i] for i in chosen], batch.parts)
@@ -189,16 +185,12 @@ class PolicyLearner(ABC):
             old_BT = logp_BT.detach() if old is None else _pad([old[i] for i in chosen], logp_BT)
             engine_BT = _pad([torch.tensor(samples[i].engine_logprobs) for i in chosen], logp_BT)
             advantages_B = _of_rows([samples[i].advantage for i in chosen], logp_BT)
-            borrowed_B = teacher_BT = taught_B = None
+            borrowed_B = None
             if any(samples[i].borrowed for i in chosen):
                 borrowed_B = _of_rows([samples[i].borrowed for i in chosen], logp_BT, torch.bool)
-            if any(i in teacher for i in chosen):
-                teacher_BT = _pad([teacher.get(i, torch.empty(0)) for i in chosen], logp_BT)
-                taught_B = _of_rows([i in teacher for i in chosen], logp_BT, torch.bool)
             loss, shares = policy_loss(
                 logp_BT, old_BT, ref_BT, advantages_B, rows.mask_BT, config.objective,
-                engine_logp_BT=engine_BT, borrowed_B=borrowed_B, teacher_logp_BT=teacher_BT, taught_B=taught_B,
-                totals=totals,
+                engine_logp_BT=engine_BT, borrowed_B=borrowed_B, totals=totals,
             )  # fmt: skip
             self._backward(loss)
             metrics["loss"] += float(loss.detach())
@@ -274,14 +266,6 @@ class PolicyLearner(ABC):
         return [
             torch.tensor(s.engine_logprobs) if other else next(own) for s, other in zip(samples, stale, strict=True)
         ]
-
-    def _teacher_logprobs(self, samples: Sequence[Sample]) -> dict[int, Tensor]:
-        """Place -> (T,) log-probabilities of a sample under its teacher's prompt, of those that have one."""
-        places = [i for i, sample in enumerate(samples) if sample.teacher_ids and self.config.objective.distil > 0]
-        if not places:
-            return {}
-        asked = [replace(samples[i], prompt_ids=samples[i].teacher_ids) for i in places]
-        return dict(zip(places, self._logprobs(asked), strict=True))
 
     @torch.no_grad()
     def _logprobs(self, samples: Sequence[Sample]) -> list[Tensor]:

@@ -30,8 +30,6 @@ class Sample:
     """Which policy sampled it; ``None`` stands for the current one."""
     borrowed: bool = False
     """Whether it was sampled from another prompt (:attr:`~spark_rl.problem.Group.siblings`)."""
-    teacher_ids: tuple[int, ...] = field(default=(), repr=False)
-    """The prompt of the teacher that it is pulled towards; empty without one."""
     source: Group | None = field(default=None, repr=False)
     """The group itself, for who prepares its images late."""
 
@@ -68,8 +66,7 @@ def to_samples(groups: Sequence[Group], config: Config) -> tuple[list[Sample], f
                 samples.append(
                     Sample(
                         number, group.prompt_ids, group.vision, completion.token_ids, completion.logprobs, advantage,
-                        completion.version, bool(group.siblings),
-                        () if rollout.verdict.status == "correct" else group.teacher_ids, group,
+                        completion.version, bool(group.siblings), group,
                     )
                 )  # fmt: skip
     return samples, sum(int(is_flat(rewards_G)) for rewards_G in rewards) / max(1, len(groups))
