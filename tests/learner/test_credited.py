@@ -99,13 +99,3 @@ def test_a_right_reflection_makes_the_answer_likelier_under_the_original_prompt(
     for _ in range(3):
         learner.update([replace(group_of(PROMPT, RESPONSES[:1], [1.0], [[-5.0, -5.0]]), siblings=(0.0, 0.0, 0.0))])
     assert float((learner.logprobs([PROMPT], RESPONSES[:1])[0] - before[0]).sum()) > 0.1
-
-
-def test_a_batch_is_scaled_by_task() -> None:
-    groups = [group_of([1], [[7], [8]], [1.0, 0.0]), group_of([1], [[7], [8]], [1.0, 1.0])]
-    judged = replace(groups[0], problem=replace(groups[0].problem, task="pointwise"))
-    samples, flat = to_samples([*groups, judged], tiny_config("unused", advantage={"scale": "task"}))
-    # policy: squares 1/4 1/4 0 0; pointwise: 1/4 1/4
-    policy, pointwise = 0.5 / math.sqrt(1 / 8 + 1e-6), 0.5 / math.sqrt(1 / 4 + 1e-6)
-    assert [s.advantage for s in samples] == pytest.approx([policy, -policy, 0, 0, pointwise, -pointwise])
-    assert flat == pytest.approx(1 / 3)

@@ -132,10 +132,8 @@ class RewardConfig(Section):
 class AdvantageConfig(Section):
     """Eq. 3."""
 
-    scale: Literal["group", "task", "none"] = "group"
-    """``group`` divides by the group's standard deviation (Eq. 3); ``task`` by that of all responses to problems of one
-    task (policy, pointwise, pairwise, reflection) in the batch, each around its group's mean (REINFORCE++, for each
-    task); ``none`` only centres (Dr. GRPO)."""
+    scale: Literal["group", "none"] = "group"
+    """``group`` divides by the group's standard deviation (Eq. 3); ``none`` only centres (Dr. GRPO)."""
     eps: float = Field(1e-6, gt=0)
     """The constant inside the root of Eq. 3."""
 

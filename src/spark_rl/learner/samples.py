@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import torch
 
-from spark_rl.advantage import batch_advantages, is_flat
+from spark_rl.advantage import group_advantages, is_flat
 from spark_rl.config import Config
 from spark_rl.model.prefill import Vision
 from spark_rl.problem import Group
@@ -56,10 +56,11 @@ def whole_groups(samples: Sequence[Sample], count: int) -> list[range]:
 def to_samples(groups: Sequence[Group], config: Config) -> tuple[list[Sample], float]:
     """All responses with their advantages, and the share of groups without signal. Empty responses are left out."""
     samples: list[Sample] = []
-    rewards = [torch.tensor([*group.siblings, *group.rewards], dtype=torch.float64) for group in groups]
-    tasks, settings = [group.problem.task for group in groups], config.advantage
-    advantages = batch_advantages(rewards, tasks, settings.eps, settings.scale)
-    for number, (group, advantages_G) in enumerate(zip(groups, advantages, strict=True)):
+    flat = 0
+    for number, group in enumerate(groups):
+        rewards_G = torch.tensor([*group.siblings, *group.rewards], dtype=torch.float64)
+        flat += int(is_flat(rewards_G))
+        advantages_G = group_advantages(rewards_G, config.advantage.eps, config.advantage.scale)
         for rollout, advantage in zip(group.rollouts, advantages_G[len(group.siblings) :].tolist(), strict=True):
             completion = rollout.completion
             if completion.token_ids:
@@ -69,4 +70,4 @@ def to_samples(groups: Sequence[Group], config: Config) -> tuple[list[Sample], f
                         completion.version, bool(group.siblings), group,
                     )
                 )  # fmt: skip
-    return samples, sum(int(is_flat(rewards_G)) for rewards_G in rewards) / max(1, len(groups))
+    return samples, flat / max(1, len(groups))
