@@ -61,14 +61,13 @@ class Loop:
         return metrics | {"pool": len(self.pool)} | left_out, everything
 
     def _update(self, groups: Sequence[Group], begin: float, end: float, clock: Clock) -> Metrics:
-        """Train on the groups, and on what is credited to other prompts, and hand the new weights to the engine.
+        """Train on the groups and hand the new weights to the engine, whatever way it takes them.
 
         ``begin`` and ``end`` say which part of the step this is, from 0 to 1.
         """
         if not groups:
             return {}
         span, engine = Span(self.step + begin, self.step + end, self.steps), self.sampler.engine
-        groups = [*groups, *self.sampler.credited(groups)]
         engine.sleep()
         updates = clock.timed("update", self.learner.update, groups, span)
         engine.wake()

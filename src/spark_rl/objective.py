@@ -78,7 +78,6 @@ def policy_loss(
     config: ObjectiveConfig,
     *,
     engine_logp_BT: Tensor | None = None,
-    borrowed_B: Tensor | None = None,
     totals: Totals | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss to minimise: -(clipped surrogate) + kl * KL(pi || pi_ref).
@@ -92,8 +91,6 @@ def policy_loss(
         config: clip range, KL weight and estimator, aggregation, importance cap.
         engine_logp_BT: what the engine reported; needed when ``config.importance_cap`` is a number. ``auto`` is null
             here: :func:`importance_cap` says what it is with an engine.
-        borrowed_B: bool, true for responses that the engine sampled from another prompt than that of ``logp_BT``: they
-            are weighed with the cap ``AUTO_CAP`` where ``config.importance_cap`` is no number.
         totals: the sums of the whole batch when this call sees a micro-batch of it; by default this call is the batch.
 
     Returns:
@@ -112,11 +109,10 @@ def policy_loss(
     advantages_B1 = advantages_B.unsqueeze(-1)
     loss_BT = -torch.minimum(ratio_BT * advantages_B1, clipped_BT * advantages_B1)
     cap = None if config.importance_cap == "auto" else config.importance_cap
-    if cap is not None or borrowed_B is not None:
+    if cap is not None:
         if engine_logp_BT is None:
             raise ValueError("objective.importance_cap needs the engine's log-probabilities")
-        weighed_BT = mask_BT if cap is not None or borrowed_B is None else mask_BT & borrowed_B.unsqueeze(-1)
-        weight_BT = (old_logp_BT - engine_logp_BT).masked_fill(~weighed_BT, 0.0).exp().clamp(max=cap or AUTO_CAP)
+        weight_BT = (old_logp_BT - engine_logp_BT).masked_fill(~mask_BT, 0.0).exp().clamp(max=cap)
         loss_BT = loss_BT * weight_BT.detach()
     metrics = {
         "ratio": ratio_BT.detach(),

@@ -68,9 +68,6 @@ class Problem:
     """The id of the problem this one was recycled from; ``None`` for data."""
     alternatives: tuple[str, ...] = ()
     """Further gold answers, each as right as ``answer``. A list that is one answer stays one text in ``answer``."""
-    siblings: tuple[float, ...] = ()
-    """The rewards of the parent's rollouts, in a reflection that is credited to its parent's prompt as well
-    (``recycle.credit``); empty elsewhere."""
     columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """The row's other columns, as JSON values, for reward functions of the user's; empty where there are none. They
     never enter a prompt."""
@@ -166,9 +163,6 @@ class Group:
     """(T_prompt,) the tokens the engine was given, the same for all rollouts."""
     vision: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What the processor made of the images beside the tokens (pixel values, grids); empty without images."""
-    siblings: tuple[float, ...] = ()
-    """Rewards of the problem's own rollouts, where these were sampled from another prompt than ``prompt_ids``: the
-    advantages are those of all together (:mod:`spark_rl.recycle.credit`). Empty for a group as it is sampled."""
 
     @property
     def rewards(self) -> tuple[float, ...]:

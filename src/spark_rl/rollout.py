@@ -21,7 +21,6 @@ from spark_rl.engine.base import Arrival, Engine, Sampling, arrivals, innermost
 from spark_rl.errors import EngineError, UserError
 from spark_rl.plugins import said
 from spark_rl.problem import Completion, Group, Place, Problem, Rollout, Verdict
-from spark_rl.recycle.credit import credited
 from spark_rl.rewards import Grader, RewardSet, brier_loss
 from spark_rl.verify import Verifier
 from spark_rl.verify.certainty import verdict_probability
@@ -156,10 +155,6 @@ class Sampler:
                 break
         sampling = Sampling(self.config.samples, self.config.temperature, self.config.max_new_tokens, seed)
         return Sampled(self._groups(kept, sampling, clock), too_long)
-
-    def credited(self, groups: Iterable[Group]) -> list[Group]:
-        """Right reflections among the groups, as answers to their parents' own prompts (``recycle.credit``)."""
-        return list(credited(groups, self.chat.encode, self.config.max_prompt_tokens))
 
     def _groups(self, kept: Sequence[tuple[Problem, Prompt]], sampling: Sampling, clock: Clock) -> list[Group]:
         """The groups. What a prompt was answered goes to the verifier as soon as it is all there, whose workers grade

@@ -125,11 +125,6 @@ def from_elsewhere(groups: Sequence[Group]) -> list[Group]:
     ]  # fmt: skip
 
 
-def credited(groups: Sequence[Group]) -> list[Group]:
-    """Every second group sampled from another prompt."""
-    return [replace(group, siblings=(1.0, 0.0, 0.0)) if i % 2 else group for i, group in enumerate(groups)]
-
-
 @pytest.fixture(scope="module")
 def cases(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     qwen2, llama = tiny_models["qwen2"], tiny_models["llama"]
@@ -151,7 +146,6 @@ def cases(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
         "adapters with kl": Case(qwen2, {"model": {"lora": lora}, "objective": {"kl": 0.3}}, usual),
         "one row with signal": Case(llama, {}, [random_groups(1, 2, seed=3), usual[0]]),
         "one token": Case(llama, {}, [short]),
-        "credited": Case(llama, {}, [credited(groups) for groups in usual]),
         "all flat": Case(llama, {}, [usual[0], random_groups(3, 4, flat=(0, 1, 2)), usual[1]]),
         "all flat with kl": Case(llama, {"objective": {"kl": 0.3}}, [usual[0], random_groups(3, 2, flat=(0, 1, 2))]),
         "minibatches": Case(llama, {"learner": {"minibatches": 2, "epochs": 2}}, usual),

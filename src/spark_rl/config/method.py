@@ -187,9 +187,6 @@ class RecycleConfig(Section):
     problems. ``group`` balances each group by itself: judge problems come in couples of one wording that differ in
     nothing but what decides the label, a right and a wrong response, or a pair in both orders; both are kept or none.
     Groups that are all right or all wrong, which have no couple, give no judge problem (Learning to Self-Verify)."""
-    credit: Literal["own", "original"] = "own"
-    """Which prompt a right reflection is trained under: its ``own``, or beside it the ``original`` one too, which shows
-    no first attempt: the policy learns to answer so at once (Critique-GRPO)."""
     templates: str = "natural"
     """Template set: a name shipped with the package (``natural``, ``terse``) or a path to a YAML file."""
     pool_size: int = Field(1024, ge=1)

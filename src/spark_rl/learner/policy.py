@@ -120,9 +120,7 @@ class PolicyLearner(ABC):
         """One or more optimiser steps on a batch of groups sampled from the current weights.
 
         ``nonfinite`` counts those that were left out, because their gradient was not finite; ``stale`` is the share of
-        responses that another policy than the current one sampled; ``credited`` that of responses that were sampled
-        from another prompt (:mod:`spark_rl.recycle.credit`), and ``credited_kl`` how far the policy is from itself
-        under the two prompts there, in nats a token. None is there where it would be 0.
+        responses that another policy than the current one sampled. Neither is there where it would be 0.
         """
         minibatches, epochs = self.config.learner.minibatches, self.config.learner.epochs
         if minibatches > 1:
@@ -133,19 +131,16 @@ class PolicyLearner(ABC):
         stale = sum(map(self._is_stale, samples))
         old = self._sampling_logprobs(samples, once=minibatches == epochs == 1 and not self.dropped)
         parts = whole_groups(samples, minibatches) * epochs
-        mismatch, prompts_apart, collected = Mismatch(), Mismatch(), []
+        mismatch, collected = Mismatch(), []
         for i, part in enumerate(parts):
             rate = self._next_rate(span, i / len(parts), (i + 1) / len(parts))
             with self._dropout():
-                collected.append(self._step(samples, part, old, rate, mismatch, prompts_apart))
+                collected.append(self._step(samples, part, old, rate, mismatch))
         means = {name: sum(m[name] for m in collected) / len(collected) for name in collected[0]}
         failed = sum(not math.isfinite(m["grad_norm"]) for m in collected)
         counted = {"nonfinite": float(failed)} if failed else {}
         if stale:
             counted["stale"] = stale / len(samples)
-        if borrowed := sum(sample.borrowed for sample in samples):
-            apart = self._summed_mismatch(prompts_apart)
-            counted |= {"credited": borrowed / len(samples), "credited_kl": apart.metrics().get("engine_kl", 0.0)}
         return {"flat": flat, **means, **counted, **self._summed_mismatch(mismatch).metrics()}
 
     def _next_rate(self, span: Span | None, begin: float, end: float) -> float:
@@ -164,12 +159,9 @@ class PolicyLearner(ABC):
         return learning_rate(self.config.optimiser, self.updates, done)
 
     def _step(
-        self, samples: Sequence[Sample], part: range, old: list[Tensor] | None, rate: float, mismatch: Mismatch,
-        prompts_apart: Mismatch,
-    ) -> dict[str, float]:  # fmt: skip
-        """One optimiser step on the samples of ``part``. What they show of engine and learner goes to ``mismatch``, and
-        to ``prompts_apart`` for those that were sampled from another prompt.
-        """
+        self, samples: Sequence[Sample], part: range, old: list[Tensor] | None, rate: float, mismatch: Mismatch
+    ) -> dict[str, float]:
+        """One optimiser step on the samples of ``part``."""
         config = self.config
         totals = Totals(
             float(sum(len(samples[i].token_ids) for i in part)), float(len(part)), config.rollout.max_new_tokens
@@ -185,22 +177,15 @@ class PolicyLearner(ABC):
             old_BT = logp_BT.detach() if old is None else _pad([old[i] for i in chosen], logp_BT)
             engine_BT = _pad([torch.tensor(samples[i].engine_logprobs) for i in chosen], logp_BT)
             advantages_B = _of_rows([samples[i].advantage for i in chosen], logp_BT)
-            borrowed_B = None
-            if any(samples[i].borrowed for i in chosen):
-                borrowed_B = _of_rows([samples[i].borrowed for i in chosen], logp_BT, torch.bool)
             loss, shares = policy_loss(
                 logp_BT, old_BT, ref_BT, advantages_B, rows.mask_BT, config.objective,
-                engine_logp_BT=engine_BT, borrowed_B=borrowed_B, totals=totals,
+                engine_logp_BT=engine_BT, totals=totals,
             )  # fmt: skip
             self._backward(loss)
             metrics["loss"] += float(loss.detach())
             for name, share in shares.items():
                 metrics[name] = metrics.get(name, 0.0) + float(share)
-            if borrowed_B is None:
-                mismatch.add(old_BT, engine_BT, rows.mask_BT)
-            else:
-                mismatch.add(old_BT, engine_BT, rows.mask_BT & ~borrowed_B.unsqueeze(-1))
-                prompts_apart.add(old_BT, engine_BT, rows.mask_BT & borrowed_B.unsqueeze(-1))
+            mismatch.add(old_BT, engine_BT, rows.mask_BT)
         metrics = self._summed(metrics)
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = rate
@@ -250,8 +235,8 @@ class PolicyLearner(ABC):
         return self._logprobs(samples)
 
     def _is_stale(self, sample: Sample) -> bool:
-        """Whether another policy than the current one sampled it, and not another prompt."""
-        return not sample.borrowed and sample.version is not None and sample.version != self.updates
+        """Whether another policy than the current one sampled it."""
+        return sample.version is not None and sample.version != self.updates
 
     def _sampling_logprobs(self, samples: Sequence[Sample], *, once: bool) -> list[Tensor] | None:
         """(T,) log-probabilities of each sample under the policy that sampled it; ``None`` where the one update of a
@@ -321,10 +306,10 @@ def _drops(module: nn.Module) -> bool:
     return isinstance(module, nn.Dropout) and module.p > 0
 
 
-def _of_rows(values: Sequence[float], like_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def _of_rows(values: Sequence[float], like_BT: Tensor) -> Tensor:
     """(B,) tensor of a value a sample, 0 for the rows below that no sample is behind."""
-    fillers = [0] * (len(like_BT) - len(values))
-    return torch.tensor([*values, *fillers], dtype=dtype, device=like_BT.device)
+    fillers = [0.0] * (len(like_BT) - len(values))
+    return torch.tensor([*values, *fillers], device=like_BT.device)
 
 
 def _pad(rows: Sequence[Tensor], like_BT: Tensor) -> Tensor:

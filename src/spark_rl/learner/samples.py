@@ -28,8 +28,6 @@ class Sample:
     advantage: float
     version: int | None = None
     """Which policy sampled it; ``None`` stands for the current one."""
-    borrowed: bool = False
-    """Whether it was sampled from another prompt (:attr:`~spark_rl.problem.Group.siblings`)."""
     source: Group | None = field(default=None, repr=False)
     """The group itself, for who prepares its images late."""
 
@@ -58,16 +56,16 @@ def to_samples(groups: Sequence[Group], config: Config) -> tuple[list[Sample], f
     samples: list[Sample] = []
     flat = 0
     for number, group in enumerate(groups):
-        rewards_G = torch.tensor([*group.siblings, *group.rewards], dtype=torch.float64)
+        rewards_G = torch.tensor(group.rewards, dtype=torch.float64)
         flat += int(is_flat(rewards_G))
         advantages_G = group_advantages(rewards_G, config.advantage.eps, config.advantage.scale)
-        for rollout, advantage in zip(group.rollouts, advantages_G[len(group.siblings) :].tolist(), strict=True):
+        for rollout, advantage in zip(group.rollouts, advantages_G.tolist(), strict=True):
             completion = rollout.completion
             if completion.token_ids:
                 samples.append(
                     Sample(
                         number, group.prompt_ids, group.vision, completion.token_ids, completion.logprobs, advantage,
-                        completion.version, bool(group.siblings), group,
+                        completion.version, group,
                     )
                 )  # fmt: skip
     return samples, flat / max(1, len(groups))

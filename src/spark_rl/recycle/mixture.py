@@ -128,8 +128,7 @@ class _Recycler:
             half: Form = "cot" if 2 * turn < len(turns) else "answer"
             form: Form = half if self.config.form == "mixed" else self.config.form
             for (rollout,), k, shows in self._draw(group, "reflection", left, form):
-                yield reflection(group, rollout, form=shows, templates=self.templates, rng=self.rng, k=k,
-                                 credit=self.config.credit == "original")  # fmt: skip
+                yield reflection(group, rollout, form=shows, templates=self.templates, rng=self.rng, k=k)
 
     def _draw(self, group: Group, task: Task, left: list[Rollouts], form: Form) -> Iterator[tuple[Rollouts, int, Form]]:
         """At most one of ``left``, removed from it, that shows something new, its number for the id, and the form."""

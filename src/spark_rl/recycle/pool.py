@@ -20,8 +20,8 @@ from spark_rl.data.rowimages import RowImage
 from spark_rl.errors import DataError
 from spark_rl.problem import Problem
 
-_RARE = ("columns", "siblings", "pseudo")
-"""Fields that are saved only where they hold something (``recycle.credit``, ``reward.self``, functions of the user)."""
+_RARE = ("columns", "pseudo")
+"""Fields that are saved only where they hold something (``reward.self``, functions of the user)."""
 
 
 class Pool:
@@ -157,7 +157,7 @@ def problem_to_dict(problem: Problem) -> dict[str, Any]:
     for name in _RARE:
         if not values[name]:
             del values[name]
-    lists = {name: list(values[name]) for name in ("choices", "alternatives", "siblings") if name in values}
+    lists = {"choices": list(problem.choices), "alternatives": list(problem.alternatives)}
     return values | lists | {"images": [image_text(image) for image in problem.images]}
 
 
@@ -169,5 +169,4 @@ def problem_from_dict(values: Mapping[str, Any]) -> Problem:
         raise ValueError(
             f"a saved problem has unknown or missing fields: {', '.join(odd)}; was it saved by another version?"
         )
-    lists = ("images", "choices", "alternatives", "siblings")
-    return Problem(**{**values, **{name: tuple(values[name]) for name in lists if name in values}})
+    return Problem(**{**values, **{name: tuple(values[name]) for name in ("images", "choices", "alternatives")}})

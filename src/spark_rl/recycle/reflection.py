@@ -14,13 +14,9 @@ from spark_rl.recycle.templates import Templates, render_reflection
 
 
 def reflection(
-    group: Group, wrong: Rollout, *, form: Form, templates: Templates, rng: random.Random, k: int = 0,
-    credit: bool = False,
-) -> Problem:  # fmt: skip
-    """One second attempt after a wrong rollout, number ``k`` of its parent, graded exactly as the parent is.
-
-    With ``credit`` it takes the parent's rewards along, which :mod:`.credit` needs.
-    """
+    group: Group, wrong: Rollout, *, form: Form, templates: Templates, rng: random.Random, k: int = 0
+) -> Problem:
+    """One second attempt after a wrong rollout, number ``k`` of its parent, graded exactly as the parent is."""
     parent = group.problem
     return Problem(
         id=f"{parent.id}/reflection-{form}-{k}",
@@ -34,7 +30,6 @@ def reflection(
         choices=parent.choices,
         source=parent.source,
         parent=parent.id,
-        siblings=group.rewards if credit else (),
         pseudo=parent.pseudo,
         columns=parent.columns,
     )
