@@ -176,17 +176,13 @@ class RecycleConfig(Section):
     pointwise_share: float = Field(0.3, ge=0, le=1)
     """In a mixed group, the probability of one pointwise problem instead of one pairwise."""
     per_group: int = Field(1, ge=1)
-    """Judge problems (couples of them, where ``balance`` is ``group``), and reflection problems, made from each group
-    (the authors make one of each)."""
+    """Judge problems, and reflection problems, made from each group (the authors make one of each)."""
     judge_cap: int = Field(32, ge=0)
     """Judge problems kept a step; a random subset when more were made."""
     reflection_cap: int = Field(32, ge=0)
     """Reflection problems kept a step; a random subset when more were made."""
-    balance: bool | Literal["group"] = False
-    """``true`` drops the surplus label, so that Yes and No, and A and B, are equally frequent among a step's judge
-    problems. ``group`` balances each group by itself: judge problems come in couples of one wording that differ in
-    nothing but what decides the label, a right and a wrong response, or a pair in both orders; both are kept or none.
-    Groups that are all right or all wrong, which have no couple, give no judge problem (Learning to Self-Verify)."""
+    balance: bool = False
+    """Drop the surplus label, so that Yes and No, and A and B, are equally frequent among a step's judge problems."""
     templates: str = "natural"
     """Template set: a name shipped with the package (``natural``, ``terse``) or a path to a YAML file."""
     pool_size: int = Field(1024, ge=1)

@@ -10,11 +10,8 @@ The paper gives no shares; the defaults are those of the authors' release (``rec
 - random subsets are kept when more were made than ``judge_cap`` and ``reflection_cap`` allow.
 
 Departures: "right" and "wrong" mean that the verifier compared the answer (see :mod:`.candidate`); what one prompt of a
-parent and task shows is not shown again, so ``per_group`` is an upper bound; the result is shuffled, so that a second
-period smaller than a step's yield still sees the mixture. ``balance: true`` is ours. ``balance: group`` follows
-Learning to Self-Verify (https://arxiv.org/abs/2602.07594), where a mixed group gives one right and one wrong response
-and an all-wrong group nothing; there, right responses of all-right groups fill up what is missing, beside wrong ones of
-other groups, which lets the question tell the label and is left out here. Couples stay side by side in the result.
+parent and task shows is not shown again, so ``per_group`` is an upper bound; ``balance`` is ours; the result is
+shuffled, so that a second period smaller than a step's yield still sees the mixture.
 """
 
 from __future__ import annotations
@@ -58,17 +55,13 @@ class _Recycler:
         """See :func:`recycled`."""
         config, rng = self.config, self.rng
         groups = [group for group in groups if group.problem.task == "policy"]
-        together: list[tuple[Problem, ...]]
-        if config.balance == "group":
-            together = [*_subset([c for group in groups for c in self.couples(group)], config.judge_cap // 2, rng)]
-        else:
-            judged = [item for group in groups for item in self.judge(group)]
-            chosen = _balanced if config.balance else _subset
-            together = [(problem,) for problem, _ in chosen(judged, config.judge_cap, rng)]
+        judged = [item for group in groups for item in self.judge(group)]
+        kept = _balanced(judged, config.judge_cap, rng) if config.balance else _subset(judged, config.judge_cap, rng)
+        problems = [problem for problem, _ in kept]
         if config.reflection:
-            together += [(p,) for p in _subset(list(self.reflect(groups)), config.reflection_cap, rng)]
-        rng.shuffle(together)
-        return [problem for problems in together for problem in problems]
+            problems += _subset(list(self.reflect(groups)), config.reflection_cap, rng)
+        rng.shuffle(problems)
+        return problems
 
     def judge(self, group: Group) -> Iterator[Judged]:
         """Up to ``per_group`` pointwise or pairwise problems."""
@@ -78,7 +71,7 @@ class _Recycler:
         singles = {True: [(rollout,) for rollout in right], False: [(rollout,) for rollout in wrong]}
         pairs = list(product(right, wrong)) if config.pairwise else []
         for _ in range(config.per_group):
-            form = self._form()
+            form: Form = rng.choice(FORMS) if config.form == "mixed" else config.form
             if mixed and config.pairwise and not (config.pointwise and rng.random() < config.pointwise_share):
                 for pair, k, shows in self._draw(group, "pairwise", pairs, form):
                     yield pairwise(group, *pair, form=shows, templates=self.templates, rng=rng, k=k), FIRST_SECOND
@@ -86,39 +79,6 @@ class _Recycler:
                 side = rng.random() < 0.5 if mixed else bool(right)
                 for (rollout,), k, shows in self._draw(group, "pointwise", singles[side] or singles[not side], form):
                     yield pointwise(group, rollout, form=shows, templates=self.templates, rng=rng, k=k)
-
-    def couples(self, group: Group) -> Iterator[tuple[Problem, Problem]]:
-        """Up to ``per_group`` couples of judge problems, of a group with right and wrong responses."""
-        config, rng = self.config, self.rng
-        right, wrong = answered(group, self.templates.thinking)
-        sides = [(rollout,) for rollout in right], [(rollout,) for rollout in wrong]
-        pairs = list(product(right, wrong)) if config.pairwise else []
-        for _ in range(config.per_group if right and wrong else 0):
-            drawn: Form = self._form()
-            form: Form = "cot" if any(map(is_boxless, [*right, *wrong])) else drawn  # the same for both
-            wording = rng.getrandbits(32)
-            if config.pairwise and not (config.pointwise and rng.random() < config.pointwise_share):
-                for pair, k, _ in self._draw(group, "pairwise", pairs, form):
-                    first, second = (
-                        pairwise(group, *pair, form=form, templates=self.templates, rng=random.Random(wording),
-                                 k=2 * k + turned, right_first=not turned)
-                        for turned in (0, 1)
-                    )  # fmt: skip
-                    yield first, second
-            elif config.pointwise:
-                shown_new = [found for side in sides for found in self._draw(group, "pointwise", side, form)]
-                if len(shown_new) == 2:
-                    first, second = (
-                        pointwise(group, rollout, form=form, templates=self.templates, rng=random.Random(wording), k=k)[
-                            0
-                        ]
-                        for (rollout,), k, _ in shown_new
-                    )
-                    yield first, second
-
-    def _form(self) -> Form:
-        """What the next judge problem shows."""
-        return self.rng.choice(FORMS) if self.config.form == "mixed" else self.config.form
 
     def reflect(self, groups: Sequence[Group]) -> Iterator[Problem]:
         """Up to ``per_group`` reflection problems from each group with a wrong response."""

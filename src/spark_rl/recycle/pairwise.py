@@ -10,15 +10,14 @@ from spark_rl.recycle.templates import Templates, render_pairwise
 
 
 def pairwise(
-    group: Group, right: Rollout, wrong: Rollout, *, form: Form, templates: Templates, rng: random.Random, k: int = 0,
-    right_first: bool | None = None,
-) -> Problem:  # fmt: skip
-    """One comparison of a right and a wrong rollout of the same group in the same form, by default in random order.
+    group: Group, right: Rollout, wrong: Rollout, *, form: Form, templates: Templates, rng: random.Random, k: int = 0
+) -> Problem:
+    """One comparison of a right and a wrong rollout of the same group in the same form, in random order.
 
     Number ``k`` of its parent; the answer is ``A`` if the right one comes first, else ``B``.
     """
     parent = group.problem
-    right_first = rng.random() < 0.5 if right_first is None else right_first
+    right_first = rng.random() < 0.5
     first, second = (right, wrong) if right_first else (wrong, right)
     return Problem(
         id=f"{parent.id}/pairwise-{form}-{k}",
