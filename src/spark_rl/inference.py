@@ -19,12 +19,12 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import NamedTuple
 
-from spark_rl.chat import Chat
+from spark_rl.chat import Chat, ChatFormat
 from spark_rl.config import Config, InferenceConfig
 from spark_rl.engine.base import Engine, Sampling
-from spark_rl.problem import Completion, Kind, Problem
+from spark_rl.problem import Completion, Kind, Place, Problem
 from spark_rl.recycle import Labels, Templates, load_templates, render_judge, render_pairwise, render_reflection
-from spark_rl.rollout import as_read, told
+from spark_rl.rollout import as_read
 from spark_rl.seeds import stream_seed
 from spark_rl.verify import answer_part, extract_boxed, read_verdict, verify
 from spark_rl.verify.certainty import verdict_probability
@@ -204,7 +204,7 @@ class Reasoner:
         first, tokens = judgements[0].text, sum(judgement.tokens for judgement in judgements)
         said = read_verdict(first, labels, thinking)
         readable = [one for one in judgements if read_verdict(one.text, labels, thinking) is not None]
-        places = [told(one, self.chat) for one in readable]
+        places = [_told(one, self.chat) for one in readable]
         found = [sure for one in places if (sure := verdict_probability(one, labels, thinking)) is not None]
         chance = fmean(p if verdict == labels[0] else 1 - p for verdict, p in found) if found else None
         accepted = None if said is None else said == labels[0]
@@ -385,3 +385,11 @@ def judge(
         return [Judgement(text, verdict, tokens) for text, verdict, tokens in compared]
     names = {True: "Yes", False: "No", None: None}
     return [Judgement(text, names[accepted], n, p) for text, accepted, n, p in reasoner.judge(problems, responses)]
+
+
+def _told(completion: Completion, chat: Chat) -> tuple[Place, ...]:
+    """What an engine tells of each place of a completion: the sampled tokens alone where it tells no others."""
+    if completion.top or not isinstance(chat, ChatFormat):
+        return completion.top
+    pairs = zip(completion.token_ids, completion.logprobs, strict=True)
+    return tuple(((chat.decode([token]), logprob),) for token, logprob in pairs)

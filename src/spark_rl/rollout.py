@@ -20,12 +20,10 @@ from spark_rl.config import RewardConfig, RolloutConfig, Thinking
 from spark_rl.engine.base import Arrival, Engine, Sampling, arrivals, innermost
 from spark_rl.errors import EngineError, UserError
 from spark_rl.plugins import said
-from spark_rl.problem import Completion, Group, Place, Problem, Rollout, Verdict
-from spark_rl.rewards import Grader, RewardSet, brier_loss
+from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
+from spark_rl.rewards import Grader, RewardSet
 from spark_rl.verify import Verifier
-from spark_rl.verify.certainty import verdict_probability
 from spark_rl.verify.pool import Finish
-from spark_rl.verify.verdict import labels_of
 
 
 def as_read(
@@ -48,14 +46,6 @@ def _opened(prompt: Prompt, chat: Chat, thinking: Thinking) -> str:
         return ""
     opening, closing = pair
     return opening if closing in chat.decode(chat.tokenizer(closing, add_special_tokens=False)["input_ids"]) else ""
-
-
-def told(completion: Completion, chat: Chat) -> tuple[Place, ...]:
-    """What an engine tells of each place of a completion: the sampled tokens alone where it tells no others."""
-    if completion.top or not isinstance(chat, ChatFormat):
-        return completion.top
-    pairs = zip(completion.token_ids, completion.logprobs, strict=True)
-    return tuple(((chat.decode([token]), logprob),) for token, logprob in pairs)
 
 
 def checked(arrived: Iterable[Arrival], prompts: int, sampling: Sampling, engine: str) -> Iterator[Arrival]:
@@ -201,21 +191,15 @@ class Sampler:
         return [
             Group(
                 problem,
-                tuple(Rollout(answer, self._shaped(problem, answer, next(verdicts))) for answer in answers),
+                tuple(Rollout(answer, self._shaped(answer, next(verdicts))) for answer in answers),
                 tuple(prompt.token_ids),
                 prompt.vision,
             )
             for (problem, prompt), (answers, _) in zip(kept, found, strict=True)
         ]
 
-    def _shaped(self, problem: Problem, completion: Completion, verdict: Verdict) -> Verdict:
-        """The verdict, without its reward if the response was cut and ``overlong_reward`` says so, and less the Brier
-        term of ``reward.brier`` if it is on a response."""
+    def _shaped(self, completion: Completion, verdict: Verdict) -> Verdict:
+        """The verdict, without its reward if the response was cut and ``overlong_reward`` says so."""
         if completion.finish == "length" and self.config.overlong_reward == "zero":
             verdict = replace(verdict, reward=0.0)
-        if self.reward.brier and problem.task == "pointwise":
-            places, thinking = told(completion, self.chat), self.verifier.config.thinking
-            sure = verdict_probability(places, labels_of(problem.answer), thinking)
-            loss = brier_loss(verdict, None if sure is None else sure[1])
-            verdict = replace(verdict, reward=verdict.reward - self.reward.brier * loss)
         return verdict

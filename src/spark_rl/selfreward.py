@@ -118,7 +118,7 @@ class SelfSampler(Sampler):
         verdicts = iter(self.verifier.verify_many(items, self.reward.form))
         return [
             replace(group, problem=problem, rollouts=tuple(
-                Rollout(rollout.completion, self._shaped(problem, rollout.completion, next(verdicts)))
+                Rollout(rollout.completion, self._shaped(rollout.completion, next(verdicts)))
                 for rollout in group.rollouts
             ))
             for problem, (group, _) in zip(problems, used, strict=True)

@@ -111,10 +111,6 @@ class RewardConfig(Section):
     function: str | tuple[str | RewardFunction, ...] | None = None
     """Reward functions of your own: ``file.py:name``, or a list of them, with weights as ``{path: file.py:name,
     weight: 0.5}``. The reward of a response is the weighted mean of what they give. Null: the verifier alone."""
-    brier: float = Field(0.0, ge=0)
-    """Weight of the Brier term on the verdicts of recycled pointwise problems (RLCR, arXiv 2507.16806): their reward is
-    less by weight * (p - right)^2, p being the model's own probability of the verdict that it gave, and by the whole
-    weight where no verdict can be read. 0 is the paper."""
     verifier: float | None = Field(None, ge=0)
     """Weight of the verifier's reward in the mean. Null: 1 without functions, 0 with them. Above 0 its status says
     which responses are right when they are recycled."""
