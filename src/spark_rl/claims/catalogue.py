@@ -13,8 +13,6 @@ from typing import Literal
 Budget = Literal["steps", "tokens"]
 BASE = "base"
 SPARK = "spark"
-RM = "rm"
-"""RL with a reward model, which the claim about cost alone compares."""
 
 NEGLIGIBLE = 0.01
 """A gain of less than a point is none: an interval that ends below it refutes a claim of a gain."""

@@ -12,11 +12,11 @@ import numpy as np
 
 from spark_rl.ablate import arm_config
 from spark_rl.claims.bootstrap import Floats, Paired, hierarchical
-from spark_rl.claims.catalogue import RM, SPARK, Comparison
+from spark_rl.claims.catalogue import Comparison
 from spark_rl.claims.run import Campaign, Finding, decision_of
 from spark_rl.cost.arms import measure_cost
 from spark_rl.cost.estimate import SCALES, estimate
-from spark_rl.cost.record import Cost
+from spark_rl.cost.record import RM, SPARK, Cost
 from spark_rl.cost.table import markdown
 from spark_rl.errors import UserError
 from spark_rl.files import write_atomically

@@ -47,7 +47,6 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
         console.print(table)
         return {"claims": [{"name": c.name, "sentence": c.sentence, "source": c.source} for c in chosen]}
 
-    from spark_rl.claims.costs import find_costs, measure_costs
     from spark_rl.claims.page import facts, write_pages
     from spark_rl.claims.run import MODELS, QUICK_MODEL, QUICK_SEEDS, SEEDS, Campaign, decide, jobs, quick, run_claims
     from spark_rl.report.arms import ConsoleArms
@@ -70,7 +69,7 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
     say(f"runs    {arguments.run_dir} ({count} runs)")
     with ConsoleArms(console) as watcher:
         outcome, found = run_claims(campaign, watcher, arguments.jobs)
-        costs = find_costs(measure_costs(campaign, watcher)) if known["cost"] in chosen else ()
+        costs = _costs(campaign, watcher) if known["cost"] in chosen else ()
         watcher.note("deciding ...")
         verdicts = decide(chosen, found, costs)
     paths = write_pages(campaign, verdicts, found)
@@ -81,6 +80,13 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
         print(f"spark-rl: {outcome.problem}", file=sys.stderr)
         arguments.code = 2
     return facts(campaign, verdicts)
+
+
+def _costs(campaign: Any, watcher: Any) -> Sequence[Any]:
+    """What has been found of the claim about cost, for which alone this process imports torch."""
+    from spark_rl.claims.costs import find_costs, measure_costs
+
+    return find_costs(measure_costs(campaign, watcher))
 
 
 def _own_arms(given: Sequence[Sequence[str]], taken: Collection[str]) -> dict[str, tuple[str, ...]]:
