@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cuda takes seconds where a core takes minutes")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rng = random.Random(arguments.seed)
@@ -81,7 +82,8 @@ def main() -> None:
     templates = load_templates(str(TEMPLATES))
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     chat = ChatFormat(tokenizer, load_config(RECIPE).chat)
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
+    device = torch.device(arguments.device)
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.lr, betas=(0.9, 0.95), weight_decay=0.0)
     started = time.monotonic()
     for step in range(arguments.steps):
@@ -96,10 +98,10 @@ def main() -> None:
             after = [*tokenizer(response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
             ids.append(torch.tensor(before + after))
             labels.append(torch.tensor([-100] * (len(before) - 1) + after))
-        ids_BT = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=tokenizer.eos_token_id)
-        labels_BT = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100)
+        ids_BT = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=tokenizer.eos_token_id).to(device)
+        labels_BT = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100).to(device)
         at_BT = labels_BT != -100
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             hidden_BTH = model.base_model(ids_BT[:, : labels_BT.shape[1]], use_cache=False).last_hidden_state
             logits_RV = model.lm_head(hidden_BTH[at_BT]).float()  # logits of the responses alone
         losses_R = cross_entropy(logits_RV, labels_BT[at_BT], reduction="none")
@@ -109,7 +111,7 @@ def main() -> None:
         optimiser.zero_grad()
         if (step + 1) % 5 == 0:
             by_task = defaultdict(list)
-            for task, part in zip(tasks, losses_R.detach().split(at_BT.sum(1).tolist()), strict=True):
+            for task, part in zip(tasks, losses_R.detach().cpu().split(at_BT.sum(1).tolist()), strict=True):
                 by_task[task].append(float(part.mean()))
             shown = "  ".join(f"{task} {sum(found) / len(found):.3f}" for task, found in sorted(by_task.items()))
             print(f"step {step + 1}  {time.monotonic() - started:.0f} s  {shown}", flush=True)

@@ -42,20 +42,19 @@ def test_what_is_saved_is_a_share_of_rm_based_rl() -> None:
     dearer = find_costs({"a": cost((100, 110), (100, 120))})
     assert decide([claim], {}, dearer)[0].decision == "FAILS"
     assert decide([claim], {}, find_costs({}))[0].decision == "NOT RUN"
+    once = find_costs({"a": cost((100, 50))})
+    assert decide([claim], {}, once)[0].decision == "UNDECIDED", "one run has no spread"
 
 
 @pytest.mark.timeout(600)
-def test_cost_is_measured_by_the_command(tmp_path: Path) -> None:
-    settings = (
-        "--models", "embedded", "--seeds", "0", *SMALL, "data.heldout=procedural:missing", "inference.rounds=1",
-        "evaluation.problems=8", "train.steps=2",
-    )  # fmt: skip
+def test_cost_is_measured_by_the_command_and_quickly(tmp_path: Path) -> None:
+    settings = ("--quick", *SMALL, "data.heldout=procedural:missing", "inference.rounds=1", "train.steps=2")
     done = spark_rl_process("claims", "cost", "--run-dir", "c", "--json", "c.json", *settings, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "cost of embedded: RM-based RL and SPARK, 2 times each" in done.stdout
+    assert "cost of embedded: RM-based RL and SPARK, runs of each: 1" in done.stdout
     assert not list(tmp_path.glob("c/embedded/spark-seed0*")), "no run of another claim"
     (claim,) = json.loads((tmp_path / "c.json").read_text())["claims"]
     assert [one["measure"] for one in claim["comparisons"]] == ["seconds", "flops"]
-    assert all((one["than"], one["runs"]) == ("rm", 2) for one in claim["comparisons"])
+    assert all((one["than"], one["runs"], one["decision"]) == ("rm", 1, "UNDECIDED") for one in claim["comparisons"])
     assert "operations saved, % of RM-based RL's" in (tmp_path / "c" / "claims.md").read_text()
     assert "Cost by phase, 2 steps" in (tmp_path / "c" / "embedded" / "cost.md").read_text()

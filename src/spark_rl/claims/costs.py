@@ -13,7 +13,7 @@ import numpy as np
 from spark_rl.ablate import arm_config
 from spark_rl.claims.bootstrap import Floats, Paired, hierarchical
 from spark_rl.claims.catalogue import Comparison
-from spark_rl.claims.run import Campaign, Finding, decision_of
+from spark_rl.claims.run import Campaign, Decision, Finding, decision_of
 from spark_rl.cost.arms import measure_cost
 from spark_rl.cost.estimate import SCALES, estimate
 from spark_rl.cost.record import RM, SPARK, Cost
@@ -23,8 +23,6 @@ from spark_rl.files import write_atomically
 from spark_rl.report.arms import Arms
 from spark_rl.seeds import stream_seed
 
-REPEATS = 2
-"""Of each base: either arm is first once."""
 MEASURES = ("seconds", "flops")
 """Of all stages: what a claim is decided on."""
 
@@ -42,11 +40,11 @@ def measure_costs(campaign: Campaign, watcher: Arms) -> dict[str, Cost]:
         if config.train.steps is None:
             watcher.note(f"cost of {base}: not measured; it compares equal steps, so set train.steps")
             continue
-        watcher.note(f"cost of {base}: RM-based RL and SPARK, {REPEATS} times each, one at a time")
+        watcher.note(f"cost of {base}: RM-based RL and SPARK, runs of each: {campaign.repeats}, one at a time")
         try:
             cost = measure_cost(
                 campaign.recipe, [*overrides, f"seed={config.seed}"], folder / "cost", steps=config.train.steps,
-                repeats=REPEATS,
+                repeats=campaign.repeats,
             )  # fmt: skip
         except UserError as error:
             watcher.note(f"cost of {base}: not measured; {error}")
@@ -71,8 +69,11 @@ def _find(measure: str, costs: Mapping[str, Cost]) -> Finding:
     ]
     estimate_ = hierarchical(pairs, _saved, stream_seed(0, "claims", "cost", measure))
     comparison = Comparison(measure, SPARK, RM, only="steps")
-    decision = "UNDECIDED" if estimate_ is None else decision_of(estimate_, comparison.bounds)
-    return Finding(comparison, "steps", estimate_, decision, len(pairs), sum(map(len, pairs)), 0)
+    runs = sum(map(len, pairs))
+    decision: Decision = "UNDECIDED"
+    if estimate_ is not None and runs > 1:  # one run has no spread: its interval is a point
+        decision = decision_of(estimate_, comparison.bounds)
+    return Finding(comparison, "steps", estimate_, decision, len(pairs), runs, 0)
 
 
 def _saved(sums: Floats) -> Floats:

@@ -26,10 +26,11 @@ from spark_rl.seeds import stream_seed
 
 MODELS = ("bases/shared-0", "bases/shared-1", "bases/shared-2")
 """The bases on which the claims are run by default; ``make bases`` makes them."""
-QUICK_MODEL = "embedded"
-"""The base of a quick look, which is there already."""
 SEEDS = 5
-QUICK_SEEDS = 2
+REPEATS = 2
+"""Of the runs whose cost is measured, on each base: either arm is first once."""
+QUICK_RECIPE = "tiny"
+"""What a quick look runs: the shipped base on the default's own data, both of which are there already."""
 QUICK_PROBLEMS = 100
 CURVE = 3
 """Parts of SPARK's run after each of which it is evaluated."""
@@ -49,6 +50,8 @@ class Campaign:
     folder: Path
     own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Arm of one's own -> the settings in which it differs from SPARK; it ends at SPARK's tokens."""
+    repeats: int = REPEATS
+    """Runs of each arm whose cost is measured, on each base."""
 
     @property
     def bases(self) -> dict[str, str]:
@@ -156,12 +159,6 @@ def _with_a_curve(config: Config) -> Config:
         return config
     every = max(1, config.train.steps // CURVE)
     return config.model_copy(update={"train": config.train.model_copy(update={"eval_every": every})})
-
-
-def quick(config: Config) -> list[str]:
-    """Settings for a third of the steps and fewer problems: minutes, and intervals that decide little."""
-    steps = max(1, (config.train.steps or 45) // 3)
-    return [f"train.steps={steps}", f"evaluation.problems={min(QUICK_PROBLEMS, config.evaluation.problems)}"]
 
 
 def run_claims(

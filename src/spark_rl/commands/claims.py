@@ -48,16 +48,29 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
         return {"claims": [{"name": c.name, "sentence": c.sentence, "source": c.source} for c in chosen]}
 
     from spark_rl.claims.page import facts, write_pages
-    from spark_rl.claims.run import MODELS, QUICK_MODEL, QUICK_SEEDS, SEEDS, Campaign, decide, jobs, quick, run_claims
+    from spark_rl.claims.run import (
+        MODELS,
+        QUICK_PROBLEMS,
+        QUICK_RECIPE,
+        REPEATS,
+        SEEDS,
+        Campaign,
+        decide,
+        jobs,
+        run_claims,
+    )  # fmt: skip
     from spark_rl.report.arms import ConsoleArms
 
-    recipe = arguments.config or DEFAULT
+    quick = arguments.quick
+    recipe = arguments.config or (QUICK_RECIPE if quick else DEFAULT)
     config = load_config(recipe, arguments.overrides)
-    overrides = [*(quick(config) if arguments.quick else ()), *arguments.overrides]
-    ours = (QUICK_MODEL,) if arguments.quick else MODELS
-    models = arguments.models.split(",") if arguments.models else ours if recipe == DEFAULT else (config.model.path,)
-    seeds = seeds_of(arguments.seeds) if arguments.seeds else range(QUICK_SEEDS if arguments.quick else SEEDS)
-    campaign = Campaign(chosen, recipe, tuple(overrides), tuple(models), tuple(seeds), arguments.run_dir, own)
+    fewer = [f"evaluation.problems={min(QUICK_PROBLEMS, config.evaluation.problems)}"] if quick else []
+    overrides = [*fewer, *arguments.overrides]
+    models = arguments.models.split(",") if arguments.models else MODELS if recipe == DEFAULT else (config.model.path,)
+    seeds = seeds_of(arguments.seeds) if arguments.seeds else range(1 if quick else SEEDS)
+    campaign = Campaign(
+        chosen, recipe, tuple(overrides), tuple(models), tuple(seeds), arguments.run_dir, own, 1 if quick else REPEATS
+    )
     check_folder(arguments.run_dir, "the run directories in")
     count = len(jobs(campaign))
     if missing := [model for model in models if model in MODELS and not Path(model).exists()]:
