@@ -29,6 +29,7 @@ from spark_rl.config import Config, settings_table
 from spark_rl.errors import ConfigError
 from spark_rl.files import write_json
 from spark_rl.learner.local import LocalLearner
+from spark_rl.manifest import damage_of
 from spark_rl.model.load import load_model
 from spark_rl.model.places import find_model
 from spark_rl.problem import Problem
@@ -159,7 +160,7 @@ def test_the_newest_are_kept_in_numeric_order(learner: LocalLearner, tmp_path: P
 def test_a_killed_save_leaves_no_checkpoint_and_no_trace(learner: LocalLearner, tmp_path: Path) -> None:
     leftover = tmp_path / "checkpoints" / ".step-000005.partial"
     leftover.mkdir(parents=True)
-    (leftover / "learner.pt").write_bytes(b"half")
+    (leftover / "learner.json").write_bytes(b"half")
     assert checkpoints(tmp_path) == []
     path = save_checkpoint(tmp_path, learner, pool_of(1), Progress(5), keep=2)
     assert checkpoints(tmp_path) == [path]
@@ -192,9 +193,11 @@ def test_no_checkpoints_in_a_new_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("learner.pt", b""),
-        ("learner.pt", b"garbage"),
-        ("learner.pt", None),
+        ("learner.json", b""),
+        ("learner.json", None),
+        ("shards/shard-00001-model-00001-of-00001.safetensors", b""),
+        ("shards/shard-00001-model-00001-of-00001.safetensors", b"garbage"),
+        ("shards/shard-00001-model-00001-of-00001.safetensors", None),
         ("state.json", b"{"),
         ("state.json", b"[]"),
         ("state.json", b'{"step": 1}'),
@@ -205,7 +208,7 @@ def test_no_checkpoints_in_a_new_run(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_broken_checkpoint_is_said_in_one_line(
+def test_a_checkpoint_that_is_whole_and_wrong_is_said_in_one_line(
     learner: LocalLearner, tmp_path: Path, name: str, content: bytes | None
 ) -> None:
     learner.update(random_groups(1, 4))
@@ -345,9 +348,10 @@ def test_the_best_checkpoint_is_never_rotated_away(learner: LocalLearner, tmp_pa
 def test_a_model_is_exported_whole(learner: LocalLearner, tmp_path: Path) -> None:
     (tmp_path / ".model.partial").mkdir()
     (tmp_path / ".model.partial" / "half").write_text("x")
-    assert export_model(tmp_path, learner) == export_model(tmp_path, learner) == tmp_path / "model"
+    assert export_model(tmp_path, learner, 0) == export_model(tmp_path, learner, 0) == tmp_path / "model"
     assert not (tmp_path / "model" / "half").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert damage_of(tmp_path / "model") is None
 
 
 @pytest.mark.parametrize(

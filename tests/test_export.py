@@ -26,6 +26,7 @@ from spark_rl.commands import resolve
 from spark_rl.config import load_config
 from spark_rl.errors import ConfigError
 from spark_rl.export import export_run, model_card, push
+from spark_rl.manifest import write_manifest
 from spark_rl.model.load import load_model
 from spark_rl.report.repeat import repeating_command
 from spark_rl.run import train
@@ -45,6 +46,7 @@ def run_of(model: Path, run: Path, **settings: Any) -> Any:
         learner.update(random_groups(2, 4))
     learner.export(run / "model")
     learner.save(run / "checkpoints" / "step-000003")
+    write_manifest(run / "checkpoints" / "step-000003", 3)
     written = tiny_config(model, model=settings, optimiser={"lr": 0.02}).model_dump(mode="json")
     (run / "config.json").write_text(json.dumps(written))
     return learner

@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "lazy",
         "problem",
         "files",
+        "manifest",
         "seeds",
         "clock",
         "cores",

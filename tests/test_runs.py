@@ -22,6 +22,7 @@ from spark_rl.commands import resolve
 from spark_rl.config import load_config
 from spark_rl.errors import ConfigError, DataError
 from spark_rl.lock import LOCK, check_free, hold, holder, last_holder
+from spark_rl.manifest import write_manifest
 from spark_rl.model.places import find_model
 from spark_rl.parts import with_resolved_paths
 from spark_rl.run import Run
@@ -129,6 +130,8 @@ def test_a_run_is_found_by_its_name_its_path_and_its_checkpoints(place: Path) ->
     arm = make_run(Path("runs/ablation/spark-seed0"))
     for step in (5, 10):
         (run / "checkpoints" / f"step-{step:06d}" / "model").mkdir(parents=True)
+        (run / "checkpoints" / f"step-{step:06d}" / "model" / "weights").write_text("w")
+        write_manifest(run / "checkpoints" / f"step-{step:06d}", step)
     mark_latest(run)
     assert find_run("20261126-0147-seed0") == find_run(run) == find_run(run.resolve().name) == run
     assert find_run("ablation/spark-seed0") == arm

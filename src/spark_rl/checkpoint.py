@@ -5,7 +5,8 @@ A run directory holds ``config.json``, ``parts.json``, ``metrics.jsonl``, ``roll
 ``best`` (a link to one of them), ``model/`` (the final weights), ``summary.json`` and ``report.html``;
 ``docs/running.md`` describes them.
 
-A checkpoint holds the weights in the Hugging Face layout, the optimiser's moments, the recycle pool and the counters.
+A checkpoint holds the weights in the Hugging Face layout, the optimiser's moments, the recycle pool and the counters,
+and a manifest by which it is checked before it is used (:mod:`.manifest`).
 Random states and the data position are not in it: every random stream is a function of (seed, step, purpose), so the
 step number is all it takes to draw the same numbers again.
 
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import platform
 import shutil
 import threading
@@ -29,11 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from spark_rl.config import Config, saved_settings
 from spark_rl.errors import ConfigError, DataError
-from spark_rl.files import link_to, parse_json, sync_tree, write_json
+from spark_rl.files import link_to, parse_json, remove_folder, replace_folder, sweep, sync_names, write_json
 from spark_rl.learner.base import Learner
+from spark_rl.manifest import write_manifest
 from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part, texts
 from spark_rl.recycle import Pool
 from spark_rl.report.metrics import finite, read_metrics
@@ -127,6 +129,8 @@ def open_run(run_dir: Path, config: Config, resume: bool) -> None:
     check_run(run_dir, config, resume)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        for folder in (run_dir, run_dir / "checkpoints"):
+            sweep(folder)
         write_json(run_dir / "config.json", config.model_dump(mode="json"))
         write_json(run_dir / "parts.json", _recorded(run_dir) | digests(config))
     except OSError as error:
@@ -174,6 +178,7 @@ def begin_checkpoint(
     partial = partial_of(final)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    sync_names(run_dir)
     begin: Callable[[Path], Callable[[], None]] | None = getattr(learner, "begin_save", None)
     written = None if begin is None else begin(partial)
     if begin is None:
@@ -185,10 +190,11 @@ def begin_checkpoint(
     def finish() -> Path:
         if written is not None:
             written()
-        _replace(final, partial)
+        write_manifest(partial, progress.step)
+        replace_folder(final, partial)
         for old in checkpoints(run_dir)[:-keep]:
-            if best is None or old.name != f"step-{best:06d}":
-                shutil.rmtree(old)
+            if old != final and (best is None or old.name != f"step-{best:06d}"):
+                remove_folder(old)
         return final
 
     return finish
@@ -239,20 +245,14 @@ class Saver:
         return written
 
 
-def export_model(run_dir: Path, learner: Learner) -> Path:
-    """Write ``model`` by a single rename: a run that is ended meanwhile has no half of it."""
+def export_model(run_dir: Path, learner: Learner, step: int) -> Path:
+    """Write ``model``, the weights after a step, by a single rename: whatever ends a run leaves no half of it."""
     final, partial = run_dir / "model", partial_of(run_dir / "model")
     shutil.rmtree(partial, ignore_errors=True)
     learner.export(partial)
-    _replace(final, partial)
+    write_manifest(partial, step)
+    replace_folder(final, partial)
     return final
-
-
-def _replace(final: Path, partial: Path) -> None:
-    """Put a folder that has been written in the place of another."""
-    sync_tree(partial)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.replace(final)
 
 
 def mark_best(run_dir: Path, step: int) -> None:
@@ -280,7 +280,7 @@ def load_checkpoint(path: Path, learner: Learner, pool_size: int) -> tuple[Pool,
         return pool, Progress(**{counter.name: state[counter.name] for counter in fields(Progress)})
     except DataError:  # of an image, not of the checkpoint
         raise
-    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, AssertionError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         why = " ".join(str(error).split())[:120] or type(error).__name__
         raise ConfigError(f"checkpoint {path} can't be read ({why}); remove it to resume from the one before") from None
 

@@ -21,9 +21,10 @@ from safetensors import SafetensorError
 from spark_rl.config import parse_config, saved_settings
 from spark_rl.errors import ConfigError
 from spark_rl.files import read_object, sync_tree, write_json
+from spark_rl.manifest import MANIFEST
 from spark_rl.model.places import ADAPTERS, has_adapters
 from spark_rl.report.card import CARD, hub_base, model_card, write_card
-from spark_rl.runs import checkpoints, is_run, trained_weights
+from spark_rl.runs import checkpoints, is_run, step_of, trained_weights, whole
 
 __all__ = ["check_place", "check_push", "export_run", "model_card", "push", "weights_at", "write_card"]
 
@@ -57,7 +58,9 @@ def export_run(
         if merge:
             _write_merged(run, weights, scratch)
         else:
-            for file in (path for path in sorted(weights.rglob("*")) if path.is_file() and path.name != CARD):
+            for file in (path for path in sorted(weights.rglob("*")) if path.is_file()):
+                if file.name in {CARD, MANIFEST}:
+                    continue
                 (scratch / file.relative_to(weights)).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, scratch / file.relative_to(weights))
             if has_adapters(scratch) and (base := hub_base(settings, direct=True)) is not None:
@@ -109,15 +112,15 @@ def weights_at(run: Path, checkpoint: int | str | None = None) -> Path:
         raise ConfigError(f"{run} is not a run; export takes the directory of one")
     if checkpoint is None:
         return trained_weights(run)
-    saved = {str(int(path.name.removeprefix("step-"))): path / "model" for path in checkpoints(run)}
+    saved = {str(step_of(path)): path for path in checkpoints(run)}
     if checkpoint == "best":
         if (run / "best").is_dir():
-            return (run / "best").resolve() / "model"
+            return whole((run / "best").resolve()) / "model"
         raise ConfigError(f"{run} marks no checkpoint as its best; train with train.eval_every, or name a step: "
                           f"{_listed(saved)}")  # fmt: skip
     if str(checkpoint) not in saved:
         raise ConfigError(f"{run} has no checkpoint of step {checkpoint}; it has {_listed(saved)}")
-    return saved[str(checkpoint)]
+    return whole(saved[str(checkpoint)]) / "model"
 
 
 def _listed(saved: dict[str, Path]) -> str:

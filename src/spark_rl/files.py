@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
+        sync_names(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -45,14 +48,66 @@ def link_to(link: Path, target: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until every file of a folder is on the disk.
+    """Wait until every file of a folder is on the disk, and the names of all of them.
 
     Raises:
         OSError: one can't be read.
     """
-    for path in (path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        elif path.is_dir():
+            sync_names(path)
+    sync_names(folder)
+
+
+def sync_names(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can say so: what was renamed stays so."""
+    with suppress(OSError):  # Windows opens no folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def replace_folder(final: Path, partial: Path) -> None:
+    """Put a folder that is whole in the place of another, which has its name until then and is gone after.
+
+    Raises:
+        OSError: it can't be done.
+    """
+    sync_tree(partial)
+    if final.exists():
+        remove_folder(final, partial)
+    else:
+        partial.replace(final)
+    sync_names(final.parent)
+
+
+def remove_folder(folder: Path, instead: Path | None = None) -> None:
+    """Remove a folder that nothing sees half of: it loses its name first, to ``instead`` if there is one.
+
+    Raises:
+        OSError: it can't be done.
+    """
+    going = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(going, ignore_errors=True)
+    folder.replace(going)
+    if instead is not None:
+        instead.replace(folder)
+    sync_names(folder.parent)
+    shutil.rmtree(going)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a process that was ended left half written or half removed directly in a folder."""
+    for path in folder.glob(".*"):
+        if path.name.endswith(".tmp") and not path.is_dir():
+            path.unlink(missing_ok=True)
+        elif path.name.endswith((".partial", ".removed")) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -41,7 +41,7 @@ from spark_rl.report.metrics import MetricsLog, read_metrics
 from spark_rl.report.watch import Silent, Watcher
 from spark_rl.rewards import Guard, open_rewards, with_hidden
 from spark_rl.rollout import Sampler, build_grader
-from spark_rl.runs import checkpoints, mark_latest, new_run_dir
+from spark_rl.runs import mark_latest, new_run_dir, newest_whole, set_aside
 from spark_rl.selfreward import SelfSampler, self_sampler
 
 
@@ -125,7 +125,7 @@ class Run:
 
     def _load(self, config: Config, resume: bool, given: Given, go_on: str) -> None:
         """Load data and model and write the run directory, whose lock is held."""
-        saved = next(reversed(checkpoints(self.run_dir)), None) if resume else None
+        saved = self._newest_checkpoint() if resume else None
         weights = None if saved is None else saved / "model"
         asked, config = config.rollout.max_prompt_tokens, fitted_to_model(config, weights, given.model)
         if (limit := config.rollout.max_prompt_tokens) < asked:
@@ -168,6 +168,14 @@ class Run:
         )
         self.health, self.hints, self._saved = Health(self.run_dir, config), Hints(), self.progress.step
         self.saver = checkpoint.Saver()
+
+    def _newest_checkpoint(self) -> Path | None:
+        """The newest checkpoint that is as it was written; those that are damaged are said and set aside."""
+        saved, damaged = newest_whole(self.run_dir)
+        for path, why in damaged.items():
+            self.watcher.note(f"checkpoint {path.name} is damaged ({why}), so it is not used; it is kept as "
+                              f"{set_aside(path).name}")  # fmt: skip
+        return saved
 
     def _batches(self, problems: Sequence[Problem], exams: Mapping[str, Sequence[Problem]], given: Given) -> Batches:
         """Where the batches come from, and how many steps they make; says what can't be trained on as it is."""
@@ -242,7 +250,7 @@ class Run:
         with self.control.listening():
             before = self.examination.before(self.progress.step)
             self._steps()
-            checkpoint.export_model(self.run_dir, self.learner)
+            checkpoint.export_model(self.run_dir, self.learner, self.progress.step)
             after = self.examination.after(self.progress.step, self.progress.tokens)
             summary = checkpoint.summarise(self.config, before, after, self.progress) | self._outcome()
             summary["problems"] = self.problems

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from spark_rl.errors import ConfigError
 from spark_rl.files import link_to, read_object, write_atomically
+from spark_rl.manifest import damage_of, describe, written_at
 
 logger = logging.getLogger(__name__)
 
@@ -69,24 +70,80 @@ def final_of(path: Path) -> Path:
 def checkpoints(run_dir: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     found = [p for p in (run_dir / "checkpoints").glob("step-*") if _NAME.fullmatch(p.name)]
-    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
+    return sorted(found, key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint, by its name."""
+    return int(folder.name.removeprefix("step-"))
 
 
 def trained_weights(run: Path) -> Path:
     """The weights of a run: its final ones, else those of its last checkpoint, which is said; of a checkpoint its own.
 
+    Final ones that are older than a checkpoint are those of a run that goes on. What is damaged is said and left out.
+
     Raises:
-        ConfigError: it has neither.
+        ConfigError: it has neither, or all of them are damaged.
     """
     if is_checkpoint(run):
-        return _led(run) / "model"
-    if (run / "model").is_dir():
-        return run / "model"
-    saved = checkpoints(run)
-    if not saved:
+        return whole(_led(run)) / "model"
+    final, damaged = run / "model", dict[Path, str]()
+    found = checkpoints(run)
+    if final.is_dir():
+        step = written_at(final)
+        newer = [path for path in found if step is not None and step_of(path) > step]
+        found = [*(path for path in found if path not in newer), final, *newer]
+    if not found:
         raise ConfigError(f"the run {run} has no trained model yet; it has neither finished nor saved a checkpoint")
-    logger.warning("the run %s has not finished; the model of its checkpoint %s is taken", run, saved[-1].name)
-    return saved[-1] / "model"
+    for path in reversed(found):
+        made_before_manifests = path == final and written_at(path) is None
+        why = None if made_before_manifests else damage_of(path)
+        if why is None:
+            break
+        damaged[path] = why
+    else:
+        raise ConfigError(f"no model of the run {run} is whole ({describe(damaged)}); restore one of them")
+    if damaged:
+        logger.warning("%s: damaged and left out: %s", run, describe(damaged))
+    if path == final:
+        return final
+    logger.warning("the run %s has not finished; the model of its checkpoint %s is taken", run, path.name)
+    return path / "model"
+
+
+def whole(folder: Path) -> Path:
+    """A checkpoint, if it is as it was written.
+
+    Raises:
+        ConfigError: it is damaged; the line says what is.
+    """
+    if (why := damage_of(folder)) is not None:
+        raise ConfigError(f"checkpoint {folder} is damaged: {why}; restore it or take another")
+    return folder
+
+
+def newest_whole(run_dir: Path) -> tuple[Path | None, dict[Path, str]]:
+    """The newest checkpoint that is as it was written, and those newer ones that are not, with what is wrong.
+
+    Raises:
+        ConfigError: there are checkpoints, and all of them are damaged.
+    """
+    damaged: dict[Path, str] = {}
+    for path in reversed(checkpoints(run_dir)):
+        if (why := damage_of(path)) is None:
+            return path, damaged
+        damaged[path] = why
+    if damaged:
+        raise ConfigError(f"every checkpoint of {run_dir} is damaged ({describe(damaged)}); restore one, or remove "
+                          "them all to begin again")  # fmt: skip
+    return None, damaged
+
+
+def set_aside(folder: Path) -> Path:
+    """Let a damaged checkpoint count no more: it is kept under a name that is none of a checkpoint."""
+    numbers = (f"{folder.name}.damaged{'' if number == 1 else f'-{number}'}" for number in itertools.count(1))
+    return folder.rename(next(path for name in numbers if not (path := folder.with_name(name)).exists()))
 
 
 def run_of(folder: Path) -> Path | None:

@@ -174,7 +174,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("spark_rl.checkpoint._replace", full)
+    monkeypatch.setattr("spark_rl.checkpoint.replace_folder", full)
     saver.save(tmp_path / "run", learner, Pool(8), Progress(1), 2)
     with pytest.raises(OSError, match="No space left"):
         saver.collect(wait=True)

@@ -15,6 +15,7 @@ from same import Disk, check_same, kill, logged, settings
 from spark_rl.cluster.session import Cluster
 from spark_rl.cluster.verifiers import BATCH, RayVerifier
 from spark_rl.config import VerifyConfig
+from spark_rl.manifest import damage_of
 from spark_rl.run import Run
 from spark_rl.runs import checkpoints
 from spark_rl.verify import Verifier
@@ -28,7 +29,7 @@ def check_saved(run_dir: Path, alone: Path, steps: Sequence[int]) -> None:
     assert [path.name for path in saved] == [f"step-{step:06d}" for step in steps]
     assert not list((run_dir / "checkpoints").glob(".*"))
     for path in saved:
-        assert (path / "shards" / ".metadata").exists()
+        assert damage_of(path) is None
         if (other := alone / "checkpoints" / path.name).exists():
             expected = load_file(other / "model" / "model.safetensors")
             for name, tensor in load_file(path / "model" / "model.safetensors").items():

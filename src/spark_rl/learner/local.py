@@ -23,7 +23,7 @@ from spark_rl.learner.mismatch import Mismatch
 from spark_rl.learner.plan import Batch
 from spark_rl.learner.policy import PolicyLearner, first_not_finite
 from spark_rl.learner.samples import Sample
-from spark_rl.learner.shards import STATE, restore
+from spark_rl.learner.shards import begin_save, restore
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.score import pack_by_tokens, seen_share
 from spark_rl.model.weights import ModelWeights
@@ -40,7 +40,9 @@ class LocalLearner(PolicyLearner):
     ) -> None:
         """Build the optimiser around a loaded model. See :class:`PolicyLearner`."""
         super().__init__(loaded, config, reference)
+        self.names = [name for name, p in loaded.model.named_parameters() if p.requires_grad]
         self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
+        self.half = loaded.causal_lm.dtype != torch.float32
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
         self.optimiser = self._adamw(self.masters)
 
@@ -111,29 +113,22 @@ class LocalLearner(PolicyLearner):
         return None if found is None else found[1]
 
     def save(self, path: Path) -> None:
-        """``model/``, and ``learner.pt``: optimiser moments, where the schedule is, float32 masters of weights in half
-        precision.
+        """``model/``, and what :mod:`.shards` writes: optimiser moments, where the schedule is, float32 masters of a
+        model in half precision.
         """
         self.export(path / "model")
-        masters = [master for master, _ in self._copied()]
         schedule = {"updates": self.updates, "warm": self.warm}
-        torch.save({"optimiser": self.optimiser.state_dict(), **schedule, "masters": masters}, path / "learner.pt")
+        begin_save(path, self._named(), self.optimiser, schedule, None, weights=self.half)()
 
     def load(self, path: Path) -> None:
         """The inverse of :meth:`save` for everything but ``model/``, which the learner was made with; several ranks
         may have saved it.
         """
-        if (path / STATE).exists():
-            names = [name for name, p in self.loaded.model.named_parameters() if p.requires_grad]
-            named = list(zip(names, self.masters, strict=True))
-            half = self.loaded.causal_lm.dtype != torch.float32
-            self.updates, self.warm = restore(path, named, self.optimiser, None, weights=half)
-            return
-        state = torch.load(path / "learner.pt", map_location="cpu", weights_only=True)
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.updates, self.warm = int(state["updates"]), float(state["warm"])
-        for (master, _), saved in zip(self._copied(), state["masters"], strict=True):
-            master.copy_(saved)
+        self.updates, self.warm = restore(path, self._named(), self.optimiser, None, weights=self.half)
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        """What the optimiser steps, by the names of the parameters."""
+        return list(zip(self.names, self.masters, strict=True))
 
     def export(self, path: Path) -> None:
         """See :meth:`spark_rl.model.loaded.LoadedModel.save`."""

@@ -39,12 +39,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from spark_rl.config import Config
 from spark_rl.errors import ConfigError
 from spark_rl.learner.clipping import clip, squared_norm
-from spark_rl.learner.handout import divided, hand_out
+from spark_rl.learner.handout import hand_out
 from spark_rl.learner.mismatch import Mismatch
 from spark_rl.learner.plan import Batch, plan_ranks
 from spark_rl.learner.policy import PolicyLearner, first_not_finite
 from spark_rl.learner.samples import Sample
-from spark_rl.learner.shards import MOMENTS, begin_save, restore
+from spark_rl.learner.shards import begin_save, restore
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.prefill import Vision
 from spark_rl.model.score import Rows, Scorer, seen_share
@@ -86,7 +86,6 @@ class ShardedLearner(PolicyLearner):
         self.group = dist.new_group(backend="gloo")
         """For checkpoints, which are agreed on beside the training."""
         mesh = init_device_mesh(loaded.device.type, (self.ranks,))
-        half = [p.dtype != torch.float32 for p in loaded.model.parameters() if p.requires_grad]
         for parameter in loaded.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -98,8 +97,6 @@ class ShardedLearner(PolicyLearner):
         self.names = [name for name, p in loaded.model.named_parameters() if p.requires_grad]
         self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
         self.half = self.dtype != torch.float32
-        self.copied = [p for p, copied in zip(self.parameters, half, strict=True) if copied]
-        """What one process trains through float32 copies."""
         self.seeing = [p for p in _seeing(loaded) if p.requires_grad]
         if self.seeing:
             _reduce_unused(self.scorer)
@@ -215,31 +212,11 @@ class ShardedLearner(PolicyLearner):
         return begin_save(path, self._named(), self.optimiser, schedule, self.group, weights=self.half)
 
     def load(self, path: Path) -> None:
-        """The inverse of :meth:`save` for everything but ``model/``, which the learner was made with; the number of
-        ranks may be another, and what one process saved is divided.
+        """The inverse of :meth:`save` for everything but ``model/``, which the learner was made with; any number of
+        ranks may have saved it, or one process without ranks.
         """
-        if (path / "learner.pt").exists():
-            self._load_whole(path / "learner.pt")
-        else:
-            self.updates, self.warm = restore(
-                path, self._named(), self.optimiser, self.group, weights=self.half
-            )  # fmt: skip
+        self.updates, self.warm = restore(path, self._named(), self.optimiser, self.group, weights=self.half)
         self._reshard()
-
-    @torch.no_grad()
-    def _load_whole(self, path: Path) -> None:
-        """What :meth:`spark_rl.learner.local.LocalLearner.save` wrote."""
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        self.optimiser.state.clear()
-        for number, parameter in enumerate(self.parameters):
-            if number in saved["optimiser"]["state"]:
-                state = saved["optimiser"]["state"][number]
-                self.optimiser.state[parameter] = {"step": state["step"].clone()} | {
-                    moment: divided(state[moment], parameter) for moment in MOMENTS
-                }
-        for parameter, master in zip(self.copied, saved["masters"], strict=True):
-            parameter.copy_(divided(master, parameter))
-        self.updates, self.warm = int(saved["updates"]), float(saved["warm"])
 
     def _named(self) -> list[tuple[str, nn.Parameter]]:
         return list(zip(self.names, self.parameters, strict=True))
