@@ -23,6 +23,7 @@ import platform
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -176,28 +177,44 @@ def begin_checkpoint(
     folder = run_dir / "checkpoints"
     final = folder / f"step-{progress.step:06d}"
     partial = partial_of(final)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    folder.mkdir(exist_ok=True)  # and no run directory, which would be another one than that of the run
     sync_names(run_dir)
-    begin: Callable[[Path], Callable[[], None]] | None = getattr(learner, "begin_save", None)
-    written = None if begin is None else begin(partial)
-    if begin is None:
-        learner.save(partial)
-    write_json(partial / "state.json", {**asdict(progress), "pool": pool.state(), "dropped": pool.dropped})
-    if ahead:
-        write_json(partial / "ahead.json", ahead)
+    with _or_nothing(partial):
+        begin: Callable[[Path], Callable[[], None]] | None = getattr(learner, "begin_save", None)
+        written = None if begin is None else begin(partial)
+        if begin is None:
+            learner.save(partial)
+        write_json(partial / "state.json", {**asdict(progress), "pool": pool.state(), "dropped": pool.dropped})
+        if ahead:
+            write_json(partial / "ahead.json", ahead)
 
     def finish() -> Path:
-        if written is not None:
-            written()
-        write_manifest(partial, progress.step)
-        replace_folder(final, partial)
+        with _or_nothing(partial, new=False):
+            if written is not None:
+                written()
+            write_manifest(partial, progress.step)
+            replace_folder(final, partial)
         for old in checkpoints(run_dir)[:-keep]:
             if old != final and (best is None or old.name != f"step-{best:06d}"):
                 remove_folder(old)
         return final
 
     return finish
+
+
+@contextmanager
+def _or_nothing(partial: Path, *, new: bool = True) -> Iterator[None]:
+    """A folder to write in, made first if it is a new one, and removed when something goes wrong: a disk that is full
+    has the room again.
+    """
+    try:
+        if new:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+        yield
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 class Saver:
@@ -248,10 +265,10 @@ class Saver:
 def export_model(run_dir: Path, learner: Learner, step: int) -> Path:
     """Write ``model``, the weights after a step, by a single rename: whatever ends a run leaves no half of it."""
     final, partial = run_dir / "model", partial_of(run_dir / "model")
-    shutil.rmtree(partial, ignore_errors=True)
-    learner.export(partial)
-    write_manifest(partial, step)
-    replace_folder(final, partial)
+    with _or_nothing(partial):
+        learner.export(partial)
+        write_manifest(partial, step)
+        replace_folder(final, partial)
     return final
 
 

@@ -30,6 +30,10 @@ class EngineError(UserError):
     """An engine gave something else than what was asked for, in one line: which engine, and what."""
 
 
+class DiskError(UserError):
+    """What a run has to write can't be written, in one line: where, why, and how to go on."""
+
+
 class Stopped(KeyboardInterrupt):
     """A run that a signal has stopped, in one line that says what is saved and how to go on.
 

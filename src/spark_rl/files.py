@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +14,14 @@ from typing import Any
 import yaml
 
 from spark_rl.errors import UserError
+
+_OF_DISKS = {
+    getattr(errno, name) for name in (
+        "ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "EACCES", "EPERM", "ENOENT", "ENOTDIR", "ENODEV", "ESTALE",
+        "EMFILE", "ENFILE", "ENAMETOOLONG",
+    ) if hasattr(errno, name)
+}  # fmt: skip
+"""What says that a file can't be written where it should be, and not that a program or a server is at fault."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -99,6 +109,22 @@ def remove_folder(folder: Path, instead: Path | None = None) -> None:
         instead.replace(folder)
     sync_names(folder.parent)
     shutil.rmtree(going)
+
+
+_FULL = re.compile(r"\(os error (\d+)\)")
+
+
+def disk_error(error: BaseException) -> str | None:
+    """Why something can't be written or read, in words, if that is what an error says; safetensors has one of its own.
+
+    ``disk_error(OSError(errno.ENOSPC, "No space left on device"))`` is ``"No space left on device"``.
+    """
+    if type(error).__name__ == "SafetensorError":  # which would have to be imported
+        found = _FULL.search(str(error))
+        return None if found is None else os.strerror(int(found[1]))
+    if isinstance(error, OSError) and error.errno is not None and error.errno in _OF_DISKS:
+        return os.strerror(error.errno)
+    return None
 
 
 def sweep(folder: Path) -> None:

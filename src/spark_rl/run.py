@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from safetensors import SafetensorError
+
 from spark_rl import checkpoint
 from spark_rl.ahead import Upcoming, ahead_of, load_ahead
 from spark_rl.ahead import state as ahead_state
@@ -20,9 +22,9 @@ from spark_rl.checkpoint import Progress
 from spark_rl.config import Config
 from spark_rl.control import Control
 from spark_rl.data.batches import Batches, Shuffled
-from spark_rl.errors import ConfigError, DataError, Stopped
+from spark_rl.errors import ConfigError, DataError, DiskError, Stopped, UserError
 from spark_rl.examination import DURING, Examination
-from spark_rl.files import write_json
+from spark_rl.files import disk_error, write_json
 from spark_rl.given import Given, load_all_problems
 from spark_rl.health import Health
 from spark_rl.hints import Hints
@@ -32,6 +34,7 @@ from spark_rl.lock import hold
 from spark_rl.loop import Loop
 from spark_rl.measure import Metrics, rollout_records
 from spark_rl.model.load import fitted_to_model
+from spark_rl.model.memory import is_out_of_memory
 from spark_rl.parts import with_resolved_paths
 from spark_rl.problem import TASKS, Problem
 from spark_rl.recycle import Pool, load_templates
@@ -247,7 +250,7 @@ class Run:
 
     def train(self) -> Metrics:
         """All remaining steps between two examinations; returns what ``summary.json`` holds. See :func:`train`."""
-        with self.control.listening():
+        with self.control.listening(), self._within_limits():
             before = self.examination.before(self.progress.step)
             self._steps()
             checkpoint.export_model(self.run_dir, self.learner, self.progress.step)
@@ -258,6 +261,28 @@ class Run:
             write_report(self.run_dir)
             write_card(self.run_dir)
         return summary
+
+    @contextmanager
+    def _within_limits(self) -> Iterator[None]:
+        """Within, a disk or a memory that is not enough is one line, which says how to go on once it is."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = " ".join(str(error).split())[:160] or "MemoryError"
+            raise UserError(
+                f"out of memory at step {self.loop.step + 1} ({said}); `spark-rl plan` says what fits: less "
+                "rollout.max_new_tokens or engine.max_rows, model.gradient_checkpointing=true, model.lora, or "
+                f"learners on more GPUs; with as much memory as it needs, {self.control.advice}"
+            ) from None
+        except (OSError, SafetensorError) as error:
+            if isinstance(error, BrokenPipeError) or (why := disk_error(error)) is None:
+                raise
+            run, place = self.run_dir, getattr(error, "filename", None)
+            where = f"{run} is gone" if not run.is_dir() else f"cannot read or write {place or run}: {why}"
+            room = "; free some space" if any(word in why.lower() for word in ("space", "quota")) else ""
+            raise DiskError(f"{where}{room}; {self.control.advice}") from None
 
     def _steps(self) -> None:
         """The remaining steps: each is logged, shown, evaluated if it is due, and saved if it is due."""
@@ -312,6 +337,8 @@ class Run:
         metrics |= self.backend.restarts() | {"seconds": seconds, "tokens_per_second": metrics["tokens"] / seconds}
         if self.length.tokens is not None:
             metrics["steps"] = progress.steps
+        if fewer := [metrics[name] for name in ("micro_tokens", "micro_tokens/recycled") if name in metrics]:
+            progress.terms = {**progress.terms, "learner.micro_tokens": int(min(fewer))}
         log.append(metrics)
         if self.guard is not None:
             self.guard.hear(metrics)

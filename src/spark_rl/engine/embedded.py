@@ -29,6 +29,7 @@ from spark_rl.engine.streams import stream_keys, uniforms
 from spark_rl.errors import UserError
 from spark_rl.model.cache import RolloutCache
 from spark_rl.model.loaded import LoadedModel
+from spark_rl.model.memory import is_out_of_memory, let_go
 from spark_rl.model.prefill import PromptBatch, batch_prompts, extend, prefill
 from spark_rl.model.sizes import positions_of
 from spark_rl.model.weights import Weights
@@ -118,8 +119,28 @@ class EmbeddedEngine:
                 f"engine.max_tokens is {self.max_tokens}, but the longest prompt and its response may need {widest} "
                 "positions; raise it, or lower max_new_tokens"
             )
-        waiting = Waiting(order, reach, sampling.n, self.max_rows, self.max_tokens)
-        yield from Decoding(self, prompts, sampling, waiting).run()
+        given: set[int] = set()
+        while True:
+            waiting = Waiting([i for i in order if i not in given], reach, sampling.n, self.max_rows, self.max_tokens)
+            try:
+                for arrival in Decoding(self, prompts, sampling, waiting, given).run():
+                    given.add(arrival[0])
+                    yield arrival
+                return
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self.max_rows <= sampling.n:
+                    raise
+            self._take_fewer(len(prompts) * sampling.n, sampling.n)
+
+    def _take_fewer(self, rows: int, least: int) -> None:
+        """Decode half as many rows together from now on, because the memory was not enough. What a row draws does not
+        depend on the others, so nothing but rounding changes.
+        """
+        let_go(self.loaded.device)
+        before = min(self.max_rows, rows)
+        self.max_rows = max(least, before // 2)
+        logger.warning("out of memory with %d rows decoded together; goes on with %d (engine.max_rows)",
+                       before, self.max_rows)  # fmt: skip
 
     def piece(self, token: int) -> str:
         """One token as text."""
@@ -147,7 +168,11 @@ class EmbeddedEngine:
 class Decoding:
     """One call of :meth:`EmbeddedEngine.arriving` on its way: rows that decode, and prompts that wait for room."""
 
-    def __init__(self, engine: EmbeddedEngine, prompts: Sequence[Prompt], sampling: Sampling, waiting: Waiting):
+    def __init__(
+        self, engine: EmbeddedEngine, prompts: Sequence[Prompt], sampling: Sampling, waiting: Waiting,
+        given: Collection[int],
+    ) -> None:  # fmt: skip
+        """``given`` are the places of prompts whose completions were handed over before."""
         self.engine, self.loaded = engine, engine.loaded
         self.prompts, self.sampling, self.waiting = prompts, sampling, waiting
         self.stop_P = [(*sampling.stop, *prompt.stop) for prompt in prompts]
@@ -156,7 +181,7 @@ class Decoding:
         self.found = [[empty] * sampling.n for _ in prompts]
         self.open = dict.fromkeys(waiting.left, sampling.n)
         """Prompts of which some rows have not ended, and how many."""
-        self.done = [place for place in range(len(prompts)) if place not in self.open]
+        self.done = [place for place in range(len(prompts)) if place not in self.open and place not in given]
         """Prompts that are to be handed over."""
         self.cache = RolloutCache(engine.layers)
         self.live: Live | None = None

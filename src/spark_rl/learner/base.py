@@ -77,7 +77,7 @@ class Learner(Protocol):
         """Go on from what :meth:`save` wrote. The learner was made with the weights in ``path / "model"``.
 
         Raises:
-            OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError: it can't be read.
+            OSError, ValueError, RuntimeError, KeyError, AssertionError, SafetensorError: it can't be read.
         """
         ...
 

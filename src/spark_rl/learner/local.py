@@ -49,7 +49,7 @@ class LocalLearner(PolicyLearner):
     def _batches(self, samples: Sequence[Sample]) -> Sequence[Batch]:
         packed = pack_by_tokens(
             [s.group for s in samples], [len(s.prompt_ids) for s in samples], [len(s.token_ids) for s in samples],
-            self.config.learner.micro_tokens, seen_share(self.loaded),
+            self.micro_tokens, seen_share(self.loaded),
         )  # fmt: skip
         return [Batch(tuple(rows)) for rows in packed]
 

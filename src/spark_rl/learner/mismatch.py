@@ -27,6 +27,12 @@ class Mismatch:
         self.kl += float((ahead_BT.expm1() - ahead_BT).sum())  # not exp() - 1: in float32 differences are near 1e-6
         self.largest = max(self.largest, float(ahead_BT.abs().max()))
 
+    def include(self, other: Mismatch) -> None:
+        """Count what ``other`` has counted."""
+        self.tokens += other.tokens
+        self.kl += other.kl
+        self.largest = max(self.largest, other.largest)
+
     def metrics(self) -> dict[str, float]:
         """``engine_kl`` (mean) and ``engine_gap`` (largest), in nats a token; nothing where nothing was compared."""
         return {"engine_kl": self.kl / self.tokens, "engine_gap": self.largest} if self.tokens else {}

@@ -12,12 +12,13 @@ even AdamW's momentum moves them.
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from spark_rl.learner.plan import Batch
 from spark_rl.learner.samples import Sample, mixed, to_samples, whole_groups
 from spark_rl.learner.schedule import learning_rate
 from spark_rl.model.loaded import LoadedModel
+from spark_rl.model.memory import is_out_of_memory, let_go
 from spark_rl.model.prefill import Vision
 from spark_rl.model.score import Parts, Rows, Scorer, make_rows
 from spark_rl.model.weights import Weights
@@ -36,12 +38,18 @@ from spark_rl.objective import Totals, policy_loss
 from spark_rl.problem import Group
 from spark_rl.seeds import stream_seed
 
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 
 class PolicyLearner(ABC):
     """Trains one model, on one or several ranks."""
 
     rank: int = 0
     """Which of the processes that train the model together this is."""
+    divisible: bool = True
+    """Whether micro-batches can be made smaller in the middle of an update: ranks would have to agree on it."""
     optimiser: torch.optim.AdamW
     """Of what is trained, made by :meth:`_adamw`."""
 
@@ -62,6 +70,8 @@ class PolicyLearner(ABC):
         self.config = config
         self.scorer = self._scorer(loaded)
         self.reference = None if reference is None else self._scorer(reference)
+        self.micro_tokens = config.learner.micro_tokens
+        """Of a micro-batch at most: less than the setting once the memory was not enough for it."""
         self.updates = 0
         self.warm = 0.0
         """Steps of the run that were done when the warm-up was over."""
@@ -121,6 +131,7 @@ class PolicyLearner(ABC):
 
         ``nonfinite`` counts those that were left out, because their gradient was not finite; ``stale`` is the share of
         responses that another policy than the current one sampled. Neither is there where it would be 0.
+        ``micro_tokens`` is there where the memory is not enough for those of the settings.
         """
         minibatches, epochs = self.config.learner.minibatches, self.config.learner.epochs
         if minibatches > 1:
@@ -134,13 +145,14 @@ class PolicyLearner(ABC):
         mismatch, collected = Mismatch(), []
         for i, part in enumerate(parts):
             rate = self._next_rate(span, i / len(parts), (i + 1) / len(parts))
-            with self._dropout():
-                collected.append(self._step(samples, part, old, rate, mismatch))
+            collected.append(self._step(samples, part, old, rate, mismatch))
         means = {name: sum(m[name] for m in collected) / len(collected) for name in collected[0]}
         failed = sum(not math.isfinite(m["grad_norm"]) for m in collected)
         counted = {"nonfinite": float(failed)} if failed else {}
         if stale:
             counted["stale"] = stale / len(samples)
+        if self.micro_tokens < self.config.learner.micro_tokens:
+            counted["micro_tokens"] = float(self.micro_tokens)
         return {"flat": flat, **means, **counted, **self._summed_mismatch(mismatch).metrics()}
 
     def _next_rate(self, span: Span | None, begin: float, end: float) -> float:
@@ -162,7 +174,44 @@ class PolicyLearner(ABC):
         self, samples: Sequence[Sample], part: range, old: list[Tensor] | None, rate: float, mismatch: Mismatch
     ) -> dict[str, float]:
         """One optimiser step on the samples of ``part``."""
-        config = self.config
+        metrics, compared = self._fitting(lambda: self._accumulated(samples, part, old))
+        mismatch.include(compared)
+        metrics = self._summed(metrics)
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = rate
+        norm = self._advance()
+        self.updates += 1
+        return {**metrics, "grad_norm": norm, "lr": rate}
+
+    def _fitting(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns, done in smaller micro-batches where the memory is not enough for those so far.
+
+        Raises:
+            torch.OutOfMemoryError: it is not enough for the smallest either.
+        """
+        while True:
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or not self.divisible or self.micro_tokens == 1:
+                    raise
+            self.micro_tokens //= 2  # here, where the error no longer holds what it came from
+            let_go(self.loaded.device)
+            logger.warning("out of memory in the update; goes on with learner.micro_tokens=%d", self.micro_tokens)
+
+    def _accumulated(
+        self, samples: Sequence[Sample], part: range, old: list[Tensor] | None
+    ) -> tuple[dict[str, float], Mismatch]:
+        """The gradient of the samples of ``part``, in place of any that there was; (metrics, what was compared)."""
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scorer.zero_grad(set_to_none=True)
+        with self._dropout():
+            return self._differentiated(samples, part, old)
+
+    def _differentiated(
+        self, samples: Sequence[Sample], part: range, old: list[Tensor] | None
+    ) -> tuple[dict[str, float], Mismatch]:
+        config, mismatch = self.config, Mismatch()
         totals = Totals(
             float(sum(len(samples[i].token_ids) for i in part)), float(len(part)), config.rollout.max_new_tokens
         )
@@ -186,12 +235,7 @@ class PolicyLearner(ABC):
             for name, share in shares.items():
                 metrics[name] = metrics.get(name, 0.0) + float(share)
             mismatch.add(old_BT, engine_BT, rows.mask_BT)
-        metrics = self._summed(metrics)
-        for parameters in self.optimiser.param_groups:
-            parameters["lr"] = rate
-        norm = self._advance()
-        self.updates += 1
-        return {**metrics, "grad_norm": norm, "lr": rate}
+        return metrics, mismatch
 
     def _adamw(self, parameters: Sequence[Tensor]) -> torch.optim.AdamW:
         settings = self.config.optimiser
@@ -252,8 +296,11 @@ class PolicyLearner(ABC):
             torch.tensor(s.engine_logprobs) if other else next(own) for s, other in zip(samples, stale, strict=True)
         ]
 
-    @torch.no_grad()
     def _logprobs(self, samples: Sequence[Sample]) -> list[Tensor]:
+        return self._fitting(lambda: self._scored(samples))
+
+    @torch.no_grad()
+    def _scored(self, samples: Sequence[Sample]) -> list[Tensor]:
         found: list[Tensor] = [torch.empty(0)] * len(samples)
         for batch in self._batches(samples):
             rows = self._rows([samples[i] for i in batch.rows], batch.parts)

@@ -56,6 +56,8 @@ from spark_rl.problem import Group
 class ShardedLearner(PolicyLearner):
     """Trains one model together with the other ranks of ``torch.distributed``, which is initialised."""
 
+    divisible = False
+
     def __init__(
         self,
         loaded: LoadedModel,
@@ -109,7 +111,7 @@ class ShardedLearner(PolicyLearner):
         self.saw = any(not self.images.isdisjoint(s.prompt_ids) for s in samples) if self.seeing else False
         return plan_ranks(
             [s.group for s in samples], [len(s.prompt_ids) for s in samples], [len(s.token_ids) for s in samples],
-            self.config.learner.micro_tokens, self.ranks, seen_share(self.loaded),
+            self.micro_tokens, self.ranks, seen_share(self.loaded),
         )[self.rank]  # fmt: skip
 
     def _vision(self, sample: Sample) -> Vision:

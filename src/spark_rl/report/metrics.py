@@ -1,6 +1,6 @@
 """metrics.jsonl: one strict JSON object per training step, safe to kill at any byte and to resume.
 
-Appending is one write and one flush, so a killed run loses at most the line it was writing; the torn line is dropped
+Appending is one write, so a killed run loses at most the line it was writing; the torn line is dropped
 when the log is opened again. ``rollouts.jsonl`` has the same shape (records with a step) and the same class serves it.
 Departure from the paper's release, which only logs to a tracker: the file is the record, trackers are copies of it.
 """
@@ -38,19 +38,21 @@ class MetricsLog:
             lines = _encode(_parse(before, self.path))
             if lines != before:
                 write_atomically(self.path, lines)
-        self._file = self.path.open("ab")
+        self._open()
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record and flush it.
+        """Write one record, to the operating system.
 
         Raises:
+            OSError: it can't be written; a part of it may be, and is dropped when the log is opened again.
             ValueError: without a whole-number ``step``, which :meth:`truncate` and the report need.
         """
         step = record.get("step")
         if isinstance(step, bool) or not isinstance(step, Integral):
             raise ValueError(f"a record of {self.path.name} needs a whole-number 'step', got {step!r}")
-        self._file.write(_encode([dict(record)]))
-        self._file.flush()
+        left = memoryview(_encode([dict(record)]))
+        while left:  # a disk that fills up takes a part
+            left = left[self._file.write(left) :]
 
     def truncate(self, step: int) -> None:
         """Drop every record after ``step``: what a resumed run is about to do again."""
@@ -60,7 +62,11 @@ class MetricsLog:
             return
         self._file.close()
         write_atomically(self.path, _encode(kept))
-        self._file = self.path.open("ab")
+        self._open()
+
+    def _open(self) -> None:
+        """Without a buffer, whose rest would be written, and fail, once more when the file is closed."""
+        self._file = self.path.open("ab", buffering=0)
 
     def close(self) -> None:
         """Close the file; appending afterwards is an error."""
