@@ -87,7 +87,7 @@ def test_a_timeout_kills_the_process_and_later_items_still_work(verifier: Verifi
     verdict = verifier.verify(HANGS, GOLD)
 
     assert (verdict.status, verdict.reward) == ("timeout", 0.0)
-    assert verifier.kills == 1
+    assert verifier.kills == 2, "at the first look and at the limit"
     assert not alive(before)
     assert verifier.pids != (before,)
     assert verifier.verify(SYMBOLIC, GOLD).status == "correct"
@@ -136,6 +136,13 @@ def test_a_worker_killed_while_it_starts_costs_a_retry(verifier: Verifier) -> No
     assert verifier.deaths == 1
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole limit at the first look."""
+    monkeypatch.setattr(pool, "FIRST_LOOK", 60.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_worker_killed_while_it_works_costs_a_retry() -> None:
     """The second worker gives the verdict that the first would have given: here, that time is up."""
     with Verifier(VerifyConfig(workers=1, timeout=2.0)) as verifier:
@@ -208,6 +215,7 @@ def test_a_worker_that_cannot_start_is_an_error_at_once(monkeypatch: pytest.Monk
         verifier.verify(SYMBOLIC, GOLD)
 
 
+@pytest.mark.usefixtures("patient")
 def test_time_on_the_clock_decides_nothing() -> None:
     """A worker that is stopped for longer than its limit, as on a busy machine, is right in the end."""
     with Verifier(VerifyConfig(workers=1, timeout=1.0)) as verifier, ThreadPoolExecutor(1) as thread:
@@ -232,6 +240,7 @@ def test_time_on_the_clock_decides_nothing() -> None:
         assert not alive(pid)
 
 
+@pytest.mark.usefixtures("patient")
 def test_what_waits_without_working_is_ended_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "REPLY_GRACE", -59.0)
     with Verifier(VerifyConfig(workers=1, timeout=1.0)) as verifier:
@@ -419,7 +428,26 @@ def test_named_comparisons_are_killed_at_the_limit(verifier: Verifier) -> None:
     hangs = ("math", r"x+\sqrt{2}", r"\sum_{a=1}^{999}\sum_{b=1}^{999}\sum_{c=1}^{999}\sqrt{abc}")
 
     assert verifier.compare_many([hangs, ("reference", "4", "4.0")]) == ["timeout", "correct"]
-    assert verifier.kills == 1
+    assert verifier.kills == 2
+
+
+def test_a_batch_of_killers_does_not_cost_the_limit_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "SLOW", 2)
+    killers: list[Item] = [(HANGS.replace("abc", f"abc+{n}"), GOLD, "math", ()) for n in range(12)]
+    with Verifier(VerifyConfig(workers=2, timeout=0.5)) as verifier:
+        verdicts = verifier.verify_many([*killers, (SYMBOLIC, GOLD, "math", ())])
+        assert [verdict.status for verdict in verdicts] == ["timeout"] * 12 + ["correct"]
+        assert verifier.kills == 12 + 2
+        verifier.verify_many(killers[:1])
+        assert verifier.kills == 12 + 2 + 2, "the next batch has looks of its own"
+
+
+def test_what_is_slow_and_ends_is_right_in_the_end() -> None:
+    """More than a second of work."""
+    gold, answer = (rf"\sum_{{{a}=1}}^{{50}}\sum_{{{b}=1}}^{{50}}\sqrt{{ab}}" for a, b in ("ab", "ba"))
+    with Verifier(VerifyConfig(workers=1)) as verifier:
+        assert verifier.verify(rf"\boxed{{{answer}}}", gold).status == "correct"
+        assert verifier.kills == 1, "it was put off"
 
 
 def test_an_unknown_comparison_is_an_error(verifier: Verifier) -> None:

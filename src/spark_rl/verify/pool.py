@@ -6,6 +6,7 @@ forked without exec.
 
 What is limited is the processor time that a comparison takes, by a kernel timer of the worker's own: a busy machine
 makes verdicts late and never different. A worker that overruns is ended and replaced; its item counts as ``timeout``.
+The limit is a short one at first (:data:`FIRST_LOOK`), and not many of a batch get the whole one after it.
 A worker that dies otherwise (killed from outside, out of memory, a crash in C) is replaced too, and its item is tried
 again in the fresh one; an item under which :data:`ATTEMPTS` workers died counts as ``unparsable``.
 """
@@ -23,6 +24,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -38,8 +40,16 @@ ATTEMPTS = 3
 REPLY_GRACE = 10.0
 """Seconds past the worker's own limits at which the pool ends it: one that is stopped keeps no time itself."""
 
+FIRST_LOOK = 0.25
+"""Seconds of processor time after which a comparison is put off. Hardly one that ends takes as long."""
+SLOW, SLOW_SHARE = 8, 64
+"""Comparisons of a batch that may take longer, and one more for so many comparisons of it."""
+
 Item = tuple[str, str | Sequence[str], Kind, Sequence[str]]
 """(response, gold answer or several, kind, choices), as :func:`verify` takes them."""
+
+Answer = Callable[[], Status]
+"""Waits for what a comparison found."""
 
 Finish = Callable[[], Verdict]
 """Waits for the verdict of an item that :meth:`Verifier.grading` has begun."""
@@ -61,10 +71,7 @@ class Comparison(NamedTuple):
         return {"name": self.name, "arguments": given}
 
 
-_BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from spark_rl.verify.worker import serve; serve(float(sys.argv[2]))"
-)
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from spark_rl.verify.worker import serve; serve()"
 
 
 _CLOSED = "this Verifier is closed; make a new one"
@@ -74,7 +81,6 @@ class _Worker:
     """One slot: a process that is started at need, used by one thread at a time, and replaced when it is spent."""
 
     def __init__(self, config: VerifyConfig) -> None:
-        self._limit = config.timeout
         self._recycle_after = config.recycle_after
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
@@ -89,12 +95,14 @@ class _Worker:
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
-    def compare(self, comparison: Comparison) -> Status:
-        """``timeout`` if the comparison had to be ended, otherwise what the worker found."""
+    def compare(self, comparison: Comparison, limit: float) -> Status:
+        """``timeout`` if the comparison had to be ended after ``limit`` seconds of processor time, otherwise what the
+        worker found.
+        """
         for _ in range(ATTEMPTS):
             connection = self._started()
             try:
-                reply = self._asked(connection, comparison)
+                reply = self._asked(connection, comparison, limit)
             except TimeoutError:
                 ended = True
             except BaseException:
@@ -115,11 +123,11 @@ class _Worker:
             self.deaths += 1
         return "unparsable"
 
-    def _asked(self, connection: socket.socket, comparison: Comparison) -> dict[str, Any] | None:
+    def _asked(self, connection: socket.socket, comparison: Comparison, limit: float) -> dict[str, Any] | None:
         """The worker's reply, ``None`` if it died. Raises ``TimeoutError`` if it does neither."""
-        connection.settimeout(wall_limit(self._limit) + REPLY_GRACE)
+        connection.settimeout(wall_limit(limit) + REPLY_GRACE)
         try:
-            send(connection, comparison.request())
+            send(connection, {**comparison.request(), "limit": limit})
         except ConnectionError:
             return None  # it died before it could read
         return receive(connection)
@@ -170,7 +178,7 @@ class _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  # our own interpreter on our own code
-                [sys.executable, "-W", "ignore", "-c", _BOOT, json.dumps(sys.path), str(self._limit)],
+                [sys.executable, "-W", "ignore", "-c", _BOOT, json.dumps(sys.path)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -216,7 +224,7 @@ class Verifier:
 
     @property
     def kills(self) -> int:
-        """Comparisons ended at the time limit so far."""
+        """Comparisons ended at a time limit so far, at both where a slow one was made again."""
         return sum(worker.kills for worker in self._workers)
 
     @property
@@ -254,7 +262,7 @@ class Verifier:
         with self._asking() as ask:
             yield lambda item: self._begin(item, form, ask)
 
-    def _begin(self, item: Item, form: AnswerForm, ask: Callable[[Comparison], Future[Status]]) -> Finish:
+    def _begin(self, item: Item, form: AnswerForm, ask: Callable[[Comparison], Answer]) -> Finish:
         """Grade one item as far as this process can, have workers asked for the rest, and say how to wait for it."""
         response, answer, kind, choices = item
         found, extracted = grade_each(response, answer, kind, choices, self.config.thinking)
@@ -269,9 +277,7 @@ class Verifier:
         pending = {gold: ask(Comparison(kind, gold, content, options)) for gold in open_}
 
         def finish() -> Verdict:
-            status = best_of(
-                {**known, **{gold: settled(gold, told.result()) for gold, told in pending.items()}}.values()
-            )
+            status = best_of({**known, **{gold: settled(gold, told()) for gold, told in pending.items()}}.values())
             assert status is not None, "every comparison that could still be right was made"
             return verdict_of(status, extracted)
 
@@ -288,7 +294,7 @@ class Verifier:
         if unknown:
             raise ValueError(f"unknown comparison {min(unknown)!r}; known are {', '.join(COMPARISONS)}")
         with self._asking() as ask:
-            return [future.result() for future in [ask(Comparison(*comparison)) for comparison in comparisons]]
+            return [answer() for answer in [ask(Comparison(*comparison)) for comparison in comparisons]]
 
     def close(self) -> None:
         """End all workers, after the comparisons under way. Nothing is left behind; closing twice is fine."""
@@ -312,14 +318,32 @@ class Verifier:
         self.close()
 
     @contextmanager
-    def _asking(self) -> Iterator[Callable[[Comparison], Future[Status]]]:
-        """A function that has a comparison made in a worker, once; what is not begun when the block ends is dropped."""
-        pending: dict[Comparison, Future[Status]] = {}
+    def _asking(self) -> Iterator[Callable[[Comparison], Answer]]:
+        """A function that has a comparison made in a worker, once; what is not begun when the block ends is dropped.
 
-        def ask(comparison: Comparison) -> Future[Status]:
+        What is slow is ended after a first look and made again, with the whole time limit, when its answer is waited
+        for; of what comes after :data:`SLOW` of these in one batch it is not made again, so that a batch of killers
+        costs a first look each. Which ones these are depends on the order of the answers alone.
+        """
+        limit, first = self.config.timeout, min(FIRST_LOOK, self.config.timeout)
+        pending: dict[Comparison, Future[Status]] = {}
+        settled: dict[Comparison, Status] = {}
+        again = 0
+
+        def ask(comparison: Comparison) -> Answer:
             if comparison not in pending:
-                pending[comparison] = self._executor().submit(self._compare, comparison)
-            return pending[comparison]
+                pending[comparison] = self._executor().submit(self._compare, comparison, first)
+            return partial(answer, comparison)
+
+        def answer(comparison: Comparison) -> Status:
+            nonlocal again
+            if comparison not in settled:
+                status = pending[comparison].result()
+                if status == "timeout" and first < limit and again < SLOW + len(pending) // SLOW_SHARE:
+                    again += 1
+                    status = self._executor().submit(self._compare, comparison, limit).result()
+                settled[comparison] = status
+            return settled[comparison]
 
         try:
             yield ask
@@ -327,12 +351,12 @@ class Verifier:
             for future in pending.values():
                 future.cancel()
 
-    def _compare(self, comparison: Comparison) -> Status:
+    def _compare(self, comparison: Comparison, limit: float) -> Status:
         worker = self._free.get()
         try:
             if self._closed:
                 raise RuntimeError(_CLOSED)
-            return worker.compare(comparison)
+            return worker.compare(comparison, limit)
         finally:
             self._free.put(worker)
 

@@ -73,8 +73,8 @@ def _read(connection: socket.socket, size: int) -> bytes | None:
     return bytes(data)
 
 
-def serve(limit: float) -> None:
-    """Answer comparisons until the parent closes the connection or dies. ``limit``: processor seconds for each."""
+def serve() -> None:
+    """Answer comparisons until the parent closes the connection or dies. Each says how many seconds it may take."""
     parent = os.getppid()
     connection = socket.socket(fileno=0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
@@ -89,7 +89,7 @@ def serve(limit: float) -> None:
         request = receive(connection) if readable else None
         if request is None:
             return
-        _limit_time(limit)
+        _limit_time(request["limit"])
         try:
             status = _comparison(request["name"])(*request["arguments"])
         except Exception:  # noqa: BLE001  # untrusted text, for ``reference`` in a third-party parser: not readable
