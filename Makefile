@@ -19,7 +19,7 @@ VLLM_STAMP := $(VLLM_VENV)/.installed
 BASES := $(foreach seed,0 1 2,bases/shared-$(seed)/model.safetensors)
 EXTRA_TESTS := OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -W default --timeout 600
 
-.PHONY: train train-vl test test-vllm test-cluster check install base bases claims base-vl bench fuzz docs clean
+.PHONY: train train-vl test test-vllm test-cluster check install base bases claims base-vl bench fuzz campaign docs clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	@$(BIN)/spark-rl train $(RUN)
@@ -84,6 +84,12 @@ bench: $(STAMP)  ## the speed measurements of benchmarks/
 
 fuzz: $(STAMP)  ## 200,000 pairs of answers of known truth: false rewards and false refusals of the verifier
 	$(BIN)/python benchmarks/verifier_fuzz.py --pairs 200000 --alone
+
+campaign: $(STAMP)  ## what the tests do in short, at length: kills, a long run, resumes, determinism, the verifier (about an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python campaigns/kills.py --kills 200
+	OMP_NUM_THREADS=1 $(BIN)/python campaigns/soak.py
+	OMP_NUM_THREADS=1 $(BIN)/python campaigns/determinism.py
+	$(BIN)/python benchmarks/verifier_fuzz.py --pairs 1000000 --alone
 
 docs: $(STAMP)  ## write docs/configuration.md from the settings' own docstrings
 	$(BIN)/spark-rl config --markdown docs/configuration.md

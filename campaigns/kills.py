@@ -39,6 +39,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from safetensors.torch import load_file
 
 from spark_rl import checkpoint
 from spark_rl.config import Config, load_config
@@ -52,8 +53,8 @@ from spark_rl.runs import checkpoints
 from spark_rl.verify import Verifier
 
 SETTINGS = (
-    "model.threads=1", "rollout.problems=4", "rollout.samples=4", "rollout.max_new_tokens=24", "recycle.judge_cap=4",
-    "recycle.reflection_cap=2", "recycle.ready=4", "evaluation.problems=6", "inference.max_new_tokens=24",
+    "model.threads=1", "rollout.problems=3", "rollout.samples=4", "rollout.max_new_tokens=16", "recycle.judge_cap=3",
+    "recycle.reflection_cap=2", "recycle.ready=3", "evaluation.problems=4", "inference.max_new_tokens=16",
     "inference.rounds=1", "train.steps=6", "train.save_every=2", "train.keep=1", "train.eval_every=3",
     "train.sample_rollouts=16", "verify.workers=1", "data.heldout=procedural:missing", "data.transfer=null",
 )  # fmt: skip
@@ -289,7 +290,7 @@ def left(run_dir: Path) -> dict[str, str]:
     for path in checkpoints(run_dir):
         found[path.name] = _digest(path / "model" / "model.safetensors") + str(damage_of(path))
         for file in sorted((path / "shards").iterdir()):
-            found[f"{path.name}/{file.name}"] = _digest(file)
+            found[f"{path.name}/{file.name}"] = _tensors(file)
     for name in ("metrics", "rollouts", "evaluations", "outcomes"):
         rows = [_without_clock(json.loads(line)) for line in (run_dir / f"{name}.jsonl").read_text().splitlines()]
         found[name] = json.dumps(rows, sort_keys=True)
@@ -311,6 +312,14 @@ def _without_clock(record: dict[str, Any]) -> dict[str, Any]:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _tensors(path: Path) -> str:
+    """Of the values alone: the header of such a file names its tensors in any order."""
+    if path.suffix != ".safetensors":
+        return _digest(path)
+    values = load_file(path)
+    return " ".join(hashlib.sha256(values[name].numpy().tobytes()).hexdigest()[:16] for name in sorted(values))
 
 
 def difference(found: dict[str, str], expected: dict[str, str]) -> str:

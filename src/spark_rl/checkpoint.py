@@ -194,12 +194,17 @@ def begin_checkpoint(
                 written()
             write_manifest(partial, progress.step)
             replace_folder(final, partial)
-        for old in checkpoints(run_dir)[:-keep]:
-            if old != final and (best is None or old.name != f"step-{best:06d}"):
-                remove_folder(old)
+        rotate(run_dir, keep, best, final)
         return final
 
     return finish
+
+
+def rotate(run_dir: Path, keep: int, best: int | None = None, final: Path | None = None) -> None:
+    """Remove all checkpoints but the newest ``keep``, that of ``best``, a step, and ``final``, just written."""
+    for old in checkpoints(run_dir)[:-keep]:
+        if old != final and (best is None or old.name != f"step-{best:06d}"):
+            remove_folder(old)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ examples:
     "claims": """\
 examples:
   spark-rl claims                                        all claims, on the embedded bases: hours
-  spark-rl claims --quick                                the shipped base, one seed, 100 problems: ten minutes
+  spark-rl claims --quick                                the shipped base, one seed, 40 steps: nine minutes
   spark-rl claims judge order                            these only; runs are shared with the others
   spark-rl claims --models embedded,bases/b,bases/c --run-dir runs/claims --json claims.json
   spark-rl claims --config qwen2.5-7b --seeds 0,1 data.heldout=test.jsonl data.transfer=other.jsonl
@@ -271,7 +271,7 @@ def _add_claims(commands: Any) -> None:
     add = claims.add_argument
     add("claims", nargs="*", metavar="CLAIM", help="only these (default: all)")
     add("--list", action="store_true", help="list the claims and run nothing")
-    add("--quick", action="store_true", help="the recipe tiny, one seed, 100 problems: ten minutes")
+    add("--quick", action="store_true", help="the recipe tiny, one seed, 40 steps, 100 problems: nine minutes")
     add("--config", help="a YAML file or recipe name (default: claims; tiny with --quick)")
     add(
         "--arm", nargs=2, action="append", default=[], metavar=("NAME", "SETTINGS"),

@@ -293,6 +293,8 @@ class Run:
             if self.guard is not None:
                 self.guard.recall(read_metrics(run_dir / "metrics.jsonl"))
             self.examination.open(progress.step)
+            best = self.examination.best  # a session that was ended may not have removed what it should
+            checkpoint.rotate(run_dir, self.config.train.keep, None if best is None else best.step)
             self.watcher.begin(progress.steps, progress.step)
             try:
                 self._after_step()  # what a stop left undone

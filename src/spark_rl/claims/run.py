@@ -31,7 +31,7 @@ REPEATS = 2
 """Of the runs whose cost is measured, on each base: either arm is first once."""
 QUICK_RECIPE = "tiny"
 """What a quick look runs: the shipped base on the default's own data, both of which are there already."""
-QUICK_PROBLEMS = 100
+QUICK_PROBLEMS, QUICK_STEPS = 100, 40
 CURVE = 3
 """Parts of SPARK's run after each of which it is evaluated."""
 
@@ -159,6 +159,12 @@ def _with_a_curve(config: Config) -> Config:
         return config
     every = max(1, config.train.steps // CURVE)
     return config.model_copy(update={"train": config.train.model_copy(update={"eval_every": every})})
+
+
+def fewer(config: Config) -> list[str]:
+    """The settings of a quick look, where they are less than those of ``config``."""
+    steps = min(QUICK_STEPS, config.train.steps or QUICK_STEPS)
+    return [f"train.steps={steps}", f"evaluation.problems={min(QUICK_PROBLEMS, config.evaluation.problems)}"]
 
 
 def run_claims(

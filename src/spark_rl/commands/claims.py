@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spark_rl.commands.checks import check_config, check_folder, seeds_of
-from spark_rl.commands.terminal import console, say
+from spark_rl.commands.terminal import console, quiet_libraries, say
 from spark_rl.commands.training import check_places
 from spark_rl.config import load_config
 from spark_rl.errors import UserError
@@ -50,12 +50,12 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
     from spark_rl.claims.page import facts, write_pages
     from spark_rl.claims.run import (
         MODELS,
-        QUICK_PROBLEMS,
         QUICK_RECIPE,
         REPEATS,
         SEEDS,
         Campaign,
         decide,
+        fewer,
         jobs,
         run_claims,
     )  # fmt: skip
@@ -64,8 +64,7 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
     quick = arguments.quick
     recipe = arguments.config or (QUICK_RECIPE if quick else DEFAULT)
     config = load_config(recipe, arguments.overrides)
-    fewer = [f"evaluation.problems={min(QUICK_PROBLEMS, config.evaluation.problems)}"] if quick else []
-    overrides = [*fewer, *arguments.overrides]
+    overrides = [*(fewer(config) if quick else ()), *arguments.overrides]
     models = arguments.models.split(",") if arguments.models else MODELS if recipe == DEFAULT else (config.model.path,)
     seeds = seeds_of(arguments.seeds) if arguments.seeds else range(1 if quick else SEEDS)
     campaign = Campaign(
@@ -97,6 +96,7 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 def _costs(campaign: Any, watcher: Any) -> Sequence[Any]:
     """What has been found of the claim about cost, for which alone this process imports torch."""
+    quiet_libraries()
     from spark_rl.claims.costs import find_costs, measure_costs
 
     return find_costs(measure_costs(campaign, watcher))

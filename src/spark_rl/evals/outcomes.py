@@ -38,9 +38,12 @@ class Outcomes:
 
 
 def append_outcomes(run_dir: Path, step: int, tokens: int, exam: str, outcomes: Outcomes) -> None:
-    """Keep the outcomes of one exam, taken after so many steps and generated tokens of training."""
+    """Keep the outcomes of one exam, taken after so many steps and generated tokens of training, in place of those of a
+    session that was ended then.
+    """
     columns = {name: list(getattr(outcomes, name)) for name in Outcomes.__slots__}
     with MetricsLog(run_dir / OUTCOMES) as log:
+        log.remove(lambda record: (record.get("step"), record.get("exam")) == (step, exam))
         log.append({"step": step, "tokens": tokens, "exam": exam, **columns})
 
 

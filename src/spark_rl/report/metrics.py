@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from types import TracebackType
@@ -56,8 +56,12 @@ class MetricsLog:
 
     def truncate(self, step: int) -> None:
         """Drop every record after ``step``: what a resumed run is about to do again."""
+        self.remove(lambda record: (finite(record.get("step")) or 0) > step)
+
+    def remove(self, is_gone: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Drop the records of which this is true."""
         records = read_metrics(self.path)
-        kept = [record for record in records if (finite(record.get("step")) or 0) <= step]
+        kept = [record for record in records if not is_gone(record)]
         if len(kept) == len(records):
             return
         self._file.close()
