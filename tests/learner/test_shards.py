@@ -153,6 +153,7 @@ def test_a_model_is_written_file_by_file(configs: dict[str, Config], tmp_path: P
 @pytest.mark.usefixtures("one_rank")
 def test_a_checkpoint_counts_when_it_is_whole(configs: dict[str, Config], tmp_path: Path) -> None:
     learner, saver, run = sharded(configs["float32"]), Saver(), tmp_path / "run"
+    run.mkdir()
     told: list[Path | None] = []
     for step in (1, 2, 3):
         learner.update(random_groups(3, 4, seed=step))
@@ -174,11 +175,12 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
+    (tmp_path / "run").mkdir()
     monkeypatch.setattr("spark_rl.checkpoint.replace_folder", full)
     saver.save(tmp_path / "run", learner, Pool(8), Progress(1), 2)
     with pytest.raises(OSError, match="No space left"):
         saver.collect(wait=True)
-    assert checkpoints(tmp_path / "run") == []
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
 def forever(folder: Path, config: Config) -> None:
@@ -186,6 +188,7 @@ def forever(folder: Path, config: Config) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=0, world_size=1)
     learner, saver = sharded(config), Saver()
+    (folder / "run").mkdir()
     for step in range(1, 10_000):
         learner.update(random_groups(2, 4, seed=step))
         saver.collect(wait=True)

@@ -18,6 +18,7 @@ from spark_rl.cli import main
 from spark_rl.config import load_config, saved_settings
 from spark_rl.engine.vllm.prompts import is_adapted, source_of
 from spark_rl.errors import ConfigError
+from spark_rl.manifest import write_manifest
 from spark_rl.model import places
 from spark_rl.model.load import load_model
 from spark_rl.model.places import EMBEDDED, base_of, find_model, layers_of
@@ -110,7 +111,9 @@ def test_a_mistake_is_answered_without_the_hub(name: str, said: str, monkeypatch
 @pytest.mark.usefixtures("user")
 def test_an_unfinished_runs_newest_checkpoint_is_taken_and_said(user: Path, caplog: pytest.LogCaptureFixture) -> None:
     for step in (9, 10):
-        shutil.copytree("models/llama-small", user / "runs" / "second" / "checkpoints" / f"step-{step:06d}" / "model")
+        saved = user / "runs" / "second" / "checkpoints" / f"step-{step:06d}"
+        shutil.copytree("models/llama-small", saved / "model")
+        write_manifest(saved, step)
     assert trained_weights(Path("runs/second")) == Path("runs/second/checkpoints/step-000010/model")
     assert "runs/second has not finished; the model of its checkpoint step-000010 is taken" in caplog.text
     assert not is_run(user / "models" / "llama-small")

@@ -174,6 +174,7 @@ def test_all_workers_killed_change_no_verdict() -> None:
     assert statuses == ["wrong" if n % 2 else "correct" for n in range(2, 80)]
 
 
+@pytest.mark.usefixtures("patient")
 def test_an_item_under_which_every_worker_dies_is_unparsable() -> None:
     with Verifier(VerifyConfig(workers=1, timeout=60.0)) as verifier, ThreadPoolExecutor(1) as thread:
         verifier.verify(SYMBOLIC, GOLD)
