@@ -89,6 +89,7 @@ campaign: $(STAMP)  ## what the tests do in short, at length: kills, a long run,
 	OMP_NUM_THREADS=1 $(BIN)/python campaigns/kills.py --kills 200
 	OMP_NUM_THREADS=1 $(BIN)/python campaigns/soak.py
 	OMP_NUM_THREADS=1 $(BIN)/python campaigns/determinism.py
+	$(BIN)/python campaigns/answers.py
 	$(BIN)/python benchmarks/verifier_fuzz.py --pairs 1000000 --alone
 
 docs: $(STAMP)  ## write docs/configuration.md from the settings' own docstrings

@@ -56,6 +56,6 @@ class Disk:
         if path.name in self.waiting:
             self.waiting.remove(path.name)
             (path / "shards").mkdir(parents=True)
-            os.mkfifo(path / "shards" / "__1_0.distcp")
+            os.mkfifo(path / "shards" / "shard-00002-model-00001-of-00001.safetensors")
         finish: Callable[[], None] = self.real(path)
         return finish

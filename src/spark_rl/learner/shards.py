@@ -54,7 +54,7 @@ def begin_save(
     if group is None or dist.get_rank(group) == 0:
         steps = {name: int(optimiser.state[p]["step"]) for name, p in named if optimiser.state.get(p)}
         write_json(path / STATE, {**schedule, "steps": steps})
-        (path / SHARDS).mkdir()
+        (path / SHARDS).mkdir(exist_ok=True)  # ranks that died while they wrote it left files of the same names
     ranks = 1 if group is None else dist.get_world_size(group)
     writer = HuggingFaceStorageWriter(str(path / SHARDS), _files(state, ranks), save_distributed=True)
     if group is None:
