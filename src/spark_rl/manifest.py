@@ -18,7 +18,7 @@ from spark_rl.files import read_object, write_json
 MANIFEST = "manifest.json"
 _LEFT_OUT = {MANIFEST, "README.md"}
 _THREADS = 8
-"""At most; a digest is computed without Python's lock, at one to two GB/s a thread where the processor helps."""
+"""At most; a digest is computed without Python's lock."""
 
 
 def write_manifest(folder: Path, step: int) -> None:

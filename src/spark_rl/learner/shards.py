@@ -58,7 +58,7 @@ def begin_save(
     ranks = 1 if group is None else dist.get_world_size(group)
     writer = HuggingFaceStorageWriter(str(path / SHARDS), _files(state, ranks), save_distributed=True)
     if group is None:
-        with _plainly():
+        with _plainly(), _one_process():
             save(state, storage_writer=writer, no_dist=True)
         return lambda: None
     saving = async_save(state, storage_writer=writer, process_group=group)
@@ -93,7 +93,7 @@ def restore(
     state = _state(named, optimiser, weights)
     if state:
         reader = HuggingFaceStorageReader(str(path / SHARDS))
-        with _plainly():
+        with _plainly(), _one_process():
             load(state, storage_reader=reader, process_group=group, no_dist=group is None)
     return int(saved["updates"]), float(saved["warm"])
 
@@ -104,12 +104,18 @@ def _plainly() -> Iterator[None]:
     is no ``Exception``.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as one process wants it
-            yield
+        yield
     except CheckpointException as error:
         first, _ = next(iter(error.failures.values()))
         raise first if isinstance(first, Exception) else RuntimeError(str(first)) from None
+
+
+@contextmanager
+def _one_process() -> Iterator[None]:
+    """Not in the thread that waits for a checkpoint: filters of warnings are those of all threads."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as one process wants it
+        yield
 
 
 def _files(state: Mapping[str, Tensor], ranks: int) -> dict[str, int]:
