@@ -8,24 +8,21 @@ goes its own way.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
+from small_runs import SETTINGS, rows, train_in_a_process
 
 from spark_rl.config import load_config
-from spark_rl.run import train
 
-SETTINGS = (
-    "model.threads=1", "rollout.problems=8", "rollout.samples=4", "recycle.ready=4", "train.sample_rollouts=1000",
-    "verify.workers=1", "data.heldout=null", "data.transfer=null", "optimiser.lr=1e-3",
+RUN = (
+    *SETTINGS, "rollout.problems=8", "recycle.ready=4", "train.sample_rollouts=1000", "data.heldout=null",
+    "data.transfer=null", "optimiser.lr=1e-3",
 )  # fmt: skip
 CHANGES: dict[str, tuple[str, ...]] = {
     "nothing": (),
@@ -34,7 +31,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "evaluated and saved in between": ("train.save_every=1", "data.heldout=procedural:missing", "train.eval_every=2",
                                        "evaluation.problems=8"),
     "two threads": ("model.threads=2",),
-    "smaller micro-batches": ("learner.micro_tokens=512",),
+    "smaller micro-batches": ("learner.micro_tokens=64",),
     "fewer rows decoded together": ("engine.max_rows=8",),
     "bfloat16": ("model.dtype=bfloat16",),
     "another seed": ("seed=1",),
@@ -45,25 +42,16 @@ RESUMED = "stopped after each step and resumed"
 def run(folder: Path, steps: int, settings: tuple[str, ...], *, resumed: bool = False) -> Path:
     """Train in processes of their own; the run directory."""
     for last in range(1, steps + 1) if resumed else [steps]:
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                config = load_config("tiny", [*SETTINGS, *settings, f"train.steps={last}"], run_dir=str(folder))
-                torch.set_num_threads(config.model.threads or 1)
-                train(config, resume=resumed and last > 1)
-                status = 0
-            finally:
-                os._exit(status)
-        if (ended := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])) != 0:
+        config = load_config("tiny", [*RUN, *settings, f"train.steps={last}"], run_dir=str(folder))
+        if (ended := train_in_a_process(config, resume=resumed and last > 1)) != 0:
             raise SystemExit(f"a run ended with {ended}")
     return folder
 
 
 def compared(ours: Path, theirs: Path) -> tuple[str, str]:
     """(the first step that sampled another response, the largest difference of a weight)."""
-    rows, others = (_responses(path) for path in (ours, theirs))
-    steps = [step for step in rows if rows[step] != others.get(step)]
+    found, others = (_responses(path) for path in (ours, theirs))
+    steps = [step for step in found if found[step] != others.get(step)]
     weights, reference = (load_file(path / "model" / "model.safetensors") for path in (ours, theirs))
     apart = max(float((weights[name].float() - reference[name].float()).abs().max()) for name in reference)
     return (str(min(steps)) if steps else "never"), ("0, to the bit" if apart == 0 else f"{apart:.1e}")
@@ -71,9 +59,8 @@ def compared(ours: Path, theirs: Path) -> tuple[str, str]:
 
 def _responses(run_dir: Path) -> dict[int, list[Any]]:
     found: dict[int, list[Any]] = {}
-    for line in (run_dir / "rollouts.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        found.setdefault(row["step"], []).append({key: row[key] for key in sorted(row) if key != "step"})
+    for row in rows(run_dir / "rollouts.jsonl"):
+        found.setdefault(row.pop("step"), []).append(row)
     return found
 
 

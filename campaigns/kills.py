@@ -40,6 +40,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
+from small_runs import SETTINGS, rows, without_clock
 
 from spark_rl import checkpoint
 from spark_rl.config import Config, load_config
@@ -52,14 +53,10 @@ from spark_rl.run import Run, train
 from spark_rl.runs import checkpoints
 from spark_rl.verify import Verifier
 
-SETTINGS = (
-    "model.threads=1", "rollout.problems=3", "rollout.samples=4", "rollout.max_new_tokens=16", "recycle.judge_cap=3",
-    "recycle.reflection_cap=2", "recycle.ready=3", "evaluation.problems=4", "inference.max_new_tokens=16",
-    "inference.rounds=1", "train.steps=6", "train.save_every=2", "train.keep=1", "train.eval_every=3",
-    "train.sample_rollouts=16", "verify.workers=1", "data.heldout=procedural:missing", "data.transfer=null",
+RUN = (
+    *SETTINGS, "train.steps=6", "train.save_every=2", "train.keep=1", "train.eval_every=3", "train.sample_rollouts=16",
+    "data.heldout=procedural:missing", "data.transfer=null",
 )  # fmt: skip
-TIMED = ("time/", "seconds", "tokens_per_second")
-"""What of a record is the clock's."""
 CHAIN = 4
 """Kills of one run at most, before it may end."""
 OPERATIONS = ("replace", "rename", "fsync", "unlink", "rmdir", "mkdir", "symlink", "write", "open")
@@ -164,7 +161,7 @@ def kill_runs(
     rng, shared, found, started = random.Random(seed), Shared(), Campaign(), time.monotonic()
 
     def config_of(run_dir: Path) -> Config:
-        return load_config("tiny", [*SETTINGS, *settings], run_dir=str(run_dir))
+        return load_config("tiny", [*RUN, *settings], run_dir=str(run_dir))
 
     begun = time.monotonic()
     if session(config_of(folder / "untouched"), Kill(), shared, folder / "untouched.log") != 0:
@@ -292,9 +289,8 @@ def left(run_dir: Path) -> dict[str, str]:
         for file in sorted((path / "shards").iterdir()):
             found[f"{path.name}/{file.name}"] = _tensors(file)
     for name in ("metrics", "rollouts", "evaluations", "outcomes"):
-        rows = [_without_clock(json.loads(line)) for line in (run_dir / f"{name}.jsonl").read_text().splitlines()]
-        found[name] = json.dumps(rows, sort_keys=True)
-    summary = _without_clock(json.loads((run_dir / "summary.json").read_text()))
+        found[name] = json.dumps(rows(run_dir / f"{name}.jsonl"), sort_keys=True)
+    summary = without_clock(json.loads((run_dir / "summary.json").read_text()))
     summary["config"]["run_dir"] = None
     found["summary"] = json.dumps(summary, sort_keys=True)
     found["files"] = " ".join(sorted(str(path.relative_to(run_dir)) for path in _files(run_dir)))
@@ -304,10 +300,6 @@ def left(run_dir: Path) -> dict[str, str]:
 def _files(folder: Path) -> Iterator[Path]:
     """Every file of a run, hidden ones too."""
     return (path for path in folder.rglob("*") if path.is_file())
-
-
-def _without_clock(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if not key.startswith(TIMED)}
 
 
 def _digest(path: Path) -> str:

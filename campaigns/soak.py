@@ -29,21 +29,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
+from small_runs import SETTINGS, rows, train_in_a_process
 from transformers.utils.logging import disable_progress_bar
 
 from spark_rl.config import Config, load_config
 from spark_rl.report.watch import Silent
 from spark_rl.run import train
 
-SETTINGS = (
-    "model.threads=1", "rollout.problems=4", "rollout.samples=4", "rollout.max_new_tokens=24", "recycle.judge_cap=4",
-    "recycle.reflection_cap=2", "recycle.ready=4", "evaluation.problems=6", "inference.max_new_tokens=24",
-    "inference.rounds=1", "train.keep=2", "train.sample_rollouts=2", "verify.workers=1", "data.heldout=null",
-    "data.transfer=null",
-)  # fmt: skip
+RUN = (*SETTINGS, "train.keep=2", "train.sample_rollouts=2", "data.heldout=null", "data.transfer=null")
 BLOCKS = 20
 """Of steps, whose means a slope is fitted to."""
 T_95 = 2.101
@@ -102,7 +97,7 @@ def slope(values: Sequence[float]) -> Slope:
 
 def config_of(run_dir: Path, steps: int, *settings: str) -> Config:
     """The tiny recipe, made very small."""
-    return load_config("tiny", [*SETTINGS, f"train.steps={steps}", *settings], run_dir=str(run_dir))
+    return load_config("tiny", [*RUN, f"train.steps={steps}", *settings], run_dir=str(run_dir))
 
 
 def soak(folder: Path, steps: int, console: Console) -> tuple[dict[str, Slope], list[dict[str, float]]]:
@@ -115,33 +110,18 @@ def soak(folder: Path, steps: int, console: Console) -> tuple[dict[str, Slope], 
 
 def resumes(folder: Path, count: int) -> str:
     """A run that is continued for one step, ``count`` times; what differs from one that never ended, or nothing."""
-    for step in range(1, count + 1):
-        if (status := _in_a_process(config_of(folder / "often", step, "train.save_every=1"), resume=step > 1)) != 0:
-            return f"the session of step {step} ended with {status}"
-    if (status := _in_a_process(config_of(folder / "once", count, "train.save_every=1"), resume=False)) != 0:
-        return f"the run without a break ended with {status}"
+    sessions = [("often", step) for step in range(1, count + 1)] + [("once", count)]
+    for name, step in sessions:
+        config = config_of(folder / name, step, "train.save_every=1")
+        if (status := train_in_a_process(config, resume=name == "often" and step > 1)) != 0:
+            return f"the session {name} of step {step} ended with {status}"
     ours, theirs = (_facts(folder / name) for name in ("often", "once"))
     return ", ".join(name for name in theirs if ours.get(name) != theirs[name])
 
 
-def _in_a_process(config: Config, *, resume: bool) -> int:
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            torch.set_num_threads(1)
-            train(config, resume=resume)
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def _facts(run_dir: Path) -> dict[str, Any]:
-    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    timed = ("time/", "seconds", "tokens_per_second")
     return {
-        "metrics": [{key: value for key, value in row.items() if not key.startswith(timed)} for row in rows],
+        "metrics": rows(run_dir / "metrics.jsonl"),
         "rollouts": (run_dir / "rollouts.jsonl").read_text(),
         "weights": hashlib.sha256((run_dir / "model" / "model.safetensors").read_bytes()).hexdigest(),
     }
@@ -162,7 +142,7 @@ def main() -> int:
         console.print(f"{arguments.resumes} resumes in a row: {differs or 'the same bits'}, "
                       f"{time.monotonic() - begun:.0f} s")  # fmt: skip
         begun = time.monotonic()
-        slopes, rows = soak(Path(folder), arguments.steps, console)
+        slopes, noted = soak(Path(folder), arguments.steps, console)
     table = Table("in 1,000 steps", "at first", "added", "95% interval", "allowed",
                   title=f"{arguments.steps} steps, {time.monotonic() - begun:.0f} s")  # fmt: skip
     grows = [name for name, found in slopes.items() if found.low > ALLOWED[name]]
@@ -173,7 +153,7 @@ def main() -> int:
     for name in grows:
         console.print(f"GROWS: {name}")
     if arguments.json:
-        facts = {"slopes": {name: [s.effect, s.low, s.high] for name, s in slopes.items()}, "rows": rows,
+        facts = {"slopes": {name: [s.effect, s.low, s.high] for name, s in slopes.items()}, "rows": noted,
                  "resumes": arguments.resumes, "differs": differs}  # fmt: skip
         arguments.json.write_text(json.dumps(facts) + "\n")
     return int(bool(grows or differs))

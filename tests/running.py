@@ -62,6 +62,14 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def facts(run_dir: Path) -> list[dict[str, Any]]:
+    """The metrics of a run without what a clock says."""
+    return [
+        {k: v for k, v in record.items() if not k.startswith("time/") and k not in {"seconds", "tokens_per_second"}}
+        for record in json_lines(run_dir / "metrics.jsonl")
+    ]
+
+
 def write_lines(path: Path, *rows: dict[str, Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

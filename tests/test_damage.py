@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from running import SMALL, json_lines, small, spark_rl_process
+from running import SMALL, facts, small, spark_rl_process
 from spark_rl.checkpoint import Progress, export_model, open_run, save_checkpoint
 from spark_rl.config import Config
 from spark_rl.errors import ConfigError
@@ -144,13 +144,6 @@ def test_weights_that_are_damaged_or_old_are_not_taken(
         trained_weights(tmp_path)
 
 
-def reached(run_dir: Path) -> list[dict[str, object]]:
-    """What a run logged, without its clock."""
-    timed = ("time/", "seconds", "tokens_per_second")
-    rows = json_lines(run_dir / "metrics.jsonl")
-    return [{key: value for key, value in row.items() if not key.startswith(timed)} for row in rows]
-
-
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path: Path) -> None:
     settings = ("train.steps=6", "train.save_every=2", "train.keep=2")
     train(small(tmp_path / "whole", *settings))
@@ -166,7 +159,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path: Path) 
     assert "checkpoint step-000004 is damaged (shards/shard-00001-model-00001-of-00001.safetensors holds other" in said
     assert "it is kept as step-000004.damaged" in said
     assert "goes on at step 3 of 6; drops 2 steps logged after checkpoint step-000002" in said
-    assert reached(tmp_path / "run") == reached(tmp_path / "whole")
+    assert facts(tmp_path / "run") == facts(tmp_path / "whole")
     weights = "model/model.safetensors"
     assert (tmp_path / "run" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
     names = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}

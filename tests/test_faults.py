@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from running import ENVIRONMENT, SMALL, command, json_lines, small
+from running import ENVIRONMENT, SMALL, command, facts, small
 from spark_rl.errors import DiskError
 from spark_rl.manifest import damage_of
 from spark_rl.report.watch import Silent
@@ -21,13 +21,6 @@ from spark_rl.run import train
 from spark_rl.runs import checkpoints
 
 SETTINGS = ("train.steps=4", "train.save_every=2", "train.keep=2")
-
-
-def reached(run_dir: Path) -> list[dict[str, Any]]:
-    """What a run logged, without its clock."""
-    timed = ("time/", "seconds", "tokens_per_second")
-    rows = json_lines(run_dir / "metrics.jsonl")
-    return [{key: value for key, value in row.items() if not key.startswith(timed)} for row in rows]
 
 
 def weights(run_dir: Path) -> bytes:
@@ -63,7 +56,7 @@ def check_refusal(done: subprocess.CompletedProcess[str], run_dir: Path, *said: 
 
 
 def check_the_same(run_dir: Path, undisturbed: Path) -> None:
-    assert reached(run_dir) == reached(undisturbed)
+    assert facts(run_dir) == facts(undisturbed)
     assert weights(run_dir) == weights(undisturbed)
 
 

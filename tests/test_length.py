@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from running import json_lines, small
+from running import facts, json_lines, small
 from spark_rl.config import load_config
 from spark_rl.length import Length, length_of
 from spark_rl.report.watch import Silent
@@ -88,10 +88,6 @@ def test_a_run_of_tokens_goes_on_exactly(straight: Path, tmp_path: Path) -> None
     with pytest.raises(BrokenPipeError):
         train(config, watcher=Leaves())
     train(config, resume=True)
-    whole, parts = (
-        [{key: value for key, value in step.items() if not key.startswith(("time/", "seconds", "tokens_per"))}
-         for step in json_lines(run / "metrics.jsonl")]
-        for run in (straight, tmp_path / "run")
-    )  # fmt: skip
+    whole, parts = facts(straight), facts(tmp_path / "run")
     assert len(whole) > 1
     assert parts == whole

@@ -13,21 +13,13 @@ from typing import Any
 
 from rich.console import Console
 
-from running import ENVIRONMENT, SMALL, command, json_lines, small
+from running import ENVIRONMENT, SMALL, command, facts, json_lines, small
 from spark_rl.lock import holder
 from spark_rl.matrix import Job, on_one_thread, room, run_matrix
 from spark_rl.report.arms import Arms, ConsoleArms, Going, time_left
 from spark_rl.run import train
 
 EXAM = ("data.heldout=procedural:missing", "evaluation.problems=4")
-
-
-def numbers(run_dir: Path) -> list[dict[str, Any]]:
-    """The metrics of every step without what a clock says."""
-    return [
-        {key: value for key, value in record.items() if not key.startswith(("time/", "seconds", "tokens_per"))}
-        for record in json_lines(run_dir / "metrics.jsonl")
-    ]
 
 
 class Heard(Arms):
@@ -60,7 +52,7 @@ def test_runs_beside_each_other_have_the_numbers_of_one_alone(tmp_path: Path) ->
     assert "nowhere.jsonl" in outcome.failures["broken"]
     assert outcome.failures["needs"] == "it ends at the tokens of broken, which failed"
     alone = train(small(tmp_path / "alone", *EXAM))
-    assert numbers(tmp_path / "first") == numbers(tmp_path / "alone")
+    assert facts(tmp_path / "first") == facts(tmp_path / "alone")
     assert outcome.results["first"]["after"] == alone["after"]
     tokens = [step["tokens"] for step in json_lines(tmp_path / "equal" / "metrics.jsonl")]
     assert sum(tokens[:-1]) < alone["tokens"] <= sum(tokens)

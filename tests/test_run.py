@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from running import BASE, ENVIRONMENT, SMALL, command, json_lines, small
+from running import BASE, ENVIRONMENT, SMALL, command, facts, json_lines, small
 from spark_rl import load_config, train
 from spark_rl.config import HELDOUT_SCORES, Config
 from spark_rl.control import SIGNALS, Control
@@ -58,15 +58,6 @@ class Listener(Silent):
 
     def saved(self, path: Path) -> None:
         self.files.append(path.name)
-
-
-def facts(run_dir: Path) -> list[dict[str, Any]]:
-    """The metrics of a run without what a clock says."""
-    clock = {"seconds", "tokens_per_second"}
-    return [
-        {key: value for key, value in record.items() if not key.startswith("time/") and key not in clock}
-        for record in json_lines(run_dir / "metrics.jsonl")
-    ]
 
 
 def weights(folder: Path) -> bytes:

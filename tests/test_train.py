@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from running import BASE, ENVIRONMENT, SMALL, command, json_lines, loop_of, small, write_lines
+from running import BASE, ENVIRONMENT, SMALL, command, facts, json_lines, loop_of, small, write_lines
 from spark_rl import Problem, load_config, train
 from spark_rl.config import Config
 from spark_rl.data.batches import Shuffled
@@ -33,14 +33,6 @@ from spark_rl.report.watch import Silent
 from spark_rl.runs import checkpoints
 
 STEPS, SAVE_EVERY = 8, 3
-
-
-def facts(run_dir: Path) -> list[dict[str, Any]]:
-    """The metrics of a run without what a clock says."""
-    return [
-        {k: v for k, v in record.items() if not k.startswith("time/") and k not in {"seconds", "tokens_per_second"}}
-        for record in json_lines(run_dir / "metrics.jsonl")
-    ]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

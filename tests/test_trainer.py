@@ -25,7 +25,7 @@ from transformers import (
 )
 
 import spark_rl
-from running import json_lines, write_lines
+from running import facts, json_lines, write_lines
 from spark_rl import Config, ConfigError, DataError, Problem, SparkTrainer, UserError, load_config, train
 from spark_rl.arguments import weighted
 from spark_rl.cli import main
@@ -81,14 +81,6 @@ def weights(folder: Path, name: str = "model") -> dict[str, torch.Tensor]:
 def same(a: Path, b: Path, name: str = "model") -> bool:
     ours, theirs = weights(a, name), weights(b, name)
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
-
-
-def facts(run_dir: Path) -> list[dict[str, Any]]:
-    """The metrics of a run without what a clock says."""
-    return [
-        {k: v for k, v in record.items() if not k.startswith("time/") and k not in {"seconds", "tokens_per_second"}}
-        for record in json_lines(run_dir / "metrics.jsonl")
-    ]
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from spark_rl.files import read_object, sync_tree, write_json
 from spark_rl.manifest import MANIFEST
 from spark_rl.model.places import ADAPTERS, has_adapters
 from spark_rl.report.card import CARD, hub_base, model_card, write_card
-from spark_rl.runs import checkpoints, is_run, step_of, trained_weights, whole
+from spark_rl.runs import checkpoints, is_run, step_of, trained_weights, undamaged
 
 __all__ = ["check_place", "check_push", "export_run", "model_card", "push", "weights_at", "write_card"]
 
@@ -115,12 +115,12 @@ def weights_at(run: Path, checkpoint: int | str | None = None) -> Path:
     saved = {str(step_of(path)): path for path in checkpoints(run)}
     if checkpoint == "best":
         if (run / "best").is_dir():
-            return whole((run / "best").resolve()) / "model"
+            return undamaged((run / "best").resolve()) / "model"
         raise ConfigError(f"{run} marks no checkpoint as its best; train with train.eval_every, or name a step: "
                           f"{_listed(saved)}")  # fmt: skip
     if str(checkpoint) not in saved:
         raise ConfigError(f"{run} has no checkpoint of step {checkpoint}; it has {_listed(saved)}")
-    return whole(saved[str(checkpoint)]) / "model"
+    return undamaged(saved[str(checkpoint)]) / "model"
 
 
 def _listed(saved: dict[str, Path]) -> str:

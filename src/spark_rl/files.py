@@ -111,7 +111,7 @@ def remove_folder(folder: Path, instead: Path | None = None) -> None:
     shutil.rmtree(going)
 
 
-_FULL = re.compile(r"\(os error (\d+)\)")
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def disk_error(error: BaseException) -> str | None:
@@ -120,7 +120,7 @@ def disk_error(error: BaseException) -> str | None:
     ``disk_error(OSError(errno.ENOSPC, "No space left on device"))`` is ``"No space left on device"``.
     """
     if type(error).__name__ == "SafetensorError":  # which would have to be imported
-        found = _FULL.search(str(error))
+        found = _OS_ERROR.search(str(error))
         return None if found is None else os.strerror(int(found[1]))
     if isinstance(error, OSError) and error.errno is not None and error.errno in _OF_DISKS:
         return os.strerror(error.errno)

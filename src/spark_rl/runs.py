@@ -87,7 +87,7 @@ def trained_weights(run: Path) -> Path:
         ConfigError: it has neither, or all of them are damaged.
     """
     if is_checkpoint(run):
-        return whole(_led(run)) / "model"
+        return undamaged(_led(run)) / "model"
     final, damaged = run / "model", dict[Path, str]()
     found = checkpoints(run)
     if final.is_dir():
@@ -112,7 +112,7 @@ def trained_weights(run: Path) -> Path:
     return path / "model"
 
 
-def whole(folder: Path) -> Path:
+def undamaged(folder: Path) -> Path:
     """A checkpoint, if it is as it was written.
 
     Raises:

@@ -48,17 +48,7 @@ def claims(arguments: argparse.Namespace) -> Mapping[str, Any]:
         return {"claims": [{"name": c.name, "sentence": c.sentence, "source": c.source} for c in chosen]}
 
     from spark_rl.claims.page import facts, write_pages
-    from spark_rl.claims.run import (
-        MODELS,
-        QUICK_RECIPE,
-        REPEATS,
-        SEEDS,
-        Campaign,
-        decide,
-        fewer,
-        jobs,
-        run_claims,
-    )  # fmt: skip
+    from spark_rl.claims.run import MODELS, QUICK_RECIPE, REPEATS, SEEDS, Campaign, decide, fewer, jobs, run_claims
     from spark_rl.report.arms import ConsoleArms
 
     quick = arguments.quick

@@ -10,7 +10,7 @@ from typing import Any
 from spark_rl.commands.terminal import quiet_libraries, say
 from spark_rl.errors import ConfigError
 from spark_rl.model.places import find_model, has_adapters
-from spark_rl.runs import is_checkpoint, placed, run_of
+from spark_rl.runs import is_checkpoint, placed, run_of, step_of
 
 
 def export(arguments: argparse.Namespace) -> Mapping[str, Any]:
@@ -22,7 +22,7 @@ def export(arguments: argparse.Namespace) -> Mapping[str, Any]:
     if run is None:
         raise ConfigError(f"{arguments.run!r} is not a run; export takes the directory of one")
     if arguments.checkpoint is None and is_checkpoint(placed(arguments.run)):
-        arguments.checkpoint = int(named.parent.name.removeprefix("step-"))
+        arguments.checkpoint = step_of(named.parent)
     weights = weights_at(run, arguments.checkpoint)
     check_place(run, arguments.out, arguments.merge)
     if arguments.push is not None:  # what can be known before the work is

@@ -196,21 +196,15 @@ class PolicyLearner(ABC):
                 if not is_out_of_memory(error) or not self.divisible or self.micro_tokens == 1:
                     raise
             self.micro_tokens //= 2  # here, where the error no longer holds what it came from
+            self.optimiser.zero_grad(set_to_none=True)  # of the micro-batches before
+            self.scorer.zero_grad(set_to_none=True)
             let_go(self.loaded.device)
             logger.warning("out of memory in the update; goes on with learner.micro_tokens=%d", self.micro_tokens)
 
     def _accumulated(
         self, samples: Sequence[Sample], part: range, old: list[Tensor] | None
     ) -> tuple[dict[str, float], Mismatch]:
-        """The gradient of the samples of ``part``, in place of any that there was; (metrics, what was compared)."""
-        self.optimiser.zero_grad(set_to_none=True)
-        self.scorer.zero_grad(set_to_none=True)
-        with self._dropout():
-            return self._differentiated(samples, part, old)
-
-    def _differentiated(
-        self, samples: Sequence[Sample], part: range, old: list[Tensor] | None
-    ) -> tuple[dict[str, float], Mismatch]:
+        """Add the gradient of the samples of ``part``; (metrics, what was compared)."""
         config, mismatch = self.config, Mismatch()
         totals = Totals(
             float(sum(len(samples[i].token_ids) for i in part)), float(len(part)), config.rollout.max_new_tokens
@@ -218,23 +212,24 @@ class PolicyLearner(ABC):
         used = [i for i in part if samples[i].advantage != 0.0 or config.objective.kl > 0]
         left_out = totals.tokens - sum(len(samples[i].token_ids) for i in used)  # count as unchanged: ratio 1
         metrics = {"loss": 0.0, "ratio": 0.0 if self.rank else left_out / totals.tokens, "ratio_clipped": 0.0}
-        for batch in self._batches([samples[i] for i in used]):
-            chosen = [used[j] for j in batch.rows]
-            rows = self._rows([samples[i] for i in chosen], batch.parts)
-            ref_BT = self._reference_logprobs(rows) if config.objective.kl > 0 else None
-            logp_BT = self.scorer(rows)
-            old_BT = logp_BT.detach() if old is None else _pad([old[i] for i in chosen], logp_BT)
-            engine_BT = _pad([torch.tensor(samples[i].engine_logprobs) for i in chosen], logp_BT)
-            advantages_B = _of_rows([samples[i].advantage for i in chosen], logp_BT)
-            loss, shares = policy_loss(
-                logp_BT, old_BT, ref_BT, advantages_B, rows.mask_BT, config.objective,
-                engine_logp_BT=engine_BT, totals=totals,
-            )  # fmt: skip
-            self._backward(loss)
-            metrics["loss"] += float(loss.detach())
-            for name, share in shares.items():
-                metrics[name] = metrics.get(name, 0.0) + float(share)
-            mismatch.add(old_BT, engine_BT, rows.mask_BT)
+        with self._dropout():
+            for batch in self._batches([samples[i] for i in used]):
+                chosen = [used[j] for j in batch.rows]
+                rows = self._rows([samples[i] for i in chosen], batch.parts)
+                ref_BT = self._reference_logprobs(rows) if config.objective.kl > 0 else None
+                logp_BT = self.scorer(rows)
+                old_BT = logp_BT.detach() if old is None else _pad([old[i] for i in chosen], logp_BT)
+                engine_BT = _pad([torch.tensor(samples[i].engine_logprobs) for i in chosen], logp_BT)
+                advantages_B = _of_rows([samples[i].advantage for i in chosen], logp_BT)
+                loss, shares = policy_loss(
+                    logp_BT, old_BT, ref_BT, advantages_B, rows.mask_BT, config.objective,
+                    engine_logp_BT=engine_BT, totals=totals,
+                )  # fmt: skip
+                self._backward(loss)
+                metrics["loss"] += float(loss.detach())
+                for name, share in shares.items():
+                    metrics[name] = metrics.get(name, 0.0) + float(share)
+                mismatch.add(old_BT, engine_BT, rows.mask_BT)
         return metrics, mismatch
 
     def _adamw(self, parameters: Sequence[Tensor]) -> torch.optim.AdamW:

@@ -20,7 +20,7 @@ from spark_rl.report.comparison import compare, problems_note
 from spark_rl.report.metrics import read_metrics
 from spark_rl.report.notation import plain
 from spark_rl.report.repeat import near, repeating_command
-from spark_rl.runs import run_of, trained_weights
+from spark_rl.runs import run_of, step_of, trained_weights
 
 PAPER = "https://arxiv.org/abs/2509.22624"
 CARD = "README.md"
@@ -252,7 +252,7 @@ def _sees(weights: Path) -> bool:
 def _step(run: Path, weights: Path) -> int | None:
     """How many steps the weights have behind them."""
     if weights.parent != run:
-        return int(weights.parent.name.removeprefix("step-"))
+        return step_of(weights.parent)
     try:
         records = read_metrics(run / "metrics.jsonl")
     except (OSError, UserError):
