@@ -35,6 +35,7 @@ from small_runs import SETTINGS, rows, train_in_a_process
 from transformers.utils.logging import disable_progress_bar
 
 from spark_rl.config import Config, load_config
+from spark_rl.report.charts import HEIGHT, WIDTH, Series, line_chart
 from spark_rl.report.watch import Silent
 from spark_rl.run import train
 
@@ -45,6 +46,13 @@ T_95 = 2.101
 """Student's t for 95% and ``BLOCKS`` - 2 degrees of freedom."""
 ALLOWED = {"memory, MB": 8.0, "open files": 0.5, "threads": 0.5, "children": 0.5, "files": 0.5, "seconds a step": 0.02}
 """What may be added in 1,000 steps, at the lower end of the interval."""
+
+
+STYLE = """text { fill: #737d87; font: 11px system-ui, sans-serif; }
+.line { fill: none; stroke: #2f81f7; stroke-width: 2; }
+.dots { fill: none; stroke: #2f81f7; stroke-width: 3; stroke-linecap: round; opacity: 0.25; }
+line.grid { stroke: #8b949e; opacity: 0.3; } line.axis { stroke: #737d87; }"""
+"""Of the drawing; greys that can be read on white and on black."""
 
 
 class Meter(Silent):
@@ -127,12 +135,26 @@ def _facts(run_dir: Path) -> dict[str, Any]:
     }
 
 
+def drawing(noted: Sequence[Mapping[str, float]]) -> str:
+    """What a process holds over the steps, as SVG: one chart each, three in a row."""
+    charts = []
+    for number, name in enumerate(ALLOWED):
+        points = tuple((float(step), row[name]) for step, row in enumerate(noted, start=1))
+        x, y = number % 3 * WIDTH, number // 3 * HEIGHT
+        chart = line_chart(name, [Series(name, points)], y_label=name)
+        charts.append(f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}"{chart.removeprefix("<svg")}')
+    width, height = 3 * WIDTH, math.ceil(len(ALLOWED) / 3) * HEIGHT
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+    return f"{head}<style>{STYLE}</style>{''.join(charts)}</svg>\n"
+
+
 def main() -> int:
     """Run, resume, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=3000, help=f"at least {2 * BLOCKS}")
     parser.add_argument("--resumes", type=int, default=100)
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     arguments = parser.parse_args()
     console = Console(width=100)
     disable_progress_bar()
@@ -152,6 +174,8 @@ def main() -> int:
     console.print(table)
     for name in grows:
         console.print(f"GROWS: {name}")
+    if arguments.plot:
+        arguments.plot.write_text(drawing(noted), encoding="utf-8")
     if arguments.json:
         facts = {"slopes": {name: [s.effect, s.low, s.high] for name, s in slopes.items()}, "rows": noted,
                  "resumes": arguments.resumes, "differs": differs}  # fmt: skip
