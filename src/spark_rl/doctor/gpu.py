@@ -15,7 +15,7 @@ from spark_rl.doctor.finding import Finding
 from spark_rl.doctor.ranks import all_reduce, sharded_update
 from spark_rl.doctor.rollouts import vllm
 from spark_rl.doctor.sharded import sharded_learner
-from spark_rl.doctor.update import flash_attention, learning, parity, repeats, scale
+from spark_rl.doctor.update import flash_attention, learning, parity, repeats, scale, scarce
 
 Part = Callable[[torch.device], list[Finding]]
 
@@ -27,6 +27,7 @@ PARTS: Mapping[str, Part] = {
     "twice the same": repeats,
     "training": learning,
     "size": scale,
+    "memory that is not enough": scarce,
     "flash attention": flash_attention,
     "all-reduce": all_reduce,
     "FSDP2": sharded_update,

@@ -207,23 +207,15 @@ def scale(device: torch.device, shape: Shape | None = None) -> list[Finding]:
     shape = shape or (LARGE if device.type == "cuda" else SMALL)
     config = settings(device, "bfloat16", "rollout.max_new_tokens=256", "learner.micro_tokens=16384")
     held_before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    loaded = _random_model(shape, device, load_model(settings(torch.device("cpu"))).tokenizer)
+    loaded, engine, prompts = _random_parts(shape, device)
     count = sum(p.numel() for p in loaded.model.parameters())
-    draw = torch.Generator().manual_seed(0)
-    ids = torch.randint(3, 500, (shape.prompts, shape.prompt_tokens), generator=draw).tolist()
-    prompts = [Prompt("", tuple(row[: len(row) - i % 7]), ()) for i, row in enumerate(ids)]
-    engine = EmbeddedEngine(loaded, (), lambda tokens: " ".join(map(str, tokens)))
     sampling = Sampling(shape.samples, 1.0, shape.new_tokens, seed=0)
     engine.generate(prompts[:1], Sampling(shape.samples, 1.0, 4, seed=0))  # what is loaded at first use
     settle(device)
     started = time.perf_counter()
     drawn = engine.generate(prompts, sampling)
     decoding = time.perf_counter() - started
-    problem = procedural_problems("missing", "train", 1)[0]
-    groups = [
-        Group(problem, tuple(_rewarded(c, i % 2) for i, c in enumerate(completions)), prompt.token_ids)
-        for prompt, completions in zip(prompts, drawn, strict=True)
-    ]
+    groups = _half_rewarded(prompts, drawn)
     learner = LocalLearner(loaded, config)
     learner.update(groups[:1])  # makes the optimiser's state
     settle(device)
@@ -258,6 +250,72 @@ def scale(device: torch.device, shape: Shape | None = None) -> list[Finding]:
         )
     )  # fmt: skip
     return found
+
+
+def scarce(device: torch.device) -> list[Finding]:
+    """A limit on the memory of the card that neither the rows of the engine nor the micro-batches of an update keep."""
+    if device.type != "cuda":
+        return [not_here("memory that is not enough", NEEDS_CUDA)]
+    shape, total = LARGE, torch.cuda.get_device_properties(device).total_memory
+    config = settings(device, "bfloat16", "rollout.max_new_tokens=256", "learner.micro_tokens=32768")
+    sampling = Sampling(shape.samples, 1.0, shape.new_tokens, seed=0)
+    loaded, engine, prompts = _random_parts(shape, device)
+    groups = _half_rewarded(prompts, engine.generate(prompts, sampling))
+    learner = LocalLearner(loaded, config)
+    learner.update(groups[:1])  # makes the optimiser's state
+    held = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    enough = learned(learner, groups)[1]
+    peak = torch.cuda.max_memory_allocated(device)
+    del loaded, engine, learner
+    torch.cuda.empty_cache()
+    loaded, engine, prompts = _random_parts(shape, device)
+    learner = LocalLearner(loaded, config)
+    learner.update(groups[:1])
+    before, limit = torch.cuda.memory_allocated(device), held + (peak - held) // 3
+    torch.cuda.empty_cache()
+    try:
+        torch.cuda.set_per_process_memory_fraction(limit / total, device)
+        metrics, little = learned(learner, groups)
+        torch.cuda.set_per_process_memory_fraction((before + 2**28) / total, device)
+        rows = engine.max_rows
+        drawn = engine.generate(prompts, sampling)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+    off = float((little - enough).norm() / enough.norm())
+    whole = all(len(completion.token_ids) == shape.new_tokens for completions in drawn for completion in completions)
+    fits = metrics.get("micro_tokens", config.learner.micro_tokens)
+    return [
+        judged(
+            f"{limit / 2**30:.1f} GiB for an update of {peak / 2**30:.1f}",
+            f"micro_tokens {config.learner.micro_tokens} -> {fits:.0f}, gradients {off:.1e} off",
+            f"halved until it fits; rounding is below {GRADIENTS['bfloat16']:g}",
+            right=fits < config.learner.micro_tokens and off < GRADIENTS["bfloat16"],
+        ),
+        judged(
+            "0.25 GiB for the engine", f"{rows} -> {engine.max_rows} rows",
+            f"of {len(prompts) * shape.samples} responses, each with its {shape.new_tokens} tokens",
+            right=whole and engine.max_rows < rows,
+        ),
+    ]  # fmt: skip
+
+
+def _random_parts(shape: Shape, device: torch.device) -> tuple[LoadedModel, EmbeddedEngine, list[Prompt]]:
+    """A model of random weights, an engine on it, and prompts of about the length that the shape has."""
+    loaded = _random_model(shape, device, load_model(settings(torch.device("cpu"))).tokenizer)
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 500, (shape.prompts, shape.prompt_tokens), generator=draw).tolist()
+    prompts = [Prompt("", tuple(row[: len(row) - i % 7]), ()) for i, row in enumerate(ids)]
+    return loaded, EmbeddedEngine(loaded, (), lambda tokens: " ".join(map(str, tokens))), prompts
+
+
+def _half_rewarded(prompts: Sequence[Prompt], drawn: Sequence[Sequence[Completion]]) -> list[Group]:
+    """Groups in which every other answer is rewarded."""
+    problem = procedural_problems("missing", "train", 1)[0]
+    return [
+        Group(problem, tuple(_rewarded(c, i % 2) for i, c in enumerate(completions)), prompt.token_ids)
+        for prompt, completions in zip(prompts, drawn, strict=True)
+    ]
 
 
 def _random_model(shape: Shape, device: torch.device, tokenizer: Any) -> LoadedModel:
