@@ -1,4 +1,4 @@
-"""What changes the bits of a run and what does not: ``python campaigns/determinism.py [--steps 6]``.
+"""What changes the bits of a run and what does not: ``python campaigns/determinism.py [--steps 6] [SETTING...]``.
 
 One very small run is made again with one thing changed, in a process of its own. Compared are the responses that were
 sampled and the weights at the end: a run that rounds differently samples other tokens sooner or later, and from there
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
 RESUMED = "stopped after each step and resumed"
 
 
-def run(folder: Path, steps: int, settings: tuple[str, ...], *, resumed: bool = False) -> Path:
+def run(folder: Path, steps: int, settings: Sequence[str], *, resumed: bool = False) -> Path:
     """Train in processes of their own; the run directory."""
     for last in range(1, steps + 1) if resumed else [steps]:
         config = load_config("tiny", [*RUN, *settings, f"train.steps={last}"], run_dir=str(folder))
@@ -68,13 +69,15 @@ def main() -> int:
     """Run, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("settings", nargs="*", help="of all runs, such as model.device=cuda")
     arguments = parser.parse_args()
+    given = tuple(arguments.settings)
     table = Table("changed", "other responses from step", "weights apart, at most")
     with tempfile.TemporaryDirectory(prefix="determinism-") as name:
         folder = Path(name)
-        reference = run(folder / "reference", arguments.steps, ())
+        reference = run(folder / "reference", arguments.steps, given)
         for number, (change, settings) in enumerate(CHANGES.items()):
-            made = run(folder / str(number), arguments.steps, settings, resumed=change == RESUMED)
+            made = run(folder / str(number), arguments.steps, (*given, *settings), resumed=change == RESUMED)
             table.add_row(change, *compared(made, reference))
     Console(width=100).print(table)
     return 0
