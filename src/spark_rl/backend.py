@@ -26,7 +26,7 @@ from spark_rl.errors import ConfigError, UserError
 from spark_rl.inference import Reasoner, build_reasoner
 from spark_rl.learner.base import Learner
 from spark_rl.learner.local import LocalLearner
-from spark_rl.model.load import describe_model, load_model, set_threads
+from spark_rl.model.load import describe_model, load_model, set_arithmetic
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.places import find_model
 from spark_rl.model.restore import restore_weights
@@ -128,7 +128,7 @@ def open_backend(
         ConfigError: the model can't be loaded.
         ChatError: its chat template can't work.
     """
-    set_threads(config.model)
+    set_arithmetic(config.model)
     if loaded is None and (config.cluster.learners or config.cluster.engines):
         return _open_cluster(config, None if weights is None else Path(weights).absolute(), engine)
     if loaded is None:
@@ -214,7 +214,7 @@ def _shared_threads(config: Config, processes: int) -> Config:
     if config.model.threads == 0 and processes > 1:
         threads = max(1, usable_cores() // processes)
         config = config.model_copy(update={"model": config.model.model_copy(update={"threads": threads})})
-    set_threads(config.model)
+    set_arithmetic(config.model)
     return config
 
 

@@ -47,8 +47,8 @@ logger = logging.getLogger(__name__)
 FREE_TO_CHANGE = frozenset({
     "run_dir", "train.steps", "train.tokens", "train.episodes", "train.save_every", "train.keep",
     "train.sample_rollouts", "train.eval_every", "train.patience", "learner.micro_tokens", "verify.workers",
-    "reward.timeout", "model.device", "model.threads", "cluster.learners", "cluster.engines", "cluster.address",
-    "engine.servers",
+    "reward.timeout", "model.device", "model.threads", "model.deterministic", "cluster.learners", "cluster.engines",
+    "cluster.address", "engine.servers",
 })  # fmt: skip
 """Settings a resumed run may change: how long, how often, where. Another device, other threads and other
 ``micro_tokens`` round sums differently (:func:`resume_notes`). Those of :data:`spark_rl.parts.PARTS` may name the same
@@ -315,6 +315,7 @@ def arithmetic(config: Config, device: torch.device) -> dict[str, str | int]:
     }
     if device.type == "cuda" and torch.cuda.is_available():  # with learners elsewhere there may be none here
         where["GPU"] = torch.cuda.get_device_name(device)
+        where |= {"model.deterministic": "true"} if config.model.deterministic else {}
     else:
         where |= {"threads": torch.get_num_threads(), "machine": platform.machine(),
                   "instructions": torch.backends.cpu.get_cpu_capability()}  # fmt: skip

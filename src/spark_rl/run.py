@@ -268,6 +268,11 @@ class Run:
         try:
             yield
         except (RuntimeError, MemoryError) as error:
+            if "does not have a deterministic implementation" in str(error):
+                raise ConfigError(
+                    f"model.deterministic=true can't be had here: {str(error).split(',')[0]}; with "
+                    f"model.deterministic=false, {self.control.advice}"
+                ) from None
             if not is_out_of_memory(error):
                 raise
             said = " ".join(str(error).split())[:160] or "MemoryError"

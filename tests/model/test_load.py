@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from spark_rl.config import LoraConfig, ModelConfig
 from spark_rl.embedded.build import build_tokenizer
 from spark_rl.engine.base import Sampling
 from spark_rl.errors import ConfigError
-from spark_rl.model.load import check_head, load_model, resolve_device, set_threads
+from spark_rl.model.load import check_head, load_model, resolve_device, set_arithmetic
 from tiny import engine_of, learner_of, prompts, random_groups, tiny_config
 
 TOKENS = torch.tensor([[1, 5, 6, 7, 80]])
@@ -282,7 +283,21 @@ def test_auto_is_a_device_of_this_machine() -> None:
 def test_threads_are_the_settings_or_the_cores() -> None:
     before = torch.get_num_threads()
     try:
-        assert set_threads(ModelConfig(threads=1)) == torch.get_num_threads() == 1
-        assert set_threads(ModelConfig()) == torch.get_num_threads() >= 1
+        set_arithmetic(ModelConfig(threads=1))
+        assert torch.get_num_threads() == 1
+        set_arithmetic(ModelConfig())
+        assert torch.get_num_threads() == len(os.sched_getaffinity(0))
     finally:
         torch.set_num_threads(before)
+
+
+def test_deterministic_is_set_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        set_arithmetic(ModelConfig(threads=1))
+        assert not torch.are_deterministic_algorithms_enabled()
+        set_arithmetic(ModelConfig(threads=1, deterministic=True))
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(mode=False)

@@ -62,6 +62,9 @@ class ModelConfig(Section):
     threads: int = Field(0, ge=0)
     """CPU threads for torch; 0 uses all cores this process may run on. Two runs of one seed are the same bit for bit
     with the same number of threads."""
+    deterministic: bool = False
+    """Two runs of one seed are the same bit for bit on a GPU too, by kernels that add in a fixed order; an update takes
+    longer. A CPU does so anyway. What has no such kernel ends the run."""
 
 
 class EngineConfig(Section):

@@ -119,7 +119,7 @@ def prove_decoder(loaded: LoadedModel) -> None:
     tolerance = 1e-3 if loaded.causal_lm.dtype == torch.float32 else 0.2
     for found_BTH in (learner_BTH, engine_BTH):
         gap_BT = (found_BTH - alone_BTH).norm(dim=-1) / alone_BTH.norm(dim=-1)
-        gap = float(gap_BT.median(dim=-1).values.max())
+        gap = float(gap_BT.cpu().median(dim=-1).values.max())
         if not gap < tolerance:
             raise ConfigError(
                 f"{name} gives other hidden states behind a shared prompt than alone (relative difference {gap:.2g}), "

@@ -4,6 +4,7 @@ image-text-to-text models with their processor.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -58,11 +59,13 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def set_threads(config: ModelConfig) -> int:
-    """Set and return torch's CPU threads: ``model.threads``, or the cores this process may use."""
-    threads = config.threads or usable_cores()
-    torch.set_num_threads(threads)
-    return threads
+def set_arithmetic(config: ModelConfig) -> None:
+    """Set torch's CPU threads, ``model.threads`` or the cores this process may use, and ``model.deterministic``."""
+    torch.set_num_threads(config.threads or usable_cores())
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+        torch.use_deterministic_algorithms(mode=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it has not written
 
 
 @dataclass(frozen=True, slots=True)
