@@ -12,7 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spark_rl.engine import embedded
 from spark_rl.engine.base import Sampling
+from spark_rl.model import score
 from spark_rl.model.load import load_model
+from spark_rl.model.score import chunk_for
 from tiny import engine_of, learner_of, prompts, random_groups, tiny_config
 
 VOCABULARY = 200
@@ -47,6 +49,23 @@ def test_the_engine_samples_some_rows_at_a_time(
         assert one.token_ids == other.token_ids
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)  # products of fewer rows round in another way
     assert largest.rows <= (5 if penalty == 1 else 48)  # which tokens are held is one byte a row and token
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "positions"), [(48, 1024), (65_536, 1024), (151_936, 441), (262_144, 256), (2**28, 1)]
+)
+def test_positions_follow_the_vocabulary(vocabulary: int, positions: int) -> None:
+    assert chunk_for(vocabulary) == positions
+
+
+def test_the_learner_bounds_its_logits_by_itself(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score, "LOGITS", 40 * VOCABULARY)
+    learner = learner_of(tiny_models["qwen3"])
+    groups = random_groups(4, 8)
+    assert sum(len(rollout.completion.token_ids) for group in groups for rollout in group.rollouts) > 3 * 40
+    with Largest() as largest:
+        learner.update(groups)
+    assert largest.rows <= 40, "its head is 32 wide, so its gradient is no larger"
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks transformers

@@ -230,8 +230,9 @@ class LearnerConfig(Section):
     """Padded tokens in one forward-backward: each prompt once, its responses, and for each of these a share of its
     prompt, whose keys and values it keeps (a sixteenth in a model of 7 billion parameters). Bounds memory; changes the
     result by rounding only."""
-    logit_chunk: int = Field(1024, ge=1)
-    """Response positions whose logits exist at the same time."""
+    logit_chunk: int | None = Field(None, ge=1)
+    """Response positions whose logits exist at the same time. Null follows the vocabulary: 1,024, or as many as have 67
+    million logits (256 MiB)."""
     minibatches: int = Field(1, ge=1)
     """Updates per batch: the batch is cut into this many parts of whole groups, each with its mixture of tasks. 1 is
     fully on-policy."""

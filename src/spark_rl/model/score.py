@@ -26,6 +26,11 @@ from spark_rl.model.turns import Cut, in_turn
 Parts = tuple[tuple[int, ...], ...]
 """Places of responses in a micro-batch, for each part that goes through the model together."""
 
+LOGITS = 2**26
+"""That exist at the same time, unless ``learner.logit_chunk`` says otherwise: 256 MiB."""
+CHUNK = 1024
+"""Response positions whose logits exist at the same time where the vocabulary is so small that more fit."""
+
 PADDING = 0.25
 """Padding of responses that go through the model together, as a share of their tokens."""
 
@@ -87,23 +92,28 @@ class Scorer(nn.Module):
     A learner trains it as one module, so a sharded learner can wrap it whole.
     """
 
-    def __init__(self, loaded: LoadedModel, temperature: float, chunk: int) -> None:
+    def __init__(self, loaded: LoadedModel, temperature: float, chunk: int | None = None) -> None:
         """Put a loaded model into a module.
 
         Args:
             loaded: the model; its parameters are this module's.
             temperature: that of sampling.
-            chunk: response positions whose logits exist at the same time.
+            chunk: response positions whose logits exist at the same time; ``None`` is what :func:`chunk_for` says.
         """
         super().__init__()
         self.model = loaded.model
         self.loaded = loaded
         self.temperature = temperature
-        self.chunk = chunk
+        self.chunk = chunk or chunk_for(loaded.causal_lm.get_output_embeddings().weight.shape[0])
 
     def forward(self, rows: Rows) -> Tensor:
         """(B, T) float32 log-probability of every response token, see :func:`response_logprobs`."""
         return response_logprobs(self.loaded, rows, self.temperature, self.chunk)
+
+
+def chunk_for(vocabulary: int) -> int:
+    """Positions with at most :data:`LOGITS` logits, and never more than :data:`CHUNK`."""
+    return max(1, min(CHUNK, LOGITS // vocabulary))
 
 
 def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk: int) -> Tensor:

@@ -14,6 +14,8 @@ from spark_rl.plan.memory import Memory, Rehearsals, plan_memory
 from spark_rl.plan.shape import Lengths, Sizes
 
 HOUR = 3600.0
+SMALL_CHUNK = 128
+"""Response positions whose logits exist together, where memory is short: fewer save nothing that counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +135,8 @@ def _changes(config: Config, gpus: int, lengths: Lengths) -> Iterator[str]:
     while tokens >= longest:
         yield f"learner.micro_tokens={tokens}"
         tokens //= 2
-    if config.learner.logit_chunk > 256:
-        yield "learner.logit_chunk=256"
+    if config.learner.logit_chunk is None or config.learner.logit_chunk > SMALL_CHUNK:
+        yield f"learner.logit_chunk={SMALL_CHUNK}"
     rows = config.engine.max_rows // 2
     while config.engine.name == "embedded" and rows >= config.rollout.samples:
         yield f"engine.max_rows={rows}"
