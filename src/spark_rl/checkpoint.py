@@ -97,7 +97,7 @@ def check_run(run_dir: Path, config: Config, resume: bool) -> None:
         current["rollout"]["max_prompt_tokens"] = part(settings, "rollout.max_prompt_tokens")
     recorded = _recorded(run_dir)
     moved = {key for key in PARTS if is_the_same_part(part(settings, key), part(current, key), recorded)}
-    before, now = ({key: value for key, value in flatten(tree).items() if not _is_one_of(key, moved)}
+    before, now = ({key: value for key, value in flatten(tree).items() if value != {} and not _is_one_of(key, moved)}
                    for tree in (settings, current))  # fmt: skip
     before = {key: _BEFORE[key] for key in now.keys() - before.keys() if key in _BEFORE} | before
     for key in sorted(before.keys() | now.keys()):

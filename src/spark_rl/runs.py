@@ -174,17 +174,17 @@ def changed_settings(run_dir: Path, checkpoint: Path) -> dict[str, str]:
     path = run_dir / "config.json"
     before, now = flatten(seen_by(checkpoint)["config"]), flatten(read_object(path))
     return {
-        key: f"{path} says {key}={now[key]!r}, and {checkpoint.name} was saved with {before[key]!r}"
-        for key in sorted(before.keys() & now.keys())
-        if before[key] != now[key]
+        key: f"{path} says {key}={now.get(key)!r}, and {checkpoint.name} was saved with {value!r}"
+        for key, value in before.items()
+        if key not in now or now[key] != value
     }
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
+    """Nested mappings as dotted keys; an empty one is a value."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
