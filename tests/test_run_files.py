@@ -22,7 +22,7 @@ from spark_rl.report.html import write_report
 from spark_rl.report.metrics import read_rows
 from spark_rl.report.watch import Silent
 from spark_rl.run import train
-from spark_rl.runs import checkpoints, kept_bytes, seen_by
+from spark_rl.runs import SEEN, checkpoints, kept_bytes, seen_by
 from test_damage import cut, flip
 
 SETTINGS = (
@@ -228,14 +228,12 @@ def test_the_best_checkpoint_is_not_removed_for_a_damaged_evaluation(run: Path) 
 
 
 def test_a_run_of_before_says_nothing_of_its_files(run: Path) -> None:
-    state = run / "checkpoints" / "step-000002" / "state.json"
-    content = json.loads(state.read_text())
-    del content["run"]
-    state.write_text(json.dumps(content))
+    saved = run / "checkpoints" / "step-000002"
+    (saved / SEEN).unlink()
     (run / "before.json").write_text(json.dumps(json.loads((run / "before.json").read_text())))
     said: list[str] = []
     write_report(run, said.append)
-    assert (said, seen_by(state.parent)) == ([], {"config": {}, "files": {}})
+    assert (said, seen_by(saved)) == ([], {"config": {}, "files": {}})
 
 
 def test_changes_are_of_sizes_and_contents(tmp_path: Path) -> None:

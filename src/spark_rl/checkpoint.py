@@ -41,7 +41,7 @@ from spark_rl.manifest import changes, write_manifest
 from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part, texts
 from spark_rl.recycle import Pool
 from spark_rl.report.metrics import read_rows
-from spark_rl.runs import changed_files, changed_settings, checkpoints, flatten, partial_of, seen_by
+from spark_rl.runs import SEEN, changed_files, changed_settings, checkpoints, flatten, partial_of, seen_by
 
 logger = logging.getLogger(__name__)
 
@@ -189,8 +189,9 @@ def begin_checkpoint(
         written = None if begin is None else begin(partial)
         if begin is None:
             learner.save(partial)
-        state = {**asdict(progress), "pool": pool.state(), "dropped": pool.dropped, "run": run or {}}
-        write_json(partial / "state.json", state)
+        write_json(partial / "state.json", {**asdict(progress), "pool": pool.state(), "dropped": pool.dropped})
+        if run:
+            write_json(partial / SEEN, run)
         if ahead:
             write_json(partial / "ahead.json", ahead)
 

@@ -25,6 +25,8 @@ RUNS = Path("runs")
 """Where runs go and are looked for by name, below the directory that a command is started in."""
 LATEST = "latest"
 """The name that leads to the newest run."""
+SEEN = "run.json"
+"""The file of a checkpoint that says what its run held when it was saved."""
 
 _NAME = re.compile(r"step-(\d{6,})")
 
@@ -145,8 +147,7 @@ def seen_by(checkpoint: Path) -> dict[str, dict[str, Any]]:
     """What a checkpoint says of the run that it belongs to: ``config``, its settings, and ``files``, for each of its
     files what :func:`spark_rl.manifest.held` said when it was saved. Both are empty in one of before.
     """
-    found = read_object(checkpoint / "state.json").get("run")
-    parts = found if isinstance(found, dict) else {}
+    parts = read_object(checkpoint / SEEN)
     return {name: part if isinstance(part := parts.get(name), dict) else {} for name in ("config", "files")}
 
 
