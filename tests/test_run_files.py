@@ -111,15 +111,20 @@ def test_damaged_rows_stay_and_those_after_the_checkpoint_are_made_again(
     lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     lines[1], lines[2] = lines[1].replace(b":", b"\0"), lines[2].replace(b":", b";")
     (run / "metrics.jsonl").write_bytes(b"".join(lines))
+    evaluated = (run / EVALUATIONS).read_bytes().splitlines(keepends=True)
+    (run / EVALUATIONS).write_bytes(b"".join([evaluated[0], evaluated[1][1:], evaluated[2]]))
     notes = resumed(run)
     assert notes[:3] == [
-        f"{run}: changed since step-000002 was saved: metrics.jsonl holds other bytes than were written",
+        f"{run}: changed since step-000002 was saved: metrics.jsonl holds other bytes than were written; "
+        "evaluations.jsonl holds other bytes than were written",
         "goes on at step 3 of 3",
         f"{run / 'metrics.jsonl'}: 1 of 2 rows is damaged and left out (line 2)",
     ]
     assert not ours(caplog), "said already"
     now = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     assert now[:2] == lines[:2]
+    again = [evaluated[0], evaluated[1][1:], *evaluated[1:]]
+    assert (run / EVALUATIONS).read_bytes().splitlines(keepends=True) == again, "step 2 is evaluated once more"
     assert len(now) == 3
     (run / "metrics.jsonl").write_bytes(b"".join([lines[0], *now[2:]]))
     assert facts(run) == [row for row in facts(whole) if row["step"] != 2]

@@ -107,7 +107,7 @@ class Examination:
         self.records = [record for record in self.records if record["step"] != step]
         self.records.append({"step": step, "tokens": tokens, **scores})
         with MetricsLog(self.run_dir / EVALUATIONS) as log:
-            log.truncate(step - 1)
+            log.remove(lambda record: record["step"] >= step)
             log.append(self.records[-1])
         self.watcher.evaluated(step, scores)
 
