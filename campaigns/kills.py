@@ -59,7 +59,7 @@ RUN = (
 )  # fmt: skip
 CHAIN = 4
 """Kills of one run at most, before it may end."""
-OPERATIONS = ("replace", "rename", "fsync", "unlink", "rmdir", "mkdir", "symlink", "write", "open")
+OPERATIONS = ("replace", "rename", "fsync", "unlink", "rmdir", "mkdir", "symlink", "write", "open", "truncate")
 """Of :mod:`os`, by which a run changes its folder; and ``log``, of ``metrics.jsonl`` and ``rollouts.jsonl``."""
 PHASES = ("starting", "loading", "sampling", "verifying", "updating", "evaluating", "saving", "final save", "between")
 

@@ -381,6 +381,7 @@ def test_runs_are_listed_newest_first_with_their_states(capsys: pytest.CaptureFi
     assert (by_name["finished"]["model"], by_name["finished"]["data"]) == ("qwen", "gsm8k.jsonl")
     assert by_name["finished"]["after"]["policy_accuracy"] == 0.75
     assert by_name["damaged"]["about"] == "config.json can't be read"
+    assert by_name["torn"]["about"].endswith("metrics.jsonl: 1 of 1 rows is damaged and left out (line 1)")
     shown = capsys.readouterr().out
     assert "policy 25.0% -> 75.0%  judge 50.0% -> 50.0%  with TTS 25.0% -> 75.0%" in shown
     assert "running (latest)" in shown

@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -36,11 +37,11 @@ from spark_rl.config import Config, saved_settings
 from spark_rl.errors import ConfigError, DataError
 from spark_rl.files import link_to, parse_json, remove_folder, replace_folder, sweep, sync_names, write_json
 from spark_rl.learner.base import Learner
-from spark_rl.manifest import write_manifest
+from spark_rl.manifest import changes, write_manifest
 from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part, texts
 from spark_rl.recycle import Pool
-from spark_rl.report.metrics import finite, read_metrics
-from spark_rl.runs import checkpoints, partial_of
+from spark_rl.report.metrics import read_rows
+from spark_rl.runs import SEEN, changed_files, changed_settings, checkpoints, flatten, partial_of, seen_by
 
 logger = logging.getLogger(__name__)
 
@@ -53,17 +54,6 @@ FREE_TO_CHANGE = frozenset({
 """Settings a resumed run may change: how long, how often, where. Another device, other threads and other
 ``micro_tokens`` round sums differently (:func:`resume_notes`). Those of :data:`spark_rl.parts.PARTS` may name the same
 thing in another place."""
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 _BEFORE = {**flatten(Config().model_dump(mode="json")), "model.lora.dropout": 0.0}
@@ -107,7 +97,7 @@ def check_run(run_dir: Path, config: Config, resume: bool) -> None:
         current["rollout"]["max_prompt_tokens"] = part(settings, "rollout.max_prompt_tokens")
     recorded = _recorded(run_dir)
     moved = {key for key in PARTS if is_the_same_part(part(settings, key), part(current, key), recorded)}
-    before, now = ({key: value for key, value in flatten(tree).items() if not _is_one_of(key, moved)}
+    before, now = ({key: value for key, value in flatten(tree).items() if value != {} and not _is_one_of(key, moved)}
                    for tree in (settings, current))  # fmt: skip
     before = {key: _BEFORE[key] for key in now.keys() - before.keys() if key in _BEFORE} | before
     for key in sorted(before.keys() | now.keys()):
@@ -155,19 +145,34 @@ def _is_one_of(key: str, parts: Collection[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in parts)
 
 
+def check_files(run_dir: Path, saved: Path) -> Iterator[str]:
+    """What someone should know of the files of a run that goes on from a checkpoint, one line each; nothing if they are
+    as it has seen them. ``pairs.json`` and ``before.json`` are :func:`remembered` only if they are.
+
+    Raises:
+        ConfigError: a setting that may not change is another one in ``config.json``.
+    """
+    for key, line in changed_settings(run_dir, saved).items():
+        if key not in FREE_TO_CHANGE and not _is_one_of(key, PARTS):
+            raise ConfigError(f"{line}, so config.json is damaged; restore it or start a new run")
+        yield line
+    yield from changed_files(run_dir, saved, seen_by(saved)["files"].keys() - {"pairs.json", "before.json"})
+
+
 def save_checkpoint(
     run_dir: Path, learner: Learner, pool: Pool, progress: Progress, keep: int, best: int | None = None,
-    ahead: Mapping[str, Any] | None = None,
+    ahead: Mapping[str, Any] | None = None, run: Mapping[str, Any] | None = None,
 ) -> Path:  # fmt: skip
     """Write ``checkpoints/step-N`` by a single rename, then remove all but the newest ``keep`` and that of ``best``, a
-    step. ``ahead`` is what :func:`spark_rl.ahead.state` says was sampled and not trained on yet.
+    step. ``ahead`` is what :func:`spark_rl.ahead.state` says was sampled and not trained on yet, ``run`` what
+    :func:`spark_rl.runs.seen_by` is to return.
     """
-    return begin_checkpoint(run_dir, learner, pool, progress, keep, best, ahead)()
+    return begin_checkpoint(run_dir, learner, pool, progress, keep, best, ahead, run)()
 
 
 def begin_checkpoint(
     run_dir: Path, learner: Learner, pool: Pool, progress: Progress, keep: int, best: int | None = None,
-    ahead: Mapping[str, Any] | None = None,
+    ahead: Mapping[str, Any] | None = None, run: Mapping[str, Any] | None = None,
 ) -> Callable[[], Path]:  # fmt: skip
     """Take down what :func:`save_checkpoint` writes, so that training may go on; what is returned, called once and in
     whatever thread, waits until it is written and does the rest.
@@ -185,6 +190,8 @@ def begin_checkpoint(
         if begin is None:
             learner.save(partial)
         write_json(partial / "state.json", {**asdict(progress), "pool": pool.state(), "dropped": pool.dropped})
+        if run:
+            write_json(partial / SEEN, run)
         if ahead:
             write_json(partial / "ahead.json", ahead)
 
@@ -236,11 +243,11 @@ class Saver:
 
     def save(
         self, run_dir: Path, learner: Learner, pool: Pool, progress: Progress, keep: int, best: int | None = None,
-        ahead: Mapping[str, Any] | None = None,
+        ahead: Mapping[str, Any] | None = None, run: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Begin to write a checkpoint, see :func:`save_checkpoint`; the one before must be collected."""
         assert self._thread is None, "one at a time"
-        finish = begin_checkpoint(run_dir, learner, pool, progress, keep, best, ahead)
+        finish = begin_checkpoint(run_dir, learner, pool, progress, keep, best, ahead, run)
         if not hasattr(learner, "begin_save"):
             self._written = finish()
             return
@@ -275,6 +282,20 @@ def export_model(run_dir: Path, learner: Learner, step: int) -> Path:
         write_manifest(partial, step)
         replace_folder(final, partial)
     return final
+
+
+def check_best(run_dir: Path, best: int | None) -> None:
+    """Where evaluations are damaged: whether ``best`` leads to the step that is the best by those that are left. If
+    not, its checkpoint would be removed.
+
+    Raises:
+        ConfigError: it leads to another.
+    """
+    link = run_dir / "best"
+    if link.is_dir() and (best is None or link.resolve().name != f"step-{best:06d}"):
+        found = "none" if best is None else f"step {best}"
+        raise ConfigError(f"{link} leads to {link.resolve().name}, and by what is left of evaluations.jsonl, which is "
+                          f"damaged, the best is {found}; restore the file, or remove {link} to go on")  # fmt: skip
 
 
 def mark_best(run_dir: Path, step: int) -> None:
@@ -346,8 +367,9 @@ def resume_notes(saved: Progress, now: Progress, learner: Learner, schedule: str
 
 
 def remembered(
-    path: Path, make: Callable[[], dict[str, Any]], is_whole: Callable[[Any], bool], step: int = 0
-) -> dict[str, Any]:
+    path: Path, make: Callable[[], dict[str, Any]], is_whole: Callable[[Any], bool], step: int = 0,
+    files: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:  # fmt: skip
     """What ``path`` holds, or what ``make`` returns, written there for the next session of the run.
 
     Args:
@@ -355,9 +377,10 @@ def remembered(
         make: measures the untrained model.
         is_whole: whether a value is of the kind that ``make`` returns.
         step: how far the run is; later than 0 the untrained model is gone, and ``make`` would measure another.
+        files: what the checkpoint has seen, from which the run goes on (:func:`spark_rl.runs.seen_by`).
 
     Raises:
-        ConfigError: the file is damaged, or missing where it can't be made again.
+        ConfigError: the file is damaged or has changed, or is missing where it can't be made again.
     """
     if step == 0 and not path.exists():
         write_json(path, made := make())
@@ -366,11 +389,13 @@ def remembered(
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         content = None
+    again = "remove it and resume: it is made again" if step == 0 else (
+        "it holds what was measured before training, which can't be done again: restore it or start a new run"
+    )  # fmt: skip
     if not is_whole(content):
-        again = "remove it and resume: it is made again" if step == 0 else (
-            "it holds what was measured before training, which can't be done again: restore it or start a new run"
-        )  # fmt: skip
         raise ConfigError(f"{path} is {'damaged' if path.exists() else 'missing'}; {again}")
+    if changed := changes(path.parent, files, [path.name]):
+        raise ConfigError(f"{path} {changed[path.name]}; {again}")
     found: dict[str, Any] = content
     return found
 
@@ -378,8 +403,7 @@ def remembered(
 def resume_line(run_dir: Path, progress: Progress) -> str:
     """Where a resumed run goes on, and what it does again."""
     path = run_dir / "metrics.jsonl"
-    logged = [finite(record.get("step")) or 0 for record in read_metrics(path)] if path.exists() else []
-    dropped = sum(step > progress.step for step in logged)
+    dropped = sum(record["step"] > progress.step for record in read_rows(path)[0]) if path.exists() else 0
     if progress.step >= progress.steps:
         where = f"all {progress.steps} steps are done"
     else:

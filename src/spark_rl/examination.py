@@ -20,12 +20,17 @@ from spark_rl.evals.outcomes import OUTCOMES, append_outcomes
 from spark_rl.inference import Reasoner
 from spark_rl.problem import Problem
 from spark_rl.report.comparison import MEASURES
-from spark_rl.report.metrics import MetricsLog, finite, read_metrics
+from spark_rl.report.metrics import Damage, MetricsLog, finite, read_rows
 from spark_rl.report.watch import Watcher
 from spark_rl.rewards import Grader
+from spark_rl.runs import kept_bytes
 
 DURING = "heldout"
 """The exam that is taken during training, too."""
+
+EVALUATIONS = "evaluations.jsonl"
+LOGS = (EVALUATIONS, OUTCOMES)
+"""What is appended to in a run directory."""
 
 _WHEN = {"step", "tokens"}
 """What a record says beside the scores."""
@@ -59,29 +64,37 @@ class Examination:
     records: list[dict[str, Any]] = field(default_factory=list)
     """Those of ``evaluations.jsonl``."""
 
-    def before(self, step: int) -> dict[str, Scores]:
+    def before(self, step: int, files: Mapping[str, Any]) -> dict[str, Scores]:
         """The scores of the untrained model, and the pairs that it compares before and after.
 
         Args:
             step: how far the run is: later than 0 they can't be measured any more.
+            files: what the checkpoint has seen, from which the run goes on.
 
         Raises:
-            ConfigError: what was measured is lost or damaged.
+            ConfigError: what was measured is lost, damaged or changed.
         """
-        self.pairs = remembered(self.run_dir / "pairs.json", self._draw_pairs, self._are_pairs, step)
+        self.pairs = remembered(self.run_dir / "pairs.json", self._draw_pairs, self._are_pairs, step, files)
         return remembered(
             self.run_dir / "before.json", lambda: self._examine(self.exams, "before training", 0, 0), self._are_scores,
-            step,
+            step, files,
         )  # fmt: skip
 
-    def open(self, step: int) -> None:
-        """Read the evaluations of earlier sessions, up to the step that the run goes on from."""
-        for name in ("evaluations.jsonl", OUTCOMES):
+    def open(self, step: int, files: Mapping[str, Any]) -> list[Damage]:
+        """Read the evaluations of earlier sessions, up to the step that the run goes on from; what of them is damaged.
+
+        Args:
+            step: that step.
+            files: what its checkpoint has seen.
+        """
+        damaged = []
+        for name in LOGS:
             if (path := self.run_dir / name).exists():
                 with MetricsLog(path) as log:
-                    log.truncate(step)
-        if (path := self.run_dir / "evaluations.jsonl").exists():
-            self.records = read_metrics(path)
+                    damaged.append(log.truncate(step, kept_bytes(files, name)))
+        if (path := self.run_dir / EVALUATIONS).exists():
+            self.records = read_rows(path)[0]
+        return [damage for damage in damaged if damage is not None]
 
     def is_due(self, step: int, *, last: bool) -> bool:
         """Whether a finished step wants an evaluation that is not there yet."""
@@ -93,8 +106,8 @@ class Examination:
         scores = self._examine({DURING: self.exams[DURING]}, f"at step {step}", step, tokens)[DURING]
         self.records = [record for record in self.records if record["step"] != step]
         self.records.append({"step": step, "tokens": tokens, **scores})
-        with MetricsLog(self.run_dir / "evaluations.jsonl") as log:
-            log.truncate(step - 1)
+        with MetricsLog(self.run_dir / EVALUATIONS) as log:
+            log.remove(lambda record: record["step"] >= step)
             log.append(self.records[-1])
         self.watcher.evaluated(step, scores)
 

@@ -1,24 +1,29 @@
 """Folders that prove themselves: ``manifest.json`` in them holds the size and the SHA-256 of every other file.
 
 It is written last, so a folder without it was never whole. What only people read, ``README.md``, may change; files that
-were put beside the others later are not looked at. Nothing here imports torch.
+were put beside the others later are not looked at. The same sizes and digests tell whether the files of a run are those
+that a checkpoint has seen (:func:`changes`). Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from spark_rl.files import read_object, write_json
 
 MANIFEST = "manifest.json"
 _LEFT_OUT = {MANIFEST, "README.md"}
+GROWS = ".jsonl"
+"""How the name of a file ends to which is only appended: what it held once is its beginning."""
 _THREADS = 8
 """At most; a digest is computed without Python's lock."""
+_PIECE = 2**20
 
 
 def write_manifest(folder: Path, step: int) -> None:
@@ -30,11 +35,11 @@ def write_manifest(folder: Path, step: int) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _LEFT_OUT)
     digests = _digests(files)
     names = [path.relative_to(folder).as_posix() for path in files]
-    held = {
+    facts = {
         name: {"bytes": path.stat().st_size, "sha256": digest}
         for name, path, digest in zip(names, files, digests, strict=True)
     }
-    write_json(folder / MANIFEST, {"step": step, "files": held})
+    write_json(folder / MANIFEST, {"step": step, "files": facts})
 
 
 def written_at(folder: Path) -> int | None:
@@ -49,7 +54,7 @@ def damage_of(folder: Path) -> str | None:
     Sizes are compared before contents, so what is cut off or missing is found at once. Contents are read once a
     process: again only if the manifest or a size or a time of change is another.
     """
-    files = _listed(folder)
+    files = _listed(read_object(folder / MANIFEST).get("files"))
     if files is None:
         gone = not (folder / MANIFEST).is_file()
         return f"{MANIFEST} is {'missing' if gone else 'damaged'}"
@@ -66,14 +71,51 @@ def damage_of(folder: Path) -> str | None:
     return _changed(str(folder), tuple(marks))
 
 
-def _listed(folder: Path) -> list[tuple[str, int, str]] | None:
-    """(name, bytes, digest) of each file; ``None`` if there is no readable manifest."""
-    files = read_object(folder / MANIFEST).get("files")
+def held(path: Path, most: int | None = None) -> dict[str, Any]:
+    """Size and SHA-256 of a file, or of its first ``most`` bytes: ``{"bytes": 3, "sha256": "2c26..."}``.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    summed, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE if most is None else min(_PIECE, most - size)):
+            summed.update(piece)
+            size += len(piece)
+    return {"bytes": size, "sha256": summed.hexdigest()}
+
+
+def changes(folder: Path, files: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, str]:
+    """Which files of a folder are not what they were, and how: ``{"before.json": "is missing"}``.
+
+    Args:
+        folder: where they are.
+        files: name -> what :func:`held` said once; of a file that grows, its beginning is compared.
+        names: of those that are compared; ``None`` is all.
+    """
+    found = {}
+    for name, size, digest in _listed(files) or ():
+        if names is not None and name not in names:
+            continue
+        path = folder / name
+        try:
+            there = path.stat().st_size
+            if there < size or (there > size and not name.endswith(GROWS)):
+                found[name] = f"has {there:,} bytes instead of {size:,}"
+            elif held(path, size)["sha256"] != digest:
+                found[name] = "holds other bytes than were written"
+        except OSError as error:
+            found[name] = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read ({error.strerror})"
+    return found
+
+
+def _listed(files: Any) -> list[tuple[str, int, str]] | None:
+    """(name, bytes, digest) of each file; ``None`` if there are none, or that is not what this holds."""
     if not isinstance(files, dict) or not files:
         return None
     listed = []
-    for name, held in files.items():
-        size, digest = (held.get("bytes"), held.get("sha256")) if isinstance(held, dict) else (None, None)
+    for name, facts in files.items():
+        size, digest = (facts.get("bytes"), facts.get("sha256")) if isinstance(facts, dict) else (None, None)
         if not isinstance(size, int) or not isinstance(digest, str) or not _is_inside(name):
             return None
         listed.append((name, size, digest))

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from safetensors import SafetensorError
 
@@ -23,7 +23,7 @@ from spark_rl.config import Config
 from spark_rl.control import Control
 from spark_rl.data.batches import Batches, Shuffled
 from spark_rl.errors import ConfigError, DataError, DiskError, Stopped, UserError
-from spark_rl.examination import DURING, Examination
+from spark_rl.examination import DURING, EVALUATIONS, LOGS, Examination
 from spark_rl.files import disk_error, write_json
 from spark_rl.given import Given, load_all_problems
 from spark_rl.health import Health
@@ -32,6 +32,7 @@ from spark_rl.inference import Reasoner, build_reasoner
 from spark_rl.length import length_of
 from spark_rl.lock import hold
 from spark_rl.loop import Loop
+from spark_rl.manifest import changes, held
 from spark_rl.measure import Metrics, rollout_records
 from spark_rl.model.load import fitted_to_model
 from spark_rl.model.memory import is_out_of_memory
@@ -40,11 +41,11 @@ from spark_rl.problem import TASKS, Problem
 from spark_rl.recycle import Pool, load_templates
 from spark_rl.report.card import write_card
 from spark_rl.report.html import write_report
-from spark_rl.report.metrics import MetricsLog, read_metrics
+from spark_rl.report.metrics import Damage, MetricsLog, finite, read_metrics
 from spark_rl.report.watch import Silent, Watcher
 from spark_rl.rewards import Guard, open_rewards, with_hidden
 from spark_rl.rollout import Sampler, build_grader
-from spark_rl.runs import mark_latest, new_run_dir, newest_whole, set_aside
+from spark_rl.runs import kept_bytes, mark_latest, new_run_dir, newest_whole, seen_by, set_aside
 from spark_rl.selfreward import SelfSampler, self_sampler
 
 
@@ -129,6 +130,9 @@ class Run:
     def _load(self, config: Config, resume: bool, given: Given, go_on: str) -> None:
         """Load data and model and write the run directory, whose lock is held."""
         saved = self._newest_checkpoint() if resume else None
+        self.seen: dict[str, Any] = {} if saved is None else seen_by(saved)["files"]
+        for line in () if saved is None else checkpoint.check_files(self.run_dir, saved):
+            self.watcher.note(line)
         weights = None if saved is None else saved / "model"
         asked, config = config.rollout.max_prompt_tokens, fitted_to_model(config, weights, given.model)
         if (limit := config.rollout.max_prompt_tokens) < asked:
@@ -251,7 +255,9 @@ class Run:
     def train(self) -> Metrics:
         """All remaining steps between two examinations; returns what ``summary.json`` holds. See :func:`train`."""
         with self.control.listening(), self._within_limits():
-            before = self.examination.before(self.progress.step)
+            before = self.examination.before(self.progress.step, self.seen)
+            written_once = ("parts.json", "pairs.json", "before.json")
+            self.whole = {name: held(self.run_dir / name) for name in written_once}
             self._steps()
             checkpoint.export_model(self.run_dir, self.learner, self.progress.step)
             after = self.examination.after(self.progress.step, self.progress.tokens)
@@ -293,12 +299,17 @@ class Run:
         """The remaining steps: each is logged, shown, evaluated if it is due, and saved if it is due."""
         run_dir, progress = self.run_dir, self.progress
         with MetricsLog(run_dir / "metrics.jsonl") as log, MetricsLog(run_dir / "rollouts.jsonl") as rollouts:
-            log.truncate(progress.step)
-            rollouts.truncate(progress.step)
+            self.logs = (log, rollouts)
+            for one in self.logs:
+                self._tell(one.truncate(progress.step, kept_bytes(self.seen, one.path.name)))
+            damaged = self.examination.open(progress.step, self.seen)
+            for damage in damaged:
+                self._tell(damage)
             if self.guard is not None:
                 self.guard.recall(read_metrics(run_dir / "metrics.jsonl"))
-            self.examination.open(progress.step)
             best = self.examination.best  # a session that was ended may not have removed what it should
+            if any(one.path.name == EVALUATIONS for one in damaged) or changes(run_dir, self.seen, [EVALUATIONS]):
+                checkpoint.check_best(run_dir, None if best is None else best.step)
             checkpoint.rotate(run_dir, self.config.train.keep, None if best is None else best.step)
             self.watcher.begin(progress.steps, progress.step)
             try:
@@ -327,6 +338,11 @@ class Run:
         if any(progress.skipped.values()):
             counts = ", ".join(f"{count:,} {task}" for task, count in progress.skipped.items() if count)
             self.watcher.note(f"problems not asked, because longer than rollout.max_prompt_tokens: {counts}")
+
+    def _tell(self, damage: Damage | None) -> None:
+        """Say which rows of a file are damaged, in each session again."""
+        if damage is not None:
+            damage.tell(self.watcher.note, again=True)
 
     def _step(self, log: MetricsLog, rollouts: MetricsLog) -> Metrics:
         """One step of the loop, counted and logged."""
@@ -383,9 +399,12 @@ class Run:
         self._collect(wait=True)
         self.health.check_weights(self.learner, self.progress.step)
         best = self.examination.best
+        files = self.whole | {log.path.name: log.held for log in self.logs}
+        files |= {name: held(path) for name in LOGS if (path := self.run_dir / name).exists()}
         self.saver.save(
             self.run_dir, self.learner, self.loop.pool, self.progress, self.config.train.keep,
             None if best is None else best.step, ahead_state(self.upcoming.ready) if self.upcoming else None,
+            {"config": self.config.model_dump(mode="json"), "files": files},
         )  # fmt: skip
         self._saved = self.progress.step
         self._collect(wait=False)
@@ -402,7 +421,7 @@ class Run:
         last = self.backend.restarts()  # since the last step
         kinds = ("learner", "engine", "verifier")
         restarts = {
-            kind: sum(record.get(f"restarts/{kind}", 0) for record in [*logged, last]) for kind in kinds
+            kind: int(sum(finite(record.get(f"restarts/{kind}")) or 0 for record in [*logged, last])) for kind in kinds
         }  # fmt: skip
         if any(restarts.values()):
             outcome["restarts"] = restarts

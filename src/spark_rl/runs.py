@@ -10,13 +10,14 @@ import itertools
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from spark_rl.errors import ConfigError
 from spark_rl.files import link_to, read_object, write_atomically
-from spark_rl.manifest import damage_of, describe, written_at
+from spark_rl.manifest import changes, damage_of, describe, written_at
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ RUNS = Path("runs")
 """Where runs go and are looked for by name, below the directory that a command is started in."""
 LATEST = "latest"
 """The name that leads to the newest run."""
+SEEN = "run.json"
+"""The file of a checkpoint that says what its run held when it was saved."""
 
 _NAME = re.compile(r"step-(\d{6,})")
 
@@ -138,6 +141,55 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, dict[Path, str]]:
         raise ConfigError(f"every checkpoint of {run_dir} is damaged ({describe(damaged)}); restore one, or remove "
                           "them all to begin again")  # fmt: skip
     return None, damaged
+
+
+def seen_by(checkpoint: Path) -> dict[str, dict[str, Any]]:
+    """What a checkpoint says of the run that it belongs to: ``config``, its settings, and ``files``, for each of its
+    files what :func:`spark_rl.manifest.held` said when it was saved. Both are empty in one of before.
+    """
+    parts = read_object(checkpoint / SEEN)
+    return {name: part if isinstance(part := parts.get(name), dict) else {} for name in ("config", "files")}
+
+
+def kept_bytes(files: Mapping[str, Any], name: str) -> int:
+    """How long a file of a run was when a checkpoint was saved, by the files of :func:`seen_by`; 0 without a word."""
+    size = files[name].get("bytes") if isinstance(files.get(name), dict) else None
+    return size if isinstance(size, int) else 0
+
+
+def changed_files(run_dir: Path, checkpoint: Path, names: Iterable[str] | None = None) -> list[str]:
+    """What a checkpoint has seen otherwise of the files of its run, in one line or none.
+
+    Args:
+        run_dir: the run.
+        checkpoint: one of its checkpoints.
+        names: of the files that are compared; ``None`` is all.
+    """
+    found = changes(run_dir, seen_by(checkpoint)["files"], names)
+    said = "; ".join(f"{name} {how}" for name, how in found.items())
+    return [f"{run_dir}: changed since {checkpoint.name} was saved: {said}"] if found else []
+
+
+def changed_settings(run_dir: Path, checkpoint: Path) -> dict[str, str]:
+    """The settings that are others in the ``config.json`` of a run than a checkpoint has seen -> a line about each."""
+    path = run_dir / "config.json"
+    before, now = flatten(seen_by(checkpoint)["config"]), flatten(read_object(path))
+    return {
+        key: f"{path} says {key}={now.get(key)!r}, and {checkpoint.name} was saved with {value!r}"
+        for key, value in before.items()
+        if key not in now or now[key] != value
+    }
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; an empty one is a value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def set_aside(folder: Path) -> Path:

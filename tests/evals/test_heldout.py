@@ -181,7 +181,10 @@ def test_outcomes_that_are_not_there_or_damaged_are_one_line(tmp_path: Path) -> 
     with pytest.raises(UserError, match="kept no outcomes"):
         read_outcomes(tmp_path)
     (tmp_path / OUTCOMES).write_text('{"exam": "heldout", "step": 0, "tokens": 0, "problems": ["a"]}\n')
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match="is damaged; restore it"):
+        read_outcomes(tmp_path)
+    (tmp_path / OUTCOMES).write_text('{"exam": "heldout", "step": 0\n{}\n')
+    with pytest.raises(UserError, match=r"is damaged \(line 1\); restore it"):
         read_outcomes(tmp_path)
 
 

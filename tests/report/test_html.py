@@ -314,7 +314,6 @@ def test_writing_again_replaces_the_report_and_leaves_nothing_else(tmp_path: Pat
         ("config.json", "{", "config.json is not valid JSON"),
         ("config.json", "[1]", "config.json must hold a JSON object, not a list"),
         ("summary.json", "\xff", "summary.json is not valid JSON"),
-        ("metrics.jsonl", "{}\nx\n{}\n", "metrics.jsonl, line 2 is not a JSON object"),
         ("summary.json", '{"before": {"policy_accuracy": 25}}', "policy_accuracy is 25, but"),
     ],
 )

@@ -16,19 +16,19 @@ from spark_rl.commands.terminal import console, say
 from spark_rl.errors import ConfigError, UserError
 from spark_rl.files import read_object
 from spark_rl.lock import LOCK, holder, last_holder
-from spark_rl.report.metrics import finite
+from spark_rl.report.metrics import finite, read_rows
 from spark_rl.report.notation import DASH, percent
 from spark_rl.report.settings import setting
-from spark_rl.runs import LATEST, RUNS, checkpoints, is_run, latest_run
+from spark_rl.runs import LATEST, RUNS, changed_files, checkpoints, is_run, latest_run
 
 SIGNS = ("config.json", "metrics.jsonl", "summary.json", LOCK)
 """Any of these makes a folder one to look at."""
 SCORES = {"policy_accuracy": "policy", "judge_accuracy": "judge", "tts_accuracy": "with TTS"}
 STYLES = {"running": "green", "starting": "green", "failed": "red", "killed": "red", "damaged": "red"}
+WHOLE = ("parts.json", "pairs.json", "before.json")
+"""What is compared with what the newest checkpoint has seen; logs would take too long to read."""
 DEPTH = 2
 """How deep runs are looked for: ``runs/NAME`` and, of an ablation, ``runs/ablation/NAME``."""
-TAIL = 2**16
-"""Bytes read at the end of ``metrics.jsonl``: the last record is in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Listed:
     """``starting``, ``running``, ``finished``, ``stopped``, ``failed`` (it ended with an error), ``killed`` (its
     process is gone without an end) or ``damaged``."""
     about: str
-    """What is damaged, or who writes it."""
+    """Who writes it, and what of it is damaged."""
     model: str
     data: str
     step: int
@@ -94,12 +94,15 @@ def listed(path: Path, folder: Path, newest: Path | None) -> Listed:
     state, about = _state(path, config, summary)
     saved = checkpoints(path)[-1:]
     progress = read_object(saved[0] / "state.json") if saved else {}
+    step, damage = _last_step(path / "metrics.jsonl")
+    damage += changed_files(path, saved[0], WHOLE) if saved else []
+    about = "; ".join([*([about] if about else []), *damage])
     by_tokens = finite(setting(config, "train.tokens")) is not None  # the steps are an estimate, as of the checkpoint
     steps = (None if by_tokens else finite(setting(config, "train.steps"))) or finite(progress.get("steps"))
     return Listed(
         name=path.relative_to(folder).as_posix(), path=str(path), state=state, about=about,
         model=_short_path(setting(config, "model.path")), data=_data(setting(config, "data.train")),
-        step=_last_step(path / "metrics.jsonl"), steps=None if steps is None else int(steps),
+        step=step, steps=None if steps is None else int(steps),
         before=_scores(summary.get("before") or early.get("heldout")), after=_scores(summary.get("after")),
         started=_started(path), latest=newest is not None and path.resolve() == newest,
     )  # fmt: skip
@@ -141,23 +144,13 @@ def _damage(path: Path) -> str | None:
     return None
 
 
-def _last_step(metrics: Path) -> int:
-    """The step of the last whole record; 0 if there is none."""
+def _last_step(metrics: Path) -> tuple[int, list[str]]:
+    """The step of the last whole record, 0 if there is none; and which records are damaged, in one line or none."""
     try:
-        with metrics.open("rb") as file:
-            file.seek(max(0, metrics.stat().st_size - TAIL))
-            lines = file.read().split(b"\n")
+        records, damage = read_rows(metrics)
     except OSError:
-        return 0
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # torn, or damaged
-            continue
-        step = finite(record.get("step")) if isinstance(record, dict) else None
-        if step is not None:
-            return int(step)
-    return 0
+        return 0, []
+    return records[-1]["step"] if records else 0, [] if damage is None else [str(damage)]
 
 
 def _started(path: Path) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +16,8 @@ from spark_rl.config import Config, load_config, merge_settings, saved_settings
 from spark_rl.errors import ConfigError, UserError
 from spark_rl.lock import check_free
 from spark_rl.runs import LATEST, new_run, placed
+
+logger = logging.getLogger(__name__)
 
 
 def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
@@ -145,6 +148,6 @@ def report(arguments: argparse.Namespace) -> Mapping[str, Any]:
     with waiting(f"reading {run_dir}"):
         from spark_rl.report.html import write_report
 
-        path = write_report(run_dir)
+        path = write_report(run_dir, logger.warning)
     say(f"report  {path}")
     return {"report": str(path)}

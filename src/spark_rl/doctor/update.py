@@ -7,7 +7,6 @@ taken just before the optimiser's step.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.places import EMBEDDED
 from spark_rl.model.weights import gathered
 from spark_rl.problem import Completion, Group, Rollout, Verdict
+from spark_rl.report.metrics import read_metrics
 from spark_rl.run import train
 
 DTYPES = ("float32", "bfloat16")
@@ -194,9 +194,8 @@ def learning(device: torch.device) -> list[Finding]:
             three = config.model_copy(update={"train": config.train.model_copy(update={"steps": 3})})
             train(three, resume=True)
             seconds = time.perf_counter() - started
-            lines = (Path(folder) / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            metrics = read_metrics(Path(folder) / "run/metrics.jsonl")
             after = load_file(f"{folder}/run/model/model.safetensors")
-        metrics = [json.loads(line) for line in lines]
         before = load_file(EMBEDDED["embedded"] / "model.safetensors")
         moved = max(float((after[name].float() - before[name].float()).abs().max()) for name in after)
         kl = max(step["engine_kl"] for step in metrics)

@@ -7,6 +7,7 @@ whether two arms differ.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import statistics
@@ -19,9 +20,11 @@ from spark_rl.errors import UserError
 from spark_rl.files import write_atomically
 from spark_rl.report.charts import HEIGHT, WIDTH, Series, overlay_chart
 from spark_rl.report.markup import figure, page, swatch, table, text
-from spark_rl.report.metrics import finite, read_metrics
+from spark_rl.report.metrics import Damage, finite, read_rows
 from spark_rl.report.notation import compact, duration, plain
 from spark_rl.report.settings import setting
+
+logger = logging.getLogger(__name__)
 
 SMOOTHED_STEPS = 5
 TONES = {"policy-only": "s5", "reward-only": "s2", "policy-and-reward": "s1", "spark": "s0"}
@@ -91,14 +94,14 @@ def write_ablation_report(
     ``results`` holds an arm's ``summary.json`` contents, one a seed; the curves are read from the ``metrics.jsonl`` of
     the run directories that they name.
 
-    Raises:
-        UserError: if a ``metrics.jsonl`` is damaged; one line that says which.
+    Damaged rows are left out, which the page says, and once a process a warning.
     """
     runs = {
         arm: {one["config"]["seed"]: Path(one["config"]["run_dir"]) for one in ones} for arm, ones in results.items()
     }
     path = Path(folder) / "report.html"
-    page = _page(path.resolve().parent.name, results, tables, _panels(runs))
+    panels, damaged = _panels(runs)
+    page = _page(path.resolve().parent.name, results, tables, panels, damaged)
     write_atomically(path, page.encode("utf-8", errors="replace"))
     return path
 
@@ -109,9 +112,9 @@ def ablation_curves_svg(folder: str | Path) -> str:
     Runs are the directories named ``ARM-seedN`` with a ``metrics.jsonl``, whether finished or not.
 
     Raises:
-        UserError: if there is no such run, or a ``metrics.jsonl`` is damaged.
+        UserError: if there is no such run.
     """
-    panels = _panels(_runs_in(Path(folder)))
+    panels, _ = _panels(_runs_in(Path(folder)))
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.arms))
     gap, top, title = 20, 40, 20
     width = 2 * WIDTH + gap
@@ -153,28 +156,28 @@ def _runs_in(folder: Path) -> dict[str, dict[int, Path]]:
     return {arm: dict(sorted(found[arm].items())) for arm in arms}
 
 
-def _panels(runs: Mapping[str, Mapping[int, Path]]) -> list[_Panel]:
-    """The metrics that any run recorded."""
-    records = {(arm, seed): _records(run) for arm, seeds in runs.items() for seed, run in seeds.items()}
+def _panels(runs: Mapping[str, Mapping[int, Path]]) -> tuple[list[_Panel], list[Damage]]:
+    """The metrics that any run recorded, and which rows are damaged."""
+    found = {(arm, seed): _records(run) for arm, seeds in runs.items() for seed, run in seeds.items()}
     panels = []
     for key in _PANELS:
         arms: dict[str, list[Series]] = {}
-        for (arm, seed), rows in records.items():
+        for (arm, seed), (rows, _) in found.items():
             if points := _smoothed([(float(row["step"]), finite(row[key])) for row in rows if key in row]):
                 arms.setdefault(arm, []).append(Series(f"{arm}, seed {seed}", points, _tone(arm, list(runs))))
         if arms:
             panels.append(_Panel(key, arms))
-    return panels
+    damaged = [damage for _, damage in found.values() if damage is not None]
+    for damage in damaged:
+        damage.tell(logger.warning)
+    return panels, damaged
 
 
-def _records(run: Path) -> list[dict[str, Any]]:
+def _records(run: Path) -> tuple[list[dict[str, Any]], Damage | None]:
     path = run / "metrics.jsonl"
-    by_step = {
-        step: row
-        for row in (read_metrics(path) if path.is_file() else ())
-        if (step := finite(row.get("step"))) is not None
-    }
-    return [by_step[step] for step in sorted(by_step)]
+    rows, damage = read_rows(path) if path.is_file() else ([], None)
+    by_step = {row["step"]: row for row in rows}
+    return [by_step[step] for step in sorted(by_step)], damage
 
 
 def _smoothed(points: Sequence[tuple[float, float | None]]) -> tuple[tuple[float, float | None], ...]:
@@ -189,9 +192,14 @@ def _tone(arm: str, arms: Sequence[str]) -> str:
 
 
 def _page(
-    name: str, results: Mapping[str, Sequence[Result]], tables: Sequence[ArmTable], panels: Sequence[_Panel]
+    name: str,
+    results: Mapping[str, Sequence[Result]],
+    tables: Sequence[ArmTable],
+    panels: Sequence[_Panel],
+    damaged: Sequence[Damage],
 ) -> str:
-    return page(f"{name} · spark-rl ablation", _header(name, results), [_results(tables), _curves(panels)], _PAGE_CSS)
+    sections = [_results(tables), _curves(panels, damaged)]
+    return page(f"{name} · spark-rl ablation", _header(name, results), sections, _PAGE_CSS)
 
 
 def _header(name: str, results: Mapping[str, Sequence[Result]]) -> str:
@@ -227,12 +235,13 @@ def _results(tables: Sequence[ArmTable]) -> str:
     )
 
 
-def _curves(panels: Sequence[_Panel]) -> str:
+def _curves(panels: Sequence[_Panel], damaged: Sequence[Damage]) -> str:
+    said = "".join(f'<p class="warn">{text(str(damage))}</p>' for damage in damaged)
     shown = "".join(_figure(panel) for panel in panels)
     columns = f'<div class="columns two">{shown}</div>' if shown else '<p class="note">No step is recorded.</p>'
     return (
         '<section id="curves"><h2>Learning curves</h2><p class="lead">One thin line a run, one colour an arm. '
-        f"{_SMOOTHING}</p>{columns}</section>"
+        f"{_SMOOTHING}</p>{said}{columns}</section>"
     )
 
 

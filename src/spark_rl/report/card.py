@@ -13,7 +13,6 @@ from typing import Any
 import yaml
 
 from spark_rl.config import IN_MEMORY
-from spark_rl.errors import UserError
 from spark_rl.files import read_object, write_atomically
 from spark_rl.model.places import ADAPTERS, EMBEDDED, HUB_ID
 from spark_rl.report.comparison import compare, problems_note
@@ -255,6 +254,6 @@ def _step(run: Path, weights: Path) -> int | None:
         return step_of(weights.parent)
     try:
         records = read_metrics(run / "metrics.jsonl")
-    except (OSError, UserError):
+    except OSError:
         return None
     return int(records[-1]["step"]) if records else None

@@ -8,7 +8,7 @@ file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from spark_rl.report.charts import Pair, before_after_chart
 from spark_rl.report.comparison import Estimate, Row, compare, problems_note
 from spark_rl.report.markup import figure as boxed_figure
 from spark_rl.report.markup import page, swatch, table, text
-from spark_rl.report.metrics import finite, read_metrics
+from spark_rl.report.metrics import finite, read_rows
 from spark_rl.report.notation import DASH, compact, duration, percent, plain, points
 from spark_rl.report.panels import HELD_OUT, figure, sections, with_other_time
 from spark_rl.report.settings import setting, settings_section
 from spark_rl.report.thumbnails import recorded_thumbnails
+from spark_rl.runs import changed_files, changed_settings, checkpoints
 
 _SAMPLE_STEPS = 3
 _SAMPLES_PER_TASK = 6
@@ -46,20 +47,26 @@ class _Run:
     """``None`` while the run is unfinished."""
     results: Mapping[str, Any]
     """The evaluations: ``before``, ``after`` and ``transfer``, whichever are done."""
+    damage: list[str]
+    """What of the files is damaged or has changed, one line each."""
 
 
-def write_report(run_dir: str | Path) -> Path:
+def write_report(run_dir: str | Path, say: Callable[[str], None] | None = None) -> Path:
     """Write ``report.html`` into a run directory from its ``config.json``, ``metrics.jsonl``, ``rollouts.jsonl`` and
     ``summary.json`` (``before.json`` until that exists), and return its path. All but the first may be missing: a
-    running or killed run has a report too.
+    running or killed run has a report too. Rows that are damaged are left out, and the page says so, as it says what
+    has changed since the newest checkpoint was saved; ``say`` is told the same, a line each.
 
     Raises:
-        UserError: if the directory is not a run or one of its files is damaged; one line that says which.
+        UserError: if the directory is not a run or one of its files can't be read; one line that says which.
     """
     run_dir = Path(run_dir)
-    page = _page(_read_run(run_dir))
+    run = _read_run(run_dir)
+    if say is not None:
+        for line in run.damage:
+            say(line)
     path = run_dir / "report.html"
-    write_output(path, page)
+    write_output(path, _page(run))
     return path
 
 
@@ -70,16 +77,24 @@ def _read_run(run_dir: Path) -> _Run:
     summary = _read_object(run_dir / "summary.json")
     early = _read_object(run_dir / "before.json") or {}
     before = _mapping((summary or {}).get("before") or early.get("heldout"))
-    evaluations = _read_lines(run_dir / "evaluations.jsonl")
-    by_step = {record["step"]: with_other_time(record) for record in _read_lines(run_dir / "metrics.jsonl")}
+    found, damage = dict[str, list[dict[str, Any]]](), list[str]()
+    for name in ("metrics", "rollouts", "evaluations"):
+        path = run_dir / f"{name}.jsonl"
+        found[name], damaged = read_rows(path) if path.is_file() else ([], None)
+        damage += [] if damaged is None else [str(damaged)]
+    for saved in checkpoints(run_dir)[-1:]:
+        damage += [*changed_settings(run_dir, saved).values(), *changed_files(run_dir, saved)]
+    evaluations = found["evaluations"]
+    by_step = {record["step"]: with_other_time(record) for record in found["metrics"]}
     return _Run(
         name=run_dir.resolve().name,
         config=config,
         records=[by_step[step] for step in sorted(by_step)],
-        rollouts=_read_lines(run_dir / "rollouts.jsonl"),
+        rollouts=found["rollouts"],
         evaluations=[{"step": 0, **before}, *evaluations] if evaluations and before else evaluations,
         summary=summary,
         results=summary or {"before": early.get("heldout"), "transfer": {"before": early.get("transfer")}},
+        damage=damage,
     )
 
 
@@ -93,11 +108,6 @@ def _read_object(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a JSON object, not a {type(content).__name__}")
     return content
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    records = read_metrics(path) if path.is_file() else []
-    return [record for record in records if finite(record.get("step")) is not None]
 
 
 def _page(run: _Run) -> str:
@@ -139,6 +149,7 @@ def _header(run: _Run) -> str:
         ("tokens per second", compact(sum(rates) / len(rates)) if rates else DASH),
     ]
     state = "" if run.summary is not None else '<p class="warn">Unfinished: the run has not written its summary.</p>'
+    damage = "".join(f'<p class="warn">{text(line)}</p>' for line in run.damage)
     tiles = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     links = [(section.anchor, section.heading) for section in sections(run.records)]
     links += [("samples", "Samples")] if run.rollouts else []
@@ -147,7 +158,7 @@ def _header(run: _Run) -> str:
         for anchor, heading in [("results", "Results"), *links, ("settings", "Settings"), ("versions", "Versions")]
     )
     return (
-        f'<header><p class="brand">spark-rl · training report</p><h1>{text(run.name)}</h1>{state}'
+        f'<header><p class="brand">spark-rl · training report</p><h1>{text(run.name)}</h1>{state}{damage}'
         f'<dl class="facts">{tiles}</dl><nav aria-label="Sections">{nav}</nav></header>'
     )
 

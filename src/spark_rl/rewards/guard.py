@@ -33,8 +33,8 @@ class Guard:
 
     def hear(self, metrics: Mapping[str, Any]) -> None:
         """Take down a step."""
-        accepted = int(metrics.get("self/accepted", 0))
-        self._steps.append((accepted, accepted * float(metrics.get("self/accuracy", 0.0))))
+        accepted = int(metrics.get("self/accepted") or 0)
+        self._steps.append((accepted, accepted * float(metrics.get("self/accuracy") or 0.0)))
         accepted, right = self._sums()
         floor, full = self.settings.floor or 0.0, len(self._steps) == self.settings.window
         self._holds = bool(accepted) and right >= floor * accepted - 1e-6
