@@ -16,10 +16,16 @@ VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_TORCH ?= torch==2.13.0
 VLLM_PIP := $(VLLM_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-vllm.txt
 VLLM_STAMP := $(VLLM_VENV)/.installed
+# TRL, which benchmarks/steps.py compares with, has one too: ours then holds nothing that only a comparison needs.
+TRL_VENV := .venv-trl
+TRL_BIN := $(TRL_VENV)/bin
+TRL_PIP := $(TRL_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-trl.txt
+TRL_STAMP := $(TRL_VENV)/.installed
+BENCH ?=
 BASES := $(foreach seed,0 1 2,bases/shared-$(seed)/model.safetensors)
 EXTRA_TESTS := OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -W default --timeout 600
 
-.PHONY: train train-vl test test-vllm test-cluster check install base bases claims base-vl bench fuzz campaign docs clean
+.PHONY: train train-vl test test-vllm test-cluster check install base bases claims base-vl bench bench-steps fuzz campaign docs clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	@$(BIN)/spark-rl train $(RUN)
@@ -63,6 +69,13 @@ $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 	@$(VLLM_BIN)/python -m pip uninstall -qq --disable-pip-version-check --yes torchvision torchaudio torchcodec
 	@touch $@
 
+$(TRL_STAMP): constraints-trl.txt
+	@echo 'virtual environment in $(TRL_VENV) (once, about a minute)'
+	@$(PYTHON) -m venv $(TRL_VENV)
+	@$(TRL_PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
+	@$(TRL_PIP) trl==1.16.0
+	@touch $@
+
 base: $(STAMP)  ## make the embedded base again, from random weights (about 15 minutes)
 	$(BIN)/python -m spark_rl.embedded.build
 
@@ -82,6 +95,9 @@ bench: $(STAMP)  ## the speed measurements of benchmarks/
 	$(BIN)/python benchmarks/grading.py
 	$(BIN)/python benchmarks/shared_prompt.py
 
+bench-steps: $(STAMP) $(TRL_STAMP)  ## our GRPO and SPARK steps beside TRL's GRPO step; BENCH="--shape 100m" passes options
+	@$(BIN)/python benchmarks/steps.py $(BENCH)
+
 fuzz: $(STAMP)  ## 200,000 pairs of answers of known truth: false rewards and false refusals of the verifier
 	$(BIN)/python benchmarks/verifier_fuzz.py --pairs 200000 --alone
 
@@ -96,4 +112,4 @@ docs: $(STAMP)  ## write docs/configuration.md from the settings' own docstrings
 	$(BIN)/spark-rl config --markdown docs/configuration.md
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

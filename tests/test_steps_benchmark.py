@@ -1,0 +1,81 @@
+"""``benchmarks/steps.py``: a step of a model that knows nothing has its full work, and what it must take at least."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from roofline import Asked, Roofline, least_seconds
+from step_ours import train
+from step_shapes import SHAPES, hidden_states, make_model, question_ids
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from spark_rl.plan.shape import Sizes
+
+SHAPE = SHAPES["quick"]
+
+
+def ends(folder: Path) -> torch.Tensor:
+    """(N,) probabilities that a response ends, at places of questions that the end was not chosen on."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    hidden_NH = hidden_states(model, [question_ids(SHAPE, number) for number in range(100, 120)])
+    with torch.no_grad():
+        probability_N: torch.Tensor = model.get_output_embeddings()(hidden_NH).softmax(-1)[:, model.config.eos_token_id]
+    return probability_N
+
+
+def test_natural_responses_end_twice_in_a_limit_and_fixed_ones_never(tmp_path: Path) -> None:
+    make_model(SHAPE, tmp_path / "natural", fixed=False)
+    make_model(SHAPE, tmp_path / "fixed", fixed=True)
+    assert float(ends(tmp_path / "natural").mean()) == pytest.approx(2 / SHAPE.limit, rel=0.2)
+    assert float(ends(tmp_path / "fixed").max()) < 1e-10
+
+
+def test_a_shown_response_is_the_same_words_again(tmp_path: Path) -> None:
+    """Or prompts of recycled problems would be longer than the responses in them."""
+    make_model(SHAPE, tmp_path, fixed=True)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    ids = [4, 5, 16, 999, 40]
+    assert tokenizer(tokenizer.decode(ids))["input_ids"] == ids
+
+
+def test_a_step_of_spark_at_random_weights_has_its_full_work(tmp_path: Path) -> None:
+    make_model(SHAPE, tmp_path, fixed=True)
+    job = {"shape": "quick", "model": str(tmp_path), "kl": 0.001, "dtype": "float32", "threads": 1, "steps": 2}
+    steps = train({**job, "tool": "spark"})
+    assert len(steps) == 2
+    for step in steps:
+        policy, recycled = step["updates"]
+        assert [len(policy), len(recycled)] == [SHAPE.problems, SHAPE.problems]
+        every: list[dict[str, Any]] = [*policy, *recycled]
+        assert all(asked["lengths"] == asked["trained"] == [SHAPE.limit] * SHAPE.samples for asked in every)
+        assert {asked["prompt"] for asked in policy} == {SHAPE.prompt}
+        assert all(asked["prompt"] > SHAPE.prompt for asked in recycled)
+        assert max(step["flat"]) < 1
+        assert all(step["phases"][name] > 0 for name in ("rollout", "reference", "forward", "backward", "optimiser"))
+    seconds = steps[1]["clock"] - steps[0]["clock"]
+    assert sum(steps[1]["phases"].values()) <= seconds
+
+
+def test_without_a_kl_term_what_has_no_advantage_is_not_trained(tmp_path: Path) -> None:
+    make_model(SHAPE, tmp_path, fixed=True)
+    job = {"shape": "quick", "model": str(tmp_path), "kl": 0.0, "dtype": "float32", "threads": 1, "steps": 1}
+    (step,) = train({**job, "tool": "grpo"})
+    (policy,) = step["updates"]
+    trained = sum(len(asked["trained"]) for asked in policy)
+    assert trained == round((1 - step["flat"][0]) * SHAPE.problems * SHAPE.samples)
+
+
+def test_the_least_seconds_of_a_step_by_hand() -> None:
+    sizes = Sizes(weights=0, trained=0, layers=0, vocabulary=0, layer=0, outside=0, multiplied=100, head=10, attended=0,
+                  cached=0)  # fmt: skip
+    asked = [Asked(prompt=5, lengths=[3, 2], trained=[3])]
+    slow_memory, fast_memory = Roofline(flops=1.0, bandwidth=0.5), Roofline(flops=1.0, bandwidth=1e9)
+    prefill, decode = 2 * 100 * 5, 2 * 110 * 5
+    update = 2 * 100 * (5 + 3) + 2 * 10 * 3
+    assert least_seconds([asked], sizes, fast_memory, 4, kl=0.0) == prefill + decode + 3 * update
+    assert least_seconds([asked], sizes, fast_memory, 4, kl=0.1) == prefill + decode + 4 * update
+    read = 4 * 110 * 3  # all weights for each token of the longest response
+    assert least_seconds([asked], sizes, slow_memory, 4, kl=0.0) == prefill + read / 0.5 + 3 * update
