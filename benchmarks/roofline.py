@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from spark_rl.cost.record import FORWARD, TRAINED
+from spark_rl.doctor.card import settle
 from spark_rl.plan.shape import Sizes
 
 
@@ -37,19 +37,23 @@ class Asked:
     """Lengths of those that are trained on."""
 
 
-def measure_roofline(dtype: torch.dtype, repeats: int = 3) -> Roofline:
-    """A product of matrices of 2,048 squared and a copy of a quarter of a GB, the best of some, on torch's threads."""
-    left, right = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
-    source, sink = torch.ones(2**26), torch.zeros(2**26)
+def measure_roofline(dtype: torch.dtype, device: torch.device, repeats: int = 3) -> Roofline:
+    """A product of matrices of 2,048 squared (8,192 on a GPU) and a copy of a quarter of a GB, the best of some, on
+    torch's threads."""
+    side = 2048 if device.type == "cpu" else 8192
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    source, sink = torch.ones(2**26, device=device), torch.zeros(2**26, device=device)
     torch.mm(left, right)
-    product = min(_seconds(lambda: torch.mm(left, right)) for _ in range(repeats))
-    copy = min(_seconds(lambda: sink.copy_(source)) for _ in range(repeats))
-    return Roofline(2 * 2048**3 / product, 2 * source.nbytes / copy)
+    product = min(_seconds(lambda: torch.mm(left, right), device) for _ in range(repeats))
+    copy = min(_seconds(lambda: sink.copy_(source), device) for _ in range(repeats))
+    return Roofline(2 * side**3 / product, 2 * source.nbytes / copy)
 
 
-def _seconds(work: Any) -> float:
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    settle(device)
     began = time.perf_counter()
     work()
+    settle(device)
     return time.perf_counter() - began
 
 

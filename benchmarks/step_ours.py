@@ -23,6 +23,7 @@ from transformers.utils import logging
 
 from spark_rl.config import Config
 from spark_rl.cost.memory import peak_mib
+from spark_rl.doctor.card import settle
 from spark_rl.given import Given
 from spark_rl.learner.base import Learner, Span
 from spark_rl.learner.local import LocalLearner
@@ -55,9 +56,11 @@ class Watched:
         scorer.register_forward_hook(lambda *_: self._end(phase))
 
     def _begin(self) -> None:
+        settle(self.learner.loaded.device)
         self.began = time.perf_counter()
 
     def _end(self, phase: str) -> None:
+        settle(self.learner.loaded.device)
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - self.began
 
     def update(self, groups: Sequence[Group], span: Span | None = None) -> dict[str, float]:
@@ -110,6 +113,7 @@ def train(job: Mapping[str, Any]) -> list[dict[str, Any]]:
         config = config_of(
             shape, Path(job["model"]), Path(folder) / "run", spark=job["tool"] == "spark", kl=job["kl"],
             dtype=job["dtype"], threads=job["threads"], steps=job["steps"],
+            device=job["device"],
         )  # fmt: skip
         marks = Marks()
         with Run(config, watcher=marks, given=Given(train=problems_of(shape, config))) as run:

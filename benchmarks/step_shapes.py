@@ -76,6 +76,8 @@ SHAPES: dict[str, Shape] = {
     "3m": Shape("Llama of 3 M, vocabulary 4k", 32, 8, 64, 128, 256, _llama(4096, 256, 688, 3, 8, 2)),
     "100m": Shape("Llama of 100 M, vocabulary 32k", 8, 8, 128, 64, 64, _llama(32_000, 768, 2048, 12, 12, 4)),
     "0.5b": Shape("Llama of 0.5 B, vocabulary 152k", 4, 4, 298, 64, 16, _llama(151_936, 896, 4864, 24, 14, 2)),
+    "0.5b-gpu": Shape("Llama of 0.5 B, vocabulary 152k, a batch for a GPU", 16, 8, 298, 256, 32,
+                      _llama(151_936, 896, 4864, 24, 14, 2)),
     "262k": Shape("Gemma 3 of 268 M, vocabulary 262k", 8, 8, 64, 40, 16, {
         "model_type": "gemma3_text", "vocab_size": 262_144, "hidden_size": 640, "intermediate_size": 2048,
         "num_hidden_layers": 18, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256,
@@ -138,12 +140,21 @@ def problems_of(shape: Shape, config: Config) -> list[Problem]:
 
 
 def config_of(
-    shape: Shape, model: Path, run_dir: Path, *, spark: bool, kl: float, dtype: str, threads: int, steps: int
+    shape: Shape,
+    model: Path,
+    run_dir: Path,
+    *,
+    spark: bool,
+    kl: float,
+    dtype: str,
+    threads: int,
+    steps: int,
+    device: str = "cpu",
 ) -> Config:
     """The settings of our step. Recycled problems are as many as the others, of which half judge, as in the paper."""
     tree: dict[str, Any] = {
         "run_dir": str(run_dir),
-        "model": {"path": str(model), "dtype": dtype, "threads": threads, "device": "cpu"},
+        "model": {"path": str(model), "dtype": dtype, "threads": threads, "device": device},
         "rollout": {"problems": shape.problems, "samples": shape.samples, "max_new_tokens": shape.limit},
         "objective": {"kl": kl},
         "optimiser": {"lr": 1e-6},

@@ -27,8 +27,10 @@ from transformers.utils import logging
 from trl import GRPOConfig, GRPOTrainer
 
 
-def peak_mib() -> float:
-    """Of this process so far; the kernel's ``ru_maxrss`` counts what its parent had in memory."""
+def peak_mib(device: str) -> float:
+    """Of this process so far, or of its GPU; the kernel's ``ru_maxrss`` counts what its parent had in memory."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) / 1024
 
@@ -36,7 +38,8 @@ def peak_mib() -> float:
 class Marks(TrainerCallback):  # type: ignore[misc]
     """What is known at the end of each step."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
+        self.device = device
         self.sampling = 0.0
         self.asked: list[dict[str, Any]] = []
         """The prompts of this step, with the lengths of their responses."""
@@ -46,7 +49,7 @@ class Marks(TrainerCallback):  # type: ignore[misc]
         """One more."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         self.steps.append({
-            "clock": time.perf_counter(), "cpu": used.ru_utime + used.ru_stime, "peak_mib": peak_mib(),
+            "clock": time.perf_counter(), "cpu": used.ru_utime + used.ru_stime, "peak_mib": peak_mib(self.device),
             "phases": {"rollout": self.sampling}, "flat": [], "updates": [self.asked],
         })  # fmt: skip
         self.sampling, self.asked = 0.0, []
@@ -62,7 +65,7 @@ def main() -> None:
     for prompt in job["prompts"]:
         if tokenizer(prompt["text"])["input_ids"] != prompt["ids"]:
             sys.exit(f"TRL would read other tokens than we do in {prompt['text']!r:.80}")
-    marks, length_of = Marks(), {prompt["text"]: len(prompt["ids"]) for prompt in job["prompts"]}
+    marks, length_of = Marks(job["device"]), {prompt["text"]: len(prompt["ids"]) for prompt in job["prompts"]}
 
     def free(prompts: list[str], completions: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
         """1 where the last box holds A, as in random models it does in two of five; costs nothing."""
@@ -78,8 +81,9 @@ def main() -> None:
         gradient_accumulation_steps=rows // batch, num_generations=job["samples"], num_iterations=1,
         max_completion_length=job["limit"], temperature=1.0, beta=job["kl"], loss_type="dapo", scale_rewards="group",
         learning_rate=1e-6, lr_scheduler_type="constant", adam_beta2=0.95, adam_epsilon=1e-8, max_grad_norm=1.0,
-        model_init_kwargs={"dtype": job["dtype"]}, bf16=False, use_cpu=True, gradient_checkpointing=False,
-        shuffle_dataset=False, logging_strategy="no", save_strategy="no", report_to="none", disable_tqdm=True,
+        model_init_kwargs={"dtype": job["dtype"]}, bf16=False, use_cpu=job["device"] == "cpu",
+        gradient_checkpointing=False, shuffle_dataset=False, logging_strategy="no", save_strategy="no",
+        report_to="none", disable_tqdm=True,
     )  # fmt: skip
     trainer = GRPOTrainer(
         job["model"], free, arguments, Dataset.from_list([{"prompt": prompt["text"]} for prompt in job["prompts"]]),

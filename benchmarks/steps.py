@@ -72,6 +72,8 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="3m", help=shapes)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--trl-python", type=Path, default=TRL_PYTHON, help="of an environment that has TRL")
     parser.add_argument(
         "--kl", choices=("on", "off", "both"), default="both", help=f"a KL term of weight {KL}, or none"
     )
@@ -85,7 +87,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.quick:
         asked.shape, asked.lengths, asked.rounds, asked.steps = "quick", "fixed", 1, 1
-    if "trl" in asked.tools and not TRL_PYTHON.exists():
+    if "trl" in asked.tools and not asked.trl_python.exists():
         parser.error("TRL's environment is not there: run make bench-steps, or name --tools grpo spark")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -95,7 +97,7 @@ def main() -> None:
         rows, roof = compare(asked, Path(folder))
     show(rows, roof, asked)
     if asked.json:
-        settings = {name: getattr(asked, name) for name in ("shape", "dtype", "threads", "rounds", "steps")}
+        settings = {name: getattr(asked, name) for name in ("shape", "dtype", "threads", "device", "rounds", "steps")}
         facts = {**settings, "torch": torch.__version__, "roofline": asdict(roof), "rows": list(map(asdict, rows))}
         asked.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
@@ -103,7 +105,8 @@ def main() -> None:
 def compare(asked: argparse.Namespace, folder: Path) -> tuple[list[Row], Roofline]:
     """Every case in rounds in which the tools take turns, and the best that the machine reached between them."""
     shape, dtype = SHAPES[asked.shape], getattr(torch, asked.dtype)
-    roof, found = measure_roofline(dtype), dict[tuple[str, float, str], list[list[dict[str, Any]]]]()
+    device = torch.device(asked.device)
+    roof, found = measure_roofline(dtype, device), dict[tuple[str, float, str], list[list[dict[str, Any]]]]()
     for lengths in ("fixed", "natural") if asked.lengths == "both" else (asked.lengths,):
         model = folder / lengths
         make_model(shape, model, fixed=lengths == "fixed")
@@ -112,13 +115,14 @@ def compare(asked: argparse.Namespace, folder: Path) -> tuple[list[Row], Rooflin
             job = {
                 "shape": asked.shape, "model": str(model), "folder": str(folder / "trl"), "prompts": prompts,
                 "samples": shape.samples, "limit": shape.limit, "rows": asked.trl_rows or shape.trl_rows, "kl": kl,
-                "dtype": asked.dtype, "threads": asked.threads, "steps": asked.steps + 1,
+                "dtype": asked.dtype, "threads": asked.threads, "steps": asked.steps + 1, "device": asked.device,
+                "trl": str(asked.trl_python),
             }  # fmt: skip
             for number in range(asked.rounds):
                 for tool in asked.tools:
                     print(f"{lengths} lengths, KL {kl}, round {number + 1}: {TOOLS[tool]}", file=sys.stderr)
                     found.setdefault((tool, kl, lengths), []).append(measured({**job, "tool": tool}, folder))
-                    roof = roof.best(measure_roofline(dtype))
+                    roof = roof.best(measure_roofline(dtype, device))
     width = torch.empty(0, dtype=dtype).element_size()
     return [row_of(*case, made, sizes, roof, width) for case, made in found.items()], roof
 
@@ -134,7 +138,7 @@ def read(shape: str, model: Path) -> tuple[list[dict[str, Any]], Sizes]:
 
 def measured(job: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """The steps of a tool, in a process of its own."""
-    python, program = (str(TRL_PYTHON), "step_trl.py") if job["tool"] == "trl" else (sys.executable, "step_ours.py")
+    python, program = (job["trl"], "step_trl.py") if job["tool"] == "trl" else (sys.executable, "step_ours.py")
     told = folder / "job.json"
     told.write_text(json.dumps(job), encoding="utf-8")
     env = {**os.environ, "OMP_NUM_THREADS": str(job["threads"])}
@@ -184,8 +188,8 @@ def show(rows: list[Row], roof: Roofline, asked: argparse.Namespace) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(
         f"{shape.about}: {shape.problems} problems x {shape.samples}, {shape.limit} new tokens at most; {asked.dtype}, "
-        f"{asked.threads} threads, torch {torch.__version__}; {asked.rounds} rounds of {asked.steps} steps; "
-        f"{roof.flops / 1e9:,.0f} GFLOP/s, {roof.bandwidth / 1e9:.1f} GB/s"
+        f"{asked.threads} threads, {asked.device}, torch {torch.__version__}; {asked.rounds} rounds of "
+        f"{asked.steps} steps; {roof.flops / 1e9:,.0f} GFLOP/s, {roof.bandwidth / 1e9:.1f} GB/s"
     )
     console.print(table)
 

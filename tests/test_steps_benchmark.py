@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from spark_rl.plan.shape import Sizes
 
 SHAPE = SHAPES["quick"]
+JOB = {"shape": "quick", "dtype": "float32", "threads": 1, "device": "cpu"}
 
 
 def ends(folder: Path) -> torch.Tensor:
@@ -43,7 +44,7 @@ def test_a_shown_response_is_the_same_words_again(tmp_path: Path) -> None:
 
 def test_a_step_of_spark_at_random_weights_has_its_full_work(tmp_path: Path) -> None:
     make_model(SHAPE, tmp_path, fixed=True)
-    job = {"shape": "quick", "model": str(tmp_path), "kl": 0.001, "dtype": "float32", "threads": 1, "steps": 2}
+    job = {**JOB, "model": str(tmp_path), "kl": 0.001, "steps": 2}
     steps = train({**job, "tool": "spark"})
     assert len(steps) == 2
     for step in steps:
@@ -61,7 +62,7 @@ def test_a_step_of_spark_at_random_weights_has_its_full_work(tmp_path: Path) -> 
 
 def test_without_a_kl_term_what_has_no_advantage_is_not_trained(tmp_path: Path) -> None:
     make_model(SHAPE, tmp_path, fixed=True)
-    job = {"shape": "quick", "model": str(tmp_path), "kl": 0.0, "dtype": "float32", "threads": 1, "steps": 1}
+    job = {**JOB, "model": str(tmp_path), "kl": 0.0, "steps": 1}
     (step,) = train({**job, "tool": "grpo"})
     (policy,) = step["updates"]
     trained = sum(len(asked["trained"]) for asked in policy)
