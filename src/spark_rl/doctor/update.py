@@ -266,7 +266,7 @@ def scarce(device: torch.device) -> list[Finding]:
         return [not_here("memory that is not enough", NEEDS_CUDA)]
     shape, total = LARGE, torch.cuda.get_device_properties(device).total_memory
     config = settings(device, "bfloat16", "rollout.max_new_tokens=256", "learner.micro_tokens=32768")
-    sampling = Sampling(shape.samples, 1.0, shape.new_tokens, seed=0)
+    sampling, short = (Sampling(shape.samples, 1.0, tokens, seed=0) for tokens in (shape.new_tokens, 32))
     loaded, engine, prompts = _random_parts(shape, device)
     groups = _half_rewarded(prompts, engine.generate(prompts, sampling))
     learner = LocalLearner(loaded, config)
@@ -286,13 +286,15 @@ def scarce(device: torch.device) -> list[Finding]:
         torch.cuda.set_per_process_memory_fraction(limit / total, device)
         metrics, little = learned(learner, groups)
         torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated(device) + 2**28) / total, device)
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(device) + 2**29) / total, device)
         rows = engine.max_rows
-        drawn = engine.generate(prompts, sampling)
+        drawn = engine.generate(prompts, short)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
     off = float((little - enough).norm() / enough.norm())
-    whole = all(len(completion.token_ids) == shape.new_tokens for completions in drawn for completion in completions)
+    whole = all(
+        len(completion.token_ids) == short.max_new_tokens for completions in drawn for completion in completions
+    )
     fits = metrics.get("micro_tokens", config.learner.micro_tokens)
     return [
         judged(
@@ -302,8 +304,8 @@ def scarce(device: torch.device) -> list[Finding]:
             right=fits < config.learner.micro_tokens and off < GRADIENTS["bfloat16"],
         ),
         judged(
-            "0.25 GiB for the engine", f"{rows} -> {engine.max_rows} rows",
-            f"of {len(prompts) * shape.samples} responses, each with its {shape.new_tokens} tokens",
+            "0.5 GiB for the engine", f"{rows} -> {engine.max_rows} rows",
+            f"of {len(prompts) * shape.samples} responses, each with its {short.max_new_tokens} tokens",
             right=whole and engine.max_rows < rows,
         ),
     ]  # fmt: skip
