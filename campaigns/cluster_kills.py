@@ -53,8 +53,9 @@ from spark_rl.runs import checkpoints
 STEPS = ("train.steps=8", "train.save_every=1", "train.keep=2", "train.eval_every=4")
 CHAIN = 6
 """Strikes at one run at most, before it may end."""
-PATIENCE = 60.0
-"""Seconds in which what belongs to a driver that was killed must have ended."""
+PATIENCE = 400.0
+"""Seconds in which what belongs to a driver that was killed must have ended; vLLM that has only begun to start waits
+five minutes for it."""
 KILLED = -signal.SIGKILL
 SUBREAPER = 36
 """``PR_SET_CHILD_SUBREAPER``: who loses its parent becomes a child of this process, and is found."""
@@ -428,7 +429,7 @@ def ray_head(folder: Path) -> Iterator[str]:
     ray = Path(sys.executable).with_name("ray")
     arguments = ["--head", f"--port={port}", "--num-cpus=16", "--include-dashboard=false", "--disable-usage-stats"]
     with (folder / "ray.log").open("w") as log:
-        command = [ray, "start", "--block", *arguments]
+        command = [str(ray), "start", "--block", *arguments]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
     STAYING.append(process.pid)
     try:
