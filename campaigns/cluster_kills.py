@@ -134,6 +134,7 @@ class Strike(Kill):
             return
         victims = self._victims(pid, self.next.victims)
         if not victims:  # they start, or are started again
+            self._due = now + 0.2
             return
         self.next.what = "saving" if "saving" in self._since else self.shared.phase
         for victim in victims:
