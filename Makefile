@@ -25,7 +25,7 @@ BENCH ?=
 BASES := $(foreach seed,0 1 2,bases/shared-$(seed)/model.safetensors)
 EXTRA_TESTS := OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -W default --timeout 600
 
-.PHONY: train train-vl test test-vllm test-cluster check install base bases claims base-vl bench bench-steps fuzz campaign docs clean
+.PHONY: train train-vl test test-vllm test-cluster check install base bases claims base-vl bench bench-steps fuzz campaign campaign-cluster docs clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	@$(BIN)/spark-rl train $(RUN)
@@ -107,6 +107,9 @@ campaign: $(STAMP)  ## what the tests do in short, at length: kills, a long run,
 	OMP_NUM_THREADS=1 $(BIN)/python campaigns/determinism.py
 	$(BIN)/python campaigns/answers.py
 	$(BIN)/python benchmarks/verifier_fuzz.py --pairs 1000000 --alone
+
+campaign-cluster: $(VLLM_STAMP)  ## kills of runs of several processes: Ray's learners and engines, vLLM, vLLM servers (an hour or two)
+	OMP_NUM_THREADS=1 $(VLLM_BIN)/python campaigns/cluster_kills.py --kills 20
 
 docs: $(STAMP)  ## write docs/configuration.md from the settings' own docstrings
 	$(BIN)/spark-rl config --markdown docs/configuration.md

@@ -27,10 +27,11 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -44,6 +45,7 @@ from small_runs import SETTINGS, rows, without_clock
 
 from spark_rl import checkpoint
 from spark_rl.config import Config, load_config
+from spark_rl.errors import UserError
 from spark_rl.examination import Examination
 from spark_rl.learner.local import LocalLearner
 from spark_rl.manifest import damage_of
@@ -61,7 +63,23 @@ CHAIN = 4
 """Kills of one run at most, before it may end."""
 OPERATIONS = ("replace", "rename", "fsync", "unlink", "rmdir", "mkdir", "symlink", "write", "open", "truncate")
 """Of :mod:`os`, by which a run changes its folder; and ``log``, of ``metrics.jsonl`` and ``rollouts.jsonl``."""
-PHASES = ("starting", "loading", "sampling", "verifying", "updating", "evaluating", "saving", "final save", "between")
+PHASES = (
+    "starting", "loading", "sampling", "verifying", "updating", "sending weights", "evaluating", "saving", "final save",
+    "between",
+)  # fmt: skip
+
+
+Watched = tuple[Any, str, str]
+"""An owner of a function, the name of that, and the phase that it is."""
+WATCHED: tuple[Watched, ...] = (
+    (Run, "_load", "loading"), (Sampler, "sample", "sampling"), (Verifier, "verify_many", "verifying"),
+    (LocalLearner, "update", "updating"), (Examination, "before", "evaluating"), (Examination, "during", "evaluating"),
+    (Examination, "after", "evaluating"), (checkpoint, "begin_checkpoint", "saving"),
+    (checkpoint, "replace_folder", "saving"), (checkpoint, "remove_folder", "saving"),
+    (checkpoint, "export_model", "final save"), (Run, "_steps", "between"),
+)  # fmt: skip
+REFUSED = 2
+"""Exit status of a session that ended with a line for its user."""
 
 
 class Shared:
@@ -93,7 +111,7 @@ class Shared:
         self.memory[8:16] = number.to_bytes(8, "little")
 
 
-@dataclass(slots=True)
+@dataclass
 class Kill:
     """When a session ends."""
 
@@ -102,6 +120,15 @@ class Kill:
     after: bool = False
     seconds: float | None = None
     """At this instant."""
+    watched: Sequence[Watched] = WATCHED
+    """What tells what is being done."""
+    _begun: float = field(default_factory=time.monotonic)
+
+    def look(self, pid: int) -> None:
+        """Strike if it is time; asked again and again while the process runs."""
+        if self.seconds is not None and time.monotonic() >= self._begun + self.seconds:
+            os.kill(pid, signal.SIGKILL)
+            self.seconds = None
 
 
 @dataclass(slots=True)
@@ -207,19 +234,19 @@ def session(config: Config, kill: Kill, shared: Shared, log: Path) -> int:
         try:
             _train(config, kill, shared, log)
             status = 0
+        except UserError as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            status = REFUSED
         except BaseException:  # noqa: BLE001  # nothing of the parent may go on here
             traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(status)
-    deadline = None if kill.seconds is None else time.monotonic() + kill.seconds
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
-        if deadline is not None and time.monotonic() >= deadline:
-            os.kill(pid, signal.SIGKILL)
-            deadline = None
+        kill.look(pid)
         time.sleep(0.002)
 
 
@@ -229,26 +256,17 @@ def _train(config: Config, kill: Kill, shared: Shared, log: Path) -> None:
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     run_dir = Path(str(config.run_dir))
-    _watch_phases(shared)
+    for owner, name, phase in kill.watched:
+        setattr(owner, name, _within(shared, phase, getattr(owner, name)))
     _watch_operations(kill, shared)
     train(config, resume=(run_dir / "config.json").exists())
-
-
-def _watch_phases(shared: Shared) -> None:
-    """Let what is being done be known from outside."""
-    for owner, name, phase in (
-        (Run, "_load", "loading"), (Sampler, "sample", "sampling"), (Verifier, "verify_many", "verifying"),
-        (LocalLearner, "update", "updating"), (Examination, "before", "evaluating"),
-        (Examination, "during", "evaluating"), (Examination, "after", "evaluating"),
-        (checkpoint, "begin_checkpoint", "saving"), (checkpoint, "replace_folder", "saving"),
-        (checkpoint, "remove_folder", "saving"), (checkpoint, "export_model", "final save"), (Run, "_steps", "between"),
-    ):  # fmt: skip
-        setattr(owner, name, _within(shared, phase, getattr(owner, name)))
 
 
 def _within(shared: Shared, phase: str, work: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(work)
     def during(*arguments: Any, **options: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():  # what it does is done beside the run
+            return work(*arguments, **options)
         before, shared.phase = shared.phase, phase
         try:
             return work(*arguments, **options)
@@ -291,7 +309,8 @@ def left(run_dir: Path) -> dict[str, str]:
     for name in ("metrics", "rollouts", "evaluations", "outcomes"):
         found[name] = json.dumps(rows(run_dir / f"{name}.jsonl"), sort_keys=True)
     summary = without_clock(json.loads((run_dir / "summary.json").read_text()))
-    summary["config"]["run_dir"] = None
+    summary["config"] |= {"run_dir": None, "cluster": None}  # where it ran
+    summary["config"]["engine"]["servers"] = None
     found["summary"] = json.dumps(summary, sort_keys=True)
     found["files"] = " ".join(sorted(str(path.relative_to(run_dir)) for path in _files(run_dir)))
     return found

@@ -18,8 +18,8 @@ SETTINGS = (
     "inference.rounds=1", "verify.workers=1",
 )  # fmt: skip
 """Of the recipe ``tiny``."""
-CLOCK = ("time/", "seconds", "tokens_per_second")
-"""What of a record is the clock's."""
+CLOCK = ("time/", "seconds", "tokens_per_second", "restarts")
+"""What of a record is the clock's, or tells of processes that died and were started again."""
 
 
 def train_in_a_process(config: Config, *, resume: bool) -> int:

@@ -15,6 +15,8 @@ MOST_IMAGES = 16
 """Images in one prompt at most; vLLM reserves room for them."""
 BACKEND = "spark_rl"
 """The name under which :mod:`.worker` registers our way of weights into vLLM."""
+RUN = "SPARK_RL_VLLM_RUN"
+"""The environment variable that tells vLLM's processes the number of the process they work for."""
 CPU_BLOCK = 32
 """Tokens of a block of the key-value cache on a CPU, the least that its kernels like; vLLM's 128 wastes most of a block
 on short sequences and shares prefixes of 128 tokens only."""

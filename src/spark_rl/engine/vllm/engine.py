@@ -7,6 +7,7 @@ that is running can end, and the run says how to go on.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
@@ -16,7 +17,7 @@ from typing import Any
 from spark_rl.chat import Prompt
 from spark_rl.config import Config
 from spark_rl.engine.base import Sampling
-from spark_rl.engine.vllm.arguments import cpu_arguments, engine_arguments, import_vllm
+from spark_rl.engine.vllm.arguments import RUN, cpu_arguments, engine_arguments, import_vllm
 from spark_rl.engine.vllm.prompts import (
     completion,
     fitting,
@@ -76,6 +77,7 @@ class VllmEngine:
             ours |= {"enable_sleep_mode": True, "gpu_memory_utilization": COLOCATED_SHARE}
         arguments = ours | wished
         self.context: int = arguments["max_model_len"]
+        os.environ[RUN] = str(os.getpid())
         try:
             with self._watched.starting():
                 self._llm: Any = vllm.LLM(**arguments)

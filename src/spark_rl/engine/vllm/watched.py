@@ -11,6 +11,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -24,6 +25,15 @@ LOOK = 1.0
 
 class Ended(Exception):  # noqa: N818  # what happened, as the engine tells it
     """A process that vLLM needs has ended."""
+
+
+class _Stop(BaseException):
+    """A signal that asks a run to stop, while vLLM starts: it swallows a ``KeyboardInterrupt`` then, and waits for many
+    minutes for processes that nobody answers any more."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Watched:
@@ -41,11 +51,20 @@ class Watched:
         _track()
         others = multiprocessing.active_children()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        stop: _Stop | None = None
         try:
-            yield
+            with _stopping():
+                yield
+        except _Stop as heard:
+            stop = heard
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self.processes = [process for process in multiprocessing.active_children() if process not in others]
+        if stop is not None:
+            for process in self.processes:
+                process.kill()
+            signal.raise_signal(stop.number)  # for whoever listens
+            raise KeyboardInterrupt
 
     def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """What the function returns or raises, from a thread of its own.
@@ -67,6 +86,27 @@ class Watched:
             if gone and not wait([future], LOOK).done:  # it may be telling so itself
                 raise Ended(f"its process {gone[0].name} ended with exit code {gone[0].exitcode}")
         return future.result()
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Within, signals that would be heard raise :class:`_Stop`; only the main thread hears any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise _Stop(number)
+
+    before = {number: signal.getsignal(number) for number in STOPS}
+    heard = [number for number, handler in before.items() if callable(handler)]
+    try:
+        for number in heard:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 def _track() -> None:

@@ -7,12 +7,21 @@ Departures from vLLM on a CPU, each because of what was measured with 0.32 (docs
 
 - Linear weights stay as they are in place of being packed for oneDNN or for the small-batch kernels: a packed weight
   can't be replaced (``load_weights`` raises, or reports success while a tied embedding stays as it was).
+
+And one on every machine: vLLM's processes beside a learner end with it. They would wait for ever for the next request
+of a run that was killed, with the memory of a GPU.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import vllm._custom_ops as ops
@@ -23,7 +32,35 @@ from vllm.model_executor.layers import utils
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.platforms import current_platform
 
-from spark_rl.engine.vllm.arguments import BACKEND
+from spark_rl.engine.vllm.arguments import BACKEND, RUN
+
+LOOK = 1.0
+"""Seconds between two looks at whether the run is there."""
+
+
+def _parent_of(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def _end_with(run: int) -> None:
+    """End this process, and the one of vLLM between it and the run, when the run has ended, however it did."""
+    own, above, parent = os.getpid(), os.getppid(), multiprocessing.parent_process()
+    between = parent is not None and parent.pid == above != run
+    ours = [above, own] if between else [own]
+    while _parent_of(ours[0]) == run:
+        time.sleep(LOOK)
+    for pid in ours:
+        if pid == own or os.getppid() == pid:
+            os.kill(pid, signal.SIGKILL)
+
+
+if (_run := int(os.environ.get(RUN, "0"))) and (
+    _run in {os.getppid(), _parent_of(os.getppid())} or not Path(f"/proc/{_run}").exists()
+):
+    threading.Thread(target=_end_with, args=(_run,), name="end-with-run", daemon=True).start()
 
 if current_platform.is_cpu():
     ops._supports_onednn = False
