@@ -331,7 +331,8 @@ def build_learner(backend: Backend, reference: LoadedModel | None = None, weight
     from spark_rl.cluster.learners import RayLearner
 
     make = partial(learner_of_a_rank, config, backend.cluster.processes)
-    return RayLearner(backend.cluster, make, None if weights is None else Path(weights).absolute())
+    folder = None if weights is None else Path(weights).absolute()
+    return RayLearner(backend.cluster, make, folder, config.learner.micro_tokens)
 
 
 def _reference(config: Config, loaded: LoadedModel, given: LoadedModel | None = None) -> LoadedModel | None:
