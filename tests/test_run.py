@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -454,11 +454,44 @@ def test_an_update_that_is_not_finite_is_counted(tiny_models: dict[str, Path]) -
     assert all(torch.equal(a, b) for a, b in zip(moved, learner.parameters, strict=True))
 
 
+def spoil(run: Run, steps: Sequence[int]) -> None:
+    """Make the gradients of some steps NaN, as a kernel that fails or a device that is broken would."""
+    learner: Any = run.learner
+    for parameter in learner.parameters[:1]:
+        parameter.register_hook(lambda gradient: gradient * math.nan if run.loop.step + 1 in steps else None)
+
+
+ALONE = ("recycle.preset=policy-only", "optimiser.lr=1e-4", "train.save_every=1")
+
+
+def test_a_gradient_that_is_not_finite_is_left_out_and_counted(tmp_path: Path) -> None:
+    with Run(small(tmp_path, *ALONE, "train.steps=4", "train.keep=9")) as run:
+        spoil(run, [2, 3])
+        run.train()
+    assert [record.get("nonfinite", 0) for record in json_lines(tmp_path / "metrics.jsonl")] == [0, 1, 1, 0]
+    one, two, three, four = (weights(path / "model") for path in checkpoints(tmp_path))
+    assert one == two == three != four
+
+
+def test_gradients_that_stay_so_end_the_run_with_its_last_healthy_weights(tmp_path: Path) -> None:
+    with Run(small(tmp_path, *ALONE, "train.steps=2", "train.keep=1")) as run:
+        run.train()
+    healthy = weights(checkpoints(tmp_path)[-1] / "model")
+    with Run(small(tmp_path, *ALONE, "train.steps=9", "train.keep=1"), resume=True) as run:
+        spoil(run, range(3, 10))
+        with pytest.raises(UserError, match=r"^step 5: loss or gradient were not finite in 3 steps in a row") as caught:
+            run.train()
+    (last,) = checkpoints(tmp_path)
+    assert f"the last healthy checkpoint is {last}" in str(caught.value)
+    assert weights(last / "model") == healthy
+
+
 def test_a_rate_of_100_ends_before_anything_broken_is_saved(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^step 1: the update made the model's own response impossible") as caught:
         train(small(tmp_path, "train.steps=9", "train.save_every=1", "optimiser.lr=100"))
     assert "lower optimiser.lr than 100" in str(caught.value)
     assert not checkpoints(tmp_path)
+    assert not (tmp_path / "model").exists()
     assert not (tmp_path / "summary.json").exists()
 
 

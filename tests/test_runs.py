@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,6 +202,61 @@ def test_the_second_process_is_told_who_holds_the_run(place: Path) -> None:
             assert mine.failed is False
     assert holder(run) is None
     assert not (run / LOCK).exists()
+
+
+@pytest.mark.parametrize("left", ["nothing", "a dead process", "another with its number", "another machine"])
+def test_of_processes_that_start_at_once_one_holds_the_run(tmp_path: Path, left: str) -> None:
+    run = tmp_path / "run"
+    if left != "nothing":
+        run.mkdir()
+        (run / "config.json").touch()
+        host = "elsewhere" if left == "another machine" else socket.gethostname()
+        pid = 2**22 - 1 if left == "a dead process" else os.getpid()
+        (run / LOCK).write_text(json.dumps({"pid": pid, "host": host, "since": 1e9, "failed": False}))
+    program = (
+        f"{HOLD}from spark_rl.errors import ConfigError\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+        "try:\n    held = hold(Path(sys.argv[1]))\n    print('held', flush=True)\nexcept ConfigError as error:\n"
+        "    print(error, flush=True)\nsys.stdin.readline()"
+    )
+    asked = [sys.executable, "-c", program, str(run)]
+    started = [
+        subprocess.Popen(asked, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    with ExitStack() as stack:
+        for process in started:
+            stack.enter_context(process)
+            stack.callback(process.kill)
+        pipes: list[tuple[Any, Any]] = [(process.stdin, process.stdout) for process in started]
+        assert [out.readline() for _, out in pipes] == ["ready\n"] * 4
+        for to, _ in pipes:
+            to.write("\n")
+            to.flush()
+        told = [out.readline() for _, out in pipes]
+        assert told.count("held\n") == 1
+        owner = started[told.index("held\n")].pid
+        for line in told:
+            assert line == "held\n" or line.startswith(f"{run} is in use by process {owner} on {socket.gethostname()} ")
+        for to, _ in pipes:
+            to.write("\n")
+            to.flush()
+        assert [process.wait(60) for process in started] == [0] * 4
+
+
+def test_where_there_are_no_locks_the_line_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unlockable(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", unlockable)
+    for pid, host, refused in (
+        (2**22 - 1, socket.gethostname(), False), (1, socket.gethostname(), True), (1, "elsewhere", True),
+    ):  # fmt: skip
+        (tmp_path / LOCK).write_text(json.dumps({"pid": pid, "host": host, "since": 1e9}))
+        if refused:
+            with pytest.raises(ConfigError, match=rf"process 1 on {host} .*if it is gone, remove .*/\.lock: this file"):
+                hold(tmp_path)
+        else:
+            hold(tmp_path).release()
 
 
 def test_one_process_holds_a_run_once(tmp_path: Path) -> None:

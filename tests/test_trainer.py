@@ -96,6 +96,16 @@ def by_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path / "run", train_dataset=ROWS)
+    name, parameter = next(iter(trainer.model.named_parameters()))
+    with torch.no_grad():
+        parameter.view(-1)[0] = float("nan")
+    with pytest.raises(ConfigError, match=rf"^the weights are not finite \({name} is the first\), so they are not"):
+        trainer.save_model()
+    assert not (tmp_path / "run" / "model").exists()
+
+
 def test_a_name_and_rows_train_like_a_configuration_and_a_file(by_path: Path, tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path / "run", sections={"objective": {"kl": 0.01}})
     done = trainer.train()

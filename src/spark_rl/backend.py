@@ -17,7 +17,8 @@ from transformers.utils import logging as transformers_logging
 from spark_rl.chat import ChatFormat, chat_of
 from spark_rl.config import Config
 from spark_rl.cores import usable_cores
-from spark_rl.engine.base import Engine
+from spark_rl.engine.base import Engine, innermost
+from spark_rl.engine.checked import Checked
 from spark_rl.engine.copied import CopiedEngine
 from spark_rl.engine.embedded import EmbeddedEngine
 from spark_rl.engine.probe import Probed
@@ -26,7 +27,7 @@ from spark_rl.errors import ConfigError, UserError
 from spark_rl.inference import Reasoner, build_reasoner
 from spark_rl.learner.base import Learner
 from spark_rl.learner.local import LocalLearner
-from spark_rl.model.load import describe_model, load_model, set_arithmetic
+from spark_rl.model.load import Description, describe_model, load_model, set_arithmetic
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.places import find_model
 from spark_rl.model.restore import restore_weights
@@ -136,7 +137,8 @@ def open_backend(
     elif weights is not None:
         restore_weights(loaded, Path(weights))
     chat = chat_of(config, loaded)
-    return Backend(config, loaded, build_engine(config, loaded, chat) if engine is None else engine, chat)
+    engine = build_engine(config, loaded, chat) if engine is None else _held(engine, loaded)
+    return Backend(config, loaded, engine, chat)
 
 
 def _open_cluster(config: Config, weights: Path | None, engine: Engine | None) -> Backend:
@@ -152,7 +154,8 @@ def _open_cluster(config: Config, weights: Path | None, engine: Engine | None) -
         if error.name is None or error.name.partition(".")[0] != "ray":
             raise
         raise UserError("cluster.learners and cluster.engines need Ray: pip install 'spark-rl[cluster]'") from None
-    chat = chat_of(config, describe_model(config, weights))
+    described = describe_model(config, weights)
+    chat = chat_of(config, described)
     cluster = Cluster(config)
     try:
         loaded = None if config.cluster.learners else load_model(config, weights)
@@ -162,7 +165,9 @@ def _open_cluster(config: Config, weights: Path | None, engine: Engine | None) -
             engine = engine_of_its_own(config, weights)[0]
         elif engine is None and loaded is not None:
             engine = build_engine(config, loaded, chat)
-        assert engine is not None, "one of the three"
+        elif engine is not None:
+            engine = _held(engine, described)
+        assert engine is not None, "one of the four"
     except BaseException:
         cluster.close()
         raise
@@ -183,9 +188,10 @@ def engine_of_its_own(
     config = _shared_threads(config, processes)
     transformers_logging.disable_progress_bar()
     if config.engine.name != "embedded":
-        chat = chat_of(config, describe_model(config, weights))
+        described = describe_model(config, weights)
+        chat = chat_of(config, described)
         own = config.engine.name != "vllm"
-        return own_engine(config, chat) if own else _vllm(config, colocated), chat
+        return own_engine(config, chat, described) if own else _vllm(config, colocated), chat
     whole = without_adapters(config)
     loaded = load_model(whole, weights)
     chat = chat_of(config, loaded)
@@ -236,10 +242,11 @@ def open_reasoner(config: Config, weights: str | Path | None = None) -> Reasoner
     if config.engine.name == "embedded":
         backend = open_backend(config, weights)
         return build_reasoner(backend.engine, backend.chat, config)
-    chat = chat_of(config, describe_model(config, weights))
+    described = describe_model(config, weights)
+    chat = chat_of(config, described)
     if weights is not None:
         config = config.model_copy(update={"model": config.model.model_copy(update={"path": str(weights)})})
-    return build_reasoner(own_engine(config, chat), chat, config)
+    return build_reasoner(own_engine(config, chat, described), chat, config)
 
 
 def build_engine(config: Config, loaded: LoadedModel, chat: ChatFormat) -> Engine:
@@ -252,7 +259,7 @@ def build_engine(config: Config, loaded: LoadedModel, chat: ChatFormat) -> Engin
     if config.engine.name == "vllm":
         return _vllm(config, colocated=True)  # a run hands it the learner's weights before it begins
     if config.engine.name != "embedded":
-        return own_engine(config, chat)
+        return own_engine(config, chat, loaded)
     return _embedded(EmbeddedEngine, config, loaded, chat)
 
 
@@ -268,8 +275,9 @@ def _embedded(kind: type[EmbeddedEngine], config: Config, loaded: LoadedModel, c
     return kind(loaded, eos, chat.decode, *bounds)
 
 
-def own_engine(config: Config, chat: ChatFormat) -> Engine:
-    """An engine of the class that ``engine.name`` names, made with the configuration and the chat format.
+def own_engine(config: Config, chat: ChatFormat, model: LoadedModel | Description) -> Engine:
+    """An engine of the class that ``engine.name`` names, made with the configuration and the chat format, and held to
+    what the model has.
 
     Raises:
         ConfigError: there is no such class, it lacks a part of :class:`spark_rl.engine.base.Engine`, or it can't be
@@ -286,7 +294,15 @@ def own_engine(config: Config, chat: ChatFormat) -> Engine:
     except Exception as error:  # noqa: BLE001  # the user's own code, which may raise anything
         raise ConfigError(f"engine.name {spec!r} can't be made from (config, chat): {said(error)}") from None
     _check_parts(engine, f"engine.name {spec!r}")
-    return engine
+    return _held(engine, model)
+
+
+def _held(engine: Engine, model: LoadedModel | Description) -> Engine:
+    """An engine, checked at each call if it is of the user's own."""
+    if type(engine).__module__.startswith("spark_rl."):
+        return engine
+    described = model.causal_lm.config if isinstance(model, LoadedModel) else model.config
+    return Checked(engine, int(described.get_text_config().vocab_size))
 
 
 def _check_parts(engine: Any, what: str) -> None:
@@ -315,7 +331,8 @@ def build_learner(backend: Backend, reference: LoadedModel | None = None, weight
     from spark_rl.cluster.learners import RayLearner
 
     make = partial(learner_of_a_rank, config, backend.cluster.processes)
-    return RayLearner(backend.cluster, make, None if weights is None else Path(weights).absolute())
+    folder = None if weights is None else Path(weights).absolute()
+    return RayLearner(backend.cluster, make, folder, config.learner.micro_tokens)
 
 
 def _reference(config: Config, loaded: LoadedModel, given: LoadedModel | None = None) -> LoadedModel | None:
@@ -352,6 +369,7 @@ def _needs_reference(config: Config, loaded: LoadedModel) -> bool:
 
 def _shares_weights(engine: Engine) -> bool:
     """Whether an engine decodes on the learner's own weights."""
+    engine = innermost(engine)
     return isinstance(engine, EmbeddedEngine) and not isinstance(engine, CopiedEngine)
 
 

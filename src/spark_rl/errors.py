@@ -30,6 +30,10 @@ class EngineError(UserError):
     """An engine gave something else than what was asked for, in one line: which engine, and what."""
 
 
+class VerifierError(UserError):
+    """The verifier's worker processes can't be started, in one line: why, and how to mend it."""
+
+
 class DiskError(UserError):
     """What a run has to write can't be written, in one line: where, why, and how to go on."""
 

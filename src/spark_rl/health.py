@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from spark_rl.config import Config
-from spark_rl.errors import UserError
+from spark_rl.errors import EngineError, UserError
 from spark_rl.learner.base import Learner
 from spark_rl.problem import Group
 from spark_rl.runs import checkpoints
@@ -35,7 +35,7 @@ class Health:
     def __init__(self, run_dir: Path, config: Config) -> None:
         self.run_dir = run_dir
         self.config = config
-        self._sick = self._dead = 0
+        self._sick = self._dead = self._silent = 0
         self._probe: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     def check(self, metrics: Mapping[str, Any], groups: Sequence[Group]) -> None:
@@ -43,6 +43,7 @@ class Health:
 
         Raises:
             UserError: the model no longer gives its tokens probabilities, or its updates have failed for too long.
+            EngineError: the engine gives nothing.
         """
         self._probe = next(
             ((group.prompt_ids, rollout.completion.token_ids) for group in groups if not group.problem.images
@@ -54,7 +55,10 @@ class Health:
         self._sick = self._sick + 1 if failed or any(metrics.get(name) for name in _SKIPPED) else 0
         if self._sick >= PATIENCE:
             raise self._lost(metrics["step"], f"loss or gradient were not finite in {PATIENCE} steps in a row")
-        self._dead = self._dead + 1 if metrics.get("entropy") == 0 else 0
+        self._silent = self._silent + 1 if groups and metrics.get("tokens") == 0 else 0
+        if self._silent >= PATIENCE:
+            raise EngineError(f"step {metrics['step']}: every response of {PATIENCE} steps in a row is empty")
+        self._dead = self._dead + 1 if metrics.get("entropy") == 0 and metrics.get("tokens") != 0 else 0
         if self._dead >= PATIENCE:
             what = f"all tokens of {PATIENCE} steps in a row had the probability 1, which no update can change any more"
             raise self._lost(metrics["step"], what)

@@ -32,6 +32,8 @@ LOCK = ".lock"
 
 _ATTEMPTS, _PAUSE = 500, 0.02
 """How often and how many seconds apart a lock is tried that nobody holds but those who ask who does."""
+_SETTLE = 25
+"""Pauses in which whoever has just got a lock has written its name over that of who had it before."""
 _LOCKED_BYTE = 1 << 30
 """Where Windows locks the file: beyond its content, which a locked byte would hide from readers."""
 
@@ -98,14 +100,18 @@ def hold(run_dir: Path) -> Hold:
     Raises:
         ConfigError: another process holds it, which is named, or it can't be written.
     """
-    made, path = make_folder(run_dir), run_dir / LOCK
+    made, path, before = make_folder(run_dir), run_dir / LOCK, _read(run_dir)
     try:
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
             locked = _locked(descriptor)
             if locked is False or (locked is None and _is_alive(_read(run_dir))):
                 os.close(descriptor)
-                raise _refusal(run_dir)
+                for _ in range(_SETTLE if locked is False else 0):
+                    if _read(run_dir) not in {before, None}:
+                        break
+                    time.sleep(_PAUSE)
+                raise _refusal(run_dir, sure=locked is False)
             if _is_at(descriptor, path):
                 return Hold(run_dir, descriptor, made)
             os.close(descriptor)  # whoever held it has just removed it
@@ -140,10 +146,11 @@ def last_holder(run_dir: Path) -> Holder | None:
     return _read(run_dir)
 
 
-def _refusal(run_dir: Path) -> ConfigError:
+def _refusal(run_dir: Path, *, sure: bool = True) -> ConfigError:
     found = _read(run_dir)
     who = "another process" if found is None else "this very process" if found.pid == os.getpid() else str(found)
-    return ConfigError(f"{run_dir} is in use by {who}; wait until that ends or choose another --run-dir")
+    gone = "" if sure else f", or if it is gone, remove {run_dir / LOCK}: this file system has no locks to tell"
+    return ConfigError(f"{run_dir} is in use by {who}; wait until that ends or choose another --run-dir{gone}")
 
 
 def _locked(descriptor: int) -> bool | None:

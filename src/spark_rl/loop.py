@@ -34,6 +34,8 @@ class Loop:
     """Steps that are done."""
     steps: int = 0
     """Steps of the whole run: where the schedule of the learning rate ends."""
+    half_done: bool = False
+    """Whether a step has begun to change weights or pool: what would be saved now is the state of no step."""
 
     def advance(self) -> tuple[Metrics, list[Group]]:
         """Sec. 3.1 and 3.2, once. Returns the step's metrics and all its groups, without the pixels of their images."""
@@ -44,6 +46,7 @@ class Loop:
         groups, too_long = self.sampler.sample(batch, stream_seed(config.seed, "policy", step), clock)
         again, also_too_long = self._sample_recycled(clock) if combined else Sampled([], [])
         trained = [*(groups if config.train.policy_update else ()), *again]
+        self.half_done = True
         updates = self._update(trained, 0.0, middle, clock)
         groups, again = _without_pixels(groups), _without_pixels(again)
 
@@ -54,7 +57,7 @@ class Loop:
             updates |= {f"{name}/recycled": value for name, value in self._update(again, middle, 1.0, clock).items()}
             again = _without_pixels(again)
 
-        self.step += 1
+        self.step, self.half_done = self.step + 1, False
         everything = [*groups, *again]
         left_out = left_out_metrics([*too_long, *also_too_long], self.pool.dropped - dropped)
         metrics = {"step": self.step, **batch_metrics(everything), **updates, **clock.seconds}

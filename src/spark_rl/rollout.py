@@ -7,8 +7,7 @@ so its text begins with that tag for whoever reads it: a thought that is cut is 
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,9 +16,8 @@ from typing import NamedTuple
 from spark_rl.chat import Chat, ChatFormat, Prompt, policy_prompt
 from spark_rl.clock import Clock
 from spark_rl.config import RewardConfig, RolloutConfig, Thinking
-from spark_rl.engine.base import Arrival, Engine, Sampling, arrivals, innermost
-from spark_rl.errors import EngineError, UserError
-from spark_rl.plugins import said
+from spark_rl.engine.base import Engine, Sampling
+from spark_rl.engine.checked import promised
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
 from spark_rl.rewards import Grader, RewardSet
 from spark_rl.verify import Verifier
@@ -46,55 +44,6 @@ def _opened(prompt: Prompt, chat: Chat, thinking: Thinking) -> str:
         return ""
     opening, closing = pair
     return opening if closing in chat.decode(chat.tokenizer(closing, add_special_tokens=False)["input_ids"]) else ""
-
-
-def checked(arrived: Iterable[Arrival], prompts: int, sampling: Sampling, engine: str) -> Iterator[Arrival]:
-    """What an engine gives, if it is what it promises, before anything is graded or trained on.
-
-    Raises:
-        EngineError: it is not; one line that names the engine and the first fault.
-    """
-    seen: set[int] = set()
-    for arrival in arrived:
-        place = _place(arrival)
-        if place not in range(prompts):
-            raise EngineError(f"{engine} gave {arrival!r:.80} in place of (one of {prompts} places, its completions)")
-        group = arrival[1]
-        if place in seen:
-            raise EngineError(f"{engine} gave the completions of prompt {place + 1} of {prompts} twice")
-        seen.add(place)
-        _check_group(group, sampling, f"{engine}, prompt {place + 1} of {prompts}")
-        yield place, group
-    if len(seen) != prompts:
-        raise EngineError(f"{engine} gave completions for {len(seen)} prompts and was asked {prompts}")
-
-
-def _place(arrival: object) -> int:
-    """The place that an engine gave completions for; -1 for what is no pair with a whole number, whatever counts as
-    one: NumPy's and torch's compare equal to places and are none to a dict or a list."""
-    if not isinstance(arrival, tuple) or len(arrival) != 2:
-        return -1
-    try:
-        return operator.index(arrival[0])
-    except (TypeError, ValueError, RuntimeError):
-        return -1
-
-
-def _check_group(group: Sequence[Completion], sampling: Sampling, where: str) -> None:
-    if not isinstance(group, list | tuple):
-        raise EngineError(f"{where}: a {type(group).__name__} in place of a list of completions")
-    if len(group) != sampling.n:
-        raise EngineError(f"{where}: {len(group)} completions in place of {sampling.n}")
-    for completion in group:
-        if not isinstance(completion, Completion) or completion.finish not in {"stop", "length", "refused"}:
-            raise EngineError(f"{where}: {completion!r:.80} is no Completion that ended by stop or length")
-        if not isinstance(completion.text, str):
-            raise EngineError(f"{where}: {completion!r:.80} has a text that is none")
-        tokens, logprobs = len(completion.token_ids), completion.logprobs
-        if tokens != len(logprobs) and completion.counted is None:
-            raise EngineError(f"{where}: {tokens} tokens with {len(logprobs)} log-probabilities")
-        if tokens > sampling.max_new_tokens:
-            raise EngineError(f"{where}: {tokens} tokens, and {sampling.max_new_tokens} at most were asked for")
 
 
 class Sampled(NamedTuple):
@@ -153,7 +102,7 @@ class Sampler:
         prompts = [prompt for _, prompt in kept]
         grader = build_grader(self.chat, self.verifier, self.reward, self.rewards)
         found: dict[int, tuple[list[Completion], list[Finish | None]]] = {}
-        with grader.grading(self.reward.form) as begin, closing(self._arriving(prompts, sampling)) as arriving:
+        with grader.grading(self.reward.form) as begin, closing(promised(self.engine, prompts, sampling)) as arriving:
 
             def begun(place: int, completions: Sequence[Completion]) -> None:
                 problem, prompt = kept[place]
@@ -164,17 +113,6 @@ class Sampler:
                 clock.timed("verify", begun, *arrival)
             in_order = [found[place] for place in range(len(kept))]
             return clock.timed("verify", self._finished, grader, kept, in_order)
-
-    def _arriving(self, prompts: Sequence[Prompt], sampling: Sampling) -> Generator[Arrival]:
-        """What the engine gives. What an engine of the user's own raises is an :class:`EngineError`."""
-        kind = type(innermost(self.engine))
-        try:
-            with closing(arrivals(self.engine, prompts, sampling)) as arriving:
-                yield from checked(arriving, len(prompts), sampling, kind.__name__)
-        except Exception as error:
-            if isinstance(error, UserError) or kind.__module__.startswith("spark_rl."):
-                raise
-            raise EngineError(f"{kind.__name__} raised {said(error)}") from error
 
     def _finished(
         self,

@@ -22,7 +22,7 @@ from spark_rl.checkpoint import Progress
 from spark_rl.config import Config
 from spark_rl.control import Control
 from spark_rl.data.batches import Batches, Shuffled
-from spark_rl.errors import ConfigError, DataError, DiskError, Stopped, UserError
+from spark_rl.errors import ConfigError, DataError, DiskError, EngineError, Stopped, UserError, VerifierError
 from spark_rl.examination import DURING, EVALUATIONS, LOGS, Examination
 from spark_rl.files import disk_error, write_json
 from spark_rl.given import Given, load_all_problems
@@ -174,7 +174,7 @@ class Run:
             self.run_dir, exams, config.train, lambda: self.reasoner, self.grader, self.watcher
         )
         self.health, self.hints, self._saved = Health(self.run_dir, config), Hints(), self.progress.step
-        self.saver = checkpoint.Saver()
+        self.saver, self._deaths = checkpoint.Saver(), 0
 
     def _newest_checkpoint(self) -> Path | None:
         """The newest checkpoint that is as it was written; those that are damaged are said and set aside."""
@@ -270,9 +270,12 @@ class Run:
 
     @contextmanager
     def _within_limits(self) -> Iterator[None]:
-        """Within, a disk or a memory that is not enough is one line, which says how to go on once it is."""
+        """Within, what fails around the run (memory, disk, engine, verifier) is one line, which says how to go on once
+        it is mended."""
         try:
             yield
+        except (EngineError, VerifierError) as error:
+            raise type(error)(f"{error}; once that is mended, {self.control.advice}") from error.__cause__
         except (RuntimeError, MemoryError) as error:
             if "does not have a deterministic implementation" in str(error):
                 raise ConfigError(
@@ -321,8 +324,8 @@ class Run:
                     for hint in self.hints.hear(metrics):
                         self.watcher.hint(hint)
                     self._after_step()
-            except (DataError, BrokenPipeError):  # of a stream, or of whoever read the output: no step is half done
-                if self._saved != progress.step == self.loop.step:
+            except (DataError, EngineError, VerifierError, BrokenPipeError):  # of a stream, or of who reads the output
+                if self._saved != progress.step == self.loop.step and not self._half_done:
                     self._save()
                 self._collect(wait=True)
                 raise
@@ -357,7 +360,7 @@ class Run:
         progress.steps = self.loop.steps = self.length.expected(progress.step, progress.tokens)
         for task in TASKS:
             progress.skipped[task] = progress.skipped.get(task, 0) + metrics[f"skipped/{task}"]
-        metrics |= self.backend.restarts() | {"seconds": seconds, "tokens_per_second": metrics["tokens"] / seconds}
+        metrics |= self._restarts() | {"seconds": seconds, "tokens_per_second": metrics["tokens"] / seconds}
         if self.length.tokens is not None:
             metrics["steps"] = progress.steps
         if fewer := [metrics[name] for name in ("micro_tokens", "micro_tokens/recycled") if name in metrics]:
@@ -409,16 +412,29 @@ class Run:
         self._saved = self.progress.step
         self._collect(wait=False)
 
+    @property
+    def _half_done(self) -> bool:
+        """Whether what would be saved now is the state of no step: a batch that was sampled ahead may be taken too."""
+        return self.loop.half_done or (self.upcoming is not None and self.upcoming.step != self.loop.step)
+
     def _collect(self, *, wait: bool) -> None:
         """Say that a checkpoint is written, when it is."""
         if (path := self.saver.collect(wait=wait)) is not None:
             self.watcher.saved(path)
 
+    def _restarts(self) -> Metrics:
+        """Processes that died and were started again since this was asked last, the verifier's workers too where no
+        cluster has them."""
+        found: Metrics = dict(self.backend.restarts())
+        if self.backend.cluster is None and (new := self.verifier.deaths - self._deaths):
+            found["restarts/verifier"], self._deaths = new, self.verifier.deaths
+        return found
+
     def _outcome(self) -> Metrics:
         """What the summary says about the end of the run and its best evaluation, where there is something to say."""
         outcome: Metrics = {}
         logged = read_metrics(self.run_dir / "metrics.jsonl")
-        last = self.backend.restarts()  # since the last step
+        last = self._restarts()  # since the last step
         kinds = ("learner", "engine", "verifier")
         restarts = {
             kind: int(sum(finite(record.get(f"restarts/{kind}")) or 0 for record in [*logged, last])) for kind in kinds

@@ -27,6 +27,7 @@ from spark_rl.evals.heldout import HeldOutEvaluation, draw_pairs
 from spark_rl.export import push
 from spark_rl.given import Given, load_all_problems
 from spark_rl.inference import Judgement, Reasoner, Trace, build_reasoner, judge
+from spark_rl.learner.policy import first_not_finite
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.restore import frozen_copy
 from spark_rl.model.weights import ModelWeights
@@ -276,6 +277,9 @@ class SparkTrainer:
             output_dir: the folder; ``None`` is ``model`` in the run's directory, where ``train`` writes them too.
         """
         folder = self.run_dir / "model" if output_dir is None else Path(output_dir)
+        if (broken := first_not_finite(self.model.named_parameters())) is not None:
+            raise ConfigError(f"the weights are not finite ({broken[1]} is the first), so they are not written; the "
+                              f"last healthy ones are those of the checkpoints of {self.run_dir}")  # fmt: skip
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._loaded.save(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import pytest
 from running import json_lines, small
 from spark_rl import ConfigError, UserError, train
 from spark_rl.backend import open_backend, open_reasoner
-from spark_rl.engine.base import Sampling, arrivals
+from spark_rl.engine.base import Sampling
+from spark_rl.engine.checked import Checked
 from spark_rl.errors import EngineError
 from spark_rl.given import Given
 from spark_rl.problem import Completion, Problem
-from spark_rl.rollout import checked
 from tiny import prompts
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_engine.py"
@@ -115,6 +116,11 @@ def test_an_engine_that_is_not_installed_is_said_before_anything_loads(tmp_path:
 GOOD = Completion("a", (5, 2), (-0.5, -0.1), "stop")
 
 
+def odd(**parts: Any) -> list[list[Completion]]:
+    """Two groups whose last completion is not good."""
+    return [[GOOD, GOOD], [GOOD, replace(GOOD, **parts)]]
+
+
 @pytest.mark.parametrize(
     ("drawn", "message"),
     [
@@ -123,6 +129,18 @@ GOOD = Completion("a", (5, 2), (-0.5, -0.1), "stop")
         ([[GOOD, GOOD], [GOOD]], "Mine, prompt 2 of 2: 1 completions in place of 2"),
         ([[GOOD, GOOD], [GOOD, replace(GOOD, logprobs=(-0.5,))]], "prompt 2 of 2: 2 tokens with 1 log-probabilities"),
         ([[GOOD, replace(GOOD, token_ids=(1, 2, 3), logprobs=(0.0,) * 3)], [GOOD, GOOD]], "3 tokens, and 2 at most"),
+        ([[GOOD, GOOD], [GOOD, GOOD, GOOD]], "Mine, prompt 2 of 2: 3 completions in place of 2"),
+        (odd(logprobs=None), "prompt 2 of 2: logprobs is of type NoneType in place of a tuple"),
+        (odd(token_ids=None), "prompt 2 of 2: token_ids is of type NoneType in place of a tuple"),
+        (odd(text=None), "has a text that is none"),
+        (odd(finish="abort"), "is no Completion that ended by stop or length"),
+        (odd(token_ids=(5, 10)), "Mine, prompt 2 of 2: token 2 is 10, none of the 10 that the model has"),
+        (odd(token_ids=(-1, 2)), "token 1 is -1, none of the 10"),
+        (odd(token_ids=(5, 2.5)), "token 2 is 2.5, none of the 10"),
+        (odd(logprobs=(math.nan, 0.0)), "the log-probability of token 1 is nan, no finite number of 0 or less"),
+        (odd(logprobs=(-0.5, -math.inf)), "the log-probability of token 2 is -inf, no finite"),
+        (odd(logprobs=(0.5, 0.0)), "the log-probability of token 1 is 0.5, no finite"),
+        (odd(logprobs=(None, 0.0)), "the log-probability of token 1 is None, no finite"),
     ],
 )
 def test_an_engine_that_does_not_keep_its_promise_is_named(drawn: Any, message: str) -> None:
@@ -135,10 +153,12 @@ def test_an_engine_that_does_not_keep_its_promise_is_named(drawn: Any, message: 
 
     def given_by(engine: Any) -> list[Any]:
         sampling = Sampling(2, max_new_tokens=2)
-        return list(checked(arrivals(engine, prompts(2), sampling), 2, sampling, "Mine"))
+        return Checked(engine, 10).generate(prompts(2), sampling)
 
     with pytest.raises(EngineError) as found:
         given_by(Mine(drawn))
     assert message in str(found.value)
     assert isinstance(found.value, UserError)
-    assert given_by(Mine([[GOOD, GOOD]] * 2)) == [(0, [GOOD, GOOD]), (1, [GOOD, GOOD])]
+    empty = Completion("", (), (), "length")
+    for right in ([[GOOD, GOOD]] * 2, [[empty, empty], [GOOD, replace(GOOD, logprobs=(-0.5, 1e-6))]]):
+        assert given_by(Mine(right)) == right

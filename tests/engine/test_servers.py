@@ -9,8 +9,10 @@ import shlex
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,13 +23,13 @@ from PIL import Image, ImageChops
 
 from spark_rl.backend import check_engine
 from spark_rl.config import ConfigError
-from spark_rl.engine.base import stretches
+from spark_rl.engine.base import Sampling, stretches
 from spark_rl.engine.dialect import ReplyError
 from spark_rl.engine.vllm import VllmServers, engine_arguments, read_facts, servers, source_of
 from spark_rl.engine.vllm.collective import Bucket, Servers, own_address
 from spark_rl.engine.vllm.wire import completions, generate_body, serve_command, weights_way
 from spark_rl.errors import EngineError, UserError
-from tiny import tiny_config
+from tiny import prompt_of, tiny_config
 from vision import draw_image
 
 ASKED = {"n": 2, "max_tokens": 4}
@@ -222,23 +224,26 @@ def test_an_address_that_is_none_is_told_before_anything_is_loaded(model_path: s
 
 @pytest.fixture
 def served() -> Iterator[tuple[str, list[Any]]]:
-    """A server that says it is vLLM, and replies to requests for tokens with what the list holds, over and over."""
+    """A server that says it is vLLM, and replies to requests for tokens with what the list holds first, over and over;
+    to what it is, with what it holds second, if there is such. What is a function is called for a reply."""
     replies: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.reply(INFO)
+            self.reply(INFO if len(replies) < 2 else replies[1])
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             self.reply({"status": "resumed"} if self.path == "/resume" else replies[0])
 
         def reply(self, what: Any) -> None:
+            what = what() if callable(what) else what
             data = what if isinstance(what, bytes) else json.dumps(what).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            with suppress(OSError):  # nobody waits for it any more
+                self.wfile.write(data)
 
         def log_message(self, *_: Any) -> None:
             """Nothing."""
@@ -273,6 +278,27 @@ def test_an_address_where_nobody_answers_is_told_soon(model_path: str, monkeypat
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(EngineError, match=rf"^{url}: no whole reply within 0.2 s; is this its address\? start it"):
             VllmServers(tiny_config(model_path, engine={"name": "vllm", "servers": [url]}))
+
+
+def test_a_server_that_hangs_is_told_long_before_its_request_is_given_up(
+    model_path: str, served: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, replies = served
+    replies.append({"choices": [choice(0, 4)]})
+    engine = VllmServers(tiny_config(model_path, engine={"name": "vllm", "servers": [url]}))
+    monkeypatch.setattr(servers, "LOOK", 0.1)
+    monkeypatch.setattr(servers, "ANSWERS", 0.5)
+    answer, gate = replies[0], threading.Event()
+    replies[0] = lambda: (gate.wait(1.5), answer)[1]
+    asked = [prompt_of(3, 4)]
+    (found,) = engine.generate(asked, Sampling(1, max_new_tokens=4))[0]
+    assert found.token_ids == (4,), "one that is slow, and says meanwhile what it is, is waited for"
+    replies[:] = [lambda: (gate.wait(20), answer)[1]] * 2
+    weights: Any = SimpleNamespace(version=1)
+    for call in (lambda: engine.generate(asked, Sampling(1, max_new_tokens=4)), lambda: engine.sync(weights)):
+        with pytest.raises(EngineError, match=rf"^{url}: it takes requests and answers none within 0.5 s"):
+            call()
+    gate.set()
 
 
 def test_workers_of_all_servers_are_one_group_behind_the_learner() -> None:

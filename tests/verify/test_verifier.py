@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from spark_rl.config import VerifyConfig
+from spark_rl.errors import VerifierError
 from spark_rl.problem import Kind
 from spark_rl.verify import Verifier, pool, verify
 from spark_rl.verify.pool import ATTEMPTS, Comparison, Item
@@ -212,7 +213,7 @@ def cpu(pid: int) -> int:
 
 def test_a_worker_that_cannot_start_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
-    with Verifier(VerifyConfig(workers=1)) as verifier, pytest.raises(RuntimeError, match="did not start"):
+    with Verifier(VerifyConfig(workers=1)) as verifier, pytest.raises(VerifierError, match="did not start"):
         verifier.verify(SYMBOLIC, GOLD)
 
 

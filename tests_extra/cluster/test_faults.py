@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file
 from same import Disk, check_same, kill, logged, settings
 
+from spark_rl.cluster import learners
 from spark_rl.cluster.session import Cluster
 from spark_rl.cluster.verifiers import BATCH, RayVerifier
 from spark_rl.config import VerifyConfig
@@ -71,6 +72,41 @@ def test_several_die_at_once_while_checkpoints_are_written(
     assert summary["restarts"] == {"learner": 5, "engine": 1, "verifier": 0}
     check_same(tmp_path / "run", alone)
     check_saved(tmp_path / "run", alone, [1, 2, 3, 4])
+
+
+def test_a_rank_without_memory_makes_all_go_on_in_smaller_micro_batches(
+    alone: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two has none for more than four responses at a time, from the third update on."""
+    monkeypatch.setattr(learners, "LEAST", 16)  # these responses are short
+    with Run(settings(tmp_path / "run", "cluster.learners=2", "learner.micro_tokens=256")) as run:
+        learner: Any = run.learner
+        made = learner._make
+
+        def make(weights: Path | None) -> Any:
+            import torch
+            import torch.distributed as dist
+
+            from spark_rl.model.score import Scorer
+
+            found, forward = made(weights), Scorer.forward
+
+            def limited(self: Any, rows: Any) -> Any:
+                if dist.get_rank() == 1 and found.updates >= 2 and len(rows.mask_BT) > 4:
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+                return forward(self, rows)
+
+            Scorer.forward = limited  # type: ignore[method-assign]
+            return found
+
+        learner._make = make
+        learner._open()
+        run.train()
+        assert 16 <= learner.micro_tokens < 256
+        assert f"all are started again with learner.micro_tokens={learner.micro_tokens}" in caplog.text
+        smaller = [record.get("micro_tokens") for record in logged(tmp_path / "run")]
+        assert smaller[-1] == learner.micro_tokens
+    check_same(tmp_path / "run", alone)
 
 
 def test_verifiers_say_what_one_says_and_are_started_again(tmp_path: Path) -> None:

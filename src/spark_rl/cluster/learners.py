@@ -3,6 +3,9 @@
 When one of them dies, all are started again from the last checkpoint that is complete, and the updates since then are
 done again on the same groups, which are kept for that: nothing has to be saved after every update, and the numbers are
 the same. A checkpoint that was being written meanwhile is written again, after the update that it belongs to.
+
+When one of them is out of memory, the others wait for it in the middle of what they compute together. All are started
+again in the same way, and go on in smaller micro-batches; the updates before are done again in theirs.
 """
 
 from __future__ import annotations
@@ -27,10 +30,14 @@ from spark_rl.cluster.stream import BUCKET, Bucket, buckets, unpacked
 from spark_rl.learner.base import Span
 from spark_rl.learner.sharded import ShardedLearner
 from spark_rl.learner.shards import SHARDS
+from spark_rl.model.memory import is_out_of_memory
 from spark_rl.problem import Group
 from spark_rl.runs import final_of
 
 logger = logging.getLogger(__name__)
+
+LEAST = 256
+"""Tokens of a micro-batch that are not halved where the memory is not enough: it holds one response at least."""
 
 Make = Callable[[Path | None], ShardedLearner]
 """Makes the learner of the process that calls it, one of several that torch.distributed connects: with the weights of a
@@ -63,8 +70,10 @@ class LearnerWorker:
         if state is not None:
             self.learner.load(state)
 
-    def call(self, method: str, *arguments: Any) -> Any:
-        """What a method of the learner returns, and its version afterwards; the result of the first rank alone."""
+    def call(self, micro_tokens: int, method: str, *arguments: Any) -> Any:
+        """What a method of the learner returns in micro-batches of so many tokens, and its version afterwards; the
+        result of the first rank alone."""
+        self.learner.micro_tokens = micro_tokens
         result = getattr(self.learner, method)(*arguments)
         return result if self.rank == 0 else None, self.learner.weights().version
 
@@ -120,13 +129,14 @@ class RayLearner:
     """Processes that train one model, behind the contract of a learner. One thread calls it, beside those that wait for
     a checkpoint."""
 
-    def __init__(self, cluster: Cluster, make: Make, weights: Path | None = None) -> None:
+    def __init__(self, cluster: Cluster, make: Make, weights: Path | None, micro_tokens: int) -> None:
         """Start the processes.
 
         Args:
             cluster: where they have their places.
             make: makes the learner of one rank, there.
             weights: a folder with weights in place of those of the configuration.
+            micro_tokens: of a micro-batch at most, as the configuration has it.
 
         Raises:
             UserError: the model can't be loaded.
@@ -135,9 +145,11 @@ class RayLearner:
         self._saved: Path | None = None
         """The last complete checkpoint."""
         self._saving: _Save | None = None
-        self._done: list[tuple[Any, Span | None]] = []
+        self._done: list[tuple[Any, Span | None, int]] = []
         """The updates since the last complete checkpoint: the groups in Ray's store, which writes to disk what is too
-        much."""
+        much, and the tokens of their micro-batches."""
+        self.micro_tokens = micro_tokens
+        """Of a micro-batch at most: less than the setting once the memory was not enough for it."""
         self._version = 0
         self._workers: list[Any] = []
         self._lock = threading.RLock()
@@ -156,9 +168,9 @@ class RayLearner:
         self._workers = []
         self._workers = self._cluster.begun(start, range(ranks))
         self._load_saved()
-        for number, (groups, span) in enumerate(self._done):
+        for number, (groups, span, micro_tokens) in enumerate(self._done):
             self._save_again(number)
-            self._call("update", groups, span)
+            self._call("update", groups, span, micro_tokens=min(micro_tokens, self.micro_tokens))
         self._save_again(len(self._done))
 
     def _load_saved(self) -> None:
@@ -186,9 +198,10 @@ class RayLearner:
             logger.warning("the learners do the last %d updates again", len(self._done))
         persistent(self._open, self._told)
 
-    def _call(self, method: str, *arguments: Any) -> Any:
+    def _call(self, method: str, *arguments: Any, micro_tokens: int | None = None) -> Any:
         """What the first rank returns, once all are done."""
-        found = collect([worker.call.remote(method, *arguments) for worker in self._workers])
+        tokens = micro_tokens or self.micro_tokens
+        found = collect([worker.call.remote(tokens, method, *arguments) for worker in self._workers])
         result, self._version = found[0]
         return result
 
@@ -197,13 +210,34 @@ class RayLearner:
         with self._lock:
             return persistent(lambda: self._call(method, *arguments), self._mend)
 
+    def _fitting(self, method: str, *arguments: Any) -> Any:
+        """The same, in smaller micro-batches where the memory of a process is not enough for those so far.
+
+        Raises:
+            torch.OutOfMemoryError: it is not enough for small ones either.
+        """
+        with self._lock:
+            again = False
+            while True:
+                try:
+                    if again:
+                        persistent(self._open, self._told)
+                    return self._all(method, *arguments)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error) or self.micro_tokens < 2 * LEAST:
+                        raise
+                again, self.micro_tokens = True, self.micro_tokens // 2
+                logger.warning(
+                    "a learner is out of memory; all are started again with learner.micro_tokens=%d", self.micro_tokens
+                )
+
     def update(self, groups: Sequence[Group], span: Span | None = None) -> dict[str, float]:
         """See :class:`spark_rl.learner.base.Learner`. Images travel as the data has them; each rank prepares those of
         the groups that it computes."""
         sent = ray.put([replace(group, vision={}) if group.vision else group for group in groups])
         with self._lock:
-            metrics: dict[str, float] = self._all("update", sent, span)
-            self._done.append((sent, span))
+            metrics: dict[str, float] = self._fitting("update", sent, span)
+            self._done.append((sent, span, self.micro_tokens))
         return metrics
 
     def rate(self, position: float, steps: int) -> float:
@@ -217,7 +251,7 @@ class RayLearner:
         vision: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[Tensor]:
         """One (T,) tensor a response, at the sampling temperature."""
-        found: list[Tensor] = self._all("logprobs", prompts, responses, vision)
+        found: list[Tensor] = self._fitting("logprobs", prompts, responses, vision)
         return found
 
     def weights(self) -> RemoteWeights:

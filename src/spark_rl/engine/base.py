@@ -13,6 +13,9 @@ from spark_rl.problem import Completion
 if TYPE_CHECKING:  # it needs torch, and engines of servers do not
     from spark_rl.model.weights import Weights
 
+ROUNDING = 1e-3
+"""What rounding may leave a log-probability above 0, in nats."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

@@ -49,7 +49,8 @@ class PolicyLearner(ABC):
     rank: int = 0
     """Which of the processes that train the model together this is."""
     divisible: bool = True
-    """Whether micro-batches can be made smaller in the middle of an update: ranks would have to agree on it."""
+    """Whether micro-batches can be made smaller in the middle of an update. Ranks can't: where one is out of memory the
+    others wait for it, so all have to be started again."""
     optimiser: torch.optim.AdamW
     """Of what is trained, made by :meth:`_adamw`."""
 

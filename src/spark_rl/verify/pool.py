@@ -8,7 +8,8 @@ What is limited is the processor time that a comparison takes, by a kernel timer
 makes verdicts late and never different. A worker that overruns is ended and replaced; its item counts as ``timeout``.
 The limit is a short one at first (:data:`FIRST_LOOK`), and not many of a batch get the whole one after it.
 A worker that dies otherwise (killed from outside, out of memory, a crash in C) is replaced too, and its item is tried
-again in the fresh one; an item under which :data:`ATTEMPTS` workers died counts as ``unparsable``.
+again in the fresh one; an item under which :data:`ATTEMPTS` workers died counts as ``unparsable``. Where none can be
+started there are no verdicts: that is a :class:`VerifierError`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from spark_rl.config import AnswerForm, VerifyConfig
+from spark_rl.errors import VerifierError
 from spark_rl.problem import Kind, Status, Verdict
 from spark_rl.verify.grade import best_of, grade_each, in_form, verdict_of
 from spark_rl.verify.worker import COMPARISONS, TIME_IS_UP, receive, send, wall_limit
@@ -147,12 +149,19 @@ class _Worker:
         self._process = self._connection = self._finalizer = None
 
     def _started(self) -> socket.socket:
-        """The connection to a process that is ready. One that is killed while it starts is started again."""
+        """The connection to a process that is ready. One that is killed while it starts is started again.
+
+        Raises:
+            VerifierError: none can be started.
+        """
         for _ in range(ATTEMPTS):
             if self._process is not None and (self._process.poll() is not None or self._owner != os.getpid()):
                 self.stop()
             if self._process is None:
-                self._start()
+                try:
+                    self._start()
+                except OSError as error:
+                    raise _no_room("a worker process", error) from None
             connection = self._connection
             assert connection is not None
             if not self._ready:
@@ -169,7 +178,7 @@ class _Worker:
                 break
             self.deaths += 1
         self.stop()
-        raise RuntimeError(
+        raise VerifierError(
             "the verifier's worker process did not start (its own error is above, unless it was killed); "
             "check that 'python -c \"import mpmath\"' works in this environment and that memory is left"
         )
@@ -177,21 +186,33 @@ class _Worker:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter on our own code
-                [sys.executable, "-W", "ignore", "-c", _BOOT, json.dumps(sys.path)],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
+            try:
+                self._process = subprocess.Popen(  # noqa: S603  # our own interpreter on our own code
+                    [sys.executable, "-W", "ignore", "-c", _BOOT, json.dumps(sys.path)],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    env={**os.environ, "OMP_NUM_THREADS": "1"},
+                )
+            except BaseException:
+                ours.close()
+                raise
         self._connection = ours
         self._owner = os.getpid()
         self._ready, self._done = False, 0
         self._finalizer = weakref.finalize(self, _end, self._process, ours, self._owner)
 
     def _replace(self) -> None:
-        """A fresh process, loading while this thread goes on."""
+        """A fresh process, loading while this thread goes on; if none can be started now, it is when it is needed."""
         self.stop()
-        self._start()
+        with suppress(OSError):
+            self._start()
+
+
+def _no_room(what: str, error: BaseException) -> VerifierError:
+    return VerifierError(
+        f"the verifier can't start {what} ({getattr(error, 'strerror', None) or error}); raise the limit of processes "
+        "(ulimit -u), of open files (ulimit -n) or of memory, or lower verify.workers"
+    )
 
 
 def _end(process: subprocess.Popen[bytes], connection: socket.socket, owner: int) -> None:
@@ -332,7 +353,7 @@ class Verifier:
 
         def ask(comparison: Comparison) -> Answer:
             if comparison not in pending:
-                pending[comparison] = self._executor().submit(self._compare, comparison, first)
+                pending[comparison] = self._submit(comparison, first)
             return partial(answer, comparison)
 
         def answer(comparison: Comparison) -> Status:
@@ -341,7 +362,7 @@ class Verifier:
                 status = pending[comparison].result()
                 if status == "timeout" and first < limit and again < SLOW + len(pending) // SLOW_SHARE:
                     again += 1
-                    status = self._executor().submit(self._compare, comparison, limit).result()
+                    status = self._submit(comparison, limit).result()
                 settled[comparison] = status
             return settled[comparison]
 
@@ -350,6 +371,16 @@ class Verifier:
         finally:
             for future in pending.values():
                 future.cancel()
+
+    def _submit(self, comparison: Comparison, limit: float) -> Future[Status]:
+        """Raises :class:`VerifierError` where the system has no thread left to wait for the worker."""
+        executor = self._executor()
+        try:
+            return executor.submit(self._compare, comparison, limit)
+        except RuntimeError as error:
+            if "thread" not in str(error):
+                raise
+            raise _no_room("a thread", error) from None
 
     def _compare(self, comparison: Comparison, limit: float) -> Status:
         worker = self._free.get()

@@ -4,6 +4,8 @@ Each prompt is a request of its own, with its own random seed, so neither the nu
 changes what is drawn, but for the rounding of logits. Servers are asked at the same time; each has as many requests
 under way as it decodes sequences together.
 
+A request may take half an hour. Whether a server answers at all is looked at every minute meanwhile.
+
 While weights come in a server is paused, which ends what it samples and empties its caches. The weights get a name
 that no other run has, and every token that comes back says from which weights it was sampled: a server that was started
 again, or that another run hands weights to, is told at once.
@@ -50,9 +52,13 @@ SECONDS = 1800.0
 ANSWERS = 120.0
 """Seconds in which a server must have told how it was started, and sampled a token: an address where nobody answers
 would hold a run for :data:`SECONDS` before its first line."""
+LOOK = 60.0
+"""Seconds between two looks at whether a server that is asked for something still answers at all: a process that stands
+still or a machine that is gone would cost :data:`SECONDS` twice."""
 RETRIES = 6
 """How often a request for completions is asked again, over a minute."""
 GENERATE = "/inference/v1/generate"
+INFO = "/server_info?config_format=json"
 
 _Found = TypeVar("_Found")
 
@@ -196,7 +202,7 @@ class VllmServers:
 
     async def _way(self, client: httpx.AsyncClient, server: Endpoint) -> str:
         """How a server takes over weights, after it has sampled a token."""
-        info = await server.ask(client, "/server_info?config_format=json", retries=0)
+        info = await server.ask(client, INFO, retries=0)
         way = weights_way(info, self.context)
         await server.ask(client, "/resume", {}, 0)  # a run that was killed while it handed weights over
         word = self.facts.chat.tokenizer("1", add_special_tokens=False)["input_ids"]
@@ -290,8 +296,42 @@ class VllmServers:
         self._run(everyone)
 
     def _run(self, work: Callable[[httpx.AsyncClient], Awaitable[_Found]]) -> _Found:
-        """Do it with one client for all servers: the key is the same."""
+        """Do it with one client for all servers: the key is the same. Meanwhile they are watched.
+
+        Raises:
+            EngineError: one of them answers nothing any more.
+        """
+
+        async def watched(client: httpx.AsyncClient) -> _Found:
+            async with anyio.create_task_group() as tasks:
+                for server in self._servers:
+                    tasks.start_soon(_watch, client, server)
+                found = await work(client)
+                tasks.cancel_scope.cancel()
+            return found
+
         try:
-            return self._servers[0].run(work)
-        except ExceptionGroup as errors:  # one, but for requests that fail at the same moment
-            raise errors.exceptions[0] from None
+            return self._servers[0].run(watched)
+        except ExceptionGroup as errors:  # groups of one, but for requests that fail at the same moment
+            first: BaseException = errors
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            raise first from None
+
+
+async def _watch(client: httpx.AsyncClient, server: Endpoint) -> None:
+    """Until this is cancelled, look whether a server answers. What it refuses is told by whoever asked it.
+
+    Raises:
+        EngineError: it does not.
+    """
+    while True:
+        await anyio.sleep(LOOK)
+        try:
+            with anyio.fail_after(ANSWERS):
+                await server.ask(client, INFO, retries=0)
+        except TimeoutError:
+            raise EngineError(f"{server.url}: it takes requests and answers none within {ANSWERS:g} s, not even what "
+                              "it serves, so it hangs; start it again") from None  # fmt: skip
+        except EndpointError:
+            continue

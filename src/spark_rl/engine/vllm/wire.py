@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from spark_rl.data.decode import encode
+from spark_rl.engine.base import ROUNDING
 from spark_rl.engine.dialect import ReplyError, places
 from spark_rl.engine.vllm.arguments import BACKEND
 from spark_rl.problem import Completion
@@ -114,8 +115,7 @@ def _completion(choice: Mapping[str, Any], most: int, vocabulary: int, version: 
 
 
 def _is_logprob(value: object) -> bool:
-    """Rounding may leave one a little above 0."""
-    return type(value) in (int, float) and FLOOR < value < 1e-3  # type: ignore[operator]  # never true of NaN
+    return type(value) in (int, float) and FLOOR < value < ROUNDING  # type: ignore[operator]  # never true of NaN
 
 
 def _sampled_by(choice: Mapping[str, Any], tokens: int, label: str) -> str | None:
