@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -243,11 +244,29 @@ def test_of_processes_that_start_at_once_one_holds_the_run(tmp_path: Path, left:
         assert [process.wait(60) for process in started] == [0] * 4
 
 
+def test_who_has_just_taken_it_is_named_and_not_who_had_it_before(tmp_path: Path) -> None:
+    def record(pid: int) -> bytes:
+        return json.dumps({"pid": pid, "host": "elsewhere", "since": 1e9}).encode()
+
+    fcntl = pytest.importorskip("fcntl")
+    descriptor = os.open(tmp_path / LOCK, os.O_RDWR | os.O_CREAT)
+    try:
+        os.write(descriptor, record(4711))
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        writes = threading.Timer(0.1, os.pwrite, (descriptor, record(4712), 0))
+        writes.start()
+        with pytest.raises(ConfigError, match="in use by process 4712 on elsewhere"):
+            hold(tmp_path)
+        writes.join()
+    finally:
+        os.close(descriptor)
+
+
 def test_where_there_are_no_locks_the_line_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unlockable(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("fcntl.flock", unlockable)
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", unlockable)
     for pid, host, refused in (
         (2**22 - 1, socket.gethostname(), False), (1, socket.gethostname(), True), (1, "elsewhere", True),
     ):  # fmt: skip
