@@ -1,9 +1,12 @@
-"""A clock that is set back an hour and forward a day while a run goes on, as time servers and virtual machines do."""
+"""A clock that is set back an hour and forward a day while a run goes on, as time servers and virtual machines do, and
+one on which the run takes most of a day."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from running import ENVIRONMENT, SMALL, command, complaints, facts, json_lines, small
 from spark_rl.report.metrics import finite
@@ -25,12 +28,21 @@ time.time = shifted
 time.time_ns = lambda: int(shifted() * 1e9)
 time.strftime = lambda form, *at: strftime(form, *(at or (time.localtime(shifted()),)))
 '''
+FAST = """
+import time
+
+monotonic, began = time.monotonic, time.monotonic()
+time.monotonic = time.perf_counter = lambda: began + (monotonic() - began) * 3000
+time.time = lambda real=time.time(): real + (monotonic() - began) * 3000
+"""
+"""A day in 29 seconds: every step takes an hour or so, as far as the run can tell."""
 SETTINGS = ("train.steps=3", "train.save_every=1")
 
 
-def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("clock", "longest"), [(JUMPS, 3000.0), (FAST, 1e6)], ids=["jumps", "fast"])
+def test_no_clock_changes_anything(tmp_path: Path, clock: str, longest: float) -> None:
     (tmp_path / "clock").mkdir()
-    (tmp_path / "clock" / "sitecustomize.py").write_text(JUMPS)
+    (tmp_path / "clock" / "sitecustomize.py").write_text(clock)
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path / 'clock'}:{ENVIRONMENT['PYTHONPATH']}"}
 
     def spark_rl(*words: str | Path) -> str:
@@ -51,4 +63,6 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
     times = [value for record in json_lines(run_dir / "metrics.jsonl") for name, value in record.items()
              if name.startswith("time/") or name in {"seconds", "tokens_per_second"}]  # fmt: skip
     assert len(times) > 9
-    assert all((number := finite(value)) is not None and 0 <= number < 3000 for value in times)
+    assert all((number := finite(value)) is not None and 0 <= number < longest for value in times)
+    if clock == FAST:
+        assert max(finite(record["seconds"]) or 0.0 for record in json_lines(run_dir / "metrics.jsonl")) > 300
