@@ -25,15 +25,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jinja2 import TemplateError
-
+from spark_rl.chat.rendering import RenderingError, render
 from spark_rl.chat.turn import PROBE, chat_messages, check_policy, user_turn
 from spark_rl.config import ChatConfig, Config, ImagesConfig
 from spark_rl.data.images import fit, open_image
+from spark_rl.data.values import without_surrogates
 from spark_rl.errors import ChatError
+from spark_rl.files import user_path
 from spark_rl.problem import TASKS, Problem
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class ChatFormat:
                 "has no place; use a vision-language model, or data without images"
             )
         messages = self._messages(user_turn(problem, self.config, self._special), system)
-        text = self._render(messages)
+        text = without_surrogates(self._render(messages))
         if problem.images:
             ids, vision = self._with_images(problem, text)
         else:
@@ -208,18 +208,14 @@ class ChatFormat:
     def _render(self, messages: list[dict[str, Any]]) -> str:
         if self._template is None:
             return "".join(f"{message['content']}\n" for message in messages)
+        named = {name: value if isinstance(value, str | list) else str(value)
+                 for name, value in self.tokenizer.special_tokens_map.items()}  # fmt: skip
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages, chat_template=self._template, tokenize=False, add_generation_prompt=True,
-                    **self.config.template_arguments,
-                )
-            )  # fmt: skip
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:  # what Jinja code raises
-            number = getattr(error, "lineno", None)
-            line = "" if number is None else f", line {number}"
+            return render(self._template, messages, named | self.config.template_arguments)
+        except RenderingError as error:
+            line = "" if error.line is None else f", line {error.line}"
             where = "chat.template" if self.config.template is not None else "the tokenizer's chat template"
-            raise ChatError(f"{where}{line} failed: {' '.join(str(error).split())}") from None
+            raise ChatError(f"{where}{line} failed: {error}") from None
 
     def _accepts_parts(self) -> bool:
         """Whether the template reads a list of parts and shows the image, instead of printing or rejecting the list."""
@@ -276,8 +272,8 @@ def _template(tokenizer: PreTrainedTokenizerBase, config: ChatConfig, processor:
     if "\n" in config.template or not config.template.endswith(".jinja"):
         return config.template
     try:
-        return Path(config.template).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return user_path(config.template).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise ChatError(f"chat.template: cannot read {config.template} ({error.__class__.__name__})") from None
 
 
