@@ -13,9 +13,9 @@ target        what is made, damaged, and read as a user's commands read it
 
 Each try is a valid input with hostile pieces put in, and ends in success or in a ``UserError``: one line of bounded
 length without control characters. Anything else is a finding: another exception, a process that ends or works longer
-than ``--seconds`` or takes more than ``--megabytes``, a file that is read outside of a confined folder, a canary that is
-written or told, a process or connection that nobody asked for, a control character on the terminal. Findings are
-printed with what repeats them (``--seed S --only N``), and their inputs are kept. Exit status 1 if there is one.
+than ``--seconds`` or takes more than ``--megabytes``, a file read outside of a confined folder, a canary written or
+told, a process or connection that nobody asked for, a control character on the terminal. Findings are printed with
+what repeats them (``--seed S --only N``), and their inputs are kept. Exit status 1 if there is one.
 
 Tries are made in a forked child that has imported everything, some hundred in each; one that does not answer is killed.
 """
@@ -97,20 +97,23 @@ BENCHMARKS = all_benchmarks()
 # Hostile values
 
 NAMES = (
-    "../../secret/secret.png", "/dev/zero", "/dev/stdin", "/proc/self/environ", "/etc/passwd", "fifo", "loop", "folder",
-    "link.png", "linked/secret.png", "..", ".", "~", "~root", "a" * 300, "a/" * 3000, "a\0b.png", "file:///etc/passwd",
-    "file://../secret/secret.png", "http://127.0.0.1:9/x.png", "\\\\host\\share\\x.png", "good.png", "good.png/", "con",
-    "-", "--run-dir", "%s%n", "{0.__class__}", "\ud800.png", "\u202egnp.exe", "data:", "data:image/png;base64,",
-    "data:image/png;base64," + "A" * 5000, "data:text/html,<script>", "data:;base64,====", "$HOME", "`id`", ";id",
+    "../../secret/secret.png", "/dev/zero", "/dev/stdin", "/proc/self/environ", "/etc/passwd", "fifo", "loop",
+    "folder", "link.png", "linked/secret.png", "..", ".", "~", "~root", "a" * 300, "a/" * 3000, "a\0b.png",
+    "file:///etc/passwd", "file://../secret/secret.png", "http://127.0.0.1:9/x.png", "\\\\host\\share\\x.png",
+    "good.png", "good.png/", "con", "-", "--run-dir", "%s%n", "{0.__class__}", "\ud800.png", "\u202egnp.exe",
+    "data:", "data:image/png;base64,", "data:image/png;base64," + "A" * 5000, "data:text/html,<script>",
+    "data:;base64,====", "$HOME", "`id`", ";id",
 )  # fmt: skip
 """What may stand where a path is wanted."""
 TEXTS = (
-    "", " ", "\0", "\x1b[31m\x1b]0;owned\x07", "\x9b31m", "\ud800", "\udfff\ud800", "\u202e", "\u2028", "\ufeff",
-    "\U000e0041", "\r", "\n" * 50, "\x08" * 20, "a" * 200_000, "<image>", "<image>" * 500, "<|im_end|>", "\ufdd0",
-    "{question}", "{{", "{%", "[" * 3000, "{" * 3000, "(" * 5000, "\\boxed{", "\\frac{" * 400, "'" * 999, '"' * 999,
-    "[{", '[{"role":"user"}]', '[{"role": "user", "content": [{"type": "image"}]}]', "['a', 'b'", "9" * 5000,
-    "9^9^9^9^9", "(10!)!", "1e999999999", "A", "AB", "Yes", "#### 5", "#### ", "٣", "½", "nan", "-0", "= cmd|' /C calc'!A0",
-    "\\x" * 200, "\\u12" * 50, "a) b) c)", "(A) x\n(B) y\n(C) z", "é" * 10_000, "e\u0301" * 3000, "𐍈" * 3000, "%" * 99,
+    "", " ", "\0", "\x1b[31m\x1b]0;owned\x07", "\x9b31m", "\ud800", "\udfff\ud800", "\u202e", "\u2028",
+    "\ufeff", "\U000e0041", "\r", "\n" * 50, "\x08" * 20, "a" * 200_000, "<image>", "<image>" * 500,
+    "<|im_end|>", "\ufdd0", "{question}", "{{", "{%", "[" * 3000, "{" * 3000, "(" * 5000, "\\boxed{",
+    "\\frac{" * 400, "'" * 999, '"' * 999, "[{", '[{"role":"user"}]',
+    '[{"role": "user", "content": [{"type": "image"}]}]', "['a', 'b'", "9" * 5000, "9^9^9^9^9", "(10!)!",
+    "1e999999999", "A", "AB", "Yes", "#### 5", "#### ", "٣", "½", "nan", "-0", "= cmd|' /C calc'!A0",
+    "\\x" * 200, "\\u12" * 50, "a) b) c)", "(A) x\n(B) y\n(C) z", "é" * 10_000, "e\u0301" * 3000, "𐍈" * 3000,
+    "%" * 99,
 )  # fmt: skip
 """What may stand where a text is wanted."""
 
@@ -130,13 +133,50 @@ def hostile(rng: random.Random) -> Any:
         return rng.choice(TEXTS)
     if which < 5:
         return rng.choice(NAMES)
-    return rng.choice((
-        None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, -(2**63) - 1, 10**400, 1e308, -1e308, 5e-324, 0.1, float("nan"),
-        float("inf"), -float("inf"), [], {}, [[]], [None], {"": None}, nested(40), nested(900), nested(300, "dict"), [1] * 5000,
-        {"bytes": None}, {"bytes": "AAAA"}, {"bytes": [1, 2, 300]}, {"bytes": [[]], "path": "x"}, {"path": "good.png"},
-        {"url": "file:///etc/passwd"}, {"role": "user"}, {str(i): i for i in range(2000)}, ["A", "B", ["C"]],
-        {"text": ["x"], "label": ["A", "B"]}, {"A": "x", "a": "y"}, ["x"] * 30, "Zm9v" * 300,
-    ))  # fmt: skip
+    return rng.choice(
+        (
+            None,
+            True,
+            False,
+            0,
+            -1,
+            1,
+            2**31,
+            2**63,
+            2**64,
+            -(2**63) - 1,
+            10**400,
+            1e308,
+            -1e308,
+            5e-324,
+            0.1,
+            float("nan"),
+            float("inf"),
+            -float("inf"),
+            [],
+            {},
+            [[]],
+            [None],
+            {"": None},
+            nested(40),
+            nested(900),
+            nested(300, "dict"),
+            [1] * 5000,
+            {"bytes": None},
+            {"bytes": "AAAA"},
+            {"bytes": [1, 2, 300]},
+            {"bytes": [[]], "path": "x"},
+            {"path": "good.png"},
+            {"url": "file:///etc/passwd"},
+            {"role": "user"},
+            {str(i): i for i in range(2000)},
+            ["A", "B", ["C"]],
+            {"text": ["x"], "label": ["A", "B"]},
+            {"A": "x", "a": "y"},
+            ["x"] * 30,
+            "Zm9v" * 300,
+        )
+    )
 
 
 def places(tree: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -189,8 +229,21 @@ def mangled(rng: random.Random, data: bytes, times: int | None = None) -> bytes:
         elif how == 2:
             changed[at:at] = changed[at : min(to, at + 2000)] * rng.choice((1, 3, 50))
         elif how == 3:
-            changed[at:at] = rng.choice((b"\0", b"\xff" * 8, b"\x1b[31m", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\r", b"\n\n",
-                                         b'"', b"[" * 5000, b"\x00" * 4096, b"9" * 5000))  # fmt: skip
+            changed[at:at] = rng.choice(
+                (
+                    b"\0",
+                    b"\xff" * 8,
+                    b"\x1b[31m",
+                    b"\xef\xbb\xbf",
+                    b"\xed\xa0\x80",
+                    b"\r",
+                    b"\n\n",
+                    b'"',
+                    b"[" * 5000,
+                    b"\x00" * 4096,
+                    b"9" * 5000,
+                )
+            )
         elif how == 4 and rng.random() < 0.3:
             with contextlib.suppress(UnicodeError):
                 changed = bytearray(
@@ -258,9 +311,8 @@ class Watch:
             self.seen.append(f"{event} {arguments!r:.200}")
         elif event == "subprocess.Popen" and not str(arguments[0]).startswith(sys.executable):
             self.seen.append(f"started {arguments[1]!r:.200}")
-        elif event == "socket.connect" and isinstance(arguments[1], tuple):
-            if arguments[1][0] not in {"127.0.0.1", "localhost", "::1"} or arguments[1][1] == 9:
-                self.seen.append(f"connected to {arguments[1]!r:.200}")
+        elif event == "socket.connect" and isinstance(arguments[1], tuple) and arguments[1][0] != "127.0.0.1":
+            self.seen.append(f"connected to {arguments[1]!r:.200}")
 
 
 def check_line(error: BaseException) -> None:
@@ -315,19 +367,22 @@ def picture(kind: str, mode: str = "RGB", size: tuple[int, int] = (7, 5)) -> byt
     return file.getvalue()
 
 
+ENDS = "<|im_end|>"
+
+
 def tokenizer_of(template: Any = None) -> PreTrainedTokenizerFast:
     """Bytes as tokens, and a few special ones."""
     alphabet = [*pre_tokenizers.ByteLevel.alphabet()]
     words = Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|im_end|>", chat_template=template)
+    words.add_special_tokens(["<|im_start|>", ENDS])
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token=ENDS, chat_template=template)
 
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+)  # fmt: skip
 
 
 # Rows
@@ -352,10 +407,12 @@ ROWS: Mapping[str, dict[str, Any]] = {
 }  # fmt: skip
 KINDS = (".jsonl",) * 16 + (".json", ".csv", ".tsv", ".benchmark") * 6 + (".parquet",)
 BENCHMARK_ROWS = {
-    "problem": "1+1?", "question": "1+1?", "answer": "2", "unique_id": "u", "subject": "s", "level": 2, "image": "good.png", "options": ["x", "y"],
-    "choices": ["x", "y"], "query": "q", "ground_truth_rating": [3], "index": 1, "A": "a", "B": "b", "C": "c", "D": "d", "category": "c",
-    "prompt": "p", "chosen": ["x"], "rejected": ["y", "z", "w"], "num_correct": 1, "solution": "s", "id": "i", "hint": "h", "text": "t", "label": "yes",
-    "decoded_image": {"bytes": None, "path": "good.png"}, "question_id": "3", "capability": "ocr", "image_path": "good.png", "option": "A. x; B. y",
+    "problem": "1+1?", "question": "1+1?", "answer": "2", "unique_id": "u", "subject": "s", "level": 2,
+    "image": "good.png", "options": ["x", "y"], "choices": ["x", "y"], "query": "q", "ground_truth_rating": [3],
+    "index": 1, "A": "a", "B": "b", "C": "c", "D": "d", "category": "c", "prompt": "p", "chosen": ["x"],
+    "rejected": ["y", "z", "w"], "num_correct": 1, "solution": "s", "id": "i", "hint": "h", "text": "t",
+    "label": "yes", "decoded_image": {"bytes": None, "path": "good.png"}, "question_id": "3",
+    "capability": "ocr", "image_path": "good.png", "option": "A. x; B. y",
 }  # fmt: skip
 
 
@@ -377,7 +434,13 @@ def write_rows(rng: random.Random, place: Path, kind: str, rows: list[Any]) -> P
         mark = "," if kind == ".csv" else "\t"
         flat = [row for row in rows if isinstance(row, dict)] or [{}]
         names = list(flat[0])
-        lines = [mark.join(json.dumps(str(cell)).replace("\\", "") for cell in (names, *([row.get(n) for n in names] for row in flat))[i]) for i in range(len(flat) + 1)]  # fmt: skip
+        lines = [
+            mark.join(
+                json.dumps(str(cell)).replace("\\", "")
+                for cell in (names, *([row.get(n) for n in names] for row in flat))[i]
+            )
+            for i in range(len(flat) + 1)
+        ]
         text = "\n".join(lines)
     elif kind == ".jsonl":
         text = "\n".join(dumped(row) for row in rows)
@@ -404,10 +467,19 @@ def bomb(rng: random.Random, place: Path) -> Path:
             path / "data-00000-of-00001.arrow", schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
         ) as file:
             file.write_batch(pa.record_batch([pa.array(["a" * size]), pa.array(["1"])], schema=schema))
-        (path / "state.json").write_text(json.dumps({
-            "_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_fingerprint": "x", "_format_columns": None,
-            "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": None,
-        }))  # fmt: skip
+        (path / "state.json").write_text(
+            json.dumps(
+                {
+                    "_data_files": [{"filename": "data-00000-of-00001.arrow"}],
+                    "_fingerprint": "x",
+                    "_format_columns": None,
+                    "_format_kwargs": {},
+                    "_format_type": None,
+                    "_output_all_columns": False,
+                    "_split": None,
+                }
+            )
+        )
         (path / "dataset_info.json").write_text("{}")
     return path
 
@@ -443,16 +515,46 @@ def saved(rng: random.Random, place: Path, rows: list[Any]) -> Path:
 
 def data_config(rng: random.Random) -> DataConfig:
     """Options as a user may set them."""
-    return DataConfig.model_validate({
-        "layout": rng.choice(("auto",) * 12 + ("columns", "message", "gsm8k", "simplerl", "mathvista", "mathverse", "wemath", "dynamath",
-                                               "logicvista", "pope")),
-        "kind": rng.choice(("auto", "auto", "math", "choice", "exact")),
-        "columns": rng.choice(({}, {}, {}, {"id": "id"}, {"question": "question", "answer": "answer"}, {"images": "image"}, {"choices": "choices"})),
-        "ranges": rng.choice((None, None, None, {"PassRate": [0, None]}, {"level": [None, 3]})),
-        "sample": rng.choice((None, None, None, 1, 100)), "limit": rng.choice((None, None, 1)),
-        "split": rng.choice(("train", "train", "train", "test")),
-        "images": {"broken": rng.choice(("skip", "error")), "confined": rng.random() < 0.7, "unusual": rng.choice(("convert", "refuse"))},
-    })  # fmt: skip
+    return DataConfig.model_validate(
+        {
+            "layout": rng.choice(
+                ("auto",) * 12
+                + (
+                    "columns",
+                    "message",
+                    "gsm8k",
+                    "simplerl",
+                    "mathvista",
+                    "mathverse",
+                    "wemath",
+                    "dynamath",
+                    "logicvista",
+                    "pope",
+                )
+            ),
+            "kind": rng.choice(("auto", "auto", "math", "choice", "exact")),
+            "columns": rng.choice(
+                (
+                    {},
+                    {},
+                    {},
+                    {"id": "id"},
+                    {"question": "question", "answer": "answer"},
+                    {"images": "image"},
+                    {"choices": "choices"},
+                )
+            ),
+            "ranges": rng.choice((None, None, None, {"PassRate": [0, None]}, {"level": [None, 3]})),
+            "sample": rng.choice((None, None, None, 1, 100)),
+            "limit": rng.choice((None, None, 1)),
+            "split": rng.choice(("train", "train", "train", "test")),
+            "images": {
+                "broken": rng.choice(("skip", "error")),
+                "confined": rng.random() < 0.7,
+                "unusual": rng.choice(("convert", "refuse")),
+            },
+        }
+    )
 
 
 def use(problems: Sequence[Problem], bench: Bench, graded: bool = True) -> None:
@@ -550,8 +652,23 @@ def image_bytes(rng: random.Random) -> bytes:
     if which == 3:  # two formats in one
         return picture("GIF", "L") + picture("PNG") + b"PK\x03\x04" + picture("JPEG")[rng.randrange(40) :]
     if which == 4:
-        return rng.choice((b"", b"\x89PNG", b"GIF89a", b"BM", b"II*\0", b"RIFF\xff\xff\xff\xffWEBPVP8X", b"<svg xmlns='x'><image href='file:///etc/passwd'/></svg>",
-                           b"%!PS\n(x) run", b"%PDF-1.4", b"\0\0\1\0", b"8BPS", b"P6 9999999 9999999 255\n", b"\xff\x0a"))  # fmt: skip
+        return rng.choice(
+            (
+                b"",
+                b"\x89PNG",
+                b"GIF89a",
+                b"BM",
+                b"II*\0",
+                b"RIFF\xff\xff\xff\xffWEBPVP8X",
+                b"<svg xmlns='x'><image href='file:///etc/passwd'/></svg>",
+                b"%!PS\n(x) run",
+                b"%PDF-1.4",
+                b"\0\0\1\0",
+                b"8BPS",
+                b"P6 9999999 9999999 255\n",
+                b"\xff\x0a",
+            )
+        )
     if which == 5:
         file = io.BytesIO()
         Image.new("RGB", (64, 64)).save(file, "JPEG", progressive=True)
@@ -565,9 +682,27 @@ def image_bytes(rng: random.Random) -> bytes:
                 picture("WEBP", "RGB", (3000, 3000)),
             )
         )
-    kind, mode = rng.choice((("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "1"), ("PNG", "I;16"), ("PNG", "LA"), ("JPEG", "RGB"),
-                             ("JPEG", "CMYK"), ("JPEG", "L"), ("WEBP", "RGBA"), ("GIF", "P"), ("TIFF", "F"), ("TIFF", "I"), ("TIFF", "CMYK"),
-                             ("BMP", "RGB"), ("BMP", "1"), ("TIFF", "RGB")))  # fmt: skip
+    kind, mode = rng.choice(
+        (
+            ("PNG", "RGB"),
+            ("PNG", "RGBA"),
+            ("PNG", "P"),
+            ("PNG", "1"),
+            ("PNG", "I;16"),
+            ("PNG", "LA"),
+            ("JPEG", "RGB"),
+            ("JPEG", "CMYK"),
+            ("JPEG", "L"),
+            ("WEBP", "RGBA"),
+            ("GIF", "P"),
+            ("TIFF", "F"),
+            ("TIFF", "I"),
+            ("TIFF", "CMYK"),
+            ("BMP", "RGB"),
+            ("BMP", "1"),
+            ("TIFF", "RGB"),
+        )
+    )
     return mangled(rng, picture(kind, mode, size))
 
 
@@ -576,9 +711,15 @@ def try_images(rng: random.Random, bench: Bench) -> None:
     with bench.watch.off():
         place = bench.folder()
         confined = rng.random() < 0.6
-        settings = DataConfig.model_validate({"images": {
-            "confined": confined, "unusual": rng.choice(("convert", "refuse")), "max_megapixels": rng.choice((1, 16, 50)),
-        }}).images  # fmt: skip
+        settings = DataConfig.model_validate(
+            {
+                "images": {
+                    "confined": confined,
+                    "unusual": rng.choice(("convert", "refuse")),
+                    "max_megapixels": rng.choice((1, 16, 50)),
+                }
+            }
+        ).images
         how, data = rng.randrange(6), image_bytes(rng)
         value: Any = data
         if how == 0:
@@ -615,29 +756,40 @@ def try_images(rng: random.Random, bench: Bench) -> None:
 # Templates
 
 EXPRESSIONS = (
-    "''.__class__.__mro__[1].__subclasses__()", "cycler.__init__.__globals__.os.popen('touch CANARY')", "lipsum.__globals__['os'].environ",
-    "self.__init__.__globals__", "messages|attr('__class__')", "'{0.__class__.__init__.__globals__}'.format(messages)",
-    "('{0.__class__}'|string).format(cycler)", "'%s'|format(messages.__class__)", "namespace.__init__.__globals__", "joiner.__init__",
-    "(messages|map('attr','__class__')|list)", "(messages|map(attribute='__class__')|list)", "raise_exception.__globals__", "strftime_now.__globals__.sys",
-    "strftime_now('%' * 99999)", "strftime_now('\\ud800')", "messages.append(1)", "messages[0].update({'role': 'system'})", "dict.__base__",
-    "range(10**12)", "range(99999)|list|length", "'a' * 10**10", "'a' * 10**7", "(9**9**9)", "[0] * 10**9", "'%9999999999d' % 1", "'{:>9999999999}'.format(1)",
-    "'a'|center(10**10)", "'a'|indent(10**9)", "('a' * 99999)|replace('a', 'b' * 99999)", "(range(99999)|list * 999)|sort|length", "'a'.ljust(10**10)",
-    "messages[10**100]", "messages[-1]", "undefined.x.y", "1/0", "1 // 0", "2 ** -1.5", "messages|tojson(indent=10**9)", "('x' * 99)|wordwrap(0)",
-    "messages|tojson", "messages[0].content", "messages[0].content|upper", "bos_token", "eos_token", "''|join", "lipsum(99)", "lipsum(n=10**9)",
-    "raise_exception('\x1b[31m' + 'x' * 99999)", "raise_exception(messages)", "raise_exception('')", "'\ud800'", "'\x1b]0;x\x07'", "loop", "caller()", "varargs",
-    "messages|random", "messages|groupby('role')", "('a,' * 9999).split(',')|batch(2)|list", "'(a+)+$'", "messages|pprint", "messages|xmlattr", "'a'|filesizeformat",
-    "10**4300", "(10**4999)|string", "'x'|int(base=99)", "0|round(10**9)", "messages|sum", "messages|slice(10**7)|list", "''|format(*range(99999))",
+    "''.__class__.__mro__[1].__subclasses__()", "cycler.__init__.__globals__.os.popen('touch CANARY')",
+    "lipsum.__globals__['os'].environ", "self.__init__.__globals__", "messages|attr('__class__')",
+    "'{0.__class__.__init__.__globals__}'.format(messages)", "('{0.__class__}'|string).format(cycler)",
+    "'%s'|format(messages.__class__)", "namespace.__init__.__globals__", "joiner.__init__",
+    "(messages|map('attr','__class__')|list)", "(messages|map(attribute='__class__')|list)",
+    "raise_exception.__globals__", "strftime_now.__globals__.sys", "strftime_now('%' * 99999)",
+    "strftime_now('\\ud800')", "messages.append(1)", "messages[0].update({'role': 'system'})", "dict.__base__",
+    "range(10**12)", "range(99999)|list|length", "'a' * 10**10", "'a' * 10**7", "(9**9**9)", "[0] * 10**9",
+    "'%9999999999d' % 1", "'{:>9999999999}'.format(1)", "'a'|center(10**10)", "'a'|indent(10**9)",
+    "('a' * 99999)|replace('a', 'b' * 99999)", "(range(99999)|list * 999)|sort|length", "'a'.ljust(10**10)",
+    "messages[10**100]", "messages[-1]", "undefined.x.y", "1/0", "1 // 0", "2 ** -1.5",
+    "messages|tojson(indent=10**9)", "('x' * 99)|wordwrap(0)", "messages|tojson", "messages[0].content",
+    "messages[0].content|upper", "bos_token", "eos_token", "''|join", "lipsum(99)", "lipsum(n=10**9)",
+    "raise_exception('\x1b[31m' + 'x' * 99999)", "raise_exception(messages)", "raise_exception('')", "'\ud800'",
+    "'\x1b]0;x\x07'", "loop", "caller()", "varargs", "messages|random", "messages|groupby('role')",
+    "('a,' * 9999).split(',')|batch(2)|list", "'(a+)+$'", "messages|pprint", "messages|xmlattr",
+    "'a'|filesizeformat", "10**4300", "(10**4999)|string", "'x'|int(base=99)", "0|round(10**9)", "messages|sum",
+    "messages|slice(10**7)|list", "''|format(*range(99999))",
 )  # fmt: skip
 STATEMENTS = (
     "{{% for i in range(99999) %}}{{% for j in range(99999) %}}{{% for k in range(99999) %}}{body}{{% endfor %}}{{% endfor %}}{{% endfor %}}",
-    "{{% macro m(x) %}}{body}{{{{ m(x) }}}}{{% endmacro %}}{{{{ m(1) }}}}", "{{% for i in range(1000000000000) %}}{body}{{% endfor %}}",
+    "{{% macro m(x) %}}{body}{{{{ m(x) }}}}{{% endmacro %}}{{{{ m(1) }}}}",
+    "{{% for i in range(1000000000000) %}}{body}{{% endfor %}}",
     "{{% set ns = namespace(a='a') %}}{{% for i in range(60) %}}{{% set ns.a = ns.a ~ ns.a %}}{{% endfor %}}{{{{ ns.a }}}}{body}",
-    "{{% for m in messages recursive %}}{{{{ loop(messages) }}}}{body}{{% endfor %}}", "{{% include '/etc/passwd' %}}{body}", "{{% import 'os' as os %}}{body}",
-    "{{% extends 'x' %}}{body}", "{{% set messages = [] %}}{body}", "{{% if messages[0].content != 'spark-rl probe' %}}{body}{{% endif %}}",
-    "{{% for m in messages %}}<|im_start|>{{{{ 'system' if m.role == 'user' else m.role }}}}{body}{{% endfor %}}", "{{% generation %}}{body}{{% endgeneration %}}",
-    "{{% set x %}}{body}{{% endset %}}{{{{ x }}}}", "{{% filter upper %}}{body}{{% endfilter %}}", "{{% call(x) messages() %}}{body}{{% endcall %}}",
-    "{{% for m in messages %}}{body}{{% break %}}{{% endfor %}}", "{{% raw %}}{body}", "{{# {body}", "{{% autoescape true %}}{body}{{% endautoescape %}}",
-    "{{% set ns = namespace(l=[0]) %}}{{% for i in range(99) %}}{{% set ns.l = ns.l + ns.l %}}{{% endfor %}}{body}", "{body}",
+    "{{% for m in messages recursive %}}{{{{ loop(messages) }}}}{body}{{% endfor %}}",
+    "{{% include '/etc/passwd' %}}{body}", "{{% import 'os' as os %}}{body}", "{{% extends 'x' %}}{body}",
+    "{{% set messages = [] %}}{body}", "{{% if messages[0].content != 'spark-rl probe' %}}{body}{{% endif %}}",
+    "{{% for m in messages %}}<|im_start|>{{{{ 'system' if m.role == 'user' else m.role }}}}{body}{{% endfor %}}",
+    "{{% generation %}}{body}{{% endgeneration %}}", "{{% set x %}}{body}{{% endset %}}{{{{ x }}}}",
+    "{{% filter upper %}}{body}{{% endfilter %}}", "{{% call(x) messages() %}}{body}{{% endcall %}}",
+    "{{% for m in messages %}}{body}{{% break %}}{{% endfor %}}", "{{% raw %}}{body}", "{{# {body}",
+    "{{% autoescape true %}}{body}{{% endautoescape %}}",
+    "{{% set ns = namespace(l=[0]) %}}{{% for i in range(99) %}}{{% set ns.l = ns.l + ns.l %}}{{% endfor %}}{body}",
+    "{body}",
 )  # fmt: skip
 
 
@@ -646,7 +798,7 @@ def hostile_template(rng: random.Random) -> str:
     body = "".join(
         rng.choice(("{{ %s }}" % rng.choice(EXPRESSIONS), "{{ messages[0].content }}", rng.choice(TEXTS)))
         for _ in range(rng.choice((1, 2, 3)))
-    )  # noqa: UP031
+    )
     for _ in range(rng.choice((1, 1, 2))):
         body = rng.choice(STATEMENTS).format(body=body)
     text = rng.choice((CHATML + body, body, body + CHATML, body))
@@ -659,15 +811,15 @@ def hostile_template(rng: random.Random) -> str:
 
 TEMPLATES: dict[str, Any] = {
     "instruction": "explicit",
-    "pointwise": [
-        {"labels": "yes_no", "text": "{question} {response}\nGive \\boxed{Yes} or \\boxed{No}.", "form": "any"}
-    ],
+    "pointwise": [{"labels": "yes_no", "text": "{question} {response}\nGive \\boxed{Yes} or \\boxed{No}.", "form": "any"}],
     "pairwise": [{"text": "{question} {response_a} {response_b}\nGive \\boxed{A} or \\boxed{B}."}],
     "reflection": [{"text": "{question} {response}\nGive \\boxed{} again."}],
-}
+}  # fmt: skip
 YAML = (
-    "!!python/object/apply:os.system ['touch CANARY']", "a: &a [x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nd: [*c, *c]", "- " * 3000, "a: 2024-99-99", "? [x]\n: y",
-    "\t- x", "%YAML 9.9\n---\n", "a: !!binary x", "a: 0x" + "f" * 9999, "{" * 3000, "a: 1\na: 2", "&a [*a]", "<<: &a {<<: *a}", "a: 1:1:1:1", "\ud800", "--- x\n--- y", "a: .inf",
+    "!!python/object/apply:os.system ['touch CANARY']",
+    "a: &a [x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nd: [*c, *c]", "- " * 3000, "a: 2024-99-99",
+    "? [x]\n: y", "\t- x", "%YAML 9.9\n---\n", "a: !!binary x", "a: 0x" + "f" * 9999, "{" * 3000, "a: 1\na: 2",
+    "&a [*a]", "<<: &a {<<: *a}", "a: 1:1:1:1", "\ud800", "--- x\n--- y", "a: .inf",
 )  # fmt: skip
 
 
@@ -758,11 +910,20 @@ def try_runs(rng: random.Random, bench: Bench) -> None:
         os.chdir(place)
     name = rng.choice(("runs/run",) * 6 + ("runs/latest", "runs/run/checkpoints/step-000001", "runs/run/model"))
     out = str(place / "out")
-    command = rng.choice((
-        ["runs"], ["runs"], ["report", name], ["report", name], ["report", name, "--out", f"{out}.html"], ["export", name, out], ["data", "runs/run/rollouts.jsonl"],
-        ["solve", "1+1?", "--model", name, "inference.max_new_tokens=1", "inference.rounds=1", "model.threads=1"],
-        ["train", "--run-dir", name, "--resume", "train.steps=2"], ["load", name],
-    ))  # fmt: skip
+    command = rng.choice(
+        (
+            ["runs"],
+            ["runs"],
+            ["report", name],
+            ["report", name],
+            ["report", name, "--out", f"{out}.html"],
+            ["export", name, out],
+            ["data", "runs/run/rollouts.jsonl"],
+            ["solve", "1+1?", "--model", name, "inference.max_new_tokens=1", "inference.rounds=1", "model.threads=1"],
+            ["train", "--run-dir", name, "--resume", "train.steps=2"],
+            ["load", name],
+        )
+    )
     command_of(command)
 
 
@@ -863,43 +1024,17 @@ class RefusedError(UserError):
 
 REPLY: dict[str, Any] = {
     "id": "x", "object": "chat.completion", "created": 1, "model": "m",
-    "choices": [{
-        "index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "\\boxed{2}"},
-        "logprobs": {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.5}]}]},
-    }],
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "\\boxed{2}"}, "logprobs": {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.5}]}]}}],
     "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
 }  # fmt: skip
 MODELS = {"object": "list", "data": [{"id": "m", "object": "model"}]}
 ERRORS = (
     {"error": {"message": "no", "type": "x", "param": "seed", "code": None}},
-    {"detail": [{"loc": ["body", "n"], "msg": "extra"}]},
-    {"message": "\x1b[31m"},
-    {"error": "x"},
-)
+    {"detail": [{"loc": ["body", "n"], "msg": "extra"}]}, {"message": "\x1b[31m"}, {"error": "x"},
+)  # fmt: skip
 STATUSES = (200,) * 60 + (
-    100,
-    101,
-    204,
-    206,
-    301,
-    302,
-    307,
-    308,
-    400,
-    401,
-    403,
-    404,
-    408,
-    413,
-    422,
-    429,
-    500,
-    503,
-    599,
-    999,
-    0,
-    -1,
-)
+    100, 101, 204, 206, 301, 302, 307, 308, 400, 401, 403, 404, 408, 413, 422, 429, 500, 503, 599, 999, 0, -1,
+)  # fmt: skip
 
 
 class Server:
@@ -1029,15 +1164,13 @@ def try_replies(rng: random.Random, bench: Bench) -> None:
 # The campaign
 
 ATTEMPTS: Mapping[str, Callable[[random.Random, Bench], None]] = {
-    "rows": try_rows, "images": try_images, "templates": try_templates, "runs": try_runs, "replies": try_replies,
+    "rows": try_rows, "images": try_images, "templates": try_templates, "runs": try_runs,
+    "replies": try_replies,
 }  # fmt: skip
 REFUSALS = {
-    "rows": (UserError,),
-    "images": (UserError, ImageError),
-    "templates": (UserError,),
-    "runs": (UserError,),
+    "rows": (UserError,), "images": (UserError, ImageError), "templates": (UserError,), "runs": (UserError,),
     "replies": (UserError,),
-}
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -1286,15 +1419,34 @@ def main() -> int:
         )
     table = Table("target", "tries", "a second", "passed", "refused", "findings", "slowest s", "MB more")
     for target, tally in tallies.items():
-        table.add_row(target, f"{tally.tries:,}", f"{tally.tries / tally.seconds:,.0f}", f"{tally.passed:,}", f"{tally.refused:,}",
-                      str(len(tally.findings)), f"{tally.slowest:.1f}", f"{tally.megabytes:,.0f}")  # fmt: skip
+        table.add_row(
+            target,
+            f"{tally.tries:,}",
+            f"{tally.tries / tally.seconds:,.0f}",
+            f"{tally.passed:,}",
+            f"{tally.refused:,}",
+            str(len(tally.findings)),
+            f"{tally.slowest:.1f}",
+            f"{tally.megabytes:,.0f}",
+        )
     console.print(table)
     for tally in tallies.values():
         for lines in tally.kinds.values():
             console.print(f"FOUND {len(lines)} times, first: {lines[0]:.600}", markup=False)
     if arguments.json:
-        facts = {target: {"tries": t.tries, "passed": t.passed, "refused": t.refused, "findings": t.findings, "slowest_seconds": t.slowest,
-                          "megabytes": t.megabytes, "seconds": t.seconds, "seed": arguments.seed} for target, t in tallies.items()}  # fmt: skip
+        facts = {
+            target: {
+                "tries": t.tries,
+                "passed": t.passed,
+                "refused": t.refused,
+                "findings": t.findings,
+                "slowest_seconds": t.slowest,
+                "megabytes": t.megabytes,
+                "seconds": t.seconds,
+                "seed": arguments.seed,
+            }
+            for target, t in tallies.items()
+        }
         arguments.json.write_text(json.dumps(facts, indent=2) + "\n")
     return int(any(tally.findings for tally in tallies.values()))
 

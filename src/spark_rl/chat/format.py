@@ -192,11 +192,18 @@ class ChatFormat:
         """Tokens that end a response: the tokenizer's, ``generation_config``'s, and the turn end of the template.
 
         Empty for a base model that knows none; then only ``stop`` and the length limit end a response.
+
+        Raises:
+            ChatError: one of them is no number.
         """
         ends: set[int] = set()
         for owner in (self.tokenizer, generation_config):
             ids = getattr(owner, "eos_token_id", None)
-            ends.update([] if ids is None else [ids] if isinstance(ids, int) else ids)
+            named = [] if ids is None else ids if isinstance(ids, list | tuple) else [ids]
+            if wrong := [end for end in named if not isinstance(end, int) or isinstance(end, bool)]:
+                raise ChatError(f"the model has eos_token_id {wrong[0]!r:.40}, which is no number of a token; mend its "
+                                "generation_config.json or config.json")  # fmt: skip
+            ends.update(named)
         vocabulary = self.tokenizer.get_vocab()
         ends.update(vocabulary[end] for end in TURN_ENDS if end in vocabulary and end in (self._template or ""))
         return ends

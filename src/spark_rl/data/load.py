@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spark_rl.config import IN_MEMORY, DataConfig, TrainSource
+from spark_rl.data.arrow import check_arrow
 from spark_rl.data.parquet import read_parquet
 from spark_rl.data.procedural import PREFIX, procedural_problems
 from spark_rl.data.rowimages import LinePlaces, ParquetPlaces
@@ -268,6 +269,7 @@ def _cells_of(characters: int) -> Iterator[None]:
 def _read_saved(path: Path, split: str) -> Iterator[tuple[Number, Any]]:
     import datasets
 
+    check_arrow(path)
     try:
         saved = datasets.load_from_disk(str(path))
     except _DAMAGED_FOLDER as error:
