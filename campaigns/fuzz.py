@@ -395,16 +395,49 @@ ROWS: Mapping[str, dict[str, Any]] = {
     "image": {"question": "<image>What is it?", "image": "good.png", "answer": "3"},
     "images": {"question": "Which? <image> <image>", "images": ["good.png", {"path": "good.png"}], "answer": "3"},
     "message": {"message": json.dumps([{"role": "user", "content": "1+1?"}]), "answer": "2"},
-    "chat": {"messages": [{"role": "user", "content": [{"type": "text", "text": "1?"}, {"type": "image"}]}], "image": "good.png", "answer": "2"},
+    "chat": {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "1?"}, {"type": "image"}]}],
+        "image": "good.png",
+        "answer": "2",
+    },
     "gsm8k": {"question": "1+1?", "answer": "One and one.\n#### 2"},
-    "simplerl": {"input": "<|im_start|>user\n1+1?<|im_end|>", "answer": "2", "gt_answer": "2", "subject": "x", "level": 1},
-    "mathvista": {"question": "q", "choices": ["1", "2"], "question_type": "multi_choice", "answer_type": "text", "precision": 1.0, "answer": "1", "unit": None, "image": "good.png", "query": "q"},
-    "mathverse": {"question": "q", "problem_version": "Text Dominant", "question_type": "multi-choice", "answer": "A", "image": "good.png", "query_cot": "q"},
-    "wemath": {"question": "q", "option": "A. 1; B. 2", "answer": "A", "image_path": "good.png", "knowledge concept": "k"},
+    "simplerl": {
+        "input": "<|im_start|>user\n1+1?<|im_end|>",
+        "answer": "2",
+        "gt_answer": "2",
+        "subject": "x",
+        "level": 1,
+    },
+    "mathvista": {
+        "question": "q",
+        "choices": ["1", "2"],
+        "question_type": "multi_choice",
+        "answer_type": "text",
+        "precision": 1.0,
+        "answer": "1",
+        "unit": None,
+        "image": "good.png",
+        "query": "q",
+    },
+    "mathverse": {
+        "question": "q",
+        "problem_version": "Text Dominant",
+        "question_type": "multi-choice",
+        "answer": "A",
+        "image": "good.png",
+        "query_cot": "q",
+    },
+    "wemath": {
+        "question": "q",
+        "option": "A. 1; B. 2",
+        "answer": "A",
+        "image_path": "good.png",
+        "knowledge concept": "k",
+    },
     "dynamath": {"question": "q", "answer_type": "float", "subject": "s", "image": "good.png", "ground_truth": "1.0"},
     "logicvista": {"question": "q", "imagename": "good.png", "answer": "A, B", "skill": ["s"]},
     "pope": {"question_id": 1, "text": "Is it?", "label": "yes", "image": "good.png"},
-}  # fmt: skip
+}
 KINDS = (".jsonl",) * 16 + (".json", ".csv", ".tsv", ".benchmark") * 6 + (".parquet",)
 BENCHMARK_ROWS = {
     "problem": "1+1?", "question": "1+1?", "answer": "2", "unique_id": "u", "subject": "s", "level": 2,
@@ -776,10 +809,12 @@ EXPRESSIONS = (
     "messages|slice(10**7)|list", "''|format(*range(99999))",
 )  # fmt: skip
 STATEMENTS = (
-    "{{% for i in range(99999) %}}{{% for j in range(99999) %}}{{% for k in range(99999) %}}{body}{{% endfor %}}{{% endfor %}}{{% endfor %}}",
+    "{{% for i in range(99999) %}}{{% for j in range(99999) %}}{{% for k in range(99999) %}}{body}{{% endfor %}}"
+    "{{% endfor %}}{{% endfor %}}",
     "{{% macro m(x) %}}{body}{{{{ m(x) }}}}{{% endmacro %}}{{{{ m(1) }}}}",
     "{{% for i in range(1000000000000) %}}{body}{{% endfor %}}",
-    "{{% set ns = namespace(a='a') %}}{{% for i in range(60) %}}{{% set ns.a = ns.a ~ ns.a %}}{{% endfor %}}{{{{ ns.a }}}}{body}",
+    "{{% set ns = namespace(a='a') %}}{{% for i in range(60) %}}{{% set ns.a = ns.a ~ ns.a %}}{{% endfor %}}"
+    "{{{{ ns.a }}}}{body}",
     "{{% for m in messages recursive %}}{{{{ loop(messages) }}}}{body}{{% endfor %}}",
     "{{% include '/etc/passwd' %}}{body}", "{{% import 'os' as os %}}{body}", "{{% extends 'x' %}}{body}",
     "{{% set messages = [] %}}{body}", "{{% if messages[0].content != 'spark-rl probe' %}}{body}{{% endif %}}",
@@ -796,7 +831,7 @@ STATEMENTS = (
 def hostile_template(rng: random.Random) -> str:
     """A chat template."""
     body = "".join(
-        rng.choice(("{{ %s }}" % rng.choice(EXPRESSIONS), "{{ messages[0].content }}", rng.choice(TEXTS)))
+        rng.choice(("{{ " + rng.choice(EXPRESSIONS) + " }}", "{{ messages[0].content }}", rng.choice(TEXTS)))
         for _ in range(rng.choice((1, 2, 3)))
     )
     for _ in range(rng.choice((1, 1, 2))):
@@ -811,7 +846,7 @@ def hostile_template(rng: random.Random) -> str:
 
 TEMPLATES: dict[str, Any] = {
     "instruction": "explicit",
-    "pointwise": [{"labels": "yes_no", "text": "{question} {response}\nGive \\boxed{Yes} or \\boxed{No}.", "form": "any"}],
+    "pointwise": [{"labels": "yes_no", "text": "{question} {response}\nGive \\boxed{Yes} or \\boxed{No}."}],
     "pairwise": [{"text": "{question} {response_a} {response_b}\nGive \\boxed{A} or \\boxed{B}."}],
     "reflection": [{"text": "{question} {response}\nGive \\boxed{} again."}],
 }  # fmt: skip
@@ -1024,7 +1059,12 @@ class RefusedError(UserError):
 
 REPLY: dict[str, Any] = {
     "id": "x", "object": "chat.completion", "created": 1, "model": "m",
-    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "\\boxed{2}"}, "logprobs": {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.5}]}]}}],
+    "choices": [{
+        "index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "\\boxed{2}"},
+        "logprobs": {"content": [
+            {"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "b", "logprob": -1.5}]},
+        ]},
+    }],
     "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
 }  # fmt: skip
 MODELS = {"object": "list", "data": [{"id": "m", "object": "model"}]}
@@ -1388,7 +1428,7 @@ def note(tally: Tally, target: str, seed: int, number: int, what: str, scratch: 
 def main() -> int:
     """Fuzz, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("target", choices=[*ATTEMPTS, "all"])
+    parser.add_argument("target", choices=[*ATTEMPTS, "all"], nargs="+")
     parser.add_argument("--minutes", type=float, default=60.0, help="of each target")
     parser.add_argument("--tries", type=int, help="of each target, whatever time they take")
     parser.add_argument("--seed", type=int, default=0)
@@ -1405,7 +1445,7 @@ def main() -> int:
     pa.set_cpu_count(1)
     keep = arguments.keep.absolute()
     tallies: dict[str, Tally] = {}
-    for target in ATTEMPTS if arguments.target == "all" else [arguments.target]:
+    for target in ATTEMPTS if "all" in arguments.target else arguments.target:
         numbers = (
             range(arguments.only, arguments.only + 1)
             if arguments.only is not None

@@ -37,20 +37,19 @@ CAMPAIGN = Path(__file__).parents[1] / "campaigns" / "fuzz.py"
 MESSAGES = [{"role": "user", "content": "1+1?"}]
 
 
-@pytest.mark.parametrize(
-    ("target", "tries"), [("rows", 150), ("images", 150), ("templates", 60), ("runs", 12), ("replies", 60)]
-)
-def test_hostile_inputs_are_used_or_refused_in_a_line(target: str, tries: int, tmp_path: Path) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("targets", "tries"), [(("rows", "images", "templates", "replies"), 60), (("runs",), 6)])
+def test_hostile_inputs_are_used_or_refused_in_a_line(targets: tuple[str, ...], tries: int, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, CAMPAIGN, target, "--tries", str(tries), "--seed", "7", "--keep", tmp_path / "kept", "--json",
-         tmp_path / "found.json"],
-        capture_output=True, text=True, env=ENVIRONMENT, timeout=280, check=False,
+        [sys.executable, CAMPAIGN, *targets, "--tries", str(tries), "--seed", "7", "--keep", tmp_path / "kept",
+         "--json", tmp_path / "found.json"],
+        capture_output=True, text=True, env=ENVIRONMENT, timeout=590, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads((tmp_path / "found.json").read_text())[target]
-    assert (found["tries"], found["findings"]) == (tries, [])
-    assert found["passed"] > 0, "what is valid is used"
-    assert found["refused"] > 0, "what is not is refused"
+    for found in json.loads((tmp_path / "found.json").read_text()).values():
+        assert (found["tries"], found["findings"]) == (tries, [])
+        assert found["passed"] > 0, "what is valid is used"
+        assert found["refused"] > 0, "what is not is refused"
 
 
 # Chat templates
@@ -95,7 +94,8 @@ def test_rendering_is_what_transformers_renders() -> None:
     tokenizer = build_tokenizer()
     template = (
         "{{ bos_token }}{% for m in messages %}\n  {% if loop.first %}\n{{ m.role }} {% endif %}\n"
-        "{{ m.content | tojson }}{% break %}{% endfor %}{% if add_generation_prompt %}>{% endif %}{{ x }}{{ eos_token }}"
+        "{{ m.content | tojson }}{% break %}{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+        "{{ x }}{{ eos_token }}"
     )
     chat = ChatFormat(tokenizer, ChatConfig(template=template, policy="ü {question}", template_arguments={"x": [1]}))
     expected = tokenizer.apply_chat_template(
@@ -116,9 +116,8 @@ def test_lone_surrogates_of_a_template_are_replaced() -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells children so")
 def test_a_renderer_that_was_killed_is_started_again() -> None:
     first = rendering.render("{{ messages|length }}", MESSAGES, {})
-    children = [
-        int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
-    ]
+    tasks = Path("/proc/self/task").iterdir()
+    children = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
     (pid,) = [pid for pid in children if b"spark_rl.chat.rendering" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(pid, signal.SIGKILL)
     assert rendering.render("{{ messages|length }}", MESSAGES, {}) == first == "1"
@@ -187,7 +186,8 @@ def test_pipes_and_devices_are_refused_and_never_waited_for(tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("file", "content"),
     [
-        ("state.json", "[]"), ("state.json", '{"_data_files": 1}'), ("state.json", "[" * 9000), ("dataset_info.json", "[]"),
+        ("state.json", "[]"), ("state.json", '{"_data_files": 1}'), ("state.json", "[" * 9000),
+        ("dataset_info.json", "[]"),
         ("dataset_info.json", '{"splits": {"train": 3}, "features": 7}'), ("dataset_info.json", "1"),
     ],
 )  # fmt: skip
