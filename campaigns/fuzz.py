@@ -551,7 +551,7 @@ def data_config(rng: random.Random) -> DataConfig:
     return DataConfig.model_validate(
         {
             "layout": rng.choice(
-                ("auto",) * 12
+                ("auto",) * 40
                 + (
                     "columns",
                     "message",
@@ -577,12 +577,14 @@ def data_config(rng: random.Random) -> DataConfig:
                     {"choices": "choices"},
                 )
             ),
-            "ranges": rng.choice((None, None, None, {"PassRate": [0, None]}, {"level": [None, 3]})),
+            "ranges": rng.choice(
+                (None, None, None, None, None, None, None, {"PassRate": [0, None]}, {"level": [None, 3]})
+            ),
             "sample": rng.choice((None, None, None, 1, 100)),
             "limit": rng.choice((None, None, 1)),
-            "split": rng.choice(("train", "train", "train", "test")),
+            "split": rng.choice(("train",) * 9 + ("test",)),
             "images": {
-                "broken": rng.choice(("skip", "error")),
+                "broken": rng.choice(("skip", "skip", "skip", "error")),
                 "confined": rng.random() < 0.7,
                 "unusual": rng.choice(("convert", "refuse")),
             },
