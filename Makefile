@@ -101,11 +101,12 @@ bench-steps: $(STAMP) $(TRL_STAMP)  ## our GRPO and SPARK steps beside TRL's GRP
 fuzz: $(STAMP)  ## 200,000 pairs of answers of known truth: false rewards and false refusals of the verifier
 	$(BIN)/python benchmarks/verifier_fuzz.py --pairs 200000 --alone
 
-campaign: $(STAMP)  ## what the tests do in short, at length: kills, a long run, resumes, determinism, the verifier (about an hour)
+campaign: $(STAMP)  ## what the tests do in short, at length: kills, a long run, resumes, determinism, the verifier (an hour), hostile inputs (an hour each: five)
 	OMP_NUM_THREADS=1 $(BIN)/python campaigns/kills.py --kills 200
 	OMP_NUM_THREADS=1 $(BIN)/python campaigns/soak.py
 	OMP_NUM_THREADS=1 $(BIN)/python campaigns/determinism.py
 	$(BIN)/python campaigns/answers.py
+	OMP_NUM_THREADS=1 $(BIN)/python campaigns/fuzz.py all
 	$(BIN)/python benchmarks/verifier_fuzz.py --pairs 1000000 --alone
 
 campaign-cluster: $(VLLM_STAMP)  ## kills of runs of several processes: Ray's learners and engines, vLLM, vLLM servers (an hour or two)

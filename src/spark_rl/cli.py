@@ -11,7 +11,6 @@ import argparse
 import difflib
 import io
 import json
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -41,13 +40,13 @@ def _run(argv: Sequence[str] | None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding lacks is replaced, and never ends a command
         sys.stdout.reconfigure(errors="replace")
     arguments = parse(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(level=logging.WARNING, format="spark-rl: %(message)s")
     from spark_rl import commands
     from spark_rl.commands.checks import check_outputs
-    from spark_rl.commands.terminal import console
+    from spark_rl.commands.terminal import console, log_to_terminal
     from spark_rl.errors import Stopped, UserError
     from spark_rl.files import write_output
 
+    log_to_terminal()
     facts_alone = arguments.json == Path("-")
     console.stderr = facts_alone  # what is for people makes room for what is for programs
     try:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import re
+
+LONGEST = 2000
+"""Characters of a message. The mend is most often at its end, so the middle is left out."""
+
+_STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that a terminal obeys or can't show: all controls but tabs and line feeds, changes of direction, lone
+surrogates."""
+
+
+def plain(text: str) -> str:
+    r"""The text with what would steer a terminal written as escapes: ``"\x1b[31m"`` is ``"\\x1b[31m"``."""
+    return _STEERS.sub(lambda found: ascii(found[0])[1:-1], text)
+
 
 class UserError(ValueError):
     """A mistake in settings, data, files or templates: one line that says what is wrong, where, and how to mend it.
 
-    The command line prints the line and exits with code 2. Anything else that escapes is ours, and exits with 1. Line
-    breaks inside what a message quotes become spaces, so it is one line whatever it quotes.
+    The command line prints the line and exits with code 2. Anything else that escapes is ours, and exits with 1. What a
+    message quotes may be hostile: it is one line of at most :data:`LONGEST` characters, none of which steers a
+    terminal, whatever it quotes.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))
+        line = plain(" ".join(message.splitlines()))
+        cut = (LONGEST - 10) // 2
+        super().__init__(line if len(line) <= LONGEST else f"{line[:cut]} [...] {line[-cut:]}")
 
 
 class ConfigError(UserError):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,11 @@ from typing import Any
 import yaml
 
 from spark_rl.errors import UserError
+
+_DEEP = 4
+"""``RUN/checkpoints/step-N/model/FILE`` is so deep."""
+MOST_YAML = 1_000_000
+"""Values of a YAML text, with those that are named by aliases."""
 
 _OF_DISKS = {
     getattr(errno, name) for name in (
@@ -163,6 +170,39 @@ def write_output(path: Path, content: str) -> None:
         raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
+def user_path(text: str | Path) -> Path:
+    """A path as people write it: ``~`` and ``~name`` are expanded, where somebody has that name."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def odd_file(path: Path) -> Path | None:
+    """A pipe, a device or a socket, which reading may wait for without end: ``path`` itself, or as deep in that folder
+    as a run or a model has files; ``None`` if there is none. What a link leads to counts.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # nothing is there, or it is a link to itself: who reads it is told
+        return None
+    if not stat.S_ISDIR(mode):
+        return None if stat.S_ISREG(mode) else path
+    deep = (child for level in range(1, _DEEP + 1) for child in path.glob("/".join("*" * level)))
+    return next((child for child in deep if not child.is_dir() and odd_file(child) is not None), None)
+
+
+def check_regular(path: Path) -> Path:
+    """The path, if nothing there is a pipe or a device (:func:`odd_file`).
+
+    Raises:
+        UserError: something is; one line that names it.
+    """
+    if (odd := odd_file(path)) is not None:
+        raise UserError(f"{odd} is neither a file nor a folder, and reading it may never end; remove it")
+    return path
+
+
 class DuplicateKeyError(yaml.MarkedYAMLError):
     """A mapping names one key twice, of which YAML would drop the first in silence."""
 
@@ -188,15 +228,31 @@ def read_yaml(text: str) -> Any:
     """What a YAML text holds: plain values only, and no key twice.
 
     Raises:
-        yaml.YAMLError: it is not valid, or nested too deeply.
+        yaml.YAMLError: it is not valid, nested too deeply, or holds more than :data:`MOST_YAML` values because it
+            names the same ones again and again.
         DuplicateKeyError: a mapping has a key twice; the message names it and both lines.
     """
     try:
-        return yaml.load(text, _UniqueKeys)  # noqa: S506 - a SafeLoader
+        loader = _UniqueKeys(text)
+        node = loader.get_single_node()
+        if _values(node, {}) > MOST_YAML:
+            raise yaml.YAMLError("its aliases make far more values of it than it has, or contain themselves")
+        return None if node is None else loader.construct_document(node)
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
     except (ValueError, OverflowError) as error:  # dates such as 2024-99-99
         raise yaml.YAMLError(" ".join(str(error).split())) from None
+
+
+def _values(node: Any, counted: dict[int, float]) -> float:
+    """The values that a node stands for, with everything that an alias names counted where it is named."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in counted:
+        counted[id(node)] = math.inf  # until it is known: what contains itself never ends
+        members = [member for entry in node.value for member in (entry if isinstance(entry, tuple) else (entry,))]
+        counted[id(node)] = 1 + sum(_values(member, counted) for member in members)
+    return counted[id(node)]
 
 
 def parse_json(text: str | bytes, **options: Any) -> Any:
@@ -212,9 +268,9 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; ``{}`` if the file is missing or holds anything else."""
+    """The object in a JSON file; ``{}`` if the file is missing, no regular one or holds anything else."""
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

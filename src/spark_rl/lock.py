@@ -129,7 +129,7 @@ def check_free(run_dir: Path) -> None:
 def holder(run_dir: Path) -> Holder | None:
     """Who writes a run directory now; changes nothing."""
     try:
-        descriptor = os.open(run_dir / LOCK, os.O_RDONLY)
+        descriptor = os.open(run_dir / LOCK, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         return None
     try:

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from spark_rl.errors import ConfigError
+from spark_rl.files import user_path
 
 MOST = 160
 """Characters of an error that are quoted."""
@@ -112,10 +113,7 @@ def said(error: BaseException, path: Path | None = None) -> str:
 
 def absolute(file: str) -> Path:
     """The absolute path of a file, ``~`` expanded."""
-    try:
-        return Path(file).expanduser().resolve()
-    except RuntimeError:  # ~nobody
-        return Path(file).resolve()
+    return user_path(file).resolve()
 
 
 def _is_installed(filename: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_rl.errors import ConfigError
-from spark_rl.files import link_to, read_object, write_atomically
+from spark_rl.files import check_regular, link_to, read_object, write_atomically
 from spark_rl.manifest import changes, damage_of, describe, written_at
 
 logger = logging.getLogger(__name__)
@@ -229,8 +229,13 @@ def placed(name: str | Path) -> Path:
 
     Raises:
         ConfigError: ``latest``, and there is none.
+        UserError: it is a folder with a pipe or a device in it.
     """
-    path = Path(name)
+    path = _placed(Path(name))
+    return check_regular(path) if is_run(path) or is_checkpoint(path) else path
+
+
+def _placed(path: Path) -> Path:
     try:
         is_link = path.name == LATEST and (path.is_symlink() or path.is_file())
         is_there, is_below = path.exists() or path.is_absolute(), (RUNS / path).is_dir()

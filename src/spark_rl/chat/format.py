@@ -25,15 +25,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jinja2 import TemplateError
-
+from spark_rl.chat.rendering import RenderingError, render
 from spark_rl.chat.turn import PROBE, chat_messages, check_policy, user_turn
 from spark_rl.config import ChatConfig, Config, ImagesConfig
 from spark_rl.data.images import fit, open_image
+from spark_rl.data.values import without_surrogates
 from spark_rl.errors import ChatError
+from spark_rl.files import user_path
 from spark_rl.problem import TASKS, Problem
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class ChatFormat:
                 "has no place; use a vision-language model, or data without images"
             )
         messages = self._messages(user_turn(problem, self.config, self._special), system)
-        text = self._render(messages)
+        text = without_surrogates(self._render(messages))
         if problem.images:
             ids, vision = self._with_images(problem, text)
         else:
@@ -192,11 +192,18 @@ class ChatFormat:
         """Tokens that end a response: the tokenizer's, ``generation_config``'s, and the turn end of the template.
 
         Empty for a base model that knows none; then only ``stop`` and the length limit end a response.
+
+        Raises:
+            ChatError: one of them is no number.
         """
         ends: set[int] = set()
         for owner in (self.tokenizer, generation_config):
             ids = getattr(owner, "eos_token_id", None)
-            ends.update([] if ids is None else [ids] if isinstance(ids, int) else ids)
+            named = [] if ids is None else ids if isinstance(ids, list | tuple) else [ids]
+            if wrong := [end for end in named if not isinstance(end, int) or isinstance(end, bool)]:
+                raise ChatError(f"the model has eos_token_id {wrong[0]!r:.40}, which is no number of a token; mend its "
+                                "generation_config.json or config.json")  # fmt: skip
+            ends.update(named)
         vocabulary = self.tokenizer.get_vocab()
         ends.update(vocabulary[end] for end in TURN_ENDS if end in vocabulary and end in (self._template or ""))
         return ends
@@ -208,18 +215,14 @@ class ChatFormat:
     def _render(self, messages: list[dict[str, Any]]) -> str:
         if self._template is None:
             return "".join(f"{message['content']}\n" for message in messages)
+        named = {name: value if isinstance(value, str | list) else str(value)
+                 for name, value in self.tokenizer.special_tokens_map.items()}  # fmt: skip
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages, chat_template=self._template, tokenize=False, add_generation_prompt=True,
-                    **self.config.template_arguments,
-                )
-            )  # fmt: skip
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:  # what Jinja code raises
-            number = getattr(error, "lineno", None)
-            line = "" if number is None else f", line {number}"
+            return render(self._template, messages, named | self.config.template_arguments)
+        except RenderingError as error:
+            line = "" if error.line is None else f", line {error.line}"
             where = "chat.template" if self.config.template is not None else "the tokenizer's chat template"
-            raise ChatError(f"{where}{line} failed: {' '.join(str(error).split())}") from None
+            raise ChatError(f"{where}{line} failed: {error}") from None
 
     def _accepts_parts(self) -> bool:
         """Whether the template reads a list of parts and shows the image, instead of printing or rejecting the list."""
@@ -276,8 +279,8 @@ def _template(tokenizer: PreTrainedTokenizerBase, config: ChatConfig, processor:
     if "\n" in config.template or not config.template.endswith(".jinja"):
         return config.template
     try:
-        return Path(config.template).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return user_path(config.template).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise ChatError(f"chat.template: cannot read {config.template} ({error.__class__.__name__})") from None
 
 

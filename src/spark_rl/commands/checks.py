@@ -17,6 +17,7 @@ from pathlib import Path
 
 from spark_rl.config import Config
 from spark_rl.errors import ConfigError, UserError
+from spark_rl.files import user_path
 from spark_rl.matrix import DRIVERS
 
 DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu")
@@ -83,7 +84,7 @@ def check_config(config: Config, *, computes: bool = True) -> None:
     if config.chat.template is not None and config.chat.template.endswith(".jinja"):
         _check_template_file(config.chat.template)
     root = config.data.images.root
-    if root is not None and not _is_dir(Path(root).expanduser()):
+    if root is not None and not _is_dir(user_path(root)):
         raise ConfigError(f"data.images.root {root!r} is no folder; give the one that image paths start from")
 
 
@@ -121,11 +122,11 @@ def seeds_of(given: str) -> list[int]:
 
 
 def _check_template_file(template: str) -> None:
-    path = Path(template).expanduser()
+    path = user_path(template)
     try:
         if "\n" not in template:
             path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"chat.template: cannot read {template}: {why}") from None
 

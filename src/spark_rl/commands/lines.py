@@ -14,7 +14,9 @@ from spark_rl.chat import MARKER
 from spark_rl.commands.terminal import console, say
 from spark_rl.config import ImagesConfig
 from spark_rl.data.images import ImageError, check_images, stored_image
+from spark_rl.data.values import without_surrogates
 from spark_rl.errors import UserError
+from spark_rl.files import user_path
 
 IMAGE_FIELDS = ("images", "image")
 """Where a line names its images: one, or a list."""
@@ -97,7 +99,7 @@ def encodable(value: Any) -> Any:
     """Text without lone surrogates, which JSON and command lines may hold and no tokenizer takes."""
     if isinstance(value, list):
         return [encodable(item) for item in value]
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
+    return without_surrogates(value) if isinstance(value, str) else value
 
 
 def named_images(row: Mapping[str, Any]) -> list[Any]:
@@ -121,7 +123,7 @@ def find_images(
     Raises:
         UserError: an image is missing or unusable, or the question has markers for another number of images.
     """
-    root = folder if settings.root is None else Path(settings.root).expanduser()
+    root = folder if settings.root is None else user_path(settings.root)
     try:
         images = tuple(stored_image(value, root, settings.confined) for value in values)
         for error in check_images(images, settings):

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from spark_rl.commands.terminal import console, say
 from spark_rl.errors import ConfigError, UserError
-from spark_rl.files import read_object
+from spark_rl.files import odd_file, read_object
 from spark_rl.lock import LOCK, holder, last_holder
 from spark_rl.report.metrics import finite, read_rows
 from spark_rl.report.notation import DASH, percent
@@ -116,6 +116,8 @@ def _is_listed(path: Path) -> bool:
 
 
 def _state(path: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[str, str]:
+    if (odd := odd_file(path)) is not None:
+        return "damaged", f"{odd.relative_to(path)} is neither a file nor a folder"
     who = holder(path)
     if who is not None:
         return ("running" if config else "starting"), str(who)
@@ -146,6 +148,8 @@ def _damage(path: Path) -> str | None:
 
 def _last_step(metrics: Path) -> tuple[int, list[str]]:
     """The step of the last whole record, 0 if there is none; and which records are damaged, in one line or none."""
+    if not metrics.is_file():
+        return 0, []
     try:
         records, damage = read_rows(metrics)
     except OSError:

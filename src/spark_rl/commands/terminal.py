@@ -6,12 +6,55 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.markup import escape
+from rich.segment import Segment
 
-console = Console()
-errors = Console(stderr=True)
+from spark_rl.errors import plain
+
+
+@dataclass(frozen=True, slots=True)
+class _Harmless:
+    """What is printed, its texts without anything that steers a terminal; colours are no part of them."""
+
+    printed: ConsoleRenderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for text, style, control in console.render(self.printed, options):
+            yield Segment(text if control else plain(text), style, control)
+
+
+class _HarmlessTexts(RenderHook):
+    """Names, answers and settings that are printed may come from anybody."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Harmless(printed) for printed in renderables]
+
+
+def _console(**options: bool) -> Console:
+    made = Console(**options)  # type: ignore[arg-type]  # a bool for each of them
+    made.push_render_hook(_HarmlessTexts())
+    return made
+
+
+console = _console()
+errors = _console(stderr=True)
+
+
+class Plain(logging.Formatter):
+    """Lines of the log without anything that steers a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
+
+
+def log_to_terminal() -> None:
+    """Warnings of ours and of libraries as lines on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plain("spark-rl: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def say(text: str) -> None:
@@ -51,5 +94,5 @@ def quiet_libraries() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    logging.basicConfig(level=logging.WARNING, format="spark-rl: %(message)s")
+    log_to_terminal()
     warnings.filterwarnings("ignore", category=FutureWarning)

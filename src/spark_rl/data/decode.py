@@ -41,6 +41,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from spark_rl.config import ImagesConfig
+from spark_rl.errors import plain
 
 MAX_RATIO = 200
 """Longer strips are refused here because the processors of Qwen's models refuse them."""
@@ -83,7 +84,10 @@ _filters = threading.RLock()
 
 
 class ImageError(ValueError):
-    """Why an image can't be used, as a short phrase behind its name."""
+    """Why an image can't be used, as a short phrase behind its name; neither steers a terminal."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(plain(why))
 
 
 def decode(image: bytes | Image.Image, settings: ImagesConfig, *, checking: bool = False) -> Image.Image:

@@ -39,12 +39,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spark_rl.config import IN_MEMORY, DataConfig, TrainSource
+from spark_rl.data.arrow import check_arrow
 from spark_rl.data.parquet import read_parquet
 from spark_rl.data.procedural import PREFIX, procedural_problems
 from spark_rl.data.rowimages import LinePlaces, ParquetPlaces
 from spark_rl.data.source import Source, unique
 from spark_rl.data.values import MORE, Number
 from spark_rl.errors import DataError
+from spark_rl.files import check_regular, user_path
 from spark_rl.problem import Problem
 
 Role = Literal["train", "heldout", "transfer"]
@@ -53,6 +55,11 @@ SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 
 WHOLE = DataConfig().split
 """The split of sources that have none: any other name for it is said to do nothing."""
+
+_DAMAGED_FOLDER = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError, RecursionError, MemoryError,
+)  # fmt: skip
+"""What ``datasets`` and Arrow raise about folders that hold something else than they wrote."""
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +103,7 @@ def load_problems(
     if spec.startswith(PREFIX):
         family = spec.removeprefix(PREFIX)
         return procedural_problems(family, "train" if role == "train" else "heldout", config.limit)
-    path = _user_path(spec)
+    path = user_path(spec)
     source, rows = _opened(spec, path, config)
     source.keeps_columns, source.needs_golds, source.quiet = columns, golds, readers is not None
     problems = source.problems(rows)
@@ -107,6 +114,7 @@ def load_problems(
 
 def _opened(spec: str, path: Path, config: DataConfig) -> tuple[Source, Iterator[tuple[Number, Any]]]:
     """What reads a source that is not procedural, and its rows."""
+    check_regular(path)
     # unlike those of Path, these two say no of a name that is too long
     if os.path.isdir(path):  # noqa: PTH112
         return Source(spec, path.stem, path, config), _read_saved(path, config.split)
@@ -134,7 +142,7 @@ def check_place(spec: str) -> None:
     if spec.startswith(IN_MEMORY):
         raise DataError(f"the data {spec!r} was given from Python and is in no file; name a source in its place, or go "
                         "on in the script that began the run: train(resume_from_checkpoint=True)")  # fmt: skip
-    path = _user_path(spec)
+    path = user_path(spec)
     like_a_file = path.suffix.lower() in SUFFIXES or spec.startswith((".", "/", "~"))
     if spec.startswith(PREFIX):
         return
@@ -143,7 +151,7 @@ def check_place(spec: str) -> None:
             raise DataError(f"{spec} has no rows: it is empty")
         return
     place, at, _ = spec.partition("@")
-    if at and os.path.exists(_user_path(place)):  # noqa: PTH110
+    if at and os.path.exists(user_path(place)):  # noqa: PTH110
         mend = "choose one with data.split" if os.path.isdir(place) else f"give {place} alone"  # noqa: PTH112
         raise DataError(f"{spec}: only a hub data set has a split in its name; {mend}")
     if not like_a_file:
@@ -158,6 +166,7 @@ def check_place(spec: str) -> None:
 def read_file(path: Path) -> Iterator[tuple[Number, Any]]:
     """(row number, row) of a file; numbers start at 1."""
     suffix = path.suffix.lower()
+    check_regular(path)
     if suffix == ".parquet":
         return read_parquet(path)
     if suffix == ".jsonl":
@@ -260,9 +269,10 @@ def _cells_of(characters: int) -> Iterator[None]:
 def _read_saved(path: Path, split: str) -> Iterator[tuple[Number, Any]]:
     import datasets
 
+    check_arrow(path)
     try:
         saved = datasets.load_from_disk(str(path))
-    except (OSError, ValueError) as error:
+    except _DAMAGED_FOLDER as error:
         raise DataError(
             f"{path} is a directory but no data set saved by datasets ({_why(error)}); name a file inside it"
         ) from None
@@ -295,13 +305,6 @@ def _read_hub(spec: str, split: str) -> Iterator[tuple[Number, Any]]:
             "check the name and the connection"
         ) from None
     return stored_rows(loaded)
-
-
-def _user_path(spec: str) -> Path:
-    try:
-        return Path(spec).expanduser()
-    except RuntimeError:  # ~nobody
-        return Path(spec)
 
 
 def _why(error: BaseException) -> str:

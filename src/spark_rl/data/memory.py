@@ -19,8 +19,9 @@ from spark_rl.config import IN_MEMORY, DataConfig, ImagesConfig
 from spark_rl.data.images import ImageError, check_images, image_digest, stored_image
 from spark_rl.data.load import stored_rows
 from spark_rl.data.source import HEAD, Source, unique
-from spark_rl.data.values import Number, RowError, place_images
+from spark_rl.data.values import Number, RowError, place_images, without_surrogates
 from spark_rl.errors import DataError, UserError
+from spark_rl.files import user_path
 from spark_rl.plugins import said
 from spark_rl.problem import Problem
 
@@ -154,13 +155,13 @@ def asked(question: str | Problem, images: Any, settings: ImagesConfig) -> Probl
     if not isinstance(question, str) or not question.strip():
         what = "empty" if isinstance(question, str) else f"a {_kind(question)}"
         raise DataError(f"a question must be text or a Problem, and this one is {what}")
-    root = Path() if settings.root is None else Path(settings.root).expanduser()
+    root = Path() if settings.root is None else user_path(settings.root)
     try:
         stored = tuple(stored_image(image, root, settings.confined) for image in given)
         broken = next((error for error in check_images(stored, settings) if error is not None), None)
         if broken is not None:
             raise broken
-        text = question.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text = without_surrogates(question)
         return Problem(id="question", question=place_images(text, stored), answer="", images=stored)
     except ImageError as error:
         raise DataError(f"image {error}") from None

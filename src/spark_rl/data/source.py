@@ -33,6 +33,7 @@ from spark_rl.data.rowimages import ParquetPlaces, Places, RowImage, placed
 from spark_rl.data.rows import read_row, read_row_without_gold
 from spark_rl.data.values import MORE, Number, RowError, UnreadableError, UnreadableImageError, within_ranges
 from spark_rl.errors import DataError
+from spark_rl.files import user_path
 from spark_rl.problem import Problem
 
 HEAD = 100
@@ -211,7 +212,7 @@ class Source:
 
     def _resolved(self, problem: Problem) -> Problem | ImageError:
         root = self.config.images.root
-        folder = self.folder if root is None else Path(root).expanduser()
+        folder = self.folder if root is None else user_path(root)
         try:
             confined = self.config.images.confined
             return replace(problem, images=tuple(

@@ -20,6 +20,9 @@ from typing import Any
 from spark_rl.data.literal import read_literal
 from spark_rl.problem import Kind
 
+DEEPEST = 8
+"""Lists and mappings in each other in which an image is looked for."""
+
 Row = Mapping[str, Any]
 Number = int | str
 """Where a row stands: its number, counted from 1, or its key."""
@@ -106,6 +109,12 @@ def usual_name(row: Row, usual: Sequence[str]) -> str | None:
     return next((name for name in usual if name in lowered), None)
 
 
+def without_surrogates(text: str) -> str:
+    """The text with pairs of surrogates as what they stand for, and lone ones, which are legal in JSON and fatal in
+    every tokenizer, as the mark of what can't be shown."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def text_of(value: Any, what: str) -> str:
     """A scalar as stripped text: ``27.0`` is ``27``, null and NaN are empty, a list of scalars is joined by commas."""
     if value is None:
@@ -113,8 +122,7 @@ def text_of(value: Any, what: str) -> str:
     if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a number of numpy or torch
         value = value.item()
     if isinstance(value, str):
-        # lone surrogates are legal in JSON and fatal in every tokenizer; NUL ends texts in C
-        return value.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
+        return without_surrogates(value.replace("\0", "")).strip()  # NUL ends texts in C
     if isinstance(value, float):
         if not math.isfinite(value):
             return ""
@@ -142,20 +150,23 @@ def whole_question(row: Row, question: str, named: str | None) -> str:
     return f"{before}\n{question}".strip()
 
 
-def images_of(value: Any) -> tuple[Any, ...]:
+def images_of(value: Any, depth: int = 0) -> tuple[Any, ...]:
     """Images as paths, bytes, ``data:`` strings or image objects, out of lists and mappings.
 
     Raises:
-        UnreadableImageError: a mapping without any of :data:`IMAGE_KEYS`, or base64 that is none.
+        UnreadableImageError: a mapping without any of :data:`IMAGE_KEYS`, base64 that is none, or lists and mappings in
+            each other beyond :data:`DEEPEST`.
     """
+    if depth > DEEPEST:
+        raise UnreadableImageError("lists or mappings nested too deeply")
     if value is None or (isinstance(value, str) and not value.strip()):
         return ()
     if isinstance(value, float) and math.isnan(value):
         return ()  # an empty cell
     if isinstance(value, list | tuple):
-        return tuple(image for item in value for image in images_of(item))
+        return tuple(image for item in value for image in images_of(item, depth + 1))
     if not isinstance(value, Mapping):
-        return _written_images(value) if isinstance(value, str) else (value,)
+        return _written_images(value, depth) if isinstance(value, str) else (value,)
     known = [key for key in IMAGE_KEYS if key in value]
     if not known:
         names = ", ".join(str(key)[:20] for key in list(value)[:5])
@@ -168,7 +179,7 @@ def images_of(value: Any) -> tuple[Any, ...]:
         return (_from_base64(held),)
     if key in {"bytes", "data"} and isinstance(held, list) and held:
         return (_from_numbers(held),)
-    return images_of(held)
+    return images_of(held, depth + 1)
 
 
 def row_images(row: Row, named: str | None = None) -> tuple[Any, ...]:
@@ -231,12 +242,12 @@ def _role(turn: Mapping[Any, Any]) -> Any:
     return turn.get("role", turn.get("from"))
 
 
-def _written_images(text: str) -> tuple[Any, ...]:
+def _written_images(text: str, depth: int) -> tuple[Any, ...]:
     """A text that spells a list or a mapping of images, as CSV files have them; any other text is one image."""
     if text.lstrip()[:1] not in {"[", "{"}:
         return (text,)
     value = read_literal(text)
-    return (text,) if value is None else images_of(value)
+    return (text,) if value is None else images_of(value, depth + 1)
 
 
 def _from_base64(value: Any) -> Any:

@@ -25,6 +25,7 @@ import os
 import queue
 import ssl
 import threading
+import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -45,6 +46,8 @@ GRACE = 3.0
 """Seconds that whoever interrupts waits for connections to close."""
 LONGEST_PAUSE = 60.0
 """Seconds between two attempts at most, whatever the server asks for."""
+_GZIP_OR_ZLIB = 32 + 15
+"""To zlib: either header, the largest window."""
 MOST_BYTES = 256_000_000
 """Longer replies are refused."""
 QUOTED = 300
@@ -213,14 +216,34 @@ class Endpoint:
             request = client.stream("POST", url, content=json.dumps(body).encode("ascii"), headers=headers)
         content = bytearray()
         async with request as response:
-            async for piece in response.aiter_bytes():
+            async for piece in response.aiter_raw():
                 content += piece
                 if len(content) > MOST_BYTES:
-                    raise self._error(f"a reply of more than {MOST_BYTES / 1e6:.0f} MB")
-        return response.status_code, _seconds(response.headers.get("Retry-After")), bytes(content)
+                    raise self._too_much()
+        whole = self._expanded(bytes(content), response.headers.get("Content-Encoding", "identity"))
+        return response.status_code, _seconds(response.headers.get("Retry-After")), whole
+
+    def _expanded(self, content: bytes, encoding: str) -> bytes:
+        """The content as it was before it was compressed. httpx would expand each piece whatever it becomes: one
+        compressed twice takes kilobytes on the wire and gigabytes in memory.
+        """
+        if encoding.strip().lower() in {"identity", ""}:
+            return content
+        if encoding.strip().lower() not in {"gzip", "deflate"}:
+            raise self._error(f"its reply is compressed as {self.quoted(encoding)}, which was not asked for")
+        try:
+            whole = zlib.decompressobj(wbits=_GZIP_OR_ZLIB).decompress(content, MOST_BYTES + 1)
+        except zlib.error:
+            raise self._error(f"its reply is not the {encoding.strip()} that it says it is") from None
+        if len(whole) > MOST_BYTES:
+            raise self._too_much()
+        return whole
+
+    def _too_much(self) -> EndpointError:
+        return self._error(f"a reply of more than {MOST_BYTES / 1e6:.0f} MB")
 
     def _client(self) -> httpx.AsyncClient:
-        headers = {"Accept": "application/json", "User-Agent": "spark-rl"}
+        headers = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "spark-rl"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         limit = httpx.Timeout(None, connect=min(CONNECT_SECONDS, self.timeout))

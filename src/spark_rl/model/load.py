@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
 from safetensors import SafetensorError
@@ -41,7 +42,10 @@ from spark_rl.model.sizes import check_end, check_tokenizer, has_tokenizer, posi
 from spark_rl.model.vision import load_processor, sees, vision_tokens
 from spark_rl.problem import TASKS
 
-UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError, LookupError, AttributeError, TypeError)
+UNREADABLE = (
+    OSError, ValueError, ImportError, RuntimeError, SafetensorError, LookupError, AttributeError, TypeError,
+    StrictDataclassError, ArithmeticError, AssertionError, MemoryError,
+)  # fmt: skip
 """What transformers raises about the files of a model: a list where it expects a mapping is an ``AttributeError``."""
 
 

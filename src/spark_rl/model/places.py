@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 
 from spark_rl.config import IN_MEMORY
 from spark_rl.errors import ConfigError
-from spark_rl.files import read_object
+from spark_rl.files import check_regular, read_object, user_path
 from spark_rl.runs import is_checkpoint, is_run, placed, run_of, trained_weights
 
 logger = logging.getLogger(__name__)
@@ -54,9 +54,9 @@ def find_model(name: str | Path) -> str:
     if text.startswith(IN_MEMORY):
         raise ConfigError(f"the model {text!r} was given from Python and lies nowhere; name a model in its place, or "
                           "go on in the script that began the run: train(resume_from_checkpoint=True)")  # fmt: skip
-    path = placed(_expanded(text))
+    path = placed(user_path(text))
     if _is_dir(path):
-        return str(_model_in(path.resolve(), text))
+        return str(check_regular(_model_in(path.resolve(), text)))
     if _is_dir(path.parent) and path.name in _names_in(path.parent):
         raise ConfigError(f"{text!r} is a file; give the directory that it lies in: {path.resolve().parent}")
     if cached_copy(text) is not None:
@@ -124,7 +124,7 @@ def base_of(folder: Path) -> str:
     for name in wanted:
         if name in EMBEDDED:
             return str(EMBEDDED[name])
-        path = _expanded(name)
+        path = user_path(name)
         places = [path] if path.is_absolute() else [path, *(above / path for above in folder.parents)]
         there = next((place for place in places if _is_dir(place)), None)
         if there is not None:
@@ -201,13 +201,6 @@ def _model_in(folder: Path, named: str) -> Path:
 
 def _meant(path: Path | str | None) -> str:
     return "" if path is None else f"; did you mean {path}?"
-
-
-def _expanded(text: str) -> Path:
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:  # ~name, and nobody has that name
-        return Path(text)
 
 
 def _is_dir(path: Path) -> bool:

@@ -138,7 +138,7 @@ def load_templates(name: str, thinking: Thinking = THINKING) -> Templates:
         ) from None
     except DuplicateKeyError as error:
         raise TemplateError(f"{path}: {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
         raise TemplateError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     return replace(parse_templates(tree, str(path)), thinking=thinking)
 

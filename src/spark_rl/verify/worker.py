@@ -78,10 +78,10 @@ def serve() -> None:
     parent = os.getppid()
     connection = socket.socket(fileno=0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    _limit_memory()
+    limit_memory()
     compare_symbolically(r"\frac{x}{2}+\sqrt{3}", r"\sqrt3+0.5x")  # loads every module before a timer runs
     send(connection, {"ready": os.getpid()})
-    _silence()
+    silence()
     while True:
         readable, _, _ = select.select([connection], [], [], ORPHAN_CHECK)
         if not readable and os.getppid() == parent:
@@ -89,12 +89,12 @@ def serve() -> None:
         request = receive(connection) if readable else None
         if request is None:
             return
-        _limit_time(request["limit"])
+        limit_time(request["limit"])
         try:
             status = _comparison(request["name"])(*request["arguments"])
         except Exception:  # noqa: BLE001  # untrusted text, for ``reference`` in a third-party parser: not readable
             status = "unparsable"
-        _limit_time(None)
+        limit_time(None)
         send(connection, {"status": status})
 
 
@@ -126,20 +126,20 @@ def wall_limit(limit: float) -> float:
     return max(WALL_FACTOR * limit, LEAST_WALL)
 
 
-def _limit_time(limit: float | None) -> None:
+def limit_time(limit: float | None) -> None:
     """Start both timers, or stop them."""
     if sys.platform != "win32":
         signal.setitimer(signal.ITIMER_PROF, limit or 0.0)
         signal.setitimer(signal.ITIMER_REAL, 0.0 if limit is None else wall_limit(limit))
 
 
-def _silence() -> None:
+def silence() -> None:
     """Whatever libraries still have to say about untrusted text is of no use to the user."""
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
     if sys.platform == "linux":
         import resource  # noqa: PLC0415  # POSIX only
 

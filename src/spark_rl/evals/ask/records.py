@@ -34,6 +34,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
+from spark_rl.data.values import without_surrogates
 from spark_rl.errors import UserError
 from spark_rl.evals.benchmark import Item
 from spark_rl.files import write_atomically
@@ -216,4 +217,4 @@ def _lines(content: bytes) -> Iterator[tuple[int, Record | None]]:
 
 def _clean(value: Any) -> Any:
     """Text without lone surrogates, which Parquet can't hold."""
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
+    return without_surrogates(value) if isinstance(value, str) else value

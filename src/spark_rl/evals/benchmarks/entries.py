@@ -16,7 +16,7 @@ from typing import Any
 from spark_rl.data.images import ImageError, stored_image
 from spark_rl.data.load import read_file
 from spark_rl.data.source import unique
-from spark_rl.data.values import RowError, images_of, text_of
+from spark_rl.data.values import RowError, images_of, text_of, without_surrogates
 from spark_rl.errors import DataError
 
 ABSENT = frozenset(("", "nan"))
@@ -68,8 +68,7 @@ class Entry:
         """A text exactly as written, where spaces belong to what is judged."""
         if not isinstance(value, str):
             raise self.wrong(f"the {what} is a {type(value).__name__}, not text")
-        # lone surrogates are legal in JSON and fatal in every tokenizer
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return without_surrogates(value)
 
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of texts, each exactly as written."""

@@ -1,0 +1,205 @@
+"""The process in which chat templates are rendered, because whoever made a model made its template too.
+
+Jinja's sandbox, which transformers gives it, lets a template reach nothing of Python's, but not end: loops in loops run
+for years, and one product of a text and a number takes all memory. So a process of its own renders, one for all
+templates, with limits on its memory and on the time of each prompt; it costs some tenths of a millisecond a prompt and
+a second once. What it writes is what ``apply_chat_template`` would write. It is started when the first template is
+rendered and ends with this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from spark_rl.verify.worker import (
+    ORPHAN_CHECK,
+    TIME_IS_UP,
+    limit_memory,
+    limit_time,
+    receive,
+    send,
+    silence,
+    wall_limit,
+)
+
+SECONDS = 10.0
+"""Of processor time for one prompt."""
+MOST_CHARACTERS = 20_000_000
+"""Of a rendered prompt."""
+START_LIMIT = 600.0
+"""Seconds on the clock in which the process has to start."""
+GRACE = 10.0
+"""Seconds past the process's own limits at which it is ended."""
+
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from spark_rl.chat.rendering import serve; serve()"
+
+
+class RenderingError(ValueError):
+    """Why a template gives no text, as a phrase."""
+
+    def __init__(self, why: str, line: int | None = None) -> None:
+        super().__init__(why)
+        self.line = line
+        """Of the template, where Jinja knows it."""
+
+
+class _Renderer:
+    """The process, asked by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+        self._owner = 0
+        self._end: weakref.finalize[[subprocess.Popen[bytes], socket.socket, int], _Renderer] | None = None
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The reply. Raises :class:`RenderingError` if there is none within the limits."""
+        with self._lock:
+            connection = self._started()
+            connection.settimeout(wall_limit(request["limit"]) + GRACE)
+            try:
+                send(connection, request)
+                reply = receive(connection)
+            except (TimeoutError, ConnectionError):
+                reply = None
+            except BaseException:
+                self._stop()  # its reply would be the next one's
+                raise
+            if reply is not None:
+                return reply
+            self._stop()
+        raise RenderingError("the process that rendered it has ended; it may need too much memory")
+
+    def _started(self) -> socket.socket:
+        if self._process is not None and (self._owner != os.getpid() or self._process.poll() is not None):
+            self._stop()  # this is a fork of whoever started it, or it was killed
+        if self._connection is not None:
+            return self._connection
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter on our own code
+                [sys.executable, "-W", "ignore", "-c", _BOOT, json.dumps(sys.path)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+        self._owner = os.getpid()
+        self._end = weakref.finalize(self, _end, self._process, ours, self._owner)
+        ours.settimeout(START_LIMIT)
+        try:
+            ready = receive(ours) is not None
+        except TimeoutError:
+            ready = False
+        if not ready:
+            self._stop()
+            raise RuntimeError("the process that renders chat templates did not start (its own error is above)")
+        self._connection = ours
+        return ours
+
+    def _stop(self) -> None:
+        if self._end is not None:
+            self._end()
+        self._process = self._connection = self._end = None
+
+
+def _end(process: subprocess.Popen[bytes], connection: socket.socket, owner: int) -> None:
+    connection.close()
+    if os.getpid() == owner:  # a forked child must not kill its parent's
+        process.kill()
+        process.wait()
+
+
+_renderer = _Renderer()
+
+
+def render(template: str, messages: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]) -> str:
+    """The chat as the template writes it, up to where the answer begins.
+
+    Args:
+        template: Jinja.
+        messages: as ``apply_chat_template`` takes them.
+        arguments: what else the template may use, its special tokens too.
+
+    Raises:
+        RenderingError: the template fails, takes too long, needs too much memory or writes too much.
+    """
+    asked = {"template": template, "messages": messages, "arguments": arguments, "limit": SECONDS}
+    reply = _renderer.ask(asked)
+    if "text" not in reply:
+        raise RenderingError(reply["error"], reply["line"])
+    return str(reply["text"])
+
+
+def serve() -> None:
+    """Let children render, one after the other, until one of them is told that there is nothing more to do.
+
+    A child that its timer ends is replaced by the next in some milliseconds, with everything imported.
+    """
+    connection, asker = socket.socket(fileno=0), os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415  # this process's affair
+
+    limit_memory()
+    send(connection, {"ready": os.getpid()})
+    silence()
+    while True:
+        child = os.fork()
+        if child == 0:
+            _serve(connection, asker, render_jinja_template)
+            os._exit(0)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) not in TIME_IS_UP:
+            return  # nobody asks any more; or nobody knows what it was asked
+        send(connection, {"error": "it takes too long for one prompt; does it ever end?", "line": None})
+
+
+def _serve(connection: socket.socket, asker: int, render_jinja_template: Callable[..., Any]) -> None:
+    """Render until the connection is closed or who asks is gone."""
+    while True:
+        readable, _, _ = select.select([connection], [], [], ORPHAN_CHECK)
+        if not readable:
+            try:
+                os.kill(asker, 0)
+            except ProcessLookupError:
+                return
+            continue
+        request = receive(connection)
+        if request is None:
+            return
+        limit_time(request["limit"])
+        reply: dict[str, Any]
+        try:
+            texts, _ = render_jinja_template(
+                [request["messages"]], chat_template=request["template"], add_generation_prompt=True,
+                **request["arguments"],
+            )  # fmt: skip
+            size = len(texts[0])
+            reply = {"text": texts[0]}
+            if size > MOST_CHARACTERS:
+                reply = {"error": f"it writes {size:,} characters, more than {MOST_CHARACTERS:,}", "line": None}
+        except Exception as error:  # noqa: BLE001  # untrusted code, whatever it raises
+            reply = {"error": _why(error), "line": getattr(error, "lineno", None)}
+        limit_time(None)
+        send(connection, reply)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it calls itself without end"
+    if isinstance(error, MemoryError):
+        return "it needs too much memory"
+    try:
+        text = str(error)[:500]
+    except Exception:  # noqa: BLE001  # of an error that the template has a part in
+        text = ""
+    return " ".join(text.split()) or type(error).__name__
