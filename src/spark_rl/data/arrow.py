@@ -14,6 +14,7 @@ from pathlib import Path
 
 from spark_rl.data.parquet import MOST_BYTES, MOST_TIMES
 from spark_rl.errors import DataError
+from spark_rl.files import read_object
 
 _TOO_MUCH = 3
 """Exit status for a bomb."""
@@ -23,6 +24,7 @@ _LOOK = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 import pyarrow as pa
+from spark_rl.data.parquet import VALUE_BYTES, expanded_bytes
 most, total = int(sys.argv[2]), 0
 if sys.platform == "linux":
     import resource
@@ -32,7 +34,7 @@ for path in sys.argv[3:]:
     with pa.memory_map(path) as file:
         for batch in pa.ipc.open_stream(file):
             batch.validate(full=True)
-            total += batch.nbytes
+            total += sum(max(expanded_bytes(column), VALUE_BYTES * len(column)) for column in batch.columns)
             if total > most:
                 sys.exit(%d)
 """ % (_ROOM, _TOO_MUCH)  # noqa: UP031  # a program with braces of its own
@@ -42,8 +44,14 @@ def check_arrow(folder: Path) -> None:
     """Whether the Arrow files of a folder, and of the splits in it, can be read.
 
     Raises:
-        DataError: one is damaged, or they would expand to more than Parquet files may.
+        DataError: one is damaged or lies elsewhere, or they would expand to more than Parquet files may.
     """
+    for state in (folder / "state.json", *folder.glob("*/state.json")):
+        named = read_object(state).get("_data_files")
+        for entry in named if isinstance(named, list) else ():
+            name = entry.get("filename") if isinstance(entry, dict) else None
+            if isinstance(name, str) and (Path(name).name != name or not name or (state.parent / name).is_symlink()):
+                raise DataError(f"{state} names {name!r:.80}, which is no file beside it; save the data set anew")
     files = sorted({*folder.glob("*.arrow"), *folder.glob("*/*.arrow")})
     if not files:
         return  # who reads the folder says what is missing

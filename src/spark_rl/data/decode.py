@@ -62,7 +62,7 @@ pixels, a global that other code may have changed."""
 
 _DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, RuntimeError,
-    MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
+    AssertionError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 """What Pillow's readers raise on damaged files."""
 

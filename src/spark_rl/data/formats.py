@@ -66,7 +66,7 @@ _CUE = re.compile(
 _LABELS = re.compile(
     r"(?:question|problem|the question|the problem|here is the (?:question|problem))\s?[:：]\s*", re.IGNORECASE
 )
-_CALL = re.compile(r"\s*\n\s*(?:final )?(?:answer|solution|response)\s?[:：]\s*\Z", re.IGNORECASE)
+_CALL = re.compile(r"(?:final )?(?:answer|solution|response)\s?[:：]", re.IGNORECASE)
 _SENTENCE = re.compile(r"[^\n]*?(?:[.!?]['\"”’)*]*(?=\s+[A-Z\\<(\"'“]|\s*$|\s*\n)|[。！？]|\n|\Z)\s*", re.DOTALL)
 _MOST = 8
 """Sentences looked at from either end."""
@@ -82,13 +82,18 @@ def without_format(question: str) -> tuple[str, str]:
     rest = _tail(_head(_lines(question, taken), taken), taken)
     if taken and not rest.strip():
         return question, ""
-    call = _CALL.search(rest)
-    if call is not None and not taken:
-        taken.append(call[0].strip())
+    before, call = _called(rest)
+    if call and not taken:
+        taken.append(call)
     if taken:
-        rest = _LABELS.sub("", rest, count=1) if _LABELS.match(rest.lstrip()) else rest
-        rest = _CALL.sub("", rest)
+        rest = _LABELS.sub("", before, count=1) if _LABELS.match(before.lstrip()) else before
     return (rest.strip(), " ".join(taken[0].split())) if taken else (question, "")
+
+
+def _called(text: str) -> tuple[str, str]:
+    """(the text without a last line ``Answer:``, that line or an empty text)."""
+    before, line_break, last = text.rstrip().rpartition("\n")
+    return (before.rstrip(), last.strip()) if line_break and _CALL.fullmatch(last.strip()) else (text, "")
 
 
 def asks_format(sentence: str) -> bool:

@@ -40,7 +40,7 @@ from typing import Any, Literal
 
 from spark_rl.config import IN_MEMORY, DataConfig, TrainSource
 from spark_rl.data.arrow import check_arrow
-from spark_rl.data.parquet import read_parquet
+from spark_rl.data.parquet import DAMAGE, read_parquet
 from spark_rl.data.procedural import PREFIX, procedural_problems
 from spark_rl.data.rowimages import LinePlaces, ParquetPlaces
 from spark_rl.data.source import Source, unique
@@ -55,11 +55,6 @@ SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 
 WHOLE = DataConfig().split
 """The split of sources that have none: any other name for it is said to do nothing."""
-
-_DAMAGED_FOLDER = (
-    OSError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError, RecursionError, MemoryError,
-)  # fmt: skip
-"""What ``datasets`` and Arrow raise about folders that hold something else than they wrote."""
 
 logger = logging.getLogger(__name__)
 
@@ -272,7 +267,7 @@ def _read_saved(path: Path, split: str) -> Iterator[tuple[Number, Any]]:
     check_arrow(path)
     try:
         saved = datasets.load_from_disk(str(path))
-    except _DAMAGED_FOLDER as error:
+    except DAMAGE as error:
         raise DataError(
             f"{path} is a directory but no data set saved by datasets ({_why(error)}); name a file inside it"
         ) from None
@@ -282,7 +277,15 @@ def _read_saved(path: Path, split: str) -> Iterator[tuple[Number, Any]]:
         saved = saved[split]
     elif split != WHOLE:
         logger.warning("data.split is %r, and the data set %s has no splits: all of it is read", split, path)
-    return stored_rows(saved)
+    return _undamaged(stored_rows(saved), path)
+
+
+def _undamaged(rows: Iterator[tuple[Number, Any]], path: Path) -> Iterator[tuple[Number, Any]]:
+    """The rows. Raises :class:`DataError` for a value that Python has no object for."""
+    try:
+        yield from rows
+    except DAMAGE as error:
+        raise DataError(f"{path}: a value in it can't be read ({_why(error)})") from None
 
 
 def stored_rows(rows: Any) -> Iterator[tuple[Number, Any]]:

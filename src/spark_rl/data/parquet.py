@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -37,12 +38,19 @@ with pq.ParquetFile(sys.argv[2]) as file:
             found.row_group(group).column(index)
 """
 _FOOTER_SECONDS = 120
-_VALUE_BYTES = 32
+VALUE_BYTES = 32
 """What the smallest value takes as a Python object."""
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 64 * 2**20
 CACHE_BYTES = 128 * 2**20
 """Of the columns that single values were read from."""
+
+DAMAGE = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError, RuntimeError, ArithmeticError,
+    AssertionError, MemoryError, ImportError, EOFError, struct.error,
+)  # fmt: skip
+"""What pyarrow and datasets raise on damaged files, and on values that Python has no object for (a date in the year
+30,000, a time zone that nobody knows)."""
 
 _checked: set[tuple[str, int, int]] = set()
 """Files with size and time whose footer can be read."""
@@ -68,7 +76,9 @@ def read_parquet(path: Path) -> Iterator[tuple[Number, Any]]:
             for batch in _batches(file, rows):
                 for row in batch.to_pylist():
                     yield next(numbers), row
-    except (OSError, ValueError, NotImplementedError) as error:
+    except DataError:
+        raise
+    except DAMAGE as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{path} is not a readable Parquet file ({lines[0][:200]})") from None
 
@@ -189,7 +199,7 @@ def _expanded(file: Any, path: Path) -> int:
         for index in range(file.metadata.num_columns):
             column = file.metadata.row_group(group).column(index)
             plain = column.total_uncompressed_size
-            total += max(plain, _VALUE_BYTES * column.num_values)
+            total += max(plain, VALUE_BYTES * column.num_values)
             texts = "BYTE_ARRAY" in column.physical_type
             shared = any("DICTIONARY" in encoding for encoding in column.encodings)
             if texts and shared and plain * column.num_values > most:
@@ -217,22 +227,25 @@ def _repeated(path: Path, columns: list[str], most: int) -> int:
     total = 0
     with pq.ParquetFile(path, read_dictionary=columns) as file:
         for batch in _batches(file, _BATCH_ROWS, columns):
-            total += sum(_bytes_of(column) for column in batch.columns)
+            total += sum(expanded_bytes(column) for column in batch.columns)
             if total > most:
                 break
     return total
 
 
-def _bytes_of(array: Any) -> int:
-    """The bytes of a column, inside of lists and structures too."""
+def expanded_bytes(array: Any) -> int:
+    """The bytes of a column as values of its own, what is stored once and referred to counted each time."""
     import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
     from pyarrow import compute  # type: ignore[import-untyped, unused-ignore]
 
     if pa.types.is_struct(array.type):
-        return sum(_bytes_of(member) for member in array.flatten())
+        return sum(expanded_bytes(member) for member in array.flatten())
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
-        return _bytes_of(array.flatten())
+        return expanded_bytes(array.flatten())
     if not pa.types.is_dictionary(array.type):
         return int(array.nbytes)
-    lengths = compute.binary_length(array.dictionary)
+    held = array.dictionary
+    if not (pa.types.is_binary(held.type) or pa.types.is_string(held.type)):
+        return int(expanded_bytes(held) / max(1, len(held)) * len(array))
+    lengths = compute.binary_length(held)
     return int(compute.sum(compute.take(lengths.cast(pa.int64()), array.indices)).as_py() or 0)

@@ -62,7 +62,7 @@ def _mathvista_query(row: Row, choices: tuple[str, ...]) -> str:
         return ""
     precision = text_of(row.get("precision"), "precision")
     kind = "text" if choices else text_of(row.get("answer_type"), "answer type")
-    hint = _HINTS.get((kind, int(precision) if precision.isdecimal() else None))
+    hint = _HINTS.get((kind, int(precision) if precision.isdecimal() and len(precision) < 4 else None))
     unit = text_of(row.get("unit"), "unit")
     lines = [] if hint is None else [f"Hint: Please {hint}, at the end."]
     lines.append(f"Question: {question}" + (f" (Unit: {unit})" if unit else ""))
