@@ -222,7 +222,9 @@ def test_images_in_lists_without_end_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_question_that_no_model_could_read_is_not_tokenized() -> None:
-    chat = ChatFormat(build_tokenizer(), ChatConfig())
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = None
+    chat = ChatFormat(tokenizer, ChatConfig())
     with pytest.raises(ChatError, match="problem p makes a prompt of 6,000,"):
         chat.encode(Problem(id="p", question="a" * 6_000_000, answer="2"))
 
