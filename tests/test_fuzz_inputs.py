@@ -221,6 +221,20 @@ def test_images_in_lists_without_end_are_refused(tmp_path: Path) -> None:
         load_problems(str(rows), DataConfig())
 
 
+def test_a_question_that_no_model_could_read_is_not_tokenized() -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = None
+    chat = ChatFormat(tokenizer, ChatConfig())
+    with pytest.raises(ChatError, match="problem p makes a prompt of 6,000,"):
+        chat.encode(Problem(id="p", question="a" * 6_000_000, answer="2"))
+
+
+def test_a_part_of_a_chat_of_an_odd_type_is_a_line(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": [{"type": ["text"], "text": "1+1?"}]}]
+    with pytest.raises(DataError, match="a part of type"):
+        load_problems(str(write_lines(tmp_path / "odd.jsonl", {"messages": chat, "answer": "2"})), DataConfig())
+
+
 def test_a_home_of_nobody_is_no_traceback() -> None:
     with pytest.raises(ChatError, match=r"cannot read ~nobody-of-this-name/t\.jinja"):
         ChatFormat(build_tokenizer(), ChatConfig(template="~nobody-of-this-name/t.jinja"))

@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from spark_rl.chat.rendering import RenderingError, render
+from spark_rl.chat.rendering import MOST_CHARACTERS, RenderingError, render
 from spark_rl.chat.turn import PROBE, chat_messages, check_policy, user_turn
 from spark_rl.config import ChatConfig, Config, ImagesConfig
 from spark_rl.data.images import fit, open_image
@@ -143,6 +143,9 @@ class ChatFormat:
             )
         messages = self._messages(user_turn(problem, self.config, self._special), system)
         text = without_surrogates(self._render(messages))
+        if len(text) > MOST_CHARACTERS:
+            raise ChatError(f"problem {problem.id:.60} makes a prompt of {len(text):,} characters, more than "
+                            f"{MOST_CHARACTERS:,}; leave it out of the data")  # fmt: skip
         if problem.images:
             ids, vision = self._with_images(problem, text)
         else:

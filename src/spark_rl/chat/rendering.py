@@ -34,8 +34,8 @@ from spark_rl.verify.worker import (
 
 SECONDS = 10.0
 """Of processor time for one prompt."""
-MOST_CHARACTERS = 20_000_000
-"""Of a rendered prompt."""
+MOST_CHARACTERS = 5_000_000
+"""Of a rendered prompt: more tokens than any model reads, and a tokenizer takes some fifty bytes for each."""
 START_LIMIT = 600.0
 """Seconds on the clock in which the process has to start."""
 GRACE = 10.0

@@ -223,7 +223,7 @@ def chat_or_text(value: Any) -> tuple[str, tuple[Any, ...]]:
     mixed: list[str] = []
     images: list[Any] = []
     for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
+        kind = str(part.get("type")) if isinstance(part, Mapping) else None
         if kind in {"text", "input_text"}:
             texts.append(text_of(part.get("text"), "question"))
             mixed.append(texts[-1])
