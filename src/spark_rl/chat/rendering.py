@@ -4,7 +4,7 @@ Jinja's sandbox, which transformers gives it, lets a template reach nothing of P
 for years, and one product of a text and a number takes all memory. So a process of its own renders, one for all
 templates, with limits on its memory and on the time of each prompt; it costs some tenths of a millisecond a prompt and
 a second once. What it writes is what ``apply_chat_template`` would write. It is started when the first template is
-rendered and ends with this process.
+rendered that did not come with this package, and ends with this process.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
+from spark_rl.model.places import EMBEDDED
 from spark_rl.verify.worker import (
     ORPHAN_CHECK,
     TIME_IS_UP,
@@ -135,10 +137,28 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], arguments: Mapp
         RenderingError: the template fails, takes too long, needs too much memory or writes too much.
     """
     asked = {"template": template, "messages": messages, "arguments": arguments, "limit": SECONDS}
+    if template in _ours():
+        return str(_rendered(asked))
     reply = _renderer.ask(asked)
     if "text" not in reply:
         raise RenderingError(reply["error"], reply["line"])
     return str(reply["text"])
+
+
+@cache
+def _ours() -> frozenset[str]:
+    """Templates of the bases that come with this package, which end: no process has to start for them."""
+    return frozenset((base / "chat_template.jinja").read_text(encoding="utf-8") for base in EMBEDDED.values())
+
+
+def _rendered(asked: Mapping[str, Any]) -> Any:
+    """What transformers makes of a request."""
+    from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415  # heavy, at first use
+
+    texts, _ = render_jinja_template(
+        [asked["messages"]], chat_template=asked["template"], add_generation_prompt=True, **asked["arguments"]
+    )
+    return texts[0]
 
 
 def serve() -> None:
@@ -148,22 +168,21 @@ def serve() -> None:
     """
     connection, asker = socket.socket(fileno=0), os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415  # this process's affair
-
+    _rendered({"template": "", "messages": [], "arguments": {}})  # loads every module before a timer runs
     limit_memory()
     send(connection, {"ready": os.getpid()})
     silence()
     while True:
         child = os.fork()
         if child == 0:
-            _serve(connection, asker, render_jinja_template)
+            _serve(connection, asker)
             os._exit(0)
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) not in TIME_IS_UP:
             return  # nobody asks any more; or nobody knows what it was asked
         send(connection, {"error": "it takes too long for one prompt; does it ever end?", "line": None})
 
 
-def _serve(connection: socket.socket, asker: int, render_jinja_template: Callable[..., Any]) -> None:
+def _serve(connection: socket.socket, asker: int) -> None:
     """Render until the connection is closed or who asks is gone."""
     while True:
         readable, _, _ = select.select([connection], [], [], ORPHAN_CHECK)
@@ -179,12 +198,9 @@ def _serve(connection: socket.socket, asker: int, render_jinja_template: Callabl
         limit_time(request["limit"])
         reply: dict[str, Any]
         try:
-            texts, _ = render_jinja_template(
-                [request["messages"]], chat_template=request["template"], add_generation_prompt=True,
-                **request["arguments"],
-            )  # fmt: skip
-            size = len(texts[0])
-            reply = {"text": texts[0]}
+            text = _rendered(request)
+            size = len(text)
+            reply = {"text": text}
             if size > MOST_CHARACTERS:
                 reply = {"error": f"it writes {size:,} characters, more than {MOST_CHARACTERS:,}", "line": None}
         except Exception as error:  # noqa: BLE001  # untrusted code, whatever it raises
