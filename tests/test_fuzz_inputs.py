@@ -38,7 +38,7 @@ MESSAGES = [{"role": "user", "content": "1+1?"}]
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("targets", "tries"), [(("rows", "images", "templates", "replies"), 25), (("runs",), 4)])
+@pytest.mark.parametrize(("targets", "tries"), [(("rows", "images", "templates", "replies"), 60), (("runs",), 4)])
 def test_hostile_inputs_are_used_or_refused_in_a_line(targets: tuple[str, ...], tries: int, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, CAMPAIGN, *targets, "--tries", str(tries), "--seed", "7", "--keep", tmp_path / "kept",
