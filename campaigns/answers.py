@@ -140,7 +140,8 @@ def main() -> int:
             if statuses.total() % (BATCH * 40) == 0:
                 worker = max(worker, megabytes(verifier.pids)[1])
                 rate = statuses.total() / (time.monotonic() - begun)
-                console.print(f"{statuses.total():,} answers, {rate:,.0f} a second, slowest batch {slowest:.1f} s")
+                console.print(f"{statuses.total():,} answers, {len(rewarded)} rewarded, {rate:,.0f} a second, "
+                              f"slowest batch {slowest:.1f} s, {worker:,.0f} MB a worker at most")  # fmt: skip
         own, last = megabytes(verifier.pids)
         worker, kills, deaths = max(worker, last), verifier.kills, verifier.deaths
     facts = {
