@@ -45,7 +45,7 @@ from spark_rl.report.metrics import Damage, MetricsLog, finite, read_metrics
 from spark_rl.report.watch import Silent, Watcher
 from spark_rl.rewards import Guard, open_rewards, with_hidden
 from spark_rl.rollout import Sampler, build_grader
-from spark_rl.runs import kept_bytes, mark_latest, new_run_dir, newest_whole, seen_by, set_aside
+from spark_rl.runs import WRITTEN_ONCE, kept_bytes, mark_latest, new_run_dir, newest_whole, seen_by, set_aside
 from spark_rl.selfreward import SelfSampler, self_sampler
 
 
@@ -256,8 +256,7 @@ class Run:
         """All remaining steps between two examinations; returns what ``summary.json`` holds. See :func:`train`."""
         with self.control.listening(), self._within_limits():
             before = self.examination.before(self.progress.step, self.seen)
-            written_once = ("parts.json", "pairs.json", "before.json")
-            self.whole = {name: held(self.run_dir / name) for name in written_once}
+            self.whole = {name: held(self.run_dir / name) for name in WRITTEN_ONCE}
             self._steps()
             checkpoint.export_model(self.run_dir, self.learner, self.progress.step)
             after = self.examination.after(self.progress.step, self.progress.tokens)

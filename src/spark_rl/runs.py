@@ -28,6 +28,9 @@ LATEST = "latest"
 SEEN = "run.json"
 """The file of a checkpoint that says what its run held when it was saved."""
 
+WRITTEN_ONCE = ("parts.json", "pairs.json", "before.json")
+"""Files of a run that no step changes."""
+
 _NAME = re.compile(r"step-(\d{6,})")
 
 

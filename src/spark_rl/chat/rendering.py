@@ -9,20 +9,17 @@ rendered that did not come with this package, and ends with this process.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from spark_rl.model.places import EMBEDDED
+from spark_rl.verify.child import Child
 from spark_rl.verify.worker import (
     ORPHAN_CHECK,
     TIME_IS_UP,
@@ -43,8 +40,6 @@ START_LIMIT = 600.0
 GRACE = 10.0
 """Seconds past the process's own limits at which it is ended."""
 
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from spark_rl.chat.rendering import serve; serve()"
-
 
 class RenderingError(ValueError):
     """Why a template gives no text, as a phrase."""
@@ -60,10 +55,7 @@ class _Renderer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: socket.socket | None = None
-        self._owner = 0
-        self._end: weakref.finalize[[subprocess.Popen[bytes], socket.socket, int], _Renderer] | None = None
+        self._child: Child | None = None
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The reply. Raises :class:`RenderingError` if there is none within the limits."""
@@ -84,42 +76,26 @@ class _Renderer:
         raise RenderingError("the process that rendered it has ended; it may need too much memory")
 
     def _started(self) -> socket.socket:
-        if self._process is not None and (self._owner != os.getpid() or self._process.poll() is not None):
+        if self._child is not None and not self._child.is_there:
             self._stop()  # this is a fork of whoever started it, or it was killed
-        if self._connection is not None:
-            return self._connection
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter on our own code
-                [sys.executable, "-W", "ignore", "-c", _BOOT, json.dumps(sys.path)],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-        self._owner = os.getpid()
-        self._end = weakref.finalize(self, _end, self._process, ours, self._owner)
-        ours.settimeout(START_LIMIT)
+        if self._child is not None:
+            return self._child.connection
+        child = Child("spark_rl.chat.rendering")  # ends by itself where this is interrupted
+        child.connection.settimeout(START_LIMIT)
         try:
-            ready = receive(ours) is not None
+            ready = receive(child.connection) is not None
         except TimeoutError:
             ready = False
         if not ready:
-            self._stop()
+            child.stop()
             raise RuntimeError("the process that renders chat templates did not start (its own error is above)")
-        self._connection = ours
-        return ours
+        self._child = child
+        return child.connection
 
     def _stop(self) -> None:
-        if self._end is not None:
-            self._end()
-        self._process = self._connection = self._end = None
-
-
-def _end(process: subprocess.Popen[bytes], connection: socket.socket, owner: int) -> None:
-    connection.close()
-    if os.getpid() == owner:  # a forked child must not kill its parent's
-        process.kill()
-        process.wait()
+        if self._child is not None:
+            self._child.stop()
+        self._child = None
 
 
 _renderer = _Renderer()

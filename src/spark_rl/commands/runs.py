@@ -19,14 +19,12 @@ from spark_rl.lock import LOCK, holder, last_holder
 from spark_rl.report.metrics import finite, read_rows
 from spark_rl.report.notation import DASH, percent
 from spark_rl.report.settings import setting
-from spark_rl.runs import LATEST, RUNS, changed_files, checkpoints, is_run, latest_run
+from spark_rl.runs import LATEST, RUNS, WRITTEN_ONCE, changed_files, checkpoints, is_run, latest_run
 
 SIGNS = ("config.json", "metrics.jsonl", "summary.json", LOCK)
 """Any of these makes a folder one to look at."""
 SCORES = {"policy_accuracy": "policy", "judge_accuracy": "judge", "tts_accuracy": "with TTS"}
 STYLES = {"running": "green", "starting": "green", "failed": "red", "killed": "red", "damaged": "red"}
-WHOLE = ("parts.json", "pairs.json", "before.json")
-"""What is compared with what the newest checkpoint has seen; logs would take too long to read."""
 DEPTH = 2
 """How deep runs are looked for: ``runs/NAME`` and, of an ablation, ``runs/ablation/NAME``."""
 
@@ -95,7 +93,7 @@ def listed(path: Path, folder: Path, newest: Path | None) -> Listed:
     saved = checkpoints(path)[-1:]
     progress = read_object(saved[0] / "state.json") if saved else {}
     step, damage = _last_step(path / "metrics.jsonl")
-    damage += changed_files(path, saved[0], WHOLE) if saved else []
+    damage += changed_files(path, saved[0], WRITTEN_ONCE) if saved else []  # logs would take too long to read
     about = "; ".join([*([about] if about else []), *damage])
     by_tokens = finite(setting(config, "train.tokens")) is not None  # the steps are an estimate, as of the checkpoint
     steps = (None if by_tokens else finite(setting(config, "train.steps"))) or finite(progress.get("steps"))

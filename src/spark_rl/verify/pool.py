@@ -14,14 +14,10 @@ started there are no verdicts: that is a :class:`VerifierError`.
 
 from __future__ import annotations
 
-import json
-import os
 import queue
 import socket
 import subprocess
-import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -32,6 +28,7 @@ from typing import Any, NamedTuple, Self
 from spark_rl.config import AnswerForm, VerifyConfig
 from spark_rl.errors import VerifierError
 from spark_rl.problem import Kind, Status, Verdict
+from spark_rl.verify.child import Child
 from spark_rl.verify.grade import best_of, grade_each, in_form, verdict_of
 from spark_rl.verify.worker import COMPARISONS, TIME_IS_UP, receive, send, wall_limit
 
@@ -73,9 +70,6 @@ class Comparison(NamedTuple):
         return {"name": self.name, "arguments": given}
 
 
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from spark_rl.verify.worker import serve; serve()"
-
-
 _CLOSED = "this Verifier is closed; make a new one"
 
 
@@ -84,18 +78,15 @@ class _Worker:
 
     def __init__(self, config: VerifyConfig) -> None:
         self._recycle_after = config.recycle_after
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: socket.socket | None = None
-        self._finalizer: weakref.finalize[[subprocess.Popen[bytes], socket.socket, int], _Worker] | None = None
+        self._child: Child | None = None
         self._ready = False
         self._done = 0
-        self._owner = 0
         self.kills = 0
         self.deaths = 0
 
     @property
     def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
+        return None if self._child is None else self._child.process.pid
 
     def compare(self, comparison: Comparison, limit: float) -> Status:
         """``timeout`` if the comparison had to be ended after ``limit`` seconds of processor time, otherwise what the
@@ -136,17 +127,17 @@ class _Worker:
 
     def _exit_code(self) -> int | None:
         """How the process ended that closed its connection."""
-        assert self._process is not None
+        assert self._child is not None
         try:
-            return self._process.wait(REPLY_GRACE)
+            return self._child.process.wait(REPLY_GRACE)
         except subprocess.TimeoutExpired:
             return None
 
     def stop(self) -> None:
         """End the process and wait for it."""
-        if self._finalizer is not None:
-            self._finalizer()
-        self._process = self._connection = self._finalizer = None
+        if self._child is not None:
+            self._child.stop()
+        self._child = None
 
     def _started(self) -> socket.socket:
         """The connection to a process that is ready. One that is killed while it starts is started again.
@@ -155,15 +146,15 @@ class _Worker:
             VerifierError: none can be started.
         """
         for _ in range(ATTEMPTS):
-            if self._process is not None and (self._process.poll() is not None or self._owner != os.getpid()):
+            if self._child is not None and not self._child.is_there:
                 self.stop()
-            if self._process is None:
+            if self._child is None:
                 try:
                     self._start()
                 except OSError as error:
                     raise _no_room("a worker process", error) from None
-            connection = self._connection
-            assert connection is not None
+            assert self._child is not None
+            connection = self._child.connection
             if not self._ready:
                 connection.settimeout(START_LIMIT)
                 try:
@@ -184,22 +175,8 @@ class _Worker:
         )
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = subprocess.Popen(  # noqa: S603  # our own interpreter on our own code
-                    [sys.executable, "-W", "ignore", "-c", _BOOT, json.dumps(sys.path)],
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    env={**os.environ, "OMP_NUM_THREADS": "1"},
-                )
-            except BaseException:
-                ours.close()
-                raise
-        self._connection = ours
-        self._owner = os.getpid()
+        self._child = Child("spark_rl.verify.worker")
         self._ready, self._done = False, 0
-        self._finalizer = weakref.finalize(self, _end, self._process, ours, self._owner)
 
     def _replace(self) -> None:
         """A fresh process, loading while this thread goes on; if none can be started now, it is when it is needed."""
@@ -213,13 +190,6 @@ def _no_room(what: str, error: BaseException) -> VerifierError:
         f"the verifier can't start {what} ({getattr(error, 'strerror', None) or error}); raise the limit of processes "
         "(ulimit -u), of open files (ulimit -n) or of memory, or lower verify.workers"
     )
-
-
-def _end(process: subprocess.Popen[bytes], connection: socket.socket, owner: int) -> None:
-    connection.close()
-    if os.getpid() == owner:  # a forked child must not kill its parent's workers
-        process.kill()
-        process.wait()
 
 
 class Verifier:
