@@ -26,6 +26,7 @@ import argparse
 import base64
 import bz2
 import contextlib
+import errno
 import gzip
 import io
 import json
@@ -305,8 +306,16 @@ class Watch:
             writes = isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             if writes and not path.startswith((self.scratch, "/dev/", "/proc/self/", "/tmp/tmp", "/tmp/torch")):  # noqa: S108
                 self.seen.append(f"wrote {path}")
+                raise PermissionError(errno.EPERM, "the fuzzer keeps it from being written", path)
             if self.forbidden and os.path.realpath(path).startswith(self.forbidden):
                 self.seen.append(f"read {path}")
+        elif event in {"os.rename", "os.truncate", "os.remove"} and not isinstance(arguments[0], int):
+            for name in arguments[: 1 + (event == "os.rename")]:
+                named = Path(os.fsdecode(name))
+                path = str(named.resolve() if event == "os.truncate" else named.parent.resolve() / named.name)
+                if not path.startswith((self.scratch, "/dev/shm", "/tmp/")):  # noqa: S108
+                    self.seen.append(f"{event} {path}")
+                    raise PermissionError(errno.EPERM, "the fuzzer keeps it from being changed", path)
         elif event in {"os.system", "os.exec", "os.posix_spawn", "pty.spawn", "webbrowser.open"}:
             self.seen.append(f"{event} {arguments!r:.200}")
         elif event == "subprocess.Popen" and not str(arguments[0]).startswith(sys.executable):
@@ -517,11 +526,17 @@ def bomb(rng: random.Random, place: Path) -> Path:
     return path
 
 
+def is_deep(value: Any, levels: int = 12) -> bool:
+    """Whether it is nested so deeply that ``datasets``, which looks at each level twice, takes forever to write it."""
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not levels or any(is_deep(member, levels - 1) for member in members)
+
+
 def saved(rng: random.Random, place: Path, rows: list[Any]) -> Path:
     """A folder as ``datasets`` writes it, damaged."""
     path = place / "saved"
     try:
-        made = datasets.Dataset.from_list([row for row in rows if isinstance(row, dict)])
+        made = datasets.Dataset.from_list([row for row in rows if isinstance(row, dict) and not is_deep(row)])
         made.save_to_disk(str(path))
     except (
         pa.ArrowException,
@@ -964,9 +979,17 @@ def try_runs(rng: random.Random, bench: Bench) -> None:
     command_of(command)
 
 
+def parsed(line: str) -> Any:
+    """What a line of JSON holds, or nothing where it was damaged before."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return {}
+
+
 def damage_file(rng: random.Random, path: Path, run: Path) -> None:
     """Another file in the place of one."""
-    if not path.is_file():
+    if path.is_symlink() or not path.is_file():  # damaged before
         return
     content = path.read_bytes()
     path.unlink()  # it is linked to the run that was made once
@@ -1009,9 +1032,9 @@ def damage_file(rng: random.Random, path: Path, run: Path) -> None:
             tree["model"]["vocab"] = {f"t{i}": i for i in range(300_000)}
         path.write_text(dumped(damaged(rng, tree, rng.choice((1, 2)))))
     elif path.suffix == ".jsonl" and how < 10:
-        lines = content.decode().splitlines()
+        lines = content.decode(errors="replace").splitlines()
         at = rng.randrange(len(lines)) if lines else 0
-        lines[at : at + 1] = [dumped(damaged(rng, json.loads(lines[at]) if lines else {}, 1))]
+        lines[at : at + 1] = [dumped(damaged(rng, parsed(lines[at]) if lines else {}, 1))]
         path.write_text("\n".join(lines) + rng.choice(("\n", "")))
     else:
         path.write_bytes(mangled(rng, content, 2))

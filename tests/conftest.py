@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from transformers.utils import logging
 from spark_rl.embedded.build import build_tokenizer
 from spark_rl.verify import Verifier
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's `make test &` has it, for every child as well
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # two threads only get in each other's way at these sizes
 logging.set_verbosity_error()
 logging.disable_progress_bar()

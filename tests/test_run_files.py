@@ -262,3 +262,43 @@ def test_changes_are_of_sizes_and_contents(tmp_path: Path) -> None:
     for nonsense in ({}, {"a": 1}, {"../a": held(tmp_path / "b.json")}, [], {"a": {"bytes": True, "sha256": None}}):
         assert changes(tmp_path, nonsense) == {}
     assert read_rows(tmp_path / "c.jsonl")[1] is not None
+
+
+@pytest.mark.parametrize("name", [*FILES, "report.html", "summary.json", ".lock", "README.md"])
+@pytest.mark.parametrize("command", [["report"], ["train", "--resume", "--run-dir"]])
+def test_nothing_is_written_through_a_link_in_a_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: list[str]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine\n")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(elsewhere)
+    before = sorted(path.name for path in run.iterdir())
+    assert main([*command, str(run)]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("spark-rl: ")]
+    assert f"{name} is a link to {elsewhere}" in line or f"{name} can't be read" in line  # read before it is written
+    assert elsewhere.read_text() == "mine\n"
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_a_model_that_is_a_link_is_replaced_and_what_it_led_to_is_kept(run: Path, tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (elsewhere / "mine").write_text("mine\n")
+    shutil.rmtree(run / "model")
+    (run / "model").symlink_to(elsewhere)
+    resumed(run)
+    assert (run / "model" / "config.json").is_file()
+    assert not (run / "model").is_symlink()
+    assert [path.name for path in elsewhere.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("name", [*ROWS, "config.json"])
+@pytest.mark.parametrize("command", [["report"], ["train", "--resume", "--run-dir"]])
+def test_a_folder_and_what_can_not_be_read_in_place_of_a_file_are_one_line(
+    run: Path, capsys: pytest.CaptureFixture[str], name: str, command: list[str]
+) -> None:
+    (run / name).unlink()
+    (run / name).mkdir()
+    if main([*command, str(run)]):
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("spark-rl: ")]
+        assert str(run) in line

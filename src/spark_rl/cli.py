@@ -44,7 +44,7 @@ def _run(argv: Sequence[str] | None) -> int:
     from spark_rl.commands.checks import check_outputs
     from spark_rl.commands.terminal import console, log_to_terminal
     from spark_rl.errors import Stopped, UserError
-    from spark_rl.files import write_output
+    from spark_rl.files import disk_error, write_output
 
     log_to_terminal()
     facts_alone = arguments.json == Path("-")
@@ -66,6 +66,11 @@ def _run(argv: Sequence[str] | None) -> int:
         saved = "; the run is saved, and continues with --resume" if arguments.command == "train" else ""
         print(f"spark-rl: the reader of the output is gone{saved}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if (why := disk_error(error)) is None:
+            raise
+        print(f"spark-rl: cannot read or write {error.filename or 'a file'}: {why}", file=sys.stderr)
+        return 2
     except Stopped as stop:
         with suppress(OSError):  # the terminal is gone, which may be why
             print(f"spark-rl: {stop}", file=sys.stderr)

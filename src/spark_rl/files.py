@@ -25,10 +25,10 @@ MOST_YAML = 1_000_000
 _OF_DISKS = {
     getattr(errno, name) for name in (
         "ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "EACCES", "EPERM", "ENOENT", "ENOTDIR", "ENODEV", "ESTALE",
-        "EMFILE", "ENFILE", "ENAMETOOLONG",
+        "EMFILE", "ENFILE", "ENAMETOOLONG", "EISDIR", "ELOOP", "ENXIO",
     ) if hasattr(errno, name)
 }  # fmt: skip
-"""What says that a file can't be written where it should be, and not that a program or a server is at fault."""
+"""What says that a file can't be read or written where it should be, and not that a program or a server is at fault."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -104,18 +104,24 @@ def replace_folder(final: Path, partial: Path) -> None:
 
 
 def remove_folder(folder: Path, instead: Path | None = None) -> None:
-    """Remove a folder that nothing sees half of: it loses its name first, to ``instead`` if there is one.
+    """Remove a folder that nothing sees half of: it loses its name first, to ``instead`` if there is one. Of a link to
+    a folder, the link is removed.
 
     Raises:
         OSError: it can't be done.
     """
     going = folder.with_name(f".{folder.name}.removed")
+    if going.is_symlink():
+        going.unlink()
     shutil.rmtree(going, ignore_errors=True)
     folder.replace(going)
     if instead is not None:
         instead.replace(folder)
     sync_names(folder.parent)
-    shutil.rmtree(going)
+    if going.is_symlink():  # what it leads to is not ours
+        going.unlink()
+    else:
+        shutil.rmtree(going)
 
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -201,6 +207,20 @@ def check_regular(path: Path) -> Path:
     if (odd := odd_file(path)) is not None:
         raise UserError(f"{odd} is neither a file nor a folder, and reading it may never end; remove it")
     return path
+
+
+def check_own(folder: Path) -> None:
+    """Raise if a file directly in a folder is a link: what is written there would be written to where it leads.
+
+    Links to folders may be there: ``best`` is one, and checkpoints may lie on another disk.
+
+    Raises:
+        UserError: one is; one line that names it.
+    """
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_symlink() and not path.is_dir():
+            raise UserError(f"{path} is a link to {path.readlink()}, which would be written to; put the file itself "
+                            "there, or remove the link")  # fmt: skip
 
 
 class DuplicateKeyError(yaml.MarkedYAMLError):

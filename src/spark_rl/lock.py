@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from spark_rl.errors import ConfigError
-from spark_rl.files import read_object
+from spark_rl.files import check_own, read_object
 from spark_rl.runs import make_folder, remove_empty
 
 if sys.platform == "win32":
@@ -99,7 +99,9 @@ def hold(run_dir: Path) -> Hold:
 
     Raises:
         ConfigError: another process holds it, which is named, or it can't be written.
+        UserError: a file of it is a link to elsewhere.
     """
+    check_own(run_dir)
     made, path, before = make_folder(run_dir), run_dir / LOCK, _read(run_dir)
     try:
         while True:

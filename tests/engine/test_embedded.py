@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from spark_rl.chat import Prompt
 from spark_rl.embedded.build import build_tokenizer
 from spark_rl.engine.base import Sampling
-from spark_rl.engine.embedded import sample
+from spark_rl.engine.embedded import BLOCK, BLOCKED, sample
 from spark_rl.engine.streams import uniforms
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.load import load_model
@@ -455,6 +455,32 @@ def test_a_token_of_probability_zero_is_never_drawn() -> None:
     tokens, _ = sample(logits, 1.0, drawn(2000, seed=0))
     assert int(tokens.min()) >= 1000
     assert int(tokens.max()) < 4000
+
+
+@pytest.mark.parametrize("size", [BLOCKED + 1, 6 * BLOCK, 5000, 40_961])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_a_large_vocabulary_draws_what_one_sum_over_it_draws(size: int, temperature: float) -> None:
+    logits = 3 * torch.randn(300, size, generator=torch.Generator().manual_seed(size))
+    logits[:, ::7] = float("-inf")
+    uniform = drawn(300, seed=4)
+    tokens, logprobs = sample(logits, temperature, uniform)
+    scaled = (logits.double() / temperature).log_softmax(-1)
+    ends = scaled.exp().cumsum(-1)
+    at = tokens[:, None]
+    begin, end = ends.gather(-1, at) - scaled.gather(-1, at).exp(), ends.gather(-1, at)
+    assert ((begin - 1e-5 <= uniform[:, None]) & (uniform[:, None] <= end + 1e-5)).all()
+    assert torch.allclose(logprobs.double(), scaled.gather(-1, at).squeeze(-1), atol=1e-5)
+    assert torch.isfinite(logprobs).all()
+
+
+@pytest.mark.parametrize("size", [5000, 40_961])
+@pytest.mark.parametrize("only", [0, BLOCK - 1, BLOCK, 4999])
+def test_the_one_token_that_has_a_probability_is_drawn_whatever_the_draw(size: int, only: int) -> None:
+    logits = torch.full((3, size), float("-inf"))
+    logits[:, only] = -3.0
+    tokens, logprobs = sample(logits, 1.0, torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64))
+    assert tokens.tolist() == [only] * 3
+    assert logprobs.tolist() == [0.0] * 3
 
 
 def test_temperature_zero_takes_the_largest_and_needs_no_randomness() -> None:

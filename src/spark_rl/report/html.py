@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_rl.errors import UserError
-from spark_rl.files import parse_json, write_output
+from spark_rl.files import check_own, parse_json, write_output
 from spark_rl.problem import TASKS
 from spark_rl.report.charts import Pair, before_after_chart
 from spark_rl.report.comparison import Estimate, Row, compare, problems_note
@@ -58,10 +58,15 @@ def write_report(run_dir: str | Path, say: Callable[[str], None] | None = None) 
     has changed since the newest checkpoint was saved; ``say`` is told the same, a line each.
 
     Raises:
-        UserError: if the directory is not a run or one of its files can't be read; one line that says which.
+        UserError: if the directory is not a run, or one of its files can't be read or is a link to elsewhere; one line
+            that says which.
     """
     run_dir = Path(run_dir)
-    run = _read_run(run_dir)
+    try:
+        check_own(run_dir)
+        run = _read_run(run_dir)
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename or run_dir}: {error.strerror}; restore it or remove it") from None
     if say is not None:
         for line in run.damage:
             say(line)

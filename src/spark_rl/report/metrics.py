@@ -236,11 +236,15 @@ class _Row:
 
 def _rows(path: Path) -> Iterator[_Row]:
     """The lines of a file that are not blank, but for a last one that is not finished."""
-    with path.open("rb") as file:
-        for number, line in enumerate(_lines(file), start=1):
-            record = _record(line)
-            if record is not None or (line.is_ended and line.text.strip()):
-                yield _Row(number, line.start, line.end, record)
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(_lines(file), start=1):
+                record = _record(line)
+                if record is not None or (line.is_ended and line.text.strip()):
+                    yield _Row(number, line.start, line.end, record)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # reading names none
+        raise
 
 
 def _lines(file: BinaryIO, hear: Callable[[bytes], object] = len) -> Iterator[_Line]:
