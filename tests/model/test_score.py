@@ -16,6 +16,7 @@ from tests.plan.test_memory import model_of
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from spark_rl.model import score
 from spark_rl.model.load import load_model
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.score import PADDING, Rows, Scorer, by_length, make_rows, pack_by_tokens, response_logprobs
@@ -64,6 +65,50 @@ def test_equal_to_all_logits_of_each_row_alone(model_path: str, temperature: flo
         expected = whole_logprobs(model, prompt, response, temperature)
         assert torch.allclose(row[: len(response)], expected, atol=1e-5)
         assert (row[len(response) :] == 0).all()
+
+
+@pytest.mark.parametrize("banned", [[], [0, 7, 69]])
+def test_differentiated_by_hand_they_have_the_bits_of_autograd(banned: list[int]) -> None:
+    rng = torch.Generator().manual_seed(1)
+    logits, weights = 4 * torch.randn(50, 70, generator=rng), torch.randn(50, generator=rng)
+    tokens = torch.randint(8, 69, (50,), generator=rng)
+    logits[:, banned] = float("-inf")
+    one, other = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    ours = score._token_logprobs(one, tokens)
+    theirs = other.gather(-1, tokens[:, None]).squeeze(-1) - other.logsumexp(-1)
+    assert torch.equal(ours, theirs)
+    for found in (ours, theirs):
+        (found * weights).sum().backward()
+    assert one.grad is not None
+    assert other.grad is not None
+    assert torch.equal(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, 4, 6, 100])
+def test_so_many_logits_are_kept_for_the_backward_pass(tiny_models: dict[str, Path], kept: int) -> None:
+    loaded = load_model(tiny_config(tiny_models["qwen2"]))
+    vocabulary, chunk = loaded.causal_lm.get_output_embeddings().weight.shape[0], 2
+    rows, tokens = rows_of(loaded, PROMPTS, RESPONSES), sum(map(len, RESPONSES))
+    held: dict[int, int] = {}
+
+    def hold(tensor: Tensor) -> Tensor:
+        if tensor.shape[-1:] == (vocabulary,) and len(tensor) <= chunk:
+            held[tensor.data_ptr()] = len(tensor)
+        return tensor
+
+    def run(kept: int) -> tuple[Tensor, list[Tensor]]:
+        loaded.model.zero_grad()
+        logp = response_logprobs(loaded, rows, 1.0, chunk, kept)
+        logp.sum().backward()
+        return logp.detach(), [p.grad.clone() for p in loaded.model.parameters() if p.grad is not None]
+
+    expected, gradients = run(0)
+    with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+        response_logprobs(loaded, rows, 1.0, chunk, kept)
+    assert sum(held.values()) == min(tokens, kept // chunk * chunk)
+    found, others = run(kept)
+    assert torch.equal(found, expected)
+    assert all(map(torch.equal, others, gradients))
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 11, 1000])

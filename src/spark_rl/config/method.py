@@ -231,8 +231,8 @@ class LearnerConfig(Section):
     prompt, whose keys and values it keeps (a sixteenth in a model of 7 billion parameters). Bounds memory; changes the
     result by rounding only."""
     logit_chunk: int | None = Field(None, ge=1)
-    """Response positions whose logits exist at the same time. Null follows the vocabulary: 1,024, or as many as have 67
-    million logits (256 MiB)."""
+    """Response positions whose logits exist at the same time, recomputed in the backward pass. Null follows the
+    vocabulary: 67 million logits (256 MiB) exist at most, 1,024 positions at a time, and those that fit are kept."""
     minibatches: int = Field(1, ge=1)
     """Updates per batch: the batch is cut into this many parts of whole groups, each with its mixture of tasks. 1 is
     fully on-policy."""

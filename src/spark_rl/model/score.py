@@ -2,8 +2,8 @@
 all at once.
 
 The n responses of a group share one pass over their prompt and its images (:mod:`spark_rl.model.prefill`). Only
-hidden states that predict a response token reach the output layer, ``chunk`` of them at a time, and their logits are
-recomputed in the backward pass instead of being kept (peers: trl#3678).
+hidden states that predict a response token reach the output layer, ``chunk`` of them at a time. Where the vocabulary is
+small, the logits of some stay for the backward pass; those of the others are recomputed there (peers: trl#3678).
 
 Shape suffixes: _P prompts, _B responses of a micro-batch, _T response tokens, _N response tokens of all rows laid end
 to end, _H hidden width, _V vocabulary.
@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from spark_rl.model.loaded import LoadedModel
@@ -98,17 +100,20 @@ class Scorer(nn.Module):
         Args:
             loaded: the model; its parameters are this module's.
             temperature: that of sampling.
-            chunk: response positions whose logits exist at the same time; ``None`` is what :func:`chunk_for` says.
+            chunk: response positions whose logits exist at the same time; ``None`` is what :func:`chunk_for` says, and
+                keeps those of others for the backward pass, of so many as have :data:`LOGITS` together.
         """
         super().__init__()
         self.model = loaded.model
         self.loaded = loaded
         self.temperature = temperature
-        self.chunk = chunk or chunk_for(loaded.causal_lm.get_output_embeddings().weight.shape[0])
+        vocabulary = loaded.causal_lm.get_output_embeddings().weight.shape[0]
+        self.chunk = chunk or chunk_for(vocabulary)
+        self.kept = max(0, LOGITS // vocabulary - self.chunk) if chunk is None else 0
 
     def forward(self, rows: Rows) -> Tensor:
         """(B, T) float32 log-probability of every response token, see :func:`response_logprobs`."""
-        return response_logprobs(self.loaded, rows, self.temperature, self.chunk)
+        return response_logprobs(self.loaded, rows, self.temperature, self.chunk, self.kept)
 
 
 def chunk_for(vocabulary: int) -> int:
@@ -116,11 +121,12 @@ def chunk_for(vocabulary: int) -> int:
     return max(1, min(CHUNK, LOGITS // vocabulary))
 
 
-def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk: int) -> Tensor:
+def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk: int, kept: int = 0) -> Tensor:
     """(B, T) float32 log-probability of every response token at ``temperature``, 0 where the mask is false.
 
-    Differentiable in the weights. At most ``chunk * V`` logits exist at any time. Responses of similar length go
-    through the model together, all of them after one pass over the prompts.
+    Differentiable in the weights. At most ``(kept + chunk) * V`` logits exist at any time: those of the first ``kept``
+    positions stay for the backward pass. Responses of similar length go through the model together, all of them after
+    one pass over the prompts.
     """
     cache = PromptCache(loaded.causal_lm.config.get_text_config().num_hidden_layers)
     last_PH = prefill(loaded, rows.prompts, cache)
@@ -153,16 +159,42 @@ def response_logprobs(loaded: LoadedModel, rows: Rows, temperature: float, chunk
     target_N = rows.target_BT[place]
 
     def token_logprobs(hidden_NH: Tensor, target_N: Tensor) -> Tensor:
-        logits_NV = loaded.head(hidden_NH) / temperature
-        return logits_NV.gather(-1, target_N[:, None]).squeeze(-1) - logits_NV.logsumexp(-1)
+        logits_NV = loaded.head(hidden_NH)
+        return _token_logprobs(logits_NV if temperature == 1.0 else logits_NV / temperature, target_N)
 
-    pieces = []
+    pieces: list[Tensor] = []
     for some_NH, some_N in zip(torch.split(hidden_NH, chunk), torch.split(target_N, chunk), strict=True):
-        if torch.is_grad_enabled() and len(hidden_NH) > chunk:
+        if torch.is_grad_enabled() and len(hidden_NH) > chunk and (len(pieces) + 1) * chunk > kept:
             pieces.append(checkpoint(token_logprobs, some_NH, some_N, use_reentrant=False))
         else:
             pieces.append(token_logprobs(some_NH, some_N))
     return logp_BT.index_put(place, torch.cat(pieces))
+
+
+def _token_logprobs(logits_NV: Tensor, token_N: Tensor) -> Tensor:
+    logp_N: Tensor = _TokenLogprobs.apply(logits_NV, token_N)  # type: ignore[no-untyped-call]
+    return logp_N
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """(N, V) logits, (N,) tokens -> (N,) log-probabilities.
+
+    Torch's own backward pass gives the same bits through three more tensors as wide as the logits: zeros, to which it
+    adds what comes from the token's logit and what comes from the sum.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, token_N: Tensor) -> Tensor:
+        sum_N1 = logits_NV.logsumexp(-1, keepdim=True)
+        ctx.save_for_backward(logits_NV, token_N, sum_N1)
+        return (logits_NV.gather(-1, token_N[:, None]) - sum_N1).squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_N: Tensor) -> tuple[Tensor, None]:
+        logits_NV, token_N, sum_N1 = ctx.saved_tensors
+        gradient_NV = (logits_NV - sum_N1).exp_().mul_(-gradient_N[:, None])
+        return gradient_NV.scatter_add_(-1, token_N[:, None], gradient_N[:, None]), None
 
 
 def by_length(lengths: Sequence[int]) -> list[list[int]]:
