@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,26 @@ def test_weights_that_are_not_the_models_are_refused_by_name(
     tiny_models: dict[str, Path], tmp_path: Path, change: Callable[[Weights], Weights], said: str
 ) -> None:
     assert said in refusal(changed(tiny_models["llama"], tmp_path / "model", change))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"hidden_size": 80_000}, "holds weights of other shapes than its config.json says"),
+        ({"vocab_size": 10**10}, "holds weights of other shapes than its config.json says"),
+        ({"hidden_size": None}, "holds weights of other shapes than its config.json says"),
+        ({"num_hidden_layers": 100_000}, "its config.json says 100,000 layers, but its files hold "),
+    ],
+)
+def test_a_size_that_the_files_cannot_have_is_refused_before_memory_is_taken(
+    tiny_models: dict[str, Path], tmp_path: Path, settings: dict[str, int | None], said: str
+) -> None:
+    folder = shutil.copytree(tiny_models["llama"], tmp_path / "model")
+    told = json.loads((folder / "config.json").read_text()) | settings
+    (folder / "config.json").write_text(json.dumps({name: value for name, value in told.items() if value is not None}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert said in refusal(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 300_000, "kilobytes"
 
 
 def test_a_tied_output_layer_is_not_missing_and_an_untied_one_is(tiny_models: dict[str, Path], tmp_path: Path) -> None:

@@ -37,7 +37,15 @@ from spark_rl.model.adapters import check_embeddings
 from spark_rl.model.architecture import check_architecture, prove_decoder
 from spark_rl.model.loaded import LoadedModel, unwrapped
 from spark_rl.model.places import find_model, has_adapters, layers_of, on_disk
-from spark_rl.model.read import OTHER_TASK, check_finite, check_language_head, merged, read_weights, with_saved_adapters
+from spark_rl.model.read import (
+    OTHER_TASK,
+    check_finite,
+    check_language_head,
+    check_size,
+    merged,
+    read_weights,
+    with_saved_adapters,
+)
 from spark_rl.model.sizes import check_end, check_tokenizer, has_tokenizer, positions_of, prompt_limit
 from spark_rl.model.vision import load_processor, sees, vision_tokens
 from spark_rl.problem import TASKS
@@ -163,6 +171,7 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
     continued = settings.lora is not None and path is not None and described.adapters != ()
     finished = described.adapters[:-1] if continued else described.adapters
     try:
+        check_size(kind, described.base, trust_remote_code=settings.trust_remote_code)
         model = read_weights(
             kind, described.base, dtype=getattr(torch, settings.dtype), trust_remote_code=settings.trust_remote_code,
             attn_implementation=None if settings.attention == "sdpa" else settings.attention,

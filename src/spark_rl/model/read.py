@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.utils import get_peft_model_state_dict, load_peft_weights
+from safetensors import safe_open
 from torch import nn
+from transformers import AutoConfig, PreTrainedConfig
 
 from spark_rl.errors import ConfigError
 from spark_rl.model.places import ADAPTERS
@@ -36,6 +38,10 @@ OTHER_HEAD = re.compile(r"^(score|classifier|classification_head|reward_head|reg
 """Weights of such a head."""
 HARMLESS = re.compile(r"(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|cos_cached|sin_cached)$")
 """Buffers that older checkpoints hold and that are computed anew."""
+DEPTHS = ("num_hidden_layers", "depth")
+"""Numbers of layers in a configuration, or in its part about images."""
+SPARE = 2**24
+"""Weights that a config.json may say beyond two for each byte of its files."""
 NAMED = 3
 """Weights that a message names; the others are counted."""
 
@@ -50,6 +56,40 @@ def check_language_head(config: Any, source: str) -> None:
         if OTHER_TASK.search(name):
             raise ConfigError(f"{source!r} is a {name}: it gives scores or labels and writes no text, so it has no "
                               "head to train; choose a causal language model")  # fmt: skip
+
+
+def check_size(kind: Any, source: str, *, trust_remote_code: bool) -> None:
+    """Refuse a directory whose ``config.json`` says far more layers or weights than its files hold: transformers would
+    make all of them before it compares.
+
+    Raises:
+        ConfigError: it does.
+    """
+    files = list(Path(source).glob("*.safetensors"))
+    if not files:  # a name on the hub, or an older format
+        return
+    found = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    names = {name for file in files for name in _names(file)}
+    layers = max((getattr(part, name, None) or 0 for part in _parts(found) for name in DEPTHS), default=0)
+    if layers > len(names):
+        raise ConfigError(
+            f"{source!r}: its config.json says {layers:,} layers, but its files hold {len(names):,} tensors"
+        )
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        said = sum(p.numel() for p in kind.from_config(found, trust_remote_code=trust_remote_code).parameters())
+    held = sum(file.stat().st_size for file in files)
+    if said > 2 * held + SPARE:
+        raise ConfigError(f"{source!r} holds weights of other shapes than its config.json says: {said:,} weights, but "
+                          f"its files have {held:,} bytes")  # fmt: skip
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(file, framework="pt") as tensors:
+        return list(tensors.keys())
+
+
+def _parts(config: Any) -> list[Any]:
+    return [config, *(value for value in vars(config).values() if isinstance(value, PreTrainedConfig))]
 
 
 def read_weights(kind: Any, source: str, **options: Any) -> Any:
