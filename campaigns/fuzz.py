@@ -191,7 +191,10 @@ def places(tree: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 def damaged(rng: random.Random, tree: Any, times: int | None = None) -> Any:
     """A copy of a tree with hostile values, names and gaps in it."""
-    tree = deepcopy(tree)
+    try:
+        tree = deepcopy(tree)
+    except RecursionError:  # damaged before
+        return tree
     for _ in range(rng.choice((0, 1, 1, 1, 2, 3)) if times is None else times):
         at = rng.choice(list(places(tree)))
         if not at:
@@ -983,7 +986,7 @@ def parsed(line: str) -> Any:
     """What a line of JSON holds, or nothing where it was damaged before."""
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
 
 
@@ -1026,7 +1029,7 @@ def damage_file(rng: random.Random, path: Path, run: Path) -> None:
     elif path.suffix == ".json" and how < 10:
         try:
             tree = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             tree = {}
         if path.name == "tokenizer.json" and rng.random() < 0.1:
             tree["model"]["vocab"] = {f"t{i}": i for i in range(300_000)}

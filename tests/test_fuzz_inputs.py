@@ -243,7 +243,7 @@ def test_a_home_of_nobody_is_no_traceback() -> None:
 def test_ends_that_are_no_tokens_are_refused() -> None:
     chat = ChatFormat(build_tokenizer(), ChatConfig())
     assert chat.eos_ids(SimpleNamespace(eos_token_id=[7, 8])) >= {7, 8}
-    for wrong in ("7", [7, "x"], [None], True, 1.5):
+    for wrong in ("7", [7, "x"], [None], True, 1.5, 10**30, [7, -(2**63)]):
         with pytest.raises(ChatError, match="which is no number of a token"):
             chat.eos_ids(SimpleNamespace(eos_token_id=wrong))
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<end_of_utterance>")
 """Tokens that end the assistant's turn in common templates, often without being the tokenizer's ``eos_token``."""
+MOST = 2**31
+"""No token has a number beyond it."""
 
 _LIKE_CONTROL = re.compile(r"<.*\w.*>|\[.*\w.*\]|[|｜].*\w.*[|｜]", re.DOTALL)
 """An added token that is not flagged special and may steer the model all the same."""
@@ -197,13 +199,13 @@ class ChatFormat:
         Empty for a base model that knows none; then only ``stop`` and the length limit end a response.
 
         Raises:
-            ChatError: one of them is no number.
+            ChatError: one of them is no number, or too large to be that of a token.
         """
         ends: set[int] = set()
         for owner in (self.tokenizer, generation_config):
             ids = getattr(owner, "eos_token_id", None)
             named = [] if ids is None else ids if isinstance(ids, list | tuple) else [ids]
-            if wrong := [end for end in named if not isinstance(end, int) or isinstance(end, bool)]:
+            if wrong := [end for end in named if not isinstance(end, int) or isinstance(end, bool) or abs(end) > MOST]:
                 raise ChatError(f"the model has eos_token_id {wrong[0]!r:.40}, which is no number of a token; mend its "
                                 "generation_config.json or config.json")  # fmt: skip
             ends.update(named)
