@@ -421,7 +421,7 @@ def sample(logits_RV: Tensor, temperature: float, uniform_R: Tensor | None) -> t
     if temperature > 0 and logits_RV.shape[-1] > BLOCKED:
         assert uniform_R is not None, "sampling needs randomness"
         rows = max(1, CACHED // logits_RV.shape[-1]) if logits_RV.device.type == "cpu" else len(logits_RV)
-        parts = zip(logits_RV.split(rows), uniform_R[:, None].split(rows), strict=True)
+        parts = zip(torch.split(logits_RV, rows), torch.split(uniform_R[:, None], rows), strict=True)
         token_R, logprob_R = (torch.cat(some) for some in zip(*itertools.starmap(_by_blocks, parts), strict=True))
         return token_R, logprob_R
     logprobs_RV = logits_RV.log_softmax(-1)
@@ -454,7 +454,7 @@ def _by_blocks(logits_RV: Tensor, uniform_R1: Tensor) -> tuple[Tensor, Tensor]:
     whole = vocabulary // BLOCK * BLOCK
     most_R1 = logits_RV.amax(-1, keepdim=True)
     weight_RV = (logits_RV - most_R1).exp_()
-    sums = [weight_RV[:, :whole].unflatten(-1, (-1, BLOCK)).sum(-1)]
+    sums = [weight_RV[:, :whole].reshape(len(weight_RV), -1, BLOCK).sum(-1)]
     if whole < vocabulary:
         sums.append(weight_RV[:, whole:].sum(-1, keepdim=True))
     sum_RK = torch.cat(sums, dim=-1)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from spark_rl.config import Config
-from spark_rl.engine.embedded import LOGITS, ROOM
+from spark_rl.engine.embedded import BLOCKED, LOGITS, ROOM
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.score import Rows, Scorer, make_rows
@@ -31,6 +31,9 @@ PARTS = (
 SAMPLING = 24
 """Bytes an entry of the logits that the embedded engine samples from: the logits and their log-probabilities in
 float32, probabilities and their running sum in float64."""
+SAMPLING_BLOCKS = 14
+"""The same where the vocabulary is large: the logits as the head gives them, in float32, at the temperature, and their
+weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +285,7 @@ def _rollout(
     grown = before > prompt
     cache = _bytes(config) * sizes.cached * together * width
     copying = cache / sizes.layers / 2 * before / width if grown else 0.0  # one layer's keys while they are laid out
-    sampling = float(SAMPLING * min(together * sizes.vocabulary, LOGITS))
+    width = SAMPLING if sizes.vocabulary <= BLOCKED else SAMPLING_BLOCKS
+    sampling = float(width * min(together * sizes.vocabulary, LOGITS))
     copy = float(_bytes(config) * sizes.weights) if gpus > 1 else 0.0
     return {"engine": copy, "KV cache": float(cache), "logits": max(sampling, copying)}, rows, together
