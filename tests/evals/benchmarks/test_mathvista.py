@@ -192,3 +192,7 @@ def test_always_a_scores_its_share() -> None:
     grades = graded(BENCHMARK, items, [r"\boxed{A}"] * len(items))
     share = sum(i.problem.answer == "A" for i in items) / len(items)
     assert math.isclose(added(BENCHMARK, items, [g.score for g in grades], "rule")["score"], share)
+
+
+def test_a_precision_of_thousands_of_digits_is_none(tmp_path: Path) -> None:
+    assert item(tmp_path, precision="9" * 5000).meta.get("precision") is None

@@ -113,3 +113,8 @@ def test_a_hugging_face_parquet_file(tmp_path: Path) -> None:
     items = load(path)
     assert len(items) == 3
     assert open_image(items[2].problem.images[0]).size == (24, 18)
+
+
+def test_an_index_of_thousands_of_digits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the index is '9{20}', no whole number"):
+        read(tmp_path, row(7) | {"index": "9" * 5000})

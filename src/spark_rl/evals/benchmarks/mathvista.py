@@ -51,7 +51,7 @@ def _item(entry: Entry) -> Item:
     groups = {"question_type": entry.text("question_type"), "answer_type": entry.text("answer_type")}
     precision = entry.optional("precision")
     scoring = {
-        "precision": int(precision) if precision.isdecimal() else None,
+        "precision": int(precision) if precision.isdecimal() and len(precision) < 4 else None,
         ALSO_ACCEPT: [gold] if fields.choices else None,
     }
     return vision_item(

@@ -71,7 +71,7 @@ def _items(entry: Entry, index: int, *, rotated: bool) -> Iterator[Item]:
 
 def _index(entry: Entry) -> int:
     index = entry.text("index")
-    if not index.isdecimal():
+    if not index.isdecimal() or len(index) > 18:
         raise entry.wrong(f"the index is {index[:20]!r}, no whole number")
     if entry.id != index:
         raise entry.wrong(f"the index {index} is taken by an earlier row")

@@ -40,7 +40,7 @@ def _item(entry: Entry) -> Item:
 
 def _gold(entry: Entry, choices: tuple[str, ...]) -> str:
     index = entry.text("answer")
-    if index.isdecimal() and int(index) < len(choices):
+    if index.isdecimal() and len(index) < 4 and int(index) < len(choices):
         return LETTERS[int(index)]
     return entry.letter("answer", choices)
 
