@@ -972,7 +972,7 @@ def try_runs(rng: random.Random, bench: Bench) -> None:
             ["report", name],
             ["report", name],
             ["report", name, "--out", f"{out}.html"],
-            ["export", name, out],
+            ["export", name, "--out", out],
             ["data", "runs/run/rollouts.jsonl"],
             ["solve", "1+1?", "--model", name, "inference.max_new_tokens=1", "inference.rounds=1", "model.threads=1"],
             ["train", "--run-dir", name, "--resume", "train.steps=2"],

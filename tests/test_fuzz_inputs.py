@@ -179,8 +179,16 @@ def test_pipes_and_devices_are_refused_and_never_waited_for(tmp_path: Path, caps
         os.mkfifo(run / name)
         assert main(["runs", str(run.parent)]) == 0
         assert "is neither a file nor a folder" in capsys.readouterr().out.replace("\n", " ")
-        assert main(["report", str(run)]) == 2
-        assert "neither a file nor a folder" in capsys.readouterr().err
+        (run / "checkpoints" / "step-000001" / "model").mkdir(parents=True)
+        step = str(run / "checkpoints" / "step-000001")
+        commands = (
+            ["report", str(run)], ["solve", "1+1?", "--model", step], ["eval", "--model", str(run)],
+            ["train", "--resume", "--run-dir", str(run)], ["export", step, "--out", str(tmp_path / "out")],
+        )  # fmt: skip
+        for command in commands:
+            assert main(command) == 2
+            said = capsys.readouterr().err
+            assert "neither a file nor a folder" in said or " is damaged: manifest.json is missing" in said, command
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,17 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(folder: Path) -> None:
     assert "(150)" in found
 
 
+@pytest.mark.parametrize("size", [[150], "150", {"a": 1}])
+def test_a_vocabulary_whose_size_is_no_number_is_refused(folder: Path, size: Any) -> None:
+    rewrite(folder / "config.json", vocab_size=size)
+    refusal(folder)
+
+
+def test_a_tokenizer_with_settings_of_wrong_types_is_one_line(folder: Path) -> None:
+    rewrite(folder / "tokenizer_config.json", model_max_length=[256])
+    assert "reads no text ('>' not supported between" in refusal(folder)
+
+
 def test_tokens_added_behind_the_embedding_are_refused(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = json.loads((folder / "config.json").read_text())["vocab_size"]

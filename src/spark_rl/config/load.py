@@ -21,7 +21,7 @@ from spark_rl.config.names import hint
 from spark_rl.config.schema import Config
 from spark_rl.config.section import Section, one_line
 from spark_rl.errors import ConfigError
-from spark_rl.files import DuplicateKeyError, parse_json, read_yaml
+from spark_rl.files import DuplicateKeyError, check_regular, parse_json, read_yaml
 
 RECIPE_FOLDERS = (Path(__file__).parents[1] / "configs", Path(__file__).parents[3] / "configs")
 """Where recipes lie: inside an installed package, or at the top of a checkout."""
@@ -74,8 +74,13 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
 
 
 def saved_settings(run_dir: Path) -> dict[str, Any]:
-    """The resolved settings that a run was made with. Raises :class:`ConfigError` if there is no such run."""
-    path = run_dir / "config.json"
+    """The resolved settings that a run was made with.
+
+    Raises:
+        ConfigError: there is no such run.
+        UserError: there is a pipe or a device in it.
+    """
+    path = check_regular(run_dir) / "config.json"
     try:
         settings = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

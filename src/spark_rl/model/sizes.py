@@ -68,12 +68,20 @@ def check_tokenizer(tokenizer: Any, model_config: Any, source: str, *, sees: boo
     Raises:
         ConfigError: in one line, with the tokens.
     """
-    if not tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]:
+    try:
+        made = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
+    except (TypeError, ValueError, AttributeError, LookupError) as error:  # settings of wrong types
+        why = " ".join(str(error).split())[:200]
+        raise ConfigError(f"the tokenizer of {source!r} reads no text ({why}); its tokenizer_config.json is "
+                          "damaged") from None  # fmt: skip
+    if not made:
         raise ConfigError(f"the tokenizer of {source!r} makes no token of {SAMPLE!r}: it is empty; copy the "
                           "tokenizer's files of the model it was made from")  # fmt: skip
     rows = getattr(model_config.get_text_config(), "vocab_size", None)
     if rows is None:
         return
+    if not isinstance(rows, int):
+        raise ConfigError(f"the config.json of {source!r} says vocab_size {rows!r:.40}, which is no whole number")
     beyond = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}
     if not sees:  # Gemma 3 without eyes shares its tokenizer with the one that sees: no text becomes that token
         beyond = {token: i for token, i in beyond.items() if not VISION_TOKEN.search(token)}
