@@ -596,6 +596,8 @@ def product(rng: random.Random, equal: bool) -> tuple[str, str]:
         (rf"\frac{{{a}({b})}}{{2}}", a * half, Fraction(a + b, 2)),
         (rf"{a} \times {b}", Fraction(a * b), Fraction(a + b)),
     ])  # fmt: skip
+    if total == value:  # 2 and 4/2
+        total += 1
     return _spelled(rng, value if equal else total), written
 
 

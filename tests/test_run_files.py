@@ -17,7 +17,7 @@ from spark_rl.commands.runs import listed
 from spark_rl.config import Config
 from spark_rl.errors import UserError
 from spark_rl.examination import EVALUATIONS
-from spark_rl.manifest import changes, held
+from spark_rl.manifest import MANIFEST, changes, held, write_manifest
 from spark_rl.report.html import write_report
 from spark_rl.report.metrics import read_rows
 from spark_rl.report.watch import Silent
@@ -302,3 +302,25 @@ def test_a_folder_and_what_can_not_be_read_in_place_of_a_file_are_one_line(
     if main([*command, str(run)]):
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("spark-rl: ")]
         assert str(run) in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("skipped", "policy"), ("skipped", {"policy": "1"}), ("seconds", float("inf")), ("seconds", float("nan")),
+        ("tokens", "7"), ("tokens", 1.5), ("step", None), ("steps", [3]), ("terms", 1), ("terms", {"threads": []}),
+        ("dropped", []), ("dropped", float("inf")), ("pool", [1]), ("pool", {"a": 1}), ("pool", [{"images": 3}]),
+    ],
+)  # fmt: skip
+def test_counters_of_wrong_types_in_a_checkpoint_are_one_line_though_its_manifest_says_so(
+    run: Path, capsys: pytest.CaptureFixture[str], name: str, value: object
+) -> None:
+    folder = run / "checkpoints" / "step-000002"
+    state = json.loads((folder / "state.json").read_text())
+    assert name in state
+    (folder / "state.json").write_text(json.dumps(state | {name: value}))
+    (folder / MANIFEST).unlink()
+    write_manifest(folder, 2)
+    assert main(["train", "--resume", "--run-dir", str(run), *SETTINGS]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("spark-rl: ")]
+    assert f"checkpoint {folder} can't be read (" in line

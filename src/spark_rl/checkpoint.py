@@ -28,9 +28,10 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from pydantic import ConfigDict, TypeAdapter
 from safetensors import SafetensorError
 
 from spark_rl.config import Config, saved_settings
@@ -63,6 +64,8 @@ _BEFORE = {**flatten(Config().model_dump(mode="json")), "model.lora.dropout": 0.
 @dataclass(slots=True)
 class Progress:
     """The counters of a run."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, allow_inf_nan=False)
 
     step: int = 0
     """Steps finished."""
@@ -319,11 +322,15 @@ def load_checkpoint(path: Path, learner: Learner, pool_size: int) -> tuple[Pool,
     try:
         learner.load(path)
         state = json.loads((path / "state.json").read_text())
-        pool = Pool.from_state(pool_size, state["pool"], state["dropped"])
-        return pool, Progress(**{counter.name: state[counter.name] for counter in fields(Progress)})
+        pool = Pool.from_state(pool_size, state["pool"], int(state["dropped"]))
+        counters = {counter.name: state[counter.name] for counter in fields(Progress)}
+        return pool, TypeAdapter(Progress).validate_python(counters)
     except DataError:  # of an image, not of the checkpoint
         raise
-    except (OSError, AssertionError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError, AssertionError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError,
+        SafetensorError,
+    ) as error:  # fmt: skip
         why = " ".join(str(error).split())[:120] or type(error).__name__
         raise ConfigError(f"checkpoint {path} can't be read ({why}); remove it to resume from the one before") from None
 
