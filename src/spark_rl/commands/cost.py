@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spark_rl.commands.checks import check_config, check_folder, check_outputs
-from spark_rl.commands.terminal import console, quiet_libraries, say, waiting
+from spark_rl.commands.terminal import console, loading_torch, say
 from spark_rl.commands.training import check_places
 from spark_rl.config import load_config
 from spark_rl.files import write_output
@@ -21,8 +21,7 @@ def cost(arguments: argparse.Namespace) -> Mapping[str, Any]:
     check_outputs(arguments.out, kinds=(".md",))
     check_places(config)
     say(f"runs    {arguments.run_dir}")
-    with waiting("loading torch", console):
-        quiet_libraries()
+    with loading_torch(console):
         from spark_rl.cost.arms import measure_cost
         from spark_rl.cost.estimate import SCALES, estimate
         from spark_rl.cost.reward_model import RewardTraining

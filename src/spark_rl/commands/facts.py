@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spark_rl.commands.checks import check_outputs
-from spark_rl.commands.terminal import console, quiet_libraries, say, waiting
+from spark_rl.commands.terminal import console, loading_torch, say, waiting
 from spark_rl.config import load_config, settings_table
 from spark_rl.doctor.finding import Finding
 from spark_rl.errors import UserError
@@ -20,8 +20,7 @@ from spark_rl.files import write_output
 
 def doctor(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl doctor``: with ``--gpu`` exit code 1 if something that ran is wrong."""
-    with waiting("loading torch"):
-        quiet_libraries()
+    with loading_torch():
         from spark_rl.doctor.machine import examine_machine
 
     if arguments.gpu:

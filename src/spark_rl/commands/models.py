@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spark_rl.commands.terminal import quiet_libraries, waiting
+from spark_rl.commands.terminal import loading_torch, quiet_libraries, waiting
 from spark_rl.config import Config, load_config, saved_settings
 from spark_rl.errors import ConfigError, UserError
 from spark_rl.model.places import EMBEDDED, RECIPES, find_model
@@ -78,8 +78,7 @@ def open_reasoner(arguments: argparse.Namespace, config: Config) -> Reasoner:
 
             server, chat = open_server(arguments.model, getattr(arguments, "served_model", None), config)
         return build_reasoner(server, chat, config)
-    with waiting("loading torch"):
-        quiet_libraries()
+    with loading_torch():
         from spark_rl.backend import open_reasoner as opened
 
     weights = trained_weights(arguments.model)

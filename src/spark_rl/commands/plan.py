@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spark_rl.commands.checks import check_config
-from spark_rl.commands.terminal import console, quiet_libraries, say, waiting
+from spark_rl.commands.terminal import console, loading_torch, say, waiting
 from spark_rl.commands.training import resolve
 from spark_rl.config import Config
 from spark_rl.errors import UserError
@@ -34,8 +34,7 @@ def plan(arguments: argparse.Namespace) -> Mapping[str, Any]:
     arguments.heldout = None
     config = resolve(arguments)
     check_config(config, computes=False)
-    with waiting("loading torch"):
-        quiet_libraries()
+    with loading_torch():
         from spark_rl.plan.make import make_plan
         from spark_rl.plan.memory import Rehearsals
         from spark_rl.plan.shape import model_config

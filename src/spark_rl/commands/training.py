@@ -11,7 +11,7 @@ from typing import Any
 
 from spark_rl.commands.checks import check_config, check_device, check_folder, seeds_of
 from spark_rl.commands.models import recipe_of, run_behind, settings_of_run
-from spark_rl.commands.terminal import console, quiet_libraries, say, waiting
+from spark_rl.commands.terminal import console, loading_torch, say, waiting
 from spark_rl.config import Config, load_config, merge_settings, saved_settings
 from spark_rl.errors import ConfigError, UserError
 from spark_rl.lock import check_free
@@ -35,8 +35,7 @@ def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
             check_places(config)
             if run_behind(arguments.model) is not None:
                 say(f"trains  {config.model.path} further")
-        with waiting("loading torch", console):
-            quiet_libraries()
+        with loading_torch(console):
             from spark_rl.report.console import before_after_table
             from spark_rl.report.watch import ConsoleWatcher
             from spark_rl.run import train as run
