@@ -307,8 +307,8 @@ def test_a_folder_and_what_can_not_be_read_in_place_of_a_file_are_one_line(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("skipped", "policy"), ("skipped", {"policy": "1"}), ("seconds", float("inf")), ("seconds", float("nan")),
-        ("tokens", "7"), ("tokens", 1.5), ("step", None), ("steps", [3]), ("terms", 1), ("terms", {"threads": []}),
+        ("skipped", "policy"), ("skipped", {"policy": "one"}), ("seconds", float("inf")), ("seconds", float("nan")),
+        ("tokens", "seven"), ("tokens", 1.5), ("step", None), ("steps", [3]), ("terms", 1), ("terms", {"threads": []}),
         ("dropped", []), ("dropped", float("inf")), ("pool", [1]), ("pool", {"a": 1}), ("pool", [{"images": 3}]),
     ],
 )  # fmt: skip
@@ -321,6 +321,11 @@ def test_counters_of_wrong_types_in_a_checkpoint_are_one_line_though_its_manifes
     (folder / "state.json").write_text(json.dumps(state | {name: value}))
     (folder / MANIFEST).unlink()
     write_manifest(folder, 2)
-    assert main(["train", "--resume", "--run-dir", str(run), *SETTINGS]) == 2
+    command = ["train", "--resume", "--run-dir", str(run)]
+    assert main(command) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("spark-rl: ")]
     assert f"checkpoint {folder} can't be read (" in line
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / MANIFEST).unlink()
+    write_manifest(folder, 2)
+    assert main(command) == 0, "it was the value"

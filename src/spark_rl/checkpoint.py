@@ -65,7 +65,7 @@ _BEFORE = {**flatten(Config().model_dump(mode="json")), "model.lora.dropout": 0.
 class Progress:
     """The counters of a run."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, allow_inf_nan=False)
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)
 
     step: int = 0
     """Steps finished."""
