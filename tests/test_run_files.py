@@ -329,3 +329,21 @@ def test_counters_of_wrong_types_in_a_checkpoint_are_one_line_though_its_manifes
     (folder / MANIFEST).unlink()
     write_manifest(folder, 2)
     assert main(command) == 0, "it was the value"
+
+
+@pytest.mark.parametrize("name", ["before.json", "pairs.json", "parts.json"])
+def test_a_file_nested_too_deeply_is_one_line(run: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (run / name).write_text("[" * 9000)
+    assert main(["train", "--resume", "--run-dir", str(run)]) in {0, 2}
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("summary", [{"tokens": "many"}, {"tokens": []}, {"after": 3}, {"seconds": {}}])
+def test_a_summary_that_no_run_writes_is_one_line_of_the_export(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], summary: dict[str, object]
+) -> None:
+    copied = shutil.copytree(whole, tmp_path / "run", symlinks=True)
+    written = json.loads((copied / "summary.json").read_text())
+    (copied / "summary.json").write_text(json.dumps(written | summary))
+    if main(["export", str(copied), "--out", str(tmp_path / "out")]):
+        assert "config.json or summary.json of " in capsys.readouterr().err

@@ -14,7 +14,6 @@ The engine must have weights of its own: one that decodes on the learner's would
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
@@ -26,6 +25,7 @@ from spark_rl.clock import Clock
 from spark_rl.data.batches import Batches
 from spark_rl.engine.base import Arrival, Engine, Sampling, arrivals
 from spark_rl.errors import ConfigError
+from spark_rl.files import parse_json
 from spark_rl.model.weights import Weights
 from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
 from spark_rl.recycle.pool import problem_from_dict, problem_to_dict
@@ -151,7 +151,7 @@ def load_ahead(checkpoint: Path, chat: Chat) -> dict[int, Sampled]:
         ConfigError: it can't be read.
     """
     try:
-        return _from_state(json.loads((checkpoint / "ahead.json").read_text(encoding="utf-8")), chat)
+        return _from_state(parse_json((checkpoint / "ahead.json").read_text(encoding="utf-8")), chat)
     except FileNotFoundError:
         return {}
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:

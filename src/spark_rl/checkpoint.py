@@ -17,7 +17,6 @@ differently, and the run goes its own way; :func:`resume_notes` says so.
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import shutil
@@ -321,7 +320,7 @@ def load_checkpoint(path: Path, learner: Learner, pool_size: int) -> tuple[Pool,
     """
     try:
         learner.load(path)
-        state = json.loads((path / "state.json").read_text())
+        state = parse_json((path / "state.json").read_text(encoding="utf-8"))
         pool = Pool.from_state(pool_size, state["pool"], int(state["dropped"]))
         counters = {counter.name: state[counter.name] for counter in fields(Progress)}
         return pool, TypeAdapter(Progress).validate_python(counters)
@@ -393,7 +392,7 @@ def remembered(
         write_json(path, made := make())
         return made
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         content = None
     again = "remove it and resume: it is made again" if step == 0 else (

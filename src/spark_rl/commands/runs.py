@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from rich.text import Text
 
 from spark_rl.commands.terminal import console, say
 from spark_rl.errors import ConfigError, UserError
-from spark_rl.files import odd_file, read_object
+from spark_rl.files import odd_file, parse_json, read_object
 from spark_rl.lock import LOCK, holder, last_holder
 from spark_rl.report.metrics import finite, read_rows
 from spark_rl.report.notation import DASH, percent
@@ -136,8 +135,8 @@ def _damage(path: Path) -> str | None:
                 return f"no {name}"
             continue
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            content = parse_json(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             return f"{name} can't be read"
         if not isinstance(content, dict):
             return f"{name} is no object"

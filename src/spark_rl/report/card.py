@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from spark_rl.config import IN_MEMORY
+from spark_rl.errors import UserError
 from spark_rl.files import read_object, write_atomically
 from spark_rl.model.places import ADAPTERS, EMBEDDED, HUB_ID
 from spark_rl.report.comparison import compare, problems_note
@@ -40,9 +41,18 @@ def model_card(run: str | Path, weights: str | Path | None = None, *, merged: bo
 
     Raises:
         ConfigError: the run has no trained model.
+        UserError: its ``config.json`` or ``summary.json`` hold what no run writes.
     """
     run = Path(run)
     weights = trained_weights(run) if weights is None else Path(weights)
+    try:
+        return _card(run, weights, merged=merged)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        why = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"config.json or summary.json of {run} hold what no run writes ({why}); restore them") from None
+
+
+def _card(run: Path, weights: Path, *, merged: bool) -> str:
     settings, summary = read_object(run / "config.json"), read_object(run / "summary.json")
     adapters = (weights / ADAPTERS).is_file() and not merged
     final = weights.parent == run

@@ -8,7 +8,6 @@ is missing stays unknown.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from spark_rl.errors import UserError
+from spark_rl.files import parse_json
 
 RESULT_FILE = "results.json"
 """The result file of a folder, unless it holds only one."""
@@ -103,7 +103,7 @@ def _label_and_path(spec: str) -> tuple[str, Path]:
 
 def _read(path: Path, label: str) -> Model:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except ValueError:
