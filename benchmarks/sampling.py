@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spark_rl.engine import embedded
+from spark_rl.engine import draw
 
 SHAPES = ((256, 4096), (64, 32_000), (64, 151_936), (64, 262_144))
 """Rows, vocabulary."""
@@ -32,18 +32,18 @@ def main() -> None:
     for rows, vocabulary in SHAPES:
         logits_RV = 2 * torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(0))
         uniform_R = torch.rand(rows, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-        seconds: dict[int, list[float]] = {sys.maxsize: [], embedded.BLOCKED: []}
+        seconds: dict[int, list[float]] = {sys.maxsize: [], draw.BLOCKED: []}
         drawn = {}
         for turn in range(asked.repeats + 1):
             for threshold, taken in seconds.items():
-                embedded.BLOCKED, before = threshold, embedded.BLOCKED
+                draw.BLOCKED, before = threshold, draw.BLOCKED
                 began = time.perf_counter()
-                drawn[threshold] = embedded.sample(logits_RV, 1.0, uniform_R)[0]
+                drawn[threshold] = draw.sample(logits_RV, 1.0, uniform_R)[0]
                 if turn:
                     taken.append(time.perf_counter() - began)
-                embedded.BLOCKED = before
+                draw.BLOCKED = before
         flat, blocked = map(statistics.median, seconds.values())
-        other = int((drawn[sys.maxsize] != drawn[embedded.BLOCKED]).sum())
+        other = int((drawn[sys.maxsize] != drawn[draw.BLOCKED]).sum())
         table.add_row(
             str(rows),
             f"{vocabulary:,}",

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from spark_rl.chat import Prompt
 from spark_rl.embedded.build import build_tokenizer
 from spark_rl.engine.base import Sampling
-from spark_rl.engine.embedded import BLOCK, BLOCKED, sample
+from spark_rl.engine.draw import BLOCK, BLOCKED, sample
 from spark_rl.engine.streams import uniforms
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.load import load_model

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from spark_rl.config import Config
-from spark_rl.engine.embedded import BLOCKED, LOGITS, ROOM
+from spark_rl.engine.draw import BLOCKED
+from spark_rl.engine.embedded import LOGITS, ROOM
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.score import Rows, Scorer, make_rows
@@ -285,7 +286,7 @@ def _rollout(
     grown = before > prompt
     cache = _bytes(config) * sizes.cached * together * width
     copying = cache / sizes.layers / 2 * before / width if grown else 0.0  # one layer's keys while they are laid out
-    width = SAMPLING if sizes.vocabulary <= BLOCKED else SAMPLING_BLOCKS
-    sampling = float(width * min(together * sizes.vocabulary, LOGITS))
+    each = SAMPLING if sizes.vocabulary <= BLOCKED else SAMPLING_BLOCKS
+    sampling = float(each * min(together * sizes.vocabulary, LOGITS))
     copy = float(_bytes(config) * sizes.weights) if gpus > 1 else 0.0
     return {"engine": copy, "KV cache": float(cache), "logits": max(sampling, copying)}, rows, together
