@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from running import complaints, spark_rl_process
 from spark_rl.errors import ConfigError
 from spark_rl.model.load import load_model
+from spark_rl.model.restore import restore_weights
 from tiny import learner_of, tiny_config
 
 Weights = dict[str, Tensor]
@@ -145,6 +146,16 @@ def test_a_size_that_the_files_cannot_have_is_refused_before_memory_is_taken(
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert said in refusal(folder)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 300_000, "kilobytes"
+
+
+def test_a_checkpoint_is_asked_for_its_size_too(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    loaded = load_model(tiny_config(tiny_models["llama"]))
+    folder = shutil.copytree(tiny_models["llama"], tmp_path / "model")
+    restore_weights(loaded, folder)
+    told = json.loads((folder / "config.json").read_text()) | {"hidden_size": 80_000}
+    (folder / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match=r"other shapes than its config\.json says: .* bytes"):
+        restore_weights(loaded, folder)
 
 
 def test_a_tied_output_layer_is_not_missing_and_an_untied_one_is(tiny_models: dict[str, Path], tmp_path: Path) -> None:

@@ -41,7 +41,6 @@ from spark_rl.model.read import (
     OTHER_TASK,
     check_finite,
     check_language_head,
-    check_size,
     merged,
     read_weights,
     with_saved_adapters,
@@ -171,7 +170,6 @@ def load_model(config: Config, path: str | Path | None = None) -> LoadedModel:
     continued = settings.lora is not None and path is not None and described.adapters != ()
     finished = described.adapters[:-1] if continued else described.adapters
     try:
-        check_size(kind, described.base, trust_remote_code=settings.trust_remote_code)
         model = read_weights(
             kind, described.base, dtype=getattr(torch, settings.dtype), trust_remote_code=settings.trust_remote_code,
             attn_implementation=None if settings.attention == "sdpa" else settings.attention,

@@ -58,7 +58,7 @@ def check_language_head(config: Any, source: str) -> None:
                               "head to train; choose a causal language model")  # fmt: skip
 
 
-def check_size(kind: Any, source: str, *, trust_remote_code: bool) -> None:
+def _check_size(kind: Any, source: str, trust_remote_code: bool) -> None:
     """Refuse a directory whose ``config.json`` says far more layers or weights than its files hold: transformers would
     make all of them before it compares.
 
@@ -76,7 +76,9 @@ def check_size(kind: Any, source: str, *, trust_remote_code: bool) -> None:
             f"{source!r}: its config.json says {layers:,} layers, but its files hold {len(names):,} tensors"
         )
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        said = sum(p.numel() for p in kind.from_config(found, trust_remote_code=trust_remote_code).parameters())
+        auto = getattr(kind, "from_config", None)  # a model's own class has none
+        made = kind(found) if auto is None else auto(found, trust_remote_code=trust_remote_code)
+        said = sum(parameter.numel() for parameter in made.parameters())
     held = sum(file.stat().st_size for file in files)
     if said > 2 * held + SPARE:
         raise ConfigError(f"{source!r} holds weights of other shapes than its config.json says: {said:,} weights, but "
@@ -93,12 +95,13 @@ def _parts(config: Any) -> list[Any]:
 
 
 def read_weights(kind: Any, source: str, **options: Any) -> Any:
-    """A model of one of transformers' auto classes, every weight of it read from ``source``.
+    """A model of one of transformers' auto classes, or of its own, every weight of it read from ``source``.
 
     Raises:
         ConfigError: weights are missing, of another shape, or without a place in the model; one line that names the
-            first few.
+            first few. Or ``config.json`` says far more of them than there are.
     """
+    _check_size(kind, source, options.get("trust_remote_code", False))
     model, info = _read(kind, source, options)
     wrapped = [key for key in info["unexpected_keys"] if any(re.search(pattern, key) for pattern in WRAPPERS)]
     if wrapped:
