@@ -83,21 +83,19 @@ def vllm(job: dict[str, object], threads: int) -> Iterator[Callable[[], float]]:
     program = Path(__file__).with_name("rollout_vllm.py")
     command = [str(VLLM_PYTHON), str(program), json.dumps(job)]
     with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+        asks, tells = process.stdin, process.stdout
+        assert asks is not None
+        assert tells is not None
 
         def ask() -> float:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-            for line in process.stdout:
+            asks.write("go\n")
+            asks.flush()
+            for line in tells:
                 if line.startswith("rate "):
                     return float(line.split()[1])
             sys.exit("vLLM ended")
 
-        yield ask
-        process.stdin.close()
+        yield ask  # it ends when its input does
 
 
 def main() -> None:

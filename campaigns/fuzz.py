@@ -301,24 +301,27 @@ class Watch:
         finally:
             self._on = before
 
+    def _keep(self, what: str, path: str) -> None:
+        """Keep a file elsewhere as it is: what would change it is seen, and stopped."""
+        if not path.startswith((self.scratch, "/dev/", "/proc/", "/tmp/tmp", "/tmp/torch")):  # noqa: S108
+            self.seen.append(f"{what} {path}")
+            raise PermissionError(errno.EPERM, "the fuzzer keeps it as it is", path)
+
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._on:
             return
         if event == "open" and isinstance(arguments[0], str | bytes):
-            path = os.path.abspath(os.fsdecode(arguments[0]))  # noqa: PTH100
-            writes = isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if writes and not path.startswith((self.scratch, "/dev/", "/proc/self/", "/tmp/tmp", "/tmp/torch")):  # noqa: S108
-                self.seen.append(f"wrote {path}")
-                raise PermissionError(errno.EPERM, "the fuzzer keeps it from being written", path)
-            if self.forbidden and os.path.realpath(path).startswith(self.forbidden):
+            path = str(Path(os.fsdecode(arguments[0])).resolve())
+            if isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                self._keep("wrote", path)
+            if self.forbidden and path.startswith(self.forbidden):
                 self.seen.append(f"read {path}")
         elif event in {"os.rename", "os.truncate", "os.remove"} and not isinstance(arguments[0], int):
             for name in arguments[: 1 + (event == "os.rename")]:
                 named = Path(os.fsdecode(name))
-                path = str(named.resolve() if event == "os.truncate" else named.parent.resolve() / named.name)
-                if not path.startswith((self.scratch, "/dev/shm", "/tmp/")):  # noqa: S108
-                    self.seen.append(f"{event} {path}")
-                    raise PermissionError(errno.EPERM, "the fuzzer keeps it from being changed", path)
+                self._keep(
+                    event, str(named.resolve() if event == "os.truncate" else named.parent.resolve() / named.name)
+                )
         elif event in {"os.system", "os.exec", "os.posix_spawn", "pty.spawn", "webbrowser.open"}:
             self.seen.append(f"{event} {arguments!r:.200}")
         elif event == "subprocess.Popen" and not str(arguments[0]).startswith(sys.executable):
@@ -982,10 +985,10 @@ def try_runs(rng: random.Random, bench: Bench) -> None:
     command_of(command)
 
 
-def parsed(line: str) -> Any:
-    """What a line of JSON holds, or nothing where it was damaged before."""
+def parsed(text: str | bytes) -> Any:
+    """What JSON holds, or nothing where it was damaged before."""
     try:
-        return json.loads(line)
+        return json.loads(text)
     except (ValueError, RecursionError):
         return {}
 
@@ -1027,10 +1030,7 @@ def damage_file(rng: random.Random, path: Path, run: Path) -> None:
         )
         path.write_bytes(struct.pack("<Q", rng.choice((len(head), 0, 2**63, 10**9))) + head + content[-64:])
     elif path.suffix == ".json" and how < 10:
-        try:
-            tree = json.loads(content)
-        except (ValueError, RecursionError):
-            tree = {}
+        tree = parsed(content)
         if path.name == "tokenizer.json" and rng.random() < 0.1:
             tree["model"]["vocab"] = {f"t{i}": i for i in range(300_000)}
         path.write_text(dumped(damaged(rng, tree, rng.choice((1, 2)))))

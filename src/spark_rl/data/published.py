@@ -56,13 +56,18 @@ def _mathvista(row: Row) -> Fields:
     return Fields(question, answer, row_images(row), choices, "choice" if choices else "math")
 
 
+def small_number(text: str) -> int | None:
+    """What up to three digits say; ``None`` of any other text."""
+    return int(text) if text.isdecimal() and len(text) < 4 else None
+
+
 def _mathvista_query(row: Row, choices: tuple[str, ...]) -> str:
     question = text_of(row.get("question"), "question")
     if not question:
         return ""
     precision = text_of(row.get("precision"), "precision")
     kind = "text" if choices else text_of(row.get("answer_type"), "answer type")
-    hint = _HINTS.get((kind, int(precision) if precision.isdecimal() and len(precision) < 4 else None))
+    hint = _HINTS.get((kind, small_number(precision)))
     unit = text_of(row.get("unit"), "unit")
     lines = [] if hint is None else [f"Hint: Please {hint}, at the end."]
     lines.append(f"Question: {question}" + (f" (Unit: {unit})" if unit else ""))

@@ -21,7 +21,7 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
-from spark_rl.data.published import PUBLISHED
+from spark_rl.data.published import PUBLISHED, small_number
 from spark_rl.evals.benchmark import Benchmark, Graded, Item, Protocol
 from spark_rl.evals.benchmarks.entries import Entry
 from spark_rl.evals.benchmarks.pictured import metadata, read_items, vision_item
@@ -51,7 +51,7 @@ def _item(entry: Entry) -> Item:
     groups = {"question_type": entry.text("question_type"), "answer_type": entry.text("answer_type")}
     precision = entry.optional("precision")
     scoring = {
-        "precision": int(precision) if precision.isdecimal() and len(precision) < 4 else None,
+        "precision": small_number(precision),
         ALSO_ACCEPT: [gold] if fields.choices else None,
     }
     return vision_item(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spark_rl.data.published import small_number
 from spark_rl.evals.benchmark import Benchmark, Item, Protocol
 from spark_rl.evals.benchmarks.entries import LETTERS, Entry, read_entries
 from spark_rl.evals.score.scorers import by, reference, rule
@@ -39,9 +40,9 @@ def _item(entry: Entry) -> Item:
 
 
 def _gold(entry: Entry, choices: tuple[str, ...]) -> str:
-    index = entry.text("answer")
-    if index.isdecimal() and len(index) < 4 and int(index) < len(choices):
-        return LETTERS[int(index)]
+    index = small_number(entry.text("answer"))
+    if index is not None and index < len(choices):
+        return LETTERS[index]
     return entry.letter("answer", choices)
 
 
