@@ -6,6 +6,8 @@ import inspect
 import json
 import re
 import textwrap
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +177,12 @@ def test_a_key_given_twice_in_an_override_is_an_error() -> None:
 
 def said_to(override: str) -> str:
     """The error that an override gives, or nothing."""
+    return said_by(partial(load_config, None, [override]))
+
+
+def said_by(make: Callable[[], Config]) -> str:
     try:
-        load_config(None, [override])
+        make()
     except ConfigError as error:
         return str(error)
     return ""
@@ -191,6 +197,16 @@ def test_whatever_is_typed_gives_a_configuration_or_one_line(key: str, value: st
 @given(st.sampled_from([key for key, *_ in settings_table()]), st.text(max_size=12))
 def test_whatever_a_setting_is_set_to_gives_a_configuration_or_one_line(key: str, value: str) -> None:
     assert len(said_to(f"{key}={value}").splitlines()) <= 1
+
+
+@pytest.mark.parametrize("value", [None, True, -1, 2**200, "\0", [], ["paper"], [[]], [{}], {}, {"a": []}, {1: 2}])
+def test_a_value_of_any_shape_gives_a_configuration_or_one_line(value: Any) -> None:
+    for key, *_ in settings_table():
+        *groups, leaf = key.split(".")
+        tree: dict[str, Any] = {leaf: value}
+        for group in reversed(groups):
+            tree = {group: tree}
+        assert len(said_by(partial(parse_config, tree)).splitlines()) <= 1, key
 
 
 @pytest.mark.parametrize(

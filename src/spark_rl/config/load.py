@@ -65,7 +65,7 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
     recycle = tree.get("recycle")
     if isinstance(recycle, Mapping):
         preset = recycle.get("preset", "paper")
-        if preset in PRESETS:
+        if isinstance(preset, str) and preset in PRESETS:
             tree["recycle"] = {**PRESETS[preset], **recycle}
     try:
         return Config.model_validate(tree)
