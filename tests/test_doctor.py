@@ -20,7 +20,7 @@ from spark_rl.cli import main
 from spark_rl.doctor import gpu, machine
 from spark_rl.doctor.finding import Finding, judged
 from spark_rl.doctor.gpu import PARTS, tried
-from spark_rl.doctor.machine import BYTES_PER_WEIGHT, examine_machine
+from spark_rl.doctor.machine import BYTES_PER_WEIGHT, WORKING, examine_machine
 from spark_rl.doctor.ranks import all_reduce, on_ranks, sharded_update
 from spark_rl.doctor.sharded import sharded_learner
 
@@ -57,7 +57,7 @@ def test_the_largest_model_follows_from_the_memory(
 ) -> None:
     monkeypatch.setattr(machine, "_total_memory", lambda: 20 * 10**9)
     said = next(finding for finding in examine_machine() if finding.what == "largest model")
-    expected = {name: 0.8 * 20 / cost for name, cost in BYTES_PER_WEIGHT.items()}
+    expected = {name: (0.8 * 20 - WORKING / 1e9) / cost for name, cost in BYTES_PER_WEIGHT.items()}
     assert f"{expected['train']:.1f} B full" in said.found
     assert f"{expected['lora']:.1f} B with adapters" in said.found
     assert f"{expected['infer']:.1f} B to solve" in said.found

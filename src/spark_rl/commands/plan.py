@@ -119,6 +119,7 @@ def _print(made: Plan, config: Config, told: str, price: float | None) -> None:
     say(
         f"loading   {memory.loading / GIB:.1f} GiB of the memory of the {'first ' * (made.gpus > 1)}machine for a while"
     )
+    say(f"disk      {made.checkpoint / GIB:.1f} GiB a checkpoint, {made.disk / GIB:.1f} for all that a run keeps")
     if memory.cached_rows < memory.rows:
         say(f"rows      {memory.cached_rows:,} of the {memory.rows:,} responses of a GPU are decoded at once")
     if made.fits:

@@ -18,8 +18,12 @@ from spark_rl.doctor.finding import Finding
 from spark_rl.model.load import load_model, resolve_device
 from spark_rl.model.places import EMBEDDED
 
-BYTES_PER_WEIGHT = {"train": 16.0, "lora": 2.2, "infer": 2.0}
-"""float32 weights, gradients and two Adam moments (4 + 4 + 4 + 4 bytes); bfloat16 weights under adapters or alone."""
+BYTES_PER_WEIGHT = {"train": 20.0, "lora": 2.2, "infer": 2.0}
+"""bfloat16 weights, their masters, two moments and gradients in float32, and the reference of the KL term
+(2 + 4 + 8 + 4 + 2 bytes; as many in float32, 4 + 8 + 4 + 4); bfloat16 weights under adapters or alone."""
+WORKING = 3e9
+"""Bytes that come on top of the weights' in a run of half a billion of them with a vocabulary of 152k: activations,
+logits, the cache, the program itself (docs/performance.md)."""
 
 _BUILDERS = {"embedded": "spark_rl.embedded.build", "embedded-vl": "spark_rl.embedded.build_vision"}
 
@@ -37,8 +41,7 @@ def examine_machine() -> list[Finding]:
         _speed(),
         *(_base(name, folder) for name, folder in EMBEDDED.items()),
     ]
-    disk = shutil.disk_usage(Path.cwd()).free
-    return [*findings, Finding("free disk here", _gib(disk), "a checkpoint takes about 3 times the model"), _largest()]
+    return [*findings, _disk(), _largest()]
 
 
 def _version(name: str) -> str:
@@ -73,6 +76,12 @@ def _total_memory() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.get_device_properties(0).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free
+    meaning = "a checkpoint takes 12 bytes a trained weight, 14 in bfloat16; a run keeps several (spark-rl plan)"
+    return Finding("free disk here", _gib(free), meaning)
 
 
 def _device() -> Finding:
@@ -111,13 +120,13 @@ def _base(name: str, folder: Path) -> Finding:
 
 
 def _largest() -> Finding:
-    total = 0.8 * _total_memory()
-    sizes = {name: total / cost / 1e9 for name, cost in BYTES_PER_WEIGHT.items()}
+    room = max(0.0, 0.8 * _total_memory() - WORKING)
+    sizes = {name: room / cost / 1e9 for name, cost in BYTES_PER_WEIGHT.items()}
     text = (
         f"{sizes['train']:.1f} B full, {sizes['lora']:.1f} B with adapters, {sizes['infer']:.1f} B to solve and judge"
     )
     return Finding(
-        "largest model", text, "by memory alone, at 80 %; activations, caches and a KL reference come on top", "note"
+        "largest model", text, "by 80 % of the memory; spark-rl plan counts a model, its lengths and settings", "note"
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from spark_rl.config import Config, load_config
+from spark_rl.plan.disk import checkpoint_bytes, run_bytes
 from spark_rl.plan.duration import Duration, plan_duration
 from spark_rl.plan.hardware import GIB, Gpu
 from spark_rl.plan.memory import Memory, Rehearsals, plan_memory
@@ -37,6 +38,10 @@ class Plan:
     lengths: Lengths
     sizes: Sizes
     memory: Memory
+    checkpoint: float
+    """Bytes of one on disk."""
+    disk: float
+    """Bytes of all that a run keeps there, at most."""
     duration: Duration | None
     steps: int | None
     """Steps of the run; ``None`` where the number of problems is not known."""
@@ -64,6 +69,7 @@ class Plan:
             },
             "peaks": {phase: memory.peak(phase) / GIB for phase in memory.phases},
             "host": memory.host / GIB, "loading": memory.loading / GIB,
+            "checkpoint": self.checkpoint / GIB, "disk": self.disk / GIB,
             "rows": memory.rows, "cached_rows": memory.cached_rows, "fits": self.fits,
             "hints": [{"change": h.change, "peak": h.peak / GIB, "fits": h.fits} for h in self.hints],
             "seconds": None if self.duration is None else self.duration.seconds,
@@ -99,8 +105,9 @@ def make_plan(
         steps = config.train.episodes * max(1, problems // config.rollout.problems)
     hints = () if fits(memory, gpu) else tuple(_hints(rehearsals, config, gpu, gpus, lengths, memory))
     return Plan(
-        gpu, gpus, lengths, sizes, memory, plan_duration(config, gpu, gpus, sizes, lengths, memory), steps, hints
-    )
+        gpu, gpus, lengths, sizes, memory, checkpoint_bytes(config, sizes), run_bytes(config, sizes),
+        plan_duration(config, gpu, gpus, sizes, lengths, memory), steps, hints,
+    )  # fmt: skip
 
 
 def _hints(

@@ -22,7 +22,7 @@ from spark_rl.model.score import Rows, Scorer, make_rows
 from spark_rl.plan.hardware import FRAGMENTED, GIB, RESERVED, VLLM_ASLEEP, VLLM_WORKSPACE, Gpu
 from spark_rl.plan.ranks import MICRO_BATCHES, rehearse_rank
 from spark_rl.plan.rehearse import Rehearsal, Rehearsed
-from spark_rl.plan.shape import Lengths, Sizes, groups_of, has_reference, sizes_of, without_data
+from spark_rl.plan.shape import Lengths, Sizes, groups_of, has_reference, sizes_of, width_of, without_data
 from spark_rl.problem import Group
 
 PARTS = (
@@ -203,8 +203,8 @@ def plan_memory(
     host = 2.0 * sizes.weights if sleeps(config) else 0.0  # where vLLM puts its weights meanwhile
     if offloads(config, gpus):
         frozen = sizes.weights * (1 + has_reference(config)) - sizes.trained
-        host += (16.0 * sizes.trained + _bytes(config) * frozen) / gpus
-    loading = float(_bytes(config) * sizes.weights * (1 + has_reference(config)))
+        host += (16.0 * sizes.trained + width_of(config) * frozen) / gpus
+    loading = float(width_of(config) * sizes.weights * (1 + has_reference(config)))
     return Memory(phases, host, loading, cached, rows, passes)
 
 
@@ -237,7 +237,7 @@ def _learner(
                        "logits": float(seen.logits)},
         }, rehearsals.passes(seen, config, prompt, lengths.longest)  # fmt: skip
     seen = rehearsals.rank(config, gpus, prompt, lengths.longest, lengths.image, gloo=not cuda)
-    share, width = 0.0 if offloads(config, gpus) else 1 / gpus, _bytes(config)
+    share, width = 0.0 if offloads(config, gpus) else 1 / gpus, width_of(config)
     frozen = sizes.weights - sizes.trained  # in the model's own format, like a reference; what is trained in float32
     resident = {"weights": (4.0 * sizes.trained + width * frozen) * share, "moments": 8 * sizes.trained * share,
                 "reference": width * sizes.weights * share * has_reference(config)}  # fmt: skip
@@ -255,11 +255,7 @@ def _asleep(config: Config, gpus: int, sizes: Sizes, *, cuda: bool) -> float:
         return 0.0
     if sleeps(config):
         return VLLM_ASLEEP * GIB * cuda
-    return float(_bytes(config) * sizes.weights) if gpus > 1 else 0.0
-
-
-def _bytes(config: Config) -> int:
-    return 2 if config.model.dtype == "bfloat16" else 4
+    return float(width_of(config) * sizes.weights) if gpus > 1 else 0.0
 
 
 def _rollout(
@@ -284,9 +280,9 @@ def _rollout(
     while width < reach:  # as spark_rl.engine.embedded reserves positions, twice as many each time
         before, width = width, min(reach, width + max(ROOM, width))
     grown = before > prompt
-    cache = _bytes(config) * sizes.cached * together * width
+    cache = width_of(config) * sizes.cached * together * width
     copying = cache / sizes.layers / 2 * before / width if grown else 0.0  # one layer's keys while they are laid out
     each = SAMPLING if sizes.vocabulary <= BLOCKED else SAMPLING_BLOCKS
     sampling = float(each * min(together * sizes.vocabulary, LOGITS))
-    copy = float(_bytes(config) * sizes.weights) if gpus > 1 else 0.0
+    copy = float(width_of(config) * sizes.weights) if gpus > 1 else 0.0
     return {"engine": copy, "KV cache": float(cache), "logits": max(sampling, copying)}, rows, together

@@ -143,6 +143,11 @@ def sizes_of(loaded: LoadedModel) -> Sizes:
     )
 
 
+def width_of(config: Config) -> int:
+    """Bytes of a weight in ``model.dtype``."""
+    return 2 if config.model.dtype == "bfloat16" else 4
+
+
 def groups_of(count: int, samples: int, prompt: int, response: int, found: Any = None, image: int = 0) -> list[Group]:
     """Groups of equal lengths in which every response has an advantage; ``image`` tokens of each prompt are one."""
     tokens = [1] * prompt
