@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from roofline import Asked
-from step_shapes import SHAPES, config_of, problems_of
+from step_shapes import Shape, config_of, problems_of
 from torch import nn
 from transformers.utils import logging
 
@@ -108,7 +108,7 @@ class Marks(Silent):
 
 def train(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The steps of a job."""
-    shape = SHAPES[job["shape"]]
+    shape = Shape(**job["shape"])
     with TemporaryDirectory() as folder:
         config = config_of(
             shape, Path(job["model"]), Path(folder) / "run", spark=job["tool"] == "spark", kl=job["kl"],

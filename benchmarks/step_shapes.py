@@ -62,7 +62,8 @@ class Shape:
     """Of transformers' configuration; none of the embedded base."""
 
 
-def _llama(vocabulary: int, hidden: int, inner: int, layers: int, heads: int, shared: int) -> dict[str, Any]:
+def llama(vocabulary: int, hidden: int, inner: int, layers: int, heads: int, shared: int) -> dict[str, Any]:
+    """Settings of a Llama; ``inner`` is the width of its feed-forward layers, ``shared`` its key and value heads."""
     return {
         "model_type": "llama", "vocab_size": vocabulary, "hidden_size": hidden, "intermediate_size": inner,
         "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": shared,
@@ -71,13 +72,13 @@ def _llama(vocabulary: int, hidden: int, inner: int, layers: int, heads: int, sh
 
 
 SHAPES: dict[str, Shape] = {
-    "quick": Shape("Llama of 0.3 M, for a look", 4, 4, 12, 16, 16, _llama(1000, 96, 256, 2, 4, 2)),
+    "quick": Shape("Llama of 0.3 M, for a look", 4, 4, 12, 16, 16, llama(1000, 96, 256, 2, 4, 2)),
     "embedded": Shape("the base of the recipe tiny, untrained", 32, 8, 0, 48, 256),
-    "3m": Shape("Llama of 3 M, vocabulary 4k", 32, 8, 64, 128, 256, _llama(4096, 256, 688, 3, 8, 2)),
-    "100m": Shape("Llama of 100 M, vocabulary 32k", 8, 8, 128, 64, 64, _llama(32_000, 768, 2048, 12, 12, 4)),
-    "0.5b": Shape("Llama of 0.5 B, vocabulary 152k", 4, 4, 298, 64, 16, _llama(151_936, 896, 4864, 24, 14, 2)),
+    "3m": Shape("Llama of 3 M, vocabulary 4k", 32, 8, 64, 128, 256, llama(4096, 256, 688, 3, 8, 2)),
+    "100m": Shape("Llama of 100 M, vocabulary 32k", 8, 8, 128, 64, 64, llama(32_000, 768, 2048, 12, 12, 4)),
+    "0.5b": Shape("Llama of 0.5 B, vocabulary 152k", 4, 4, 298, 64, 16, llama(151_936, 896, 4864, 24, 14, 2)),
     "0.5b-gpu": Shape("Llama of 0.5 B, vocabulary 152k, a batch for a GPU", 16, 8, 298, 256, 32,
-                      _llama(151_936, 896, 4864, 24, 14, 2)),
+                      llama(151_936, 896, 4864, 24, 14, 2)),
     "262k": Shape("Gemma 3 of 268 M, vocabulary 262k", 8, 8, 64, 40, 16, {
         "model_type": "gemma3_text", "vocab_size": 262_144, "hidden_size": 640, "intermediate_size": 2048,
         "num_hidden_layers": 18, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256,

@@ -113,7 +113,7 @@ def compare(asked: argparse.Namespace, folder: Path) -> tuple[list[Row], Rooflin
         prompts, sizes = read(asked.shape, model)
         for kl in {"on": [KL], "off": [0.0], "both": [KL, 0.0]}[asked.kl]:
             job = {
-                "shape": asked.shape, "model": str(model), "folder": str(folder / "trl"), "prompts": prompts,
+                "shape": asdict(shape), "model": str(model), "folder": str(folder / "trl"), "prompts": prompts,
                 "samples": shape.samples, "limit": shape.limit, "rows": asked.trl_rows or shape.trl_rows, "kl": kl,
                 "dtype": asked.dtype, "threads": asked.threads, "steps": asked.steps + 1, "device": asked.device,
                 "trl": str(asked.trl_python),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from roofline import Asked, Roofline, least_seconds
+from scaling import line_through, shapes_of
 from step_ours import train
 from step_shapes import SHAPES, hidden_states, make_model, question_ids
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -15,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from spark_rl.plan.shape import Sizes
 
 SHAPE = SHAPES["quick"]
-JOB = {"shape": "quick", "dtype": "float32", "threads": 1, "device": "cpu"}
+JOB = {"shape": asdict(SHAPE), "dtype": "float32", "threads": 1, "device": "cpu"}
 
 
 def ends(folder: Path) -> torch.Tensor:
@@ -80,3 +82,18 @@ def test_the_least_seconds_of_a_step_by_hand() -> None:
     assert least_seconds([asked], sizes, fast_memory, 4, kl=0.1) == prefill + decode + 4 * update
     read = 4 * 110 * 3  # all weights for each token of the longest response
     assert least_seconds([asked], sizes, slow_memory, 4, kl=0.0) == prefill + read / 0.5 + 3 * update
+
+
+def test_a_line_and_how_far_the_worst_point_is_from_it() -> None:
+    line = line_through([1.0, 2.0, 3.0], [3.0, 5.0, 7.0])
+    assert (line.slope, line.start, line.off) == pytest.approx((2, 1, 0))
+    assert line_through([1.0, 2.0, 3.0], [1.0, 3.0, 2.0]).off == pytest.approx(0.5)  # 1.5, 2 and 2.5
+
+
+def test_an_axis_changes_its_own_size_alone() -> None:
+    weights = [(value, shape.settings) for value, shape, _ in shapes_of("weights", 2, large=True)]
+    assert [value for value, _ in weights] == sorted(value for value, _ in weights)
+    assert weights[-1][0] > 4e8
+    (few, narrow, _), *_, (many, wide, _) = shapes_of("vocabulary", 2, large=False)
+    assert (few, many) == (narrow.settings["vocab_size"], wide.settings["vocab_size"])
+    assert {**narrow.settings, "vocab_size": 0} == {**wide.settings, "vocab_size": 0}
