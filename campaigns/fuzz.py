@@ -76,6 +76,7 @@ from spark_rl.engine.base import Sampling
 from spark_rl.engine.openai import OpenAIEngine
 from spark_rl.errors import UserError
 from spark_rl.evals.benchmarks.catalogue import all_benchmarks
+from spark_rl.files import resolved
 from spark_rl.model.load import load_model
 from spark_rl.problem import Problem
 from spark_rl.recycle.templates import load_templates, render_judge, render_pairwise, render_reflection
@@ -311,7 +312,7 @@ class Watch:
         if not self._on:
             return
         if event == "open" and isinstance(arguments[0], str | bytes):
-            path = str(Path(os.fsdecode(arguments[0])).resolve())
+            path = os.path.realpath(os.fsdecode(arguments[0]))
             if isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 self._keep("wrote", path)
             if self.forbidden and path.startswith(self.forbidden):
@@ -319,9 +320,8 @@ class Watch:
         elif event in {"os.rename", "os.truncate", "os.remove"} and not isinstance(arguments[0], int):
             for name in arguments[: 1 + (event == "os.rename")]:
                 named = Path(os.fsdecode(name))
-                self._keep(
-                    event, str(named.resolve() if event == "os.truncate" else named.parent.resolve() / named.name)
-                )
+                place = resolved(named) if event == "os.truncate" else resolved(named.parent) / named.name
+                self._keep(event, str(place))
         elif event in {"os.system", "os.exec", "os.posix_spawn", "pty.spawn", "webbrowser.open"}:
             self.seen.append(f"{event} {arguments!r:.200}")
         elif event == "subprocess.Popen" and not str(arguments[0]).startswith(sys.executable):

@@ -35,7 +35,7 @@ from safetensors import SafetensorError
 
 from spark_rl.config import Config, saved_settings
 from spark_rl.errors import ConfigError, DataError
-from spark_rl.files import link_to, parse_json, remove_folder, replace_folder, sweep, sync_names, write_json
+from spark_rl.files import link_to, parse_json, remove_folder, replace_folder, resolved, sweep, sync_names, write_json
 from spark_rl.learner.base import Learner
 from spark_rl.manifest import changes, write_manifest
 from spark_rl.parts import PARTS, digests, gone, is_the_same_part, part, texts
@@ -294,16 +294,16 @@ def check_best(run_dir: Path, best: int | None) -> None:
         ConfigError: it leads to another.
     """
     link = run_dir / "best"
-    if link.is_dir() and (best is None or link.resolve().name != f"step-{best:06d}"):
+    if link.is_dir() and (best is None or resolved(link).name != f"step-{best:06d}"):
         found = "none" if best is None else f"step {best}"
-        raise ConfigError(f"{link} leads to {link.resolve().name}, and by what is left of evaluations.jsonl, which is "
+        raise ConfigError(f"{link} leads to {resolved(link).name}, and by what is left of evaluations.jsonl, which is "
                           f"damaged, the best is {found}; restore the file, or remove {link} to go on")  # fmt: skip
 
 
 def mark_best(run_dir: Path, step: int) -> None:
     """Make ``best`` a link to the checkpoint of a step, relative, so that a run can be moved whole."""
     link, target = run_dir / "best", run_dir / "checkpoints" / f"step-{step:06d}"
-    if not target.is_dir() or link.resolve() == target.resolve():
+    if not target.is_dir() or resolved(link) == resolved(target):
         return
     try:
         link_to(link, target)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from spark_rl.config import parse_config, saved_settings
 from spark_rl.errors import ConfigError
-from spark_rl.files import read_object, sync_tree, write_json
+from spark_rl.files import read_object, resolved, sync_tree, write_json
 from spark_rl.manifest import MANIFEST
 from spark_rl.model.places import ADAPTERS, has_adapters
 from spark_rl.report.card import CARD, hub_base, model_card, write_card
@@ -115,7 +115,7 @@ def weights_at(run: Path, checkpoint: int | str | None = None) -> Path:
     saved = {str(step_of(path)): path for path in checkpoints(run)}
     if checkpoint == "best":
         if (run / "best").is_dir():
-            return undamaged((run / "best").resolve()) / "model"
+            return undamaged(resolved(run / "best")) / "model"
         raise ConfigError(f"{run} marks no checkpoint as its best; train with train.eval_every, or name a step: "
                           f"{_listed(saved)}")  # fmt: skip
     if str(checkpoint) not in saved:

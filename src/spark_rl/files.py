@@ -171,9 +171,16 @@ def write_output(path: Path, content: str) -> None:
         if path.exists() and not path.is_file() and not path.is_dir():
             path.write_bytes(data)
         else:
-            write_atomically(path.resolve(), data)  # of a link, what it leads to is replaced
+            write_atomically(resolved(path), data)  # of a link, what it leads to is replaced
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def resolved(path: Path) -> Path:
+    """Absolute and without links, as far as they lead anywhere: ``Path.resolve`` raises a ``RuntimeError`` for a link
+    that leads to itself, where this leaves a path that can't be opened.
+    """
+    return Path(os.path.realpath(path))
 
 
 def user_path(text: str | Path) -> Path:

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from spark_rl.errors import ConfigError
-from spark_rl.files import user_path
+from spark_rl.files import resolved, user_path
 
 MOST = 160
 """Characters of an error that are quoted."""
@@ -113,7 +113,7 @@ def said(error: BaseException, path: Path | None = None) -> str:
 
 def absolute(file: str) -> Path:
     """The absolute path of a file, ``~`` expanded."""
-    return user_path(file).resolve()
+    return resolved(user_path(file))
 
 
 def _is_installed(filename: str) -> bool:

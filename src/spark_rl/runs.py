@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_rl.errors import ConfigError
-from spark_rl.files import check_regular, link_to, read_object, write_atomically
+from spark_rl.files import check_regular, link_to, read_object, resolved, write_atomically
 from spark_rl.manifest import changes, damage_of, describe, written_at
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def is_checkpoint(path: Path) -> bool:
 
 def _led(path: Path) -> Path:
     """Where a link such as ``RUN/best`` leads; any other path as it is."""
-    return path.resolve() if path.is_symlink() else path
+    return resolved(path) if path.is_symlink() else path
 
 
 def partial_of(final: Path) -> Path:

@@ -25,6 +25,7 @@ from spark_rl.data.memory import asked
 from spark_rl.errors import ConfigError, DataError
 from spark_rl.evals.heldout import HeldOutEvaluation, draw_pairs
 from spark_rl.export import push
+from spark_rl.files import resolved
 from spark_rl.given import Given, load_all_problems
 from spark_rl.inference import Judgement, Reasoner, Trace, build_reasoner, judge
 from spark_rl.learner.policy import first_not_finite
@@ -335,7 +336,7 @@ class SparkTrainer:
             named = placed(checkpoint)
             run_dir = find_run(checkpoint) or named
             last = next(reversed(checkpoints(run_dir)), None)
-            if is_checkpoint(named) and last is not None and named.resolve() != last.resolve():
+            if is_checkpoint(named) and last is not None and resolved(named) != resolved(last):
                 raise ConfigError(f"{named} is not the last checkpoint of {run_dir}; a run goes on from its last, "
                                   f"{last.name}: remove it to go on from one before")  # fmt: skip
         if not is_run(run_dir):

@@ -13,7 +13,7 @@ import numpy as np
 from spark_rl.claims.catalogue import BASE, KEPT, NEGLIGIBLE, SPARK, Comparison
 from spark_rl.claims.measures import MEASURES, columns
 from spark_rl.claims.run import Campaign, Evaluations, Finding, Run, Verdict
-from spark_rl.files import write_atomically
+from spark_rl.files import resolved, write_atomically
 from spark_rl.report.charts import Effect, Series, effects_chart, overlay_chart
 from spark_rl.report.markup import figure, page, swatch, table, text
 from spark_rl.report.notation import DASH, compact, points
@@ -120,7 +120,7 @@ def _html(campaign: Campaign, verdicts: Sequence[Verdict], found: Mapping[Run, E
     }  # fmt: skip
     shown = "".join(f"<div><dt>{name}</dt><dd>{text(value, 200)}</dd></div>" for name, value in tiles.items())
     header = (
-        f'<header><p class="brand">spark-rl · claims</p><h1>{text(campaign.folder.resolve().name)}</h1>'
+        f'<header><p class="brand">spark-rl · claims</p><h1>{text(resolved(campaign.folder).name)}</h1>'
         f'<dl class="facts">{shown}</dl><nav aria-label="Sections"><a href="#claims">Claims</a>'
         '<a href="#arms">Arms</a><a href="#curves">Curves</a></nav></header>'
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spark_rl.commands.terminal import loading_torch, quiet_libraries, waiting
 from spark_rl.config import Config, load_config, saved_settings
 from spark_rl.errors import ConfigError, UserError
+from spark_rl.files import resolved
 from spark_rl.model.places import EMBEDDED, RECIPES, find_model
 from spark_rl.runs import find_run, is_checkpoint, placed
 from spark_rl.runs import trained_weights as weights_of
@@ -153,5 +154,5 @@ def settings_of_run(model: str) -> dict[str, Any] | None:
     if run is None or weights is None:
         return None
     settings = saved_settings(run)
-    settings["model"] = {**settings.get("model", {}), "path": str(weights.resolve())}
+    settings["model"] = {**settings.get("model", {}), "path": str(resolved(weights))}
     return settings | {"run_dir": None}

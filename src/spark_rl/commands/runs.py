@@ -13,7 +13,7 @@ from rich.text import Text
 
 from spark_rl.commands.terminal import console, say
 from spark_rl.errors import ConfigError, UserError
-from spark_rl.files import odd_file, parse_json, read_object
+from spark_rl.files import odd_file, parse_json, read_object, resolved
 from spark_rl.lock import LOCK, holder, last_holder
 from spark_rl.report.metrics import finite, read_rows
 from spark_rl.report.notation import DASH, percent
@@ -59,7 +59,7 @@ def list_runs(arguments: argparse.Namespace) -> Mapping[str, Any]:
     if not folder.is_dir() and folder != RUNS:
         raise UserError(f"there is no folder {folder}; give one that holds runs (default: {RUNS})")
     try:
-        newest = latest_run(folder).resolve()
+        newest = resolved(latest_run(folder))
     except ConfigError:
         newest = None
     found = [listed(path, folder, newest) for path in run_folders(folder)]
@@ -101,7 +101,7 @@ def listed(path: Path, folder: Path, newest: Path | None) -> Listed:
         model=_short_path(setting(config, "model.path")), data=_data(setting(config, "data.train")),
         step=step, steps=None if steps is None else int(steps),
         before=_scores(summary.get("before") or early.get("heldout")), after=_scores(summary.get("after")),
-        started=_started(path), latest=newest is not None and path.resolve() == newest,
+        started=_started(path), latest=newest is not None and resolved(path) == newest,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 
 from spark_rl.config import IN_MEMORY
 from spark_rl.errors import ConfigError
-from spark_rl.files import check_regular, read_object, user_path
+from spark_rl.files import check_regular, read_object, resolved, user_path
 from spark_rl.runs import is_checkpoint, is_run, placed, run_of, trained_weights
 
 logger = logging.getLogger(__name__)
@@ -56,9 +56,9 @@ def find_model(name: str | Path) -> str:
                           "go on in the script that began the run: train(resume_from_checkpoint=True)")  # fmt: skip
     path = placed(user_path(text))
     if _is_dir(path):
-        return str(check_regular(_model_in(path.resolve(), text)))
+        return str(check_regular(_model_in(resolved(path), text)))
     if _is_dir(path.parent) and path.name in _names_in(path.parent):
-        raise ConfigError(f"{text!r} is a file; give the directory that it lies in: {path.resolve().parent}")
+        raise ConfigError(f"{text!r} is a file; give the directory that it lies in: {resolved(path).parent}")
     if cached_copy(text) is not None:
         return text
     near = nearest(path) or next(iter(difflib.get_close_matches(text, EMBEDDED, n=1, cutoff=0.8)), None)
@@ -128,7 +128,7 @@ def base_of(folder: Path) -> str:
         places = [path] if path.is_absolute() else [path, *(above / path for above in folder.parents)]
         there = next((place for place in places if _is_dir(place)), None)
         if there is not None:
-            return str(_model_in(there.resolve(), name))
+            return str(_model_in(resolved(there), name))
         for base in EMBEDDED.values():
             if path.parts[-2:] == base.parts[-2:]:  # of an installation that is elsewhere
                 return str(base)

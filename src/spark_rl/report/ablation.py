@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_rl.errors import UserError
-from spark_rl.files import write_atomically
+from spark_rl.files import resolved, write_atomically
 from spark_rl.report.charts import HEIGHT, WIDTH, Series, overlay_chart
 from spark_rl.report.markup import figure, page, swatch, table, text
 from spark_rl.report.metrics import Damage, finite, read_rows
@@ -101,7 +101,7 @@ def write_ablation_report(
     }
     path = Path(folder) / "report.html"
     panels, damaged = _panels(runs)
-    page = _page(path.resolve().parent.name, results, tables, panels, damaged)
+    page = _page(resolved(path).parent.name, results, tables, panels, damaged)
     write_atomically(path, page.encode("utf-8", errors="replace"))
     return path
 

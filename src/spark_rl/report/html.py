@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_rl.errors import UserError
-from spark_rl.files import check_own, parse_json, write_output
+from spark_rl.files import check_own, parse_json, resolved, write_output
 from spark_rl.problem import TASKS
 from spark_rl.report.charts import Pair, before_after_chart
 from spark_rl.report.comparison import Estimate, Row, compare, problems_note
@@ -92,7 +92,7 @@ def _read_run(run_dir: Path) -> _Run:
     evaluations = found["evaluations"]
     by_step = {record["step"]: with_other_time(record) for record in found["metrics"]}
     return _Run(
-        name=run_dir.resolve().name,
+        name=resolved(run_dir).name,
         config=config,
         records=[by_step[step] for step in sorted(by_step)],
         rollouts=found["rollouts"],

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from spark_rl.files import parse_json, write_atomically
+from spark_rl.files import parse_json, resolved, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Damage:
 
     def tell(self, say: Callable[[str], None], *, again: bool = False) -> None:
         """Say it, unless it has been said in this process."""
-        key = (self.path.resolve(), self.lines)
+        key = (resolved(self.path), self.lines)
         if again or key not in _told:
             _told.add(key)
             say(str(self))

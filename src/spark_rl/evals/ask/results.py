@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from spark_rl.errors import UserError
-from spark_rl.files import parse_json
+from spark_rl.files import parse_json, resolved
 
 RESULT_FILE = "results.json"
 """The result file of a folder, unless it holds only one."""
@@ -90,7 +90,7 @@ def _label_and_path(spec: str) -> tuple[str, Path]:
     label, equals, rest = spec.partition("=")
     whole = not equals or Path(spec).exists()
     path = Path(spec if whole else rest)
-    label = (path.resolve().name if path.is_dir() else path.stem) if whole else label.strip()
+    label = (resolved(path).name if path.is_dir() else path.stem) if whole else label.strip()
     if not label:
         raise UserError(f"{spec!r} has an empty label; write LABEL=FILE")
     if path.is_dir():

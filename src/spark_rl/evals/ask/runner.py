@@ -37,6 +37,7 @@ from spark_rl.evals.ask.exam import Exam
 from spark_rl.evals.ask.records import REFUSED, SKIPPED, Record
 from spark_rl.evals.benchmark import Item
 from spark_rl.evals.score.grading import Judge, grade
+from spark_rl.files import resolved
 from spark_rl.inference import Reasoner, Round
 from spark_rl.problem import Completion
 from spark_rl.rollout import as_read
@@ -167,7 +168,7 @@ def fingerprint(config: Config, weights: Path | None = None, **asked: Any) -> st
     """Twelve hex digits that stand for the model and every setting that a record depends on, the items left out."""
     parts = {
         "model": config.model.model_dump(mode="json", exclude={"device", "threads", "gradient_checkpointing"}),
-        "weights": None if weights is None else str(weights.resolve()),
+        "weights": None if weights is None else str(resolved(weights)),
         "chat": config.chat.model_dump(mode="json"),
         "inference": config.inference.model_dump(mode="json"),
         "data": config.data.model_dump(mode="json", include={"split", "layout", "columns", "kind", "images"}),
