@@ -21,11 +21,16 @@ TRL_VENV := .venv-trl
 TRL_BIN := $(TRL_VENV)/bin
 TRL_PIP := $(TRL_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-trl.txt
 TRL_STAMP := $(TRL_VENV)/.installed
+# And lm-eval, which benchmarks/evaluation.py compares with.
+LMEVAL_VENV := .venv-lmeval
+LMEVAL_BIN := $(LMEVAL_VENV)/bin
+LMEVAL_PIP := $(LMEVAL_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-trl.txt
+LMEVAL_STAMP := $(LMEVAL_VENV)/.installed
 BENCH ?=
 BASES := $(foreach seed,0 1 2,bases/shared-$(seed)/model.safetensors)
 EXTRA_TESTS := OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -W default --timeout 600
 
-.PHONY: train train-vl test test-vllm test-cluster check install base bases claims base-vl bench bench-steps fuzz campaign campaign-cluster docs clean
+.PHONY: train train-vl test test-vllm test-cluster check install base bases claims base-vl bench bench-steps bench-eval fuzz campaign campaign-cluster docs clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	@$(BIN)/spark-rl train $(RUN)
@@ -76,6 +81,13 @@ $(TRL_STAMP): constraints-trl.txt
 	@$(TRL_PIP) trl==1.16.0
 	@touch $@
 
+$(LMEVAL_STAMP): constraints-trl.txt
+	@echo 'virtual environment in $(LMEVAL_VENV) (once, about a minute)'
+	@$(PYTHON) -m venv $(LMEVAL_VENV)
+	@$(LMEVAL_PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
+	@$(LMEVAL_PIP) 'lm_eval[hf]==0.4.13'
+	@touch $@
+
 base: $(STAMP)  ## make the embedded base again, from random weights (about 15 minutes)
 	$(BIN)/python -m spark_rl.embedded.build
 
@@ -98,6 +110,9 @@ bench: $(STAMP)  ## the speed measurements of benchmarks/
 bench-steps: $(STAMP) $(TRL_STAMP)  ## our GRPO and SPARK steps beside TRL's GRPO step; BENCH="--shape 100m" passes options
 	@$(BIN)/python benchmarks/steps.py $(BENCH)
 
+bench-eval: $(STAMP) $(LMEVAL_STAMP)  ## our eval, answers alone and judged, beside lm-eval's; BENCH="--shape 3m" passes options
+	@$(BIN)/python benchmarks/evaluation.py $(BENCH)
+
 fuzz: $(STAMP)  ## 200,000 pairs of answers of known truth: false rewards and false refusals of the verifier
 	$(BIN)/python benchmarks/verifier_fuzz.py --pairs 200000 --alone
 
@@ -116,4 +131,4 @@ docs: $(STAMP)  ## write docs/configuration.md from the settings' own docstrings
 	$(BIN)/spark-rl config --markdown docs/configuration.md
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENV) $(LMEVAL_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
