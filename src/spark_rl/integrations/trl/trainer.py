@@ -83,7 +83,8 @@ class SparkGRPOTrainer(GRPOTrainer):
         spark: settings of the sections ``recycle``, ``reward`` (``form``, ``threshold``, ``verifier``), ``verify`` and
             ``data`` (``columns``, ``kind``, ``layout``), as in a YAML file, or a whole ``Config``. ``recycle.ready``
             counts the recycled problems of a generation batch over all ranks; unless it is set there are as many as
-            there are policy problems.
+            there are policy problems. Of those, unless ``judge_cap`` and ``reflection_cap`` are set, each kind gives
+            half at most, the authors' proportions.
         trl: everything else that ``GRPOTrainer`` takes, but for tools and environments.
 
     Raises:
@@ -129,7 +130,15 @@ class SparkGRPOTrainer(GRPOTrainer):
         self._generations = 0
         """Generation batches that were recycled."""
         self._count = self._recycled_problems()
+        half = -(-self._count // 2)
+        self._recycling = self.spark.recycle.model_copy(
+            update={cap: half for cap in ("judge_cap", "reflection_cap") if not self._is_set(cap)}
+        )
         self.pool = Pool(max(self.spark.recycle.pool_size, self._count))
+
+    def _is_set(self, name: str) -> bool:
+        """Whether a setting of ``recycle`` was given."""
+        return "recycle" in self.spark.model_fields_set and name in self.spark.recycle.model_fields_set
 
     def _recycled_problems(self) -> int:
         """Recycled problems of a generation batch, over all ranks.
@@ -138,8 +147,7 @@ class SparkGRPOTrainer(GRPOTrainer):
             ConfigError: their rows can't be divided by ranks and steps.
         """
         n, parts = self.num_generations, self.accelerator.num_processes * self.args.steps_per_generation
-        set_ = "ready" in self.spark.recycle.model_fields_set and "recycle" in self.spark.model_fields_set
-        count = self.spark.recycle.ready if set_ else self.args.generation_batch_size // n
+        count = self.spark.recycle.ready if self._is_set("ready") else self.args.generation_batch_size // n
         unit = math.lcm(n, parts) // n
         if count % unit:
             raise ConfigError(f"recycle.ready is {count}: {count} x {n} rows can't be divided by {parts}, processes x "
@@ -248,7 +256,7 @@ class SparkGRPOTrainer(GRPOTrainer):
             if problem.task == "policy":
                 groups.append(Group(replace(problem, id=f"{self._generations}.{first // n}"), tuple(rollouts), ()))
         rng = random.Random(stream_seed(self.args.seed, "recycle", self._generations))
-        made = recycle(groups, self.spark.recycle, rng, self.spark.verify.thinking)
+        made = recycle(groups, self._recycling, rng, self.spark.verify.thinking)
         columns = {group.problem.id: group.problem.columns for group in groups}
         asked = [replace(problem, columns=columns[str(problem.parent)]) for problem in made]
         kept = [problem for problem in asked if self._rows.tokens(problem) <= self._longest]
