@@ -1,12 +1,12 @@
 """SPARK in TRL: its ``GRPOTrainer`` with recycling on the embedded base, beside ``GRPOTrainer`` itself and our loop.
 
     make test-trl                                          # makes .venv-trl, which holds TRL and spark-rl
-    .venv-trl/bin/python examples/trl_spark.py spark       # SparkGRPOTrainer, five minutes on one core
-    .venv-trl/bin/python examples/trl_spark.py grpo        # TRL's GRPOTrainer: the judge learns nothing
+    .venv-trl/bin/python examples/trl_spark.py spark       # SparkGRPOTrainer, some minutes on one core
+    .venv-trl/bin/python examples/trl_spark.py grpo        # TRL's GRPOTrainer
     .venv-trl/bin/python examples/trl_spark.py loop        # spark_rl.SparkTrainer; .venv does for it too
 
 It prints held-out shares in per cent: answers right, judgements of the model's own answers right, and answers right
-after judging and reflecting. docs/integrations.md has the table of three seeds.
+after judging and reflecting. docs/integrations.md says what was measured.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("arm", choices=("base", "grpo", "spark", "loop"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=45)
     parser.add_argument(
-        "--problems", type=int, default=16, help="of the policy in a batch, and recycled ones beside them"
+        "--problems", type=int, default=32, help="of the policy in a batch, and recycled ones beside them"
     )
     arguments = parser.parse_args()
     batch = Batch(arguments.seed, arguments.steps, arguments.problems)
