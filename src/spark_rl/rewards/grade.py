@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from spark_rl.config import AnswerForm, RewardConfig
+from spark_rl.config import AnswerForm, RewardConfig, Thinking
 from spark_rl.problem import Problem, Verdict
 from spark_rl.rewards.score import RewardSet, Score
 from spark_rl.verify import Verifier, answer_part, extract_boxed
@@ -131,14 +131,19 @@ class Grader:
         terms = [(reward.weight, score.values[reward.called]) for reward in self.rewards.rewards]
         terms += [] if verified is None else [(self.weight, verified.reward)]
         reward = None if score.spoilt else weighted_mean(terms)
-        if verified is not None:
-            extracted, status = verified.extracted, verified.status
-        else:
-            extracted = extract_boxed(answer_part(response, self.verifier.config.thinking))
-            status = "correct" if reward is not None and reward >= self.reward.threshold else "wrong"
+        if verified is None:
+            verified = by_threshold(response, reward, self.reward.threshold, self.verifier.config.thinking)
         if reward is None:
-            return Verdict(0.0, "failed", extracted, score.values, score.failed)
-        return Verdict(reward, status, extracted, score.values, score.failed)
+            return Verdict(0.0, "failed", verified.extracted, score.values, score.failed)
+        return Verdict(reward, verified.status, verified.extracted, score.values, score.failed)
+
+
+def by_threshold(response: str, reward: float | None, threshold: float, thinking: Thinking) -> Verdict:
+    """The verdict of reward functions alone: ``correct`` from the threshold on, ``failed`` without a number."""
+    extracted = extract_boxed(answer_part(response, thinking))
+    if reward is None:
+        return Verdict(0.0, "failed", extracted)
+    return Verdict(reward, "correct" if reward >= threshold else "wrong", extracted)
 
 
 def weighted_mean(terms: Sequence[tuple[float, float | None]]) -> float | None:
