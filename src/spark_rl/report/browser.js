@@ -145,5 +145,5 @@
   next.addEventListener("click", () => { page += 1; show(); });
   place.hidden = false;
   filter();
-  if (list.firstElementChild) list.firstElementChild.open = true;
+  if (list.firstElementChild && window.innerWidth > 700) list.firstElementChild.open = true;
 })();

@@ -32,6 +32,7 @@ from spark_rl.runs import changed_files, changed_settings, checkpoints
 
 _MAIN = ("policy_accuracy", "tts_accuracy", "judge_accuracy")
 _BARS = ("policy_accuracy", "tts_accuracy", "judge_accuracy", "judge_f1", "pairwise_accuracy", "reflection_fix")
+_HELD_OUT = "Held-out problems"
 _FIRST = {*_MAIN, "tts_gain", "judge_constant_accuracy", "pairwise_accuracy", "reflection_fix", "reflection_break"}
 """The rows of a table that are not behind a line to click."""
 
@@ -213,7 +214,7 @@ def _results(run: RunFiles) -> str:
     if run.summary is None and run.evaluations and (step := run.evaluations[-1]["step"]):
         after, now = run.evaluations[-1], f"step {step:,}"
     pairs = {
-        "Held-out problems": (before, after),
+        _HELD_OUT: (before, after),
         "Transfer problems": (_mapping(transfer.get("before")), _mapping(transfer.get("after"))),
     }
     blocks = "".join(_comparison(name, old, new, now) for name, (old, new) in pairs.items() if old or new)
@@ -237,11 +238,11 @@ def _comparison(name: str, before: Mapping[str, Any], after: Mapping[str, Any], 
     first, more = ([[_label(row), *_values(row), _change(row)] for row in rows if (row.key in _FIRST) == wanted]
                    for wanted in (True, False))  # fmt: skip
     head = ["percent", "before", now if after else "after", "change"]
+    bars = _bars(f"{name}: before and after", rows) if after else ""
+    if bars and name != _HELD_OUT:
+        bars = f"<div>{folded('As bars', bars)}</div>"
     rest = folded(f"{len(more)} more measures", table(f"{name}, more", head, more, "compare")) if more else ""
-    return (
-        f'<div class="results"><div>{table(title, head, first, "compare")}{rest}</div>'
-        f"{_bars(f'{name}: before and after', rows) if after else ''}</div>"
-    )
+    return f'<div class="results"><div>{table(title, head, first, "compare")}{rest}</div>{bars}</div>'
 
 
 def _values(row: Row) -> list[str]:
