@@ -105,9 +105,11 @@ class Row:
 
     @property
     def better(self) -> bool | None:
-        """Whether the change, as it is printed, is for the better; ``None`` if there is none to speak of, or if the two
-        shares are of other problems."""
+        """Whether the change, as it is printed, is for the better; ``None`` if there is none to speak of, if the two
+        shares are of other problems, or if they are no merit: what a constant verdict earns."""
         if self.change is None or round(1000 * self.change) == 0 or not self.same_trials:
+            return None
+        if self.key == "judge_constant_accuracy":
             return None
         return (self.change < 0) == self.lower_is_better
 

@@ -148,7 +148,7 @@ def _note(lines: Sequence[Estimated], evaluations: Sequence[Mapping[str, Any]], 
             "lie apart from the points; the judge trains on a mixture of right and wrong answers of its own, so its "
             "chance level is another there too."
         )
-    if len(evaluations) < 3:
+    if len(evaluations) < 3 and setting(config, "train.eval_every") is None:
         said += " For points along the way set train.eval_every."
     return markup.text(said)
 
