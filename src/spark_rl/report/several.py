@@ -147,7 +147,7 @@ def _table(title: str, scores: Mapping[str, Mapping[str, Any]], before: Mapping[
         rows.append([f"{text(measure.label)}{hint}", *cells])
     counts = [finite(one.get("n")) for one in scores.values()]
     rows.insert(0, ["problems", *(DASH if count is None else f"{count:,.0f}" for count in counts)])
-    return table(title, ["percent", *(name[-60:] for name in scores)], rows, "compare")
+    return table(title, ["percent", *(name[-60:] for name in scores)], rows, "several")
 
 
 def _cell(found: Estimate, before: Estimate, is_best: bool) -> str:
