@@ -67,8 +67,8 @@ def families(rollouts: Sequence[Mapping[str, Any]]) -> list[Family]:
                 found.append(orphans[key])
             family = orphans[key]
         child["about"] = _about(record, family)
-        if family.records and child["images"] == family.records[0]["images"]:
-            child["images"] = []  # they stand with the first
+        if any(one["task"] == "policy" and one["images"] == child["images"] for one in family.records[:1]):
+            child["images"] = []  # they stand with its parent
         family.records.append(child)
     return sorted(found, key=lambda one: (one.step, -len(one.records)))
 
