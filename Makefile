@@ -26,12 +26,16 @@ LMEVAL_VENV := .venv-lmeval
 LMEVAL_BIN := $(LMEVAL_VENV)/bin
 LMEVAL_PIP := $(LMEVAL_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-trl.txt
 LMEVAL_STAMP := $(LMEVAL_VENV)/.installed
+# The browser that the report is tested in is Debian's chromium (apt-get install chromium); what drives it is here.
+BROWSER_VENV := .venv-browser
+BROWSER_BIN := $(BROWSER_VENV)/bin
+BROWSER_STAMP := $(BROWSER_VENV)/.installed
 BENCH ?=
 BASES := $(foreach seed,0 1 2,bases/shared-$(seed)/model.safetensors)
 EXTRA_TESTS := OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -W default --timeout 600
 TRL_TESTS := OMP_NUM_THREADS=1 $(TRL_BIN)/python -m pytest -W default --timeout 600
 
-.PHONY: train train-vl test test-vllm test-cluster test-trl check install base bases claims base-vl bench bench-steps bench-eval fuzz campaign campaign-cluster docs clean
+.PHONY: train train-vl test test-vllm test-cluster test-trl test-browser check install base bases claims base-vl bench bench-steps bench-eval fuzz campaign campaign-cluster docs clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	@$(BIN)/spark-rl train $(RUN)
@@ -50,6 +54,8 @@ test-cluster: $(VLLM_STAMP)  ## the tests that run Ray, in the same environment
 
 test-trl: $(TRL_STAMP)  ## the tests that run TRL, in an environment of its own
 	$(TRL_TESTS) tests_extra/trl
+test-browser: $(STAMP) $(BROWSER_STAMP)  ## the report in a real browser (Debian's chromium), driven from an environment of its own
+	$(BROWSER_BIN)/python -m pytest -W default -p no:cacheprovider --confcutdir tests_extra/browser tests_extra/browser
 
 check: $(STAMP)  ## lint, format and types: what CI checks before the tests
 	$(BIN)/ruff check .
@@ -90,6 +96,12 @@ $(LMEVAL_STAMP): constraints-trl.txt
 	@$(PYTHON) -m venv $(LMEVAL_VENV)
 	@$(LMEVAL_PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
 	@$(LMEVAL_PIP) 'lm_eval[hf]==0.4.13'
+	@touch $@
+
+$(BROWSER_STAMP):
+	@echo 'virtual environment in $(BROWSER_VENV) (once, a few seconds)'
+	@$(PYTHON) -m venv $(BROWSER_VENV)
+	@$(BROWSER_BIN)/python -m pip install -qq --disable-pip-version-check 'playwright>=1.50,<2' 'pytest>=8,<10' pytest-timeout
 	@touch $@
 
 base: $(STAMP)  ## make the embedded base again, from random weights (about 15 minutes)
@@ -135,4 +147,4 @@ docs: $(STAMP)  ## write docs/configuration.md from the settings' own docstrings
 	$(BIN)/spark-rl config --markdown docs/configuration.md
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENV) $(LMEVAL_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,16 @@ def test_report_writes_the_page_again(run: Path, place: Path) -> None:
     assert (run / "report.html").read_text() == before
 
 
+def test_report_compares_runs_on_one_page(run: Path, place: Path) -> None:
+    shutil.copytree(run, place / "runs" / "other", symlinks=True)
+    done = spark_rl_process("report", run, "other", "--out", "both.html", cwd=place)
+    assert (done.returncode, complaints(done.stderr)) == (0, "")
+    page = (place / "both.html").read_text()
+    assert "<h1>2 runs</h1>" in page
+    assert "None: the runs have the same settings." in page
+    shutil.rmtree(place / "runs" / "other")
+
+
 def test_a_run_is_resumed_without_repeating_its_settings(
     run: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +182,8 @@ MISTAKES = {
     "cost --out a.txt": "cannot write a.txt: what is written here is .md",
     "report folder": "is not a run directory",
     "report": "the following arguments are required: RUN",
+    "report folder --out a.html": "--out is for comparisons",
+    "report folder folder": "is named twice",
     "config --config nope": "no configuration file 'nope'",
     "config --markdown folder": "cannot write folder: it is a directory",
     "config --markdown a_file/b.md": "cannot write a_file/b.md: a_file is a file",

@@ -251,7 +251,8 @@ def test_recycled_samples_in_the_report_show_their_image(place: Path, monkeypatc
     assert {record["task"] for record in records} > {"policy"}
     assert {len(record["images"]) for record in records} == {1}
     page = (place / "runs" / "vl" / "report.html").read_text()
-    assert page.count("<img ") == len(records)
+    shown = page.count('"data:image/png;base64,')
+    assert sum(record["task"] == "policy" for record in records) <= shown <= len(records)
 
 
 # Evaluation
@@ -351,7 +352,8 @@ def test_a_run_on_images_shows_them_in_its_report(place: Path, vlm: str, monkeyp
     (metrics,) = json_lines(place / "runs" / "a" / "metrics.jsonl")
     assert metrics["images"] == 3
     page = (place / "runs" / "a" / "report.html").read_text()
-    shown = re.findall(r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="image \d of \d of [^"]+">', page)
-    assert len(shown) == sum(len(record.get("images", ())) for record in records)
+    shown = re.findall(r'"data:image/png;base64,[A-Za-z0-9+/=]+"', page)
+    asked = [record for record in records if record["task"] == "policy"]
+    assert len(shown) == sum(len(record.get("images", ())) for record in asked), "once a problem"
     facts = ask(place, monkeypatch, "solve", "How many?", "--image", "sets/images/0.png", "--model", "runs/a")
     assert facts["results"][0]["images"] == 1

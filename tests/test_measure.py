@@ -124,16 +124,43 @@ def test_records_hold_what_a_reader_needs() -> None:
     (record,) = records([group(rollout("wrong"), rollout("correct"), id="gsm8k-1")], 3)
     assert record == {
         "step": 5, "task": "policy", "problem": "gsm8k-1", "prompt": "solve What?", "response": "text wrong",
-        "label": "42", "reward": 0.0, "status": "wrong", "extracted": "7",
+        "label": "42", "reward": 0.0, "status": "wrong", "extracted": "7", "tokens": 1,
+        "others": [{"response": "text correct", "reward": 1.0, "status": "correct", "extracted": "7", "tokens": 1}],
     }  # fmt: skip
     json.dumps(record, allow_nan=False)
 
 
-def test_so_many_records_of_each_task() -> None:
-    groups = [*(group(rollout("wrong"), id=f"p-{n}") for n in range(3)), *(judge("Yes", "wrong") for _ in range(3))]
-    found = [(record["task"], record["problem"]) for record in records(groups, 2)]
-    assert found == [("policy", "p-0"), ("policy", "p-1"), ("pointwise", "p"), ("pointwise", "p")]
-    assert records(groups, 0) == []
+def recycled(task: Task, parent: str, number: int = 0) -> Group:
+    problem = Problem(f"{parent}/{task}-{number}", "What?", "Yes", "verdict", task, "right?", parent=parent)
+    return Group(problem, (rollout("correct"), rollout("wrong")), (1, 2))
+
+
+def kept(groups: list[Group], count: int) -> set[str]:
+    return {record["problem"] for record in records(groups, count)}
+
+
+def test_problems_are_kept_with_all_that_was_made_of_them() -> None:
+    asked = [group(rollout("wrong"), id=f"p-{number}") for number in range(9)]
+    made = [recycled("pointwise", "p-7", 0), recycled("pointwise", "p-7", 1), recycled("reflection", "p-7"),
+            recycled("pairwise", "p-2"), recycled("pointwise", "p-3")]  # fmt: skip
+    found = kept([*asked, *made], 1)
+    assert found >= {"p-7", "p-7/pointwise-0", "p-7/pointwise-1", "p-7/reflection-0"}, "most kinds were made of it"
+    assert found - {"p-7", "p-7/pointwise-0", "p-7/pointwise-1", "p-7/reflection-0"} == {"p-2", "p-2/pairwise-0"}, (
+        "each task is there, with its parent"
+    )
+    assert len(kept(asked, 4)) == 4
+    assert kept([*asked, *made], 99) == {one.problem.id for one in [*asked, *made]}
+    assert records([*asked, *made], 0) == []
+    child = next(one for one in records([*asked, *made], 1) if one["problem"] == "p-7/reflection-0")
+    assert (child["parent"], len(child["others"])) == ("p-7", 1)
+
+
+def test_what_waited_in_the_pool_is_kept_where_its_parent_was() -> None:
+    asked = [group(rollout("wrong"), id=f"p-{number}") for number in range(50)]
+    parents = kept(asked, 5)
+    later = [recycled(task, f"p-{number}") for number in range(50) for task in ("pointwise", "reflection")]
+    assert {name.partition("/")[0] for name in kept(later, 5)} == parents
+    assert len(kept(later, 5)) == 10
 
 
 def test_images_are_counted_and_kept_as_thumbnails() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import subprocess
 import threading
@@ -116,8 +117,9 @@ def test_the_last_evaluation_is_the_one_after_training(straight: tuple[Path, Lis
 
 
 def test_the_report_draws_them(straight: tuple[Path, Listener], plain: Path) -> None:
-    assert "Held-out problems during training" in (straight[0] / "report.html").read_text()
-    assert "Held-out problems during training" not in (plain / "report.html").read_text()
+    for run_dir, evaluations in ((straight[0], 1 + len(json_lines(straight[0] / "evaluations.jsonl"))), (plain, 2)):
+        chart = (run_dir / "report.html").read_text().split('class="wide"')[1].split("</svg>")[0]
+        assert len(re.findall("<title>policy: first answers, step ", chart)) == evaluations
 
 
 def test_the_scores_to_choose_by_are_those_that_are_measured(straight: tuple[Path, Listener]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -100,19 +101,59 @@ def _balance(groups: Sequence[Group], task: Task, labels: tuple[str, str], name:
 
 
 def rollout_records(groups: Sequence[Group], step: int, count: int, chat: ChatConfig) -> Iterator[dict[str, Any]]:
-    """The first ``count`` groups of each task, one rollout of each, for ``rollouts.jsonl``; images as thumbnails."""
-    left = Counter(dict.fromkeys(TASKS, count))
-    for group in groups:
+    """Whole groups for ``rollouts.jsonl``, one record each, images as thumbnails: ``count`` problems of the data with
+    all that was recycled from them, and of each task that the step asked at least one.
+
+    ``response``, ``reward``, ``status``, ``extracted`` and ``tokens`` are those of the first rollout; ``others`` holds
+    the same of its siblings, in sampling order; ``parent`` is the id of the problem that a recycled one was made from.
+
+    Problems of which most kinds of tasks were made come first, then an order of ids that has nothing to do with that of
+    the data: what waited in the pool for its step is kept where its parent was. It follows from the groups alone, so a
+    resumed run keeps the same.
+    """
+    for group in _kept(groups, count):
         problem = group.problem
-        if left[problem.task] <= 0:
-            continue
-        left[problem.task] -= 1
-        rollout = group.rollouts[0]
+        first, *others = (_response(rollout) for rollout in group.rollouts)
         yield {
             "step": step, "task": problem.task, "problem": problem.id, "prompt": policy_prompt(problem, chat),
-            "response": rollout.text, "label": problem.answer, "reward": rollout.reward,
-            "status": rollout.verdict.status, "extracted": rollout.verdict.extracted,
+            "response": first.pop("response"), "label": problem.answer, **first,
+            **({"parent": problem.parent} if problem.parent is not None else {}),
             **({"pseudo": True} if problem.pseudo else {}),
-            **({"values": dict(rollout.verdict.values)} if rollout.verdict.values else {}),
             **({"images": thumbnails(problem.images)} if problem.images else {}),
+            "others": others,
         }  # fmt: skip
+
+
+def _kept(groups: Sequence[Group], count: int) -> list[Group]:
+    """The groups worth reading, in their order."""
+    if count < 1:
+        return []
+    made: dict[str, set[str]] = {}
+    for group in groups:
+        if group.problem.parent is not None:
+            made.setdefault(group.problem.parent, set()).add(group.problem.task)
+    asked = {group.problem.id for group in groups if group.problem.task == "policy"}
+    roots = sorted(asked, key=lambda name: (-len(made.get(name, ())), _shuffled(name)))
+    waited = sorted(made.keys() - asked, key=_shuffled)
+    shown = {*roots[:count], *waited[:count]}
+    for task in TASKS[1:]:
+        parents = [group.problem.parent for group in groups if group.problem.task == task]
+        known = sorted((name for name in parents if name is not None), key=_shuffled)
+        if known and shown.isdisjoint(known):
+            shown.add(known[0])
+    return [group for group in groups if (group.problem.parent or group.problem.id) in shown]
+
+
+def _shuffled(name: str) -> bytes:
+    """Where an id stands in an order that is the same in every step and every session."""
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+
+
+def _response(rollout: Rollout) -> dict[str, Any]:
+    """One response of a group and what the verifier said of it."""
+    values = dict(rollout.verdict.values)
+    return {
+        "response": rollout.text, "reward": rollout.reward, "status": rollout.verdict.status,
+        "extracted": rollout.verdict.extracted, "tokens": rollout.completion.tokens,
+        **({"values": values} if values else {}),
+    }  # fmt: skip

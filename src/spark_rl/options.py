@@ -196,10 +196,12 @@ def _add_runs(commands: Any) -> None:
     _add_claims(commands)
 
     _add_cost(commands)
-    report = _command(commands, "report", "write the HTML report of a run again", overrides=False)
+    report = _command(commands, "report", "write the HTML report of a run again, or compare runs", overrides=False)
     report.add_argument(
-        "run_dir", type=Path, metavar="RUN", help="a run: its directory, its name below runs/, or latest"
-    )
+        "run_dirs", type=Path, metavar="RUN", nargs="+",
+        help="a run: its directory, its name below runs/, or latest; several are compared on one page",
+    )  # fmt: skip
+    report.add_argument("--out", type=Path, metavar="FILE", help="where a comparison goes (default: comparison.html)")
     runs = _command(commands, "runs", "list runs: model, data, steps, scores, state", overrides=False)
     runs.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="where they are (default: runs)")
     _add_export(commands)

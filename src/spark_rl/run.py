@@ -42,6 +42,7 @@ from spark_rl.recycle import Pool, load_templates
 from spark_rl.report.card import write_card
 from spark_rl.report.html import write_report
 from spark_rl.report.metrics import Damage, MetricsLog, finite, read_metrics
+from spark_rl.report.renewal import Renewal
 from spark_rl.report.watch import Silent, Watcher
 from spark_rl.rewards import Guard, open_rewards, with_hidden
 from spark_rl.rollout import Sampler, build_grader
@@ -175,6 +176,7 @@ class Run:
         )
         self.health, self.hints, self._saved = Health(self.run_dir, config), Hints(), self.progress.step
         self.saver, self._deaths = checkpoint.Saver(), 0
+        self.renewal = Renewal(self.run_dir, config.train.report_every, self.watcher.note)
 
     def _newest_checkpoint(self) -> Path | None:
         """The newest checkpoint that is as it was written; those that are damaged are said and set aside."""
@@ -395,6 +397,8 @@ class Run:
             self._collect(wait=True)
         if best is not None:
             checkpoint.mark_best(self.run_dir, best.step)
+        if not self._is_over:  # else it is written with the summary
+            self.renewal.after(step)
 
     def _save(self) -> None:
         """Write a checkpoint, or begin to, unless the weights are broken."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from report.test_html import EVIL, EVIL_NAME, SUMMARY, Page, make_run
 from spark_rl.config import Config
 from spark_rl.errors import UserError
-from spark_rl.report.ablation import ArmTable, ablation_curves_svg, trailing_mean, write_ablation_report
+from spark_rl.report.ablation import ArmTable, ablation_curves_svg, trailing_mean, winners, write_ablation_report
 from spark_rl.report.html import write_report
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -184,3 +184,25 @@ def luminance(colour: str) -> float:
     parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_a_mean_line_an_arm_and_the_level_of_chance(tmp_path: Path) -> None:
+    keys = ("reward/pointwise", "label/yes")
+    results = {"spark": [run(tmp_path, "spark", seed, rows(8, 0.25 + 0.5 * seed, keys)) for seed in (0, 1)]}
+    written, _ = page(tmp_path, results)
+    [mean] = re.findall(r'class="line s0 mean" d="M([^"]+)"', written)
+    assert [point.split()[1] for point in mean.split("L")] == ["103.0"] * 8, "between 0.25 and 0.75"
+    assert written.count('class="line chance"') == 2, "the line and its sample"
+    assert "chance <b>0.75</b>" in written, "the commoner label in both runs"
+
+
+def test_a_winner_is_ahead_with_every_seed() -> None:
+    def results(*shares: float) -> list[dict[str, Any]]:
+        return [{"after": {"judge_accuracy": share}} for share in shares]
+
+    clear = winners({"policy-only": results(0.5, 0.6), "spark": results(0.9, 0.7)})
+    assert clear == ["Judging own answers: spark wins with every seed: 80.0, before policy-only with 55.0."]
+    mixed = winners({"policy-only": results(0.5, 0.75), "spark": results(0.9, 0.7)})
+    assert mixed == ["Judging own answers: no winner: spark 80.0 and policy-only 62.5 overlap between seeds."]
+    assert "of one seed no winner is named" in winners({"a": results(0.5), "b": results(0.9)})[0]
+    assert winners({"spark": results(0.5)}) == []

@@ -11,12 +11,14 @@ from spark_rl.report.charts import (
     HEIGHT,
     WIDTH,
     Effect,
+    Estimated,
     Pair,
     Series,
     before_after_chart,
     effects_chart,
     line_chart,
     moving_average,
+    score_chart,
     smoothing_window,
     stacked_chart,
 )
@@ -147,3 +149,25 @@ def test_effects_stand_between_their_ends_on_their_side_of_zero() -> None:
     assert dots[1] < zero < ends[0][0] < dots[0] < ends[0][1] <= WIDTH
     assert 0 <= ends[1][0] < dots[1] < zero < ends[1][1]
     assert svg.findtext("desc") == "gain: +6.0 (+2.5 to +9.5); loss: -3.0 (-8.0 to +1.0)"
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-9, 10.0))
+def test_labels_of_the_value_axis_have_room(level: float, spread: float) -> None:
+    """``1.0000004`` was cut to ``000004``. A digit of 11 pixels is less than 6.5 wide."""
+    svg = line_chart("t", [series(level, level + spread)], y_label="y", scale="free")
+    for label in parsed(svg).iter("text"):
+        if label.get("text-anchor") == "end":
+            assert float(label.get("x", "")) - 6.5 * len(label.text or "") >= 0
+
+
+def test_estimates_stand_with_their_intervals_a_chance_line_and_what_is_beside_them() -> None:
+    line = Estimated("judge", "s1", ((0, 0.5, (0.4, 0.6)), (10, 0.75, None)), ((1, 0.5), (2, 0.6)))
+    root = parsed(score_chart("t", [line], [(0, 0.8), (10, 0.7)], 900, 330))
+    dots = [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in root.iter("circle")]
+    assert dots == [(48.0, 158.0), (844.0, 92.0)], "0 to 100 % between 290 and 26"
+    assert [dot.findtext("title") for dot in root.iter("circle")] == [
+        "judge, step 0: 50.0% (40.0 to 60.0)", "judge, step 10: 75.0%",
+    ]  # fmt: skip
+    kinds = [path.get("class") for path in root.iter("path")]
+    assert kinds == ["line chance", "line s1 beside", "line s1", "line bar s1"]
+    assert "75.0%" in [text.text for text in root.iter("text")]

@@ -44,10 +44,30 @@ def test_the_gain_of_test_time_scaling_can_be_negative() -> None:
 
 
 def test_a_fall_of_a_lower_is_better_rate_is_better() -> None:
-    table = rows(BEFORE, AFTER)
-    assert table["reflection_break"].better is True
-    assert rows(AFTER, BEFORE)["reflection_break"].better is False
+    old, new = ({**some, "judge_unreadable": share} for some, share in ((BEFORE, 0.2), (AFTER, 0.1)))
+    table = rows(old, new)
+    assert table["judge_unreadable"].better is True
+    assert rows(new, old)["judge_unreadable"].better is False
     assert table["judge_f1"].better is None, "no change"
+
+
+def test_shares_of_what_training_itself_picks_have_their_n_and_are_neither_better_nor_worse() -> None:
+    """Of 80 errors a quarter was mended, of the 5 hardest none: that is no loss."""
+    old = {
+        "n": 100, "policy_accuracy": 0.2, "status/correct": 20, "status/wrong": 80, "reflection_fix": 0.25,
+        "reflection_break": 0.5, "judge_precision": 0.25, "judge_recall": 0.5, "pairwise_accuracy": 0.5,
+        "pairwise_accuracy_n": 40,
+    }  # fmt: skip
+    new = {**old, "status/correct": 95, "status/wrong": 5, "reflection_fix": 0.0, "judge_precision": 0.95}
+    table = rows(old, new)
+    assert table["reflection_fix"].trials == (80, 5)
+    assert table["reflection_break"].trials == (20, 95)
+    assert table["judge_precision"].trials == (40, 50), "10 of 20 right ones are a quarter of 40"
+    assert table["pairwise_accuracy"].trials == (40, 40)
+    assert table["policy_accuracy"].trials == (100, 100)
+    assert table["reflection_fix"].change == -0.25
+    assert table["reflection_fix"].better is None
+    assert rows(old, {**old, "reflection_fix": 0.5})["reflection_fix"].better is None, "perhaps another 80"
 
 
 def test_a_share_without_both_ends_has_no_interval() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -20,6 +21,14 @@ from vision import draw_image
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)> \" ' & \x00\x1b[2J"
 EVIL_NAME = '"><b onclick=alert(1)>'
 VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+def block(page: str) -> list[dict[str, Any]]:
+    """What the browser of rollouts shows."""
+    families: list[dict[str, Any]] = json.loads(page.split('id="rollouts">')[1].split("</script>", maxsplit=1)[0])[
+        "families"
+    ]
+    return families
 
 
 class Page(HTMLParser):
@@ -120,10 +129,19 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert len(text) < 300_000
 
 
-def test_one_file_without_scripts_or_requests(tmp_path: Path) -> None:
-    text, page = report(make_run(tmp_path / "run", [record(1), record(2)], summary=SUMMARY))
+def test_one_file_without_requests_and_with_no_script_but_ours(tmp_path: Path) -> None:
+    rollouts = [{"step": 1, "task": "policy", "problem": "p"}]
+    text, page = report(make_run(tmp_path / "run", [record(1), record(2)], rollouts, SUMMARY))
     assert not re.search(r"https?://", text)
-    assert page.count("script") == 0
+    [(_, block), (_, ours)] = [one for one in page.tags if one[0] == "script"]
+    assert (block, ours) == ({"type": "application/json", "id": "rollouts"}, {})
+    script = text.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'" in text
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(|fetch|import", script)
+    without, bare = report(make_run(tmp_path / "bare", [record(1)]))
+    assert bare.count("script") == 0
+    assert "script-src" not in without
     assert page.count("iframe") == 0
     assert "url(" not in text
     assert "@import" not in text
@@ -136,7 +154,7 @@ def test_links_of_the_page_lead_somewhere(tmp_path: Path) -> None:
     _, page = report(make_run(tmp_path / "run", [record(1, odd=1.0)], [{"step": 1, "task": "policy"}], SUMMARY))
     targets = {attributes["href"] for tag, attributes in page.tags if tag == "a"}
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
-    assert targets == {f"#{name}" for name in ids}
+    assert targets == {f"#{name}" for name in ids} - {"#together", "#browser", "#rollouts"}
     assert len(ids) == len(set(ids))
 
 
@@ -146,8 +164,8 @@ def test_every_chart_has_a_title_an_axis_label_and_a_data_table(tmp_path: Path) 
     assert len(figures) == page.count("figure") >= 12
     for figure in figures:
         assert re.search(r"<figcaption>[^<]+</figcaption>", figure)
-        assert re.search(r'<svg viewBox="[^"]+" role="img"><title>[^<]+</title><desc>[^<]+</desc>', figure)
-        assert ">training step<" in figure or ">share of trials (%)<" in figure
+        assert re.search(r'<svg [^>]*viewBox="[^"]+"[^>]* role="img"><title>[^<]+</title><desc>[^<]+</desc>', figure)
+        assert ">training step<" in figure or ">share of trials (%)<" in figure or "Phases of time" in figure
         assert re.search(r"<details><summary>Data</summary>.*<caption>[^<]+</caption>.*<th scope=\"row\">", figure)
 
 
@@ -165,14 +183,20 @@ def test_untrusted_text_is_escaped_everywhere(tmp_path: Path) -> None:
     config["model"]["path"] = config["data"]["train"] = config["chat"]["system"] = config[EVIL] = EVIL
     rollout = {
         "step": 1,
-        **dict.fromkeys(("task", "problem", "prompt", "response", "label", "status", "extracted"), EVIL),
+        **dict.fromkeys(("task", "problem", "prompt", "response", "label", "status", "extracted", "parent"), EVIL),
+        "others": [dict.fromkeys(("response", "status", "extracted", "reward", "tokens"), EVIL), EVIL],
     }
     summary = {**SUMMARY, "versions": {EVIL: EVIL}}
     folder = make_run(tmp_path / "<b>run", [record(1, **{EVIL: 1.0, f"time/{EVIL}": 1.0})], [rollout], summary, config)
     text, page = report(folder)
-    assert page.count("script") == page.count("img") == page.count("b-run") == 0
-    assert "<script" not in text
+    assert page.count("script") == 2
+    assert page.count("img") == page.count("b-run") == 0
+    assert text.count("<script") == 2
     assert "onerror=alert" in page.text, "it is shown, as text"
+    [family] = block(text)
+    assert family["records"][0]["responses"][1]["text"] == EVIL.replace("\x00", "␀").replace("\x1b", "␛")
+    raw = text.split('id="rollouts">')[1].split("</script>")[0]
+    assert not re.search("[<>&\x00\x1b]", raw)
     assert not any("onerror" in attributes for _, attributes in page.tags)
     assert "\x00" not in text
     assert "\x1b" not in text
@@ -181,23 +205,15 @@ def test_untrusted_text_is_escaped_everywhere(tmp_path: Path) -> None:
 
 def test_a_lone_surrogate_does_not_cost_the_report(tmp_path: Path) -> None:
     rollouts = [{"step": 1, "task": "policy", "response": "a\ud800b"}]
-    _, page = report(make_run(tmp_path / "run", [record(1)], rollouts))
-    assert "a?b" in page.text
+    text, _ = report(make_run(tmp_path / "run", [record(1)], rollouts))
+    assert block(text)[0]["records"][0]["responses"][0]["text"] == "a?b"
 
 
 def test_a_very_long_response_is_cut_and_says_so(tmp_path: Path) -> None:
     rollouts = [{"step": 1, "task": "policy", "response": "x" * 10_000}]
-    text, page = report(make_run(tmp_path / "run", [], rollouts))
-    assert "4,000 more characters" in page.text
-    assert "x" * 6001 not in text
-
-
-def test_samples_are_of_the_last_steps_newest_first(tmp_path: Path) -> None:
-    rollouts = [{"step": step, "task": "policy", "response": f"response of {step}."} for step in range(1, 10)]
-    _, page = report(make_run(tmp_path / "run", [record(1)], rollouts))
-    assert [text for text in page.texts if text.startswith("response of")] == [
-        f"response of {step}." for step in (9, 8, 7)
-    ]
+    text, _ = report(make_run(tmp_path / "run", [], rollouts))
+    assert "6,000 more characters" in block(text)[0]["records"][0]["responses"][0]["text"]
+    assert "x" * 4001 not in text
 
 
 def test_a_run_without_steps(tmp_path: Path) -> None:
@@ -340,19 +356,17 @@ def picture(seed: int = 0, size: tuple[int, int] = (90, 60), form: str = "PNG") 
     return f"data:image/{form.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def images_of(page: Page) -> list[dict[str, str | None]]:
-    return [attributes for tag, attributes in page.tags if tag == "img"]
+def images_of(page: str) -> list[str]:
+    return [image for one in block(page) for record in one["records"] for image in record["images"]]
 
 
-def test_images_stand_beside_prompt_and_response(tmp_path: Path) -> None:
+def test_images_stand_beside_the_problem(tmp_path: Path) -> None:
     (thumbnail, other) = thumbnails([draw_image(0, 90, 60), draw_image(1, 300, 300)])
     rollout = {"step": 1, "task": "policy", "problem": "tiles-1", "prompt": "How many?", "images": [thumbnail, other]}
     text, page = report(make_run(tmp_path / "run", [record(1, images=2)], [rollout]))
-    first, second = images_of(page)
-    assert (first["alt"], second["alt"]) == ("image 1 of 2 of tiles-1", "image 2 of 2 of tiles-1")
-    assert [open_image(shown["src"]).size for shown in (first, second)] == [(90, 60), (160, 160)]
-    assert open_image(first["src"]).tobytes() == open_image(thumbnail).tobytes()
-    assert text.index("<img") < text.index("How many?")
+    shown = images_of(text)
+    assert [open_image(one).size for one in shown] == [(90, 60), (160, 160)]
+    assert open_image(shown[0]).tobytes() == open_image(thumbnail).tobytes()
     assert "img-src data:" in text
     assert "Images" in page.text
 
@@ -372,9 +386,8 @@ def test_images_stand_beside_prompt_and_response(tmp_path: Path) -> None:
 )
 def test_what_is_no_thumbnail_is_not_shown(tmp_path: Path, images: object) -> None:
     rollout = {"step": 1, "task": "policy", "problem": "p", "prompt": "q", "response": "r", "images": images}
-    text, page = report(make_run(tmp_path / "run", [record(1)], [rollout]))
-    assert images_of(page) == []
-    assert page.count("script") == 0
+    text, _ = report(make_run(tmp_path / "run", [record(1)], [rollout]))
+    assert images_of(text) == []
     assert "alert(1)" not in text
 
 
@@ -384,11 +397,9 @@ def test_a_recorded_picture_is_encoded_again(tmp_path: Path) -> None:
     text = f"data:image/png;base64,{base64.b64encode(hidden).decode()}"
     rollout = {"step": 1, "task": "policy", "problem": EVIL_NAME, "images": [text] * 9}
     page_text, page = report(make_run(tmp_path / "run", [record(1)], [rollout]))
-    shown = images_of(page)
+    shown = images_of(page_text)
     assert len(shown) == MOST
-    assert all(base64.b64decode((one["src"] or "").partition(",")[2]).endswith(b"IEND\xaeB`\x82") for one in shown)
-    assert "<script" not in page_text
-    assert {one["alt"] for one in shown} == {f"image {number} of 4 of {EVIL_NAME}" for number in range(1, 5)}
+    assert all(base64.b64decode(one.partition(",")[2]).endswith(b"IEND\xaeB`\x82") for one in shown)
     assert not any("onerror" in attributes for _, attributes in page.tags)
 
 
@@ -396,7 +407,64 @@ def test_many_images_make_a_page_of_bounded_size(tmp_path: Path) -> None:
     noise = Image.effect_noise((600, 400), 90).convert("RGB")
     small = thumbnails([noise] * 4)
     tasks = ("policy", "pointwise", "pairwise", "reflection")
-    rollouts = [{"step": 1, "task": task, "problem": "p", "images": small} for task in tasks for _ in range(40)]
-    text, page = report(make_run(tmp_path / "run", [record(1)], rollouts))
-    assert len(images_of(page)) == 4 * 6 * 4
+    rollouts = [{"step": 1, "task": task, "problem": f"p{n}", "images": small} for task in tasks for n in range(40)]
+    text, _ = report(make_run(tmp_path / "run", [record(1)], rollouts))
+    assert len(images_of(text)) >= 16
     assert len(text) < 1_000_000
+
+
+def test_the_sentence_says_what_training_changed_and_what_a_constant_verdict_would_earn(tmp_path: Path) -> None:
+    after = {
+        **SUMMARY["after"],
+        "judge_constant_accuracy": 0.6,
+        "judge_accuracy_low": 0.65,
+        "judge_accuracy_high": 0.75,
+    }
+    folder = make_run(tmp_path / "run", [record(1), record(2)], summary={**SUMMARY, "after": after})
+    text, _ = report(folder)
+    said = re.sub("<[^>]+>", "", re.findall(r'<p class="headline">(.*?)</p>', text)[0])
+    assert said == (
+        "Training took the policy from 25.0% to 40.0% of 200 held-out problems right, and the judge of its own answers "
+        "from 50.0% to 70.0%, more than a constant verdict, which would be right 60.0% of the time. Judging and "
+        "reflecting at test time changed its answers by −5.0 points before, and by +6.0 now."
+    )
+    assert text.count("Policy and judge learn together") == 3, (
+        "a title, and a chart for wide and one for narrow screens"
+    )
+
+
+def test_overlapping_intervals_and_unfinished_runs_are_said_in_the_sentence(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", [record(step) for step in range(1, 8)])
+    (folder / "before.json").write_text(json.dumps({"heldout": SUMMARY["before"]}))
+    with MetricsLog(folder / "evaluations.jsonl") as log:
+        log.append({"step": 5, "policy_accuracy": 0.27, "policy_accuracy_low": 0.21, "policy_accuracy_high": 0.33})
+    text, _ = report(folder)
+    said = re.findall(r'<p class="headline">(.*?)</p>', text)[0]
+    assert "(their intervals overlap)" in said
+    assert "7 steps are done, and this was measured after step 5" in said
+
+
+def test_the_update_on_recycled_problems_is_a_second_line(tmp_path: Path) -> None:
+    rows = [record(step, loss=-0.1 * step, **{"loss/recycled": 0.2 * step, "odd/recycled": step}) for step in (1, 2, 3)]
+    text, _ = report(make_run(tmp_path / "run", rows))
+    figure = next(one for one in text.split("<figure>") if "<figcaption>Loss<" in one)
+    assert figure.count('<path class="line') == 4, "two lines and their samples in the legend"
+    assert "on recycled problems" in figure
+    assert "<figcaption>loss/recycled<" not in text
+    assert "<figcaption>odd/recycled<" in text, "what has no first line is drawn alone"
+
+
+def test_what_never_changes_is_a_few_words_instead_of_a_chart(tmp_path: Path) -> None:
+    text, _ = report(make_run(tmp_path / "run", [record(step, lr=1e-4) for step in (1, 2, 3)]))
+    assert "<figcaption>Learning rate<" not in text
+    assert "<li>Learning rate: <b>1.0e-4 per update</b></li>" in text
+    changed, _ = report(make_run(tmp_path / "b", [record(step, lr=1e-4 * step) for step in (1, 2, 3)]))
+    assert "<figcaption>Learning rate<" in changed
+
+
+def test_the_command_that_repeats_the_run_stands_on_the_page(tmp_path: Path) -> None:
+    config = Config().model_dump(mode="json")
+    config["rollout"]["samples"] = 5
+    _, page = report(make_run(tmp_path / "run", [record(1)], config=config))
+    assert "The same run again: " in page.text
+    assert "rollout.samples=5" in page.text

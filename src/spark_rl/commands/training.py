@@ -14,6 +14,7 @@ from spark_rl.commands.models import recipe_of, run_behind, settings_of_run
 from spark_rl.commands.terminal import console, loading_torch, say, waiting
 from spark_rl.config import Config, load_config, merge_settings, saved_settings
 from spark_rl.errors import ConfigError, UserError
+from spark_rl.files import user_path
 from spark_rl.lock import check_free
 from spark_rl.runs import LATEST, new_run, placed
 
@@ -143,10 +144,16 @@ def ablate(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 def report(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """``spark-rl report``."""
-    run_dir = placed(arguments.run_dir)
-    with waiting(f"reading {run_dir}"):
+    runs = [placed(one) for one in arguments.run_dirs]
+    if len(runs) == 1 and arguments.out is not None:
+        raise UserError("--out is for comparisons, of two runs or more; the report of a run lies in its folder")
+    with waiting(f"reading {', '.join(map(str, runs))}"):
         from spark_rl.report.html import write_report
+        from spark_rl.report.several import write_comparison
 
-        path = write_report(run_dir, logger.warning)
+        if len(runs) == 1:
+            path = write_report(runs[0], logger.warning)
+        else:
+            path = write_comparison(runs, user_path(arguments.out or "comparison.html"))
     say(f"report  {path}")
     return {"report": str(path)}

@@ -281,7 +281,11 @@ class TrainConfig(Section):
     """Evaluations in a row without a better ``best`` after which the run ends, with its model and report; null trains
     all steps."""
     sample_rollouts: int = Field(4, ge=0)
-    """Rollouts of each task written to ``rollouts.jsonl`` a step; 0 writes none."""
+    """Problems a step whose whole groups are written to ``rollouts.jsonl``, with the whole groups of the judge, pair
+    and reflection problems made of them; 0 writes none."""
+    report_every: int | None = Field(10, ge=1)
+    """Steps between renewals of ``report.html`` while the run goes on; null writes it at the end only. A renewal waits
+    until all of them together have taken less than 2 % of the time."""
 
     @field_validator("best")
     @classmethod

@@ -1,8 +1,8 @@
 """report.html of an ablation: what every arm reached (Tables 1, 2 and 5 of the paper), and how it got there.
 
 One self-contained page in the style of :mod:`spark_rl.report.html`, and its curves alone as a picture for documents.
-A line is one run. Runs are not averaged into one line, because how far the seeds of an arm lie apart is what tells
-whether two arms differ.
+A thin line is one run and a thick one the mean of an arm's: how far the seeds of an arm lie apart is what tells whether
+two arms differ. A winner is named only where every seed of it is ahead of every seed of the others.
 """
 
 from __future__ import annotations
@@ -39,16 +39,28 @@ _PANELS = {
 _OTHER_TONES = ("s3", "s4")
 _TABLE_ROWS = 50
 _SMOOTHING = f"Each value is the mean of the last {SMOOTHED_STEPS} steps that have one."
-_PAGE_CSS = ".line.thin { stroke-width: 1.2; } .scroll + .scroll { margin-top: 1.8rem; }\n"
+_PAGE_CSS = (
+    ".line.thin { stroke-width: 1.1; opacity: 0.5; } .line.mean { stroke-width: 2.6; } "
+    ".scroll + .scroll, .winners { margin-top: 1.4rem; }\n"
+)
 # No colour here follows the reader's theme, which a picture cannot see: each stands out from white and from near-black.
 _PICTURE_CSS = """
 text { fill: #737d87; font: 11px system-ui, sans-serif; } .name { font-size: 13px; font-weight: 600; }
 line.grid { stroke: #8b949e; opacity: 0.3; } line.axis { stroke: #737d87; }
 .line { fill: none; stroke: currentColor; stroke-width: 1.3; stroke-linejoin: round; } .sample { stroke-width: 3; }
+.thin { opacity: 0.55; } .mean { stroke-width: 2.6; } .chance { color: #737d87; stroke-dasharray: 2 4; }
 .dot { fill: currentColor; } .cross { fill: none; stroke: #d9483b; stroke-width: 1.6; }
 .s0 { color: #2f81f7; } .s1 { color: #d1691f; } .s2 { color: #1f9d63; }
 .s3 { color: #a064e0; } .s4 { color: #b08800; } .s5 { color: #7d8896; }
 """
+
+_SCORES = (
+    ("after", "policy_accuracy", "First answers"),
+    ("after", "judge_accuracy", "Judging own answers"),
+    ("after", "tts_accuracy", "After judging and reflecting"),
+    ("transfer", "tts_accuracy", "Transfer problems, after judging and reflecting"),
+)
+"""Where a score lies in ``summary.json``, its key and its name."""
 
 Result = Mapping[str, Any]
 
@@ -73,6 +85,8 @@ class _Panel:
     key: str
     arms: Mapping[str, Sequence[Series]]
     """Arm -> one line a seed, smoothed; only arms and seeds that recorded the metric."""
+    chance: float | None = None
+    """What the role earns who knows nothing, where that is known."""
 
     @property
     def title(self) -> str:
@@ -82,8 +96,22 @@ class _Panel:
     def series(self) -> list[Series]:
         return [one for lines in self.arms.values() for one in lines]
 
+    @property
+    def means(self) -> list[Series]:
+        """The mean over the seeds of each arm that has several, at the steps that all of them have."""
+        found = []
+        for arm, lines in self.arms.items():
+            known = [dict(one.known) for one in lines if one.known]
+            if len(known) > 1:
+                steps = sorted(set.intersection(*(set(one) for one in known)))
+                points = tuple((step, statistics.fmean(one[step] for one in known)) for step in steps)
+                found.append(Series(f"{arm}, mean", points, lines[0].tone))
+        return found
+
     def chart(self) -> str:
-        return overlay_chart(self.title, self.series, y_label="mean reward", scale="unit")
+        return overlay_chart(
+            self.title, self.series, y_label="mean reward", scale="unit", means=self.means, chance=self.chance
+        )  # fmt: skip
 
 
 def write_ablation_report(
@@ -166,11 +194,21 @@ def _panels(runs: Mapping[str, Mapping[int, Path]]) -> tuple[list[_Panel], list[
             if points := _smoothed([(float(row["step"]), finite(row[key])) for row in rows if key in row]):
                 arms.setdefault(arm, []).append(Series(f"{arm}, seed {seed}", points, _tone(arm, list(runs))))
         if arms:
-            panels.append(_Panel(key, arms))
+            panels.append(_Panel(key, arms, _chance(key, [row for rows, _ in found.values() for row in rows])))
     damaged = [damage for _, damage in found.values() if damage is not None]
     for damage in damaged:
         damage.tell(logger.warning)
     return panels, damaged
+
+
+def _chance(key: str, rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """What guessing earns a judge of pairs, and the commoner label, always given, one of single responses."""
+    if key == "reward/pairwise":
+        return 0.5
+    labels = [share for row in rows if (share := finite(row.get("label/yes"))) is not None]
+    if key != "reward/pointwise" or not labels or any("label/letter" in row for row in rows):
+        return None
+    return statistics.fmean(max(share, 1 - share) for share in labels)
 
 
 def _records(run: Path) -> tuple[list[dict[str, Any]], Damage | None]:
@@ -198,7 +236,7 @@ def _page(
     panels: Sequence[_Panel],
     damaged: Sequence[Damage],
 ) -> str:
-    sections = [_results(tables), _curves(panels, damaged)]
+    sections = [_results(tables, results), _curves(panels, damaged)]
     return page(f"{name} · spark-rl ablation", _header(name, results), sections, _PAGE_CSS)
 
 
@@ -222,17 +260,50 @@ def _header(name: str, results: Mapping[str, Sequence[Result]]) -> str:
     )
 
 
-def _results(tables: Sequence[ArmTable]) -> str:
+def winners(results: Mapping[str, Sequence[Result]]) -> list[str]:
+    """For each score that counts a line in plain text: which arm is ahead with every seed, or that none is."""
+    lines = []
+    for where, key, name in _SCORES:
+        scores = {arm: [value for one in ones if (value := _score(one, where, key)) is not None]
+                  for arm, ones in results.items()}  # fmt: skip
+        known = {arm: values for arm, values in scores.items() if values}
+        if len(known) < 2:
+            continue
+        first, second, *_ = sorted(known, key=lambda arm: -statistics.fmean(known[arm]))
+        means = [f"{100 * statistics.fmean(known[arm]):.1f}" for arm in (first, second)]
+        others = max(max(values) for arm, values in known.items() if arm != first)
+        if len(known[first]) < 2:
+            said = f"{first} {means[0]}, {second} {means[1]}; of one seed no winner is named"
+        elif min(known[first]) > others:
+            said = f"{first} wins with every seed: {means[0]}, before {second} with {means[1]}"
+        else:
+            said = f"no winner: {first} {means[0]} and {second} {means[1]} overlap between seeds"
+        lines.append(f"{name}: {said}.")
+    return lines
+
+
+def _score(result: Result, where: str, key: str) -> float | None:
+    part = result.get(where)
+    scores = part.get("after") if where == "transfer" and isinstance(part, Mapping) else part
+    return finite(scores.get(key)) if isinstance(scores, Mapping) else None
+
+
+def _results(tables: Sequence[ArmTable], results: Mapping[str, Sequence[Result]]) -> str:
     blocks = "".join(
         f"{table(one.title, one.head, ([text(cell) for cell in row] for row in one.rows), 'compare')}" for one in tables
     )
     return (
         '<section id="results"><h2>Results</h2><p class="lead">Before training (base) and after it with each arm, on '
-        f"problems that training never saw.</p>{blocks}"
+        f"problems that training never saw.</p>{blocks}{_winners(results)}"
         '<p class="note">The base is the mean over all runs. ± is the standard deviation between the seeds of an arm, '
         "not an interval of the mean. Break, the share of correct answers that reflection spoils, is better when "
         "lower.</p></section>"
     )
+
+
+def _winners(results: Mapping[str, Sequence[Result]]) -> str:
+    lines = winners(results)
+    return f'<ul class="winners">{"".join(f"<li>{text(line)}</li>" for line in lines)}</ul>' if lines else ""
 
 
 def _curves(panels: Sequence[_Panel], damaged: Sequence[Damage]) -> str:
@@ -240,7 +311,8 @@ def _curves(panels: Sequence[_Panel], damaged: Sequence[Damage]) -> str:
     shown = "".join(_figure(panel) for panel in panels)
     columns = f'<div class="columns two">{shown}</div>' if shown else '<p class="note">No step is recorded.</p>'
     return (
-        '<section id="curves"><h2>Learning curves</h2><p class="lead">One thin line a run, one colour an arm. '
+        '<section id="curves"><h2>Learning curves</h2><p class="lead">One thin line a run, a thick one the '
+        f"mean of an arm, one colour an arm. "
         f"{_SMOOTHING}</p>{said}{columns}</section>"
     )
 
@@ -250,6 +322,8 @@ def _figure(panel: _Panel) -> str:
     if any(value is None for one in panel.series for _, value in one.points):
         notes.append('<span class="bad">×</span> marks a step without a finite value.')
     legend = [_legend_entry(arm, lines) for arm, lines in panel.arms.items()]
+    if panel.chance is not None:
+        legend.append(f"{swatch('chance', line=True)}chance <b>{panel.chance:.2f}</b>")
     return figure(panel.title, legend, panel.chart(), " ".join(notes), _data(panel))
 
 

@@ -77,6 +77,18 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimated:
+    """One line of estimates with their intervals, and a thin line of something else beside it."""
+
+    label: str
+    tone: str
+    points: tuple[tuple[float, float, tuple[float, float] | None], ...]
+    """(step, share, 95 % interval)."""
+    beside: tuple[tuple[float, float], ...] = ()
+    """(step, share)."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Frame:
     """Data coordinates to drawing coordinates."""
 
@@ -84,12 +96,22 @@ class _Frame:
     x_high: float
     y_low: float
     y_high: float
+    left: float = _LEFT
+    """What the labels of the value axis take."""
+    right: float = _RIGHT
+    width: float = WIDTH
+    height: float = HEIGHT
 
     def x(self, step: float) -> float:
-        return _LEFT + (step - self.x_low) / (self.x_high - self.x_low) * (WIDTH - _LEFT - _RIGHT)
+        return self.left + (step - self.x_low) / (self.x_high - self.x_low) * (self.width - self.left - self.right)
 
     def y(self, value: float) -> float:
-        return HEIGHT - _BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - _TOP - _BOTTOM)
+        return self.base - (value - self.y_low) / (self.y_high - self.y_low) * (self.base - _TOP)
+
+    @property
+    def base(self) -> float:
+        """Where the lower axis lies."""
+        return self.height - _BOTTOM
 
 
 def smoothing_window(count: int) -> int:
@@ -131,14 +153,67 @@ def line_chart(title: str, series: Sequence[Series], *, y_label: str, scale: Sca
 
 
 def overlay_chart(
-    title: str, series: Sequence[Series], *, y_label: str, scale: Scale = "zero", x_label: str = STEPS
+    title: str,
+    series: Sequence[Series],
+    *,
+    y_label: str,
+    scale: Scale = "zero",
+    x_label: str = STEPS,
+    means: Sequence[Series] = (),
+    chance: float | None = None,
 ) -> str:
-    """Many runs in one frame: a thin line each through its values as given, runs that belong together in one tone."""
+    """Many runs in one frame: a thin line each through its values as given, runs that belong together in one tone.
+
+    ``means`` are lines that sum up others, drawn above them and thicker; ``chance`` is the level of who knows nothing.
+    """
     frame, parts = _framed(series, y_label, scale, x_label)
+    if chance is not None:
+        parts += _curve(frame, [(frame.x_low, chance), (frame.x_high, chance)], "chance")
     for one in series:
         parts.extend(_curve(frame, _thin(one.known), f"{one.tone} thin"))
         parts.extend(_cross(frame.x(step)) for step, value in _thin(one.points) if value is None)
+    for one in means:
+        parts.extend(_curve(frame, _thin(one.known), f"{one.tone} mean"))
     return _svg(title, _describe(series, scale), parts, HEIGHT)
+
+
+def score_chart(
+    title: str, lines: Sequence[Estimated], chance: Sequence[tuple[float, float]], width: int, height: int
+) -> str:
+    """Shares over steps: points with whiskers and a line through them, a chance line, and thin lines beside them.
+
+    A point says its numbers to whoever points at it. ``width`` and ``height`` are in pixels of the drawing.
+    """
+    steps = [step for one in lines for step in (*(point[0] for point in one.points), *(at for at, _ in one.beside))]
+    frame = _Frame(*_step_range(steps, pad=0.0), 0.0, 1.0, _LEFT, 56, width, height)
+    parts = _axes(frame, _value_ticks([], "share"), steps, "share (%)", share=True)
+    if chance:
+        level = [*chance] if len(chance) > 1 else [(frame.x_low, chance[0][1]), (frame.x_high, chance[0][1])]
+        parts += _curve(frame, _thin(level), "chance")
+    for one in lines:
+        parts += _curve(frame, _thin(one.beside), f"{one.tone} beside") if len(one.beside) > 1 else []
+    ends: list[tuple[float, str, float]] = []
+    for index, one in enumerate(lines):
+        line = [(step, share) for step, share, _ in one.points]
+        if len(line) > 1:
+            parts += _curve(frame, line, f"{one.tone}{' dashed' if index else ''}")
+        for step, share, interval in one.points:
+            x, y, said = frame.x(step), frame.y(share), f"{one.label}, step {step:,.0f}: {percent(share, 1)}"
+            if interval is not None:
+                low, high = frame.y(interval[0]), frame.y(interval[1])
+                parts.append(f'<path class="line bar {one.tone}" d="M{x:.1f} {low:.1f}V{high:.1f}'
+                             f'M{x - 3:.1f} {low:.1f}h6M{x - 3:.1f} {high:.1f}h6"/>')  # fmt: skip
+                said += f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+            parts.append(f'<circle class="dot {one.tone}" cx="{x:.1f}" cy="{y:.1f}" r="4">'
+                         f"<title>{markup.text(said)}</title></circle>")  # fmt: skip
+        if line:
+            ends.append((frame.y(line[-1][1]), one.tone, line[-1][1]))
+    lowest = 0.0
+    for y, tone, share in sorted(ends):  # each below the one above it, so that none covers another
+        lowest = max(y + 4, lowest + 13)
+        parts.append(_text(width - 50, lowest, percent(share, 1), "start", f"value end {tone}"))
+    series = [Series(one.label, tuple((step, share) for step, share, _ in one.points), one.tone) for one in lines]
+    return _svg(title, _describe(series, "share"), parts, height, width)
 
 
 def stacked_chart(title: str, series: Sequence[Series], *, y_label: str, scale: Scale = "zero") -> str:
@@ -149,7 +224,7 @@ def stacked_chart(title: str, series: Sequence[Series], *, y_label: str, scale: 
     heights = [[math.fsum(values.get(step, 0.0) for step in part) / len(part) for values in lookup] for part in bins]
     totals = [sum(max(0.0, height) for height in column) for column in heights]
     y_ticks = _value_ticks(totals, scale)
-    frame = _Frame(*_step_range(steps, pad=0.5), y_ticks[0], y_ticks[-1])
+    frame = _Frame(*_step_range(steps, pad=0.5), y_ticks[0], y_ticks[-1], _left(y_ticks, scale))
     parts = _axes(frame, y_ticks, steps, y_label, share=scale in PERCENT)
     for part, column in zip(bins, heights, strict=True):
         left, right = frame.x(part[0] - 0.5), frame.x(part[-1] + 0.5)
@@ -235,8 +310,13 @@ def _framed(series: Sequence[Series], y_label: str, scale: Scale, x_label: str =
     """The frame that holds all values of some lines, and its axes."""
     steps = [step for one in series for step, _ in one.points]
     y_ticks = _value_ticks([value for one in series for _, value in one.known], scale)
-    frame = _Frame(*_step_range(steps, pad=0.0), y_ticks[0], y_ticks[-1])
+    frame = _Frame(*_step_range(steps, pad=0.0), y_ticks[0], y_ticks[-1], _left(y_ticks, scale))
     return frame, _axes(frame, y_ticks, steps, y_label, share=scale in PERCENT, x_label=x_label)
+
+
+def _left(y_ticks: Sequence[float], scale: Scale) -> float:
+    """Room for the longest label of the value axis."""
+    return max(_LEFT, 14 + 6.5 * max(map(len, axis_labels(y_ticks, share=scale in PERCENT))))
 
 
 def _curve(frame: _Frame, points: Sequence[tuple[float, float]], classes: str) -> list[str]:
@@ -250,9 +330,9 @@ def _curve(frame: _Frame, points: Sequence[tuple[float, float]], classes: str) -
     ]
 
 
-def _svg(title: str, description: str, parts: Iterable[str], height: int) -> str:
+def _svg(title: str, description: str, parts: Iterable[str], height: int, width: int = WIDTH) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img"><title>{markup.text(title)}</title>'
+        f'<svg viewBox="0 0 {width} {height}" role="img"><title>{markup.text(title)}</title>'
         f"<desc>{markup.text(description)}</desc>{''.join(parts)}</svg>"
     )
 
@@ -264,16 +344,16 @@ def _axes(
     for tick, label in zip(y_ticks, axis_labels(y_ticks, share=share), strict=True):
         y = frame.y(tick)
         kind = "axis" if tick == frame.y_low else "grid"
-        parts.append(f'<line class="{kind}" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(_LEFT - 6, y + 4, label, "end"))
+        ends = f'x1="{frame.left:g}" x2="{frame.width - frame.right:g}"'
+        parts.append(f'<line class="{kind}" {ends} y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(_text(frame.left - 6, y + 4, label, "end"))
     for tick in _step_ticks(steps):
-        x = frame.x(tick)
-        base = HEIGHT - _BOTTOM
-        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{base}" y2="{base + 4}"/>')
+        x, base = frame.x(tick), frame.base
+        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{base:g}" y2="{base + 4:g}"/>')
         label = f"{tick:,.0f}"
-        fits = x + 3.5 * len(label) <= WIDTH
+        fits = x + 3.5 * len(label) <= frame.width
         parts.append(_text(x, base + 16, label, "middle" if fits else "end"))
-    parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 6, x_label, "middle"))
+    parts.append(_text((frame.left + frame.width - frame.right) / 2, frame.height - 6, x_label, "middle"))
     return parts
 
 

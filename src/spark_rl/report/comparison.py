@@ -49,6 +49,9 @@ _OPTIONAL = {
 }  # fmt: skip
 """Rows that are left out where neither evaluation has them."""
 
+_CONDITIONAL = {"judge_precision", "judge_recall", "reflection_fix", "reflection_break"}
+"""Shares of what another outcome picks: verdicts that said Yes, answers that were right, or wrong."""
+
 _STATUS_LABELS = {
     "wrong": "Answers: wrong",
     "no_answer": "Answers: no box",
@@ -84,6 +87,14 @@ class Row:
     lower_is_better: bool = False
     is_gain: bool = False
     """Whether the values are differences of shares already, to be written with a sign."""
+    trials: tuple[int | None, int | None] = (None, None)
+    """Of how many trials the shares are, before and after, where it is told."""
+
+    @property
+    def same_trials(self) -> bool:
+        """Whether both shares are of the same problems. Else they are of other ones, of those that were answered wrong,
+        say: where fewer and harder errors are left, a smaller share of them mended is no loss."""
+        return self.key not in _CONDITIONAL
 
     @property
     def change(self) -> float | None:
@@ -94,8 +105,11 @@ class Row:
 
     @property
     def better(self) -> bool | None:
-        """Whether the change, as it is printed, is for the better; ``None`` if there is none to speak of."""
-        if self.change is None or round(1000 * self.change) == 0:
+        """Whether the change, as it is printed, is for the better; ``None`` if there is none to speak of, if the two
+        shares are of other problems, or if they are no merit: what a constant verdict earns."""
+        if self.change is None or round(1000 * self.change) == 0 or not self.same_trials:
+            return None
+        if self.key == "judge_constant_accuracy":
             return None
         return (self.change < 0) == self.lower_is_better
 
@@ -117,10 +131,11 @@ def compare(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -
     before, after = before or {}, after or {}
     rows: list[Row] = []
     for measure in MEASURES:
-        old, new = _estimate(before, measure), _estimate(after, measure)
+        old, new = estimate(before, measure.key), estimate(after, measure.key)
         if measure.key in _OPTIONAL and old.value is None and new.value is None:
             continue
-        rows.append(Row(measure.key, measure.label, old, new, measure.lower_is_better))
+        trials = (_trials(before, measure.key), _trials(after, measure.key))
+        rows.append(Row(measure.key, measure.label, old, new, measure.lower_is_better, trials=trials))
         if measure.key == "tts_accuracy":
             rows.append(Row("tts_gain", "Gain of test-time scaling", _gain(before), _gain(after), is_gain=True))
     old_counts, new_counts = _statuses(before), _statuses(after)
@@ -141,14 +156,34 @@ def problems_note(before: Mapping[str, Any] | None, after: Mapping[str, Any] | N
     return f"n = {DASH if old is None else format(old, ',')} before, {DASH if new is None else format(new, ',')} after"
 
 
-def _estimate(evaluation: Mapping[str, Any], measure: Measure) -> Estimate:
-    share = finite(evaluation.get(measure.key))
+def estimate(evaluation: Mapping[str, Any], key: str) -> Estimate:
+    """One share of an evaluation, with its interval where it has one.
+
+    Raises:
+        ValueError: if the share lies outside 0..1.
+    """
+    share = finite(evaluation.get(key))
     if share is None:
         return Estimate(None)
     if not 0 <= share <= 1:
-        raise ValueError(f"{measure.key} is {share:g}, but an evaluation holds shares between 0 and 1, not percent")
-    low, high = (finite(evaluation.get(f"{measure.key}_{end}")) for end in ("low", "high"))
+        raise ValueError(f"{key} is {share:g}, but an evaluation holds shares between 0 and 1, not percent")
+    low, high = (finite(evaluation.get(f"{key}_{end}")) for end in ("low", "high"))
     return Estimate(share, None if low is None or high is None else (low, high))
+
+
+def _trials(evaluation: Mapping[str, Any], key: str) -> int | None:
+    """Of how many problems a share is, if its evaluation tells."""
+    if key == "pairwise_accuracy":
+        return _count(evaluation, "pairwise_accuracy_n")
+    whole, right = _count(evaluation, "n"), _statuses(evaluation).get("correct")
+    if key not in _CONDITIONAL:
+        return whole
+    if whole is None or right is None:
+        return None
+    if key == "judge_precision":  # the right answers it accepted, over the share that they are of all it accepted
+        recall, precision = finite(evaluation.get("judge_recall")), finite(evaluation.get(key))
+        return round(recall * right / precision) if recall and precision else None
+    return round(whole - right if key == "reflection_fix" else right)
 
 
 def _gain(evaluation: Mapping[str, Any]) -> Estimate:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -10,17 +12,30 @@ from spark_rl.report.notation import DASH
 
 _LONGEST_TEXT = 6000
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""What a page may load: nothing but what is in it. Of scripts, the one whose digest is added."""
 
 
 def text(value: object, longest: int = _LONGEST_TEXT) -> str:
     """Anything as HTML text, also fit for a quoted attribute: escaped, cut at ``longest`` characters, and with control
     characters made visible. ``None`` is a dash."""
+    return escape(visible(value, longest))
+
+
+def visible(value: object, longest: int = _LONGEST_TEXT) -> str:
+    """:func:`text` without the escapes: for what a script sets as text."""
     if value is None:
         return DASH
     content = str(value)
     cut = f" … {len(content) - longest:,} more characters" if len(content) > longest else ""
     lines = content[:longest].replace("\r\n", "\n")
-    return escape("".join(c if c >= " " or c in "\n\t" else chr(0x2400 + ord(c)) for c in lines) + cut)
+    # A lone surrogate, which a byte-level tokeniser can produce, is no character that a page could hold.
+    return "".join(_character(c) for c in lines) + cut
+
+
+def _character(character: str) -> str:
+    if "\ud800" <= character <= "\udfff":
+        return "?"
+    return character if character >= " " or character in "\n\t" else chr(0x2400 + ord(character))
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "data") -> str:
@@ -61,11 +76,15 @@ def swatch(tone: str, *, line: bool = False) -> str:
     return f'<svg class="swatch" viewBox="0 0 18 10" aria-hidden="true">{shape.format(tone)}</svg>'
 
 
-def page(title: str, header: str, sections: Sequence[str], style: str = "") -> str:
-    """A whole self-contained page that may run and fetch nothing. The title is plain text, the rest is HTML.
+def page(title: str, header: str, sections: Sequence[str], style: str = "", script: str = "") -> str:
+    """A whole self-contained page that may fetch nothing, and run nothing but ``script``. The title is plain text, the
+    rest is HTML.
 
-    ``style`` is CSS of the page's own behind that of ``report.css``.
+    ``style`` is CSS of the page's own behind that of ``report.css``; ``script`` is JavaScript of ours.
     """
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    policy = f"{_POLICY}; script-src 'sha256-{digest}'" if script else _POLICY
+    run = f"<script>{script}</script>\n" if script else ""
     css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     content = "\n".join(sections)
     return f"""<!DOCTYPE html>
@@ -73,7 +92,7 @@ def page(title: str, header: str, sections: Sequence[str], style: str = "") -> s
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
 <title>{text(title)}</title>
@@ -85,6 +104,6 @@ def page(title: str, header: str, sections: Sequence[str], style: str = "") -> s
 <main>
 {content}
 </main>
-</body>
+{run}</body>
 </html>
 """

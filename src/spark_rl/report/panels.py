@@ -1,7 +1,8 @@
 """Which metric goes into which chart of the report, and what a reader should look for in it.
 
 A metric that no panel names is still drawn, in a chart of its own in the last section, so a new key of the training
-loop never disappears. Panels without data are left out.
+loop never disappears. ``KEY/recycled``, of the update on recycled problems, is a second line beside ``KEY``. Panels
+without data are left out; those of constants are a few words each.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from spark_rl.report.metrics import finite
 from spark_rl.report.notation import percent, plain
 
 _TABLE_ROWS = 50
+_RECYCLED = "/recycled"
+_FEWEST = 3
+"""Steps from which on a metric that never changes is called constant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +48,14 @@ class Section:
     heading: str
     question: str
     panels: tuple[Panel, ...]
+    constants: tuple[tuple[str, str], ...] = ()
+    """(title, value) of panels whose metrics have had one value in all steps."""
 
 
 SECTIONS = (
     Section("rewards", "Rewards", "Does it get better at answering, and at judging itself?", (
         Panel("Reward: policy", "mean reward", (("reward/policy", "policy", "s0"),), "unit",
-              note="Problems of the data: the share answered correctly while training."),
+              note="Problems of the data: the share of sampled answers that are right. Held-out answers are greedy."),
         Panel("Reward: pointwise", "mean reward", (("reward/pointwise", "pointwise", "s1"),), "unit",
               note="Is this response correct? Always saying the commoner label earns that label's share."),
         Panel("Reward: pairwise", "mean reward", (("reward/pairwise", "pairwise", "s2"),), "unit",
@@ -83,7 +89,7 @@ SECTIONS = (
         Panel("Saying Yes", "share (%)", (("verdict/yes", "verdicts", "s0"), ("label/yes", "labels", "s1")), "share",
               note="The two curves should stay close. Readable verdicts near 0% or 100% mean a collapsed judge."),
         Panel("Saying A", "share (%)", (("verdict/a", "verdicts", "s0"), ("label/a", "labels", "s1")), "share",
-              note="Labels are near 50% by construction; verdicts away from it show a position bias."),
+              note="Verdicts far from the labels show a position bias. Few pairs a step make both curves noisy."),
         Panel("Saying A of one response", "share (%)", (
             ("verdict/letter", "verdicts", "s0"), ("label/letter", "labels", "s1"),
         ), "share", note="Pointwise templates whose verdict is a letter: A means correct in some, wrong in others."),
@@ -99,7 +105,7 @@ SECTIONS = (
               note="How far the policy has moved."),
         Panel("Gradient norm", "L2 norm before clipping", (("grad_norm", "gradient norm", "s2"),)),
         Panel("Loss", "loss (no unit)", (("loss", "loss", "s5"),), "free",
-              note="Hovers around 0 by construction; its level says little."),
+              note="The surrogate of Eq. 4. Its gradient counts; its level does not say how good the policy is."),
         Panel("Learning rate", "per update", (("lr", "learning rate", "s5"),)),
         Panel("KL between engine and learner", "nats per token", (("engine_kl", "engine KL", "s1"),),
               note="Mean over the sampled tokens (k3); 0 means exactly on-policy."),
@@ -108,7 +114,7 @@ SECTIONS = (
         Panel("Importance ratio", "mean ratio", (("ratio", "ratio", "s5"),), "free",
               note="Current over sampling policy. 1 with a single on-policy update per batch.", usual=1.0),
         Panel("Updates left out", "updates per step", (
-            ("nonfinite", "policy", "s0"), ("nonfinite/recycled", "recycled", "s3"),
+            ("nonfinite", "policy", "s0"),
         ), note="Their gradient was not finite, so the weights stayed as they were."),
         Panel("Clipped tokens", "share of tokens (%)", (("ratio_clipped", "clipped", "s5"),), "part",
               note="Tokens whose ratio the surrogate of Eq. 4 cut off.", usual=0.0),
@@ -143,13 +149,6 @@ SECTIONS = (
     )),
 )  # fmt: skip
 
-HELD_OUT = Panel(
-    "Held-out problems during training", "share (%)",
-    (("policy_accuracy", "policy", "s0"), ("judge_accuracy", "judge", "s1"), ("tts_accuracy", "with TTS", "s2")),
-    "share", note="Evaluated every train.eval_every steps; step 0 is before training.",
-)  # fmt: skip
-"""Drawn from ``evaluations.jsonl``."""
-
 _NOT_DRAWN = {"step", "seconds"}
 _TONES = ("s0", "s1", "s2", "s3", "s4", "s5")
 
@@ -169,14 +168,47 @@ def sections(records: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
     named = {key for section in SECTIONS for panel in section.panels for key, _, _ in panel.keys} | _NOT_DRAWN
     prefixes = tuple(panel.prefix for section in SECTIONS for panel in section.panels if panel.prefix)
     for section in SECTIONS:
-        filled = (_fill(panel, found) for panel in section.panels)
-        panels = tuple(panel for panel in filled if panel.keys and not _says_nothing(panel, records))
-        if panels:
-            yield Section(section.anchor, section.heading, section.question, panels)
+        filled = tuple(_fill(panel, found) for panel in section.panels)
+        if any(panel.keys for panel in filled):
+            yield from _told(replace(section, panels=filled), records)
     unknown = [key for key in found if key not in named and not key.startswith(prefixes)]
-    if unknown:
-        others = tuple(Panel(key, "value", ((key, key, "s5"),), "free") for key in unknown)
-        yield Section("other", "Other metrics", "Keys of metrics.jsonl that this report has no chart for.", others)
+    second = {f"{key}{_RECYCLED}" for key in found}
+    alone = [key for key in unknown if key not in second]
+    others = tuple(_fill(Panel(key, "value", ((key, key, "s5"),), "free"), found) for key in alone)
+    if others:
+        about = "Keys of metrics.jsonl that this report has no chart for."
+        yield from _told(Section("other", "Other metrics", about, others), records)
+
+
+def _told(section: Section, records: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
+    """The section with its charts, its constants as text, and nothing where a metric is what it always is."""
+    panels, constants = list[Panel](), list[tuple[str, str]]()
+    for panel in section.panels:
+        if not panel.keys or _says_nothing(panel, records):
+            continue
+        values = _constant(panel, records)
+        if values is None:
+            panels.append(panel)
+        elif panel.kind == "lines":
+            constants.append((panel.title, values))
+        else:
+            panels.append(panel)
+    if panels or constants:
+        yield replace(section, panels=tuple(panels), constants=tuple(constants))
+
+
+def _constant(panel: Panel, records: Sequence[Mapping[str, Any]]) -> str | None:
+    """The values of a panel's metrics, if none of them ever changes."""
+    found = []
+    for key, label, _ in panel.keys:
+        values = [finite(record[key]) for record in records if key in record]
+        first = values[0] if values else None
+        if len(values) < _FEWEST or first is None or any(value != first for value in values):
+            return None
+        found.append((label, _number(panel, first)))
+    if len({value for _, value in found}) == 1:
+        return f"{found[0][1]} {panel.y_label.removesuffix(' (%)')}"
+    return ", ".join(f"{label} {value}" for label, value in found)
 
 
 def figure(panel: Panel, records: Sequence[Mapping[str, Any]]) -> str:
@@ -198,9 +230,14 @@ def _is_number(key: str, value: object) -> bool:
 
 def _fill(panel: Panel, found: Sequence[str]) -> Panel:
     keys = [entry for entry in panel.keys if entry[0] in found]
+    again = [(f"{key}{_RECYCLED}", label) for key, label, _ in keys if f"{key}{_RECYCLED}" in found]
+    if again and panel.kind == "lines":
+        one = len(keys) == 1
+        keys = [(key, "on problems of the data" if one else label, tone) for key, label, tone in keys]
+        keys += [(key, "on recycled problems" if one else f"{label}, recycled", "s3") for key, label in again]
     if panel.prefix:
         named = {key for key, _, _ in panel.keys}
-        extra = [key for key in found if key.startswith(panel.prefix) and key not in named]
+        extra = [key for key in found if key.startswith(panel.prefix) and key not in named | {k for k, *_ in keys}]
         keys += [(key, key.removeprefix(panel.prefix), _TONES[i % len(_TONES)]) for i, key in enumerate(extra)]
     return replace(panel, keys=tuple(keys))
 

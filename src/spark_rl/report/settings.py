@@ -22,17 +22,23 @@ def settings_section(config: Mapping[str, Any]) -> str:
         row = [f"<code>{text(key)}</code>", f"<code>{text(written)}</code>", _docstring(about)]
         (same if key in defaults and value == default else changed).append(row)
     head = ["setting", "value", "meaning"]
+    shown = table("Different from the defaults", head, changed, "settings")
+    rest = table("At their defaults", head, same, "settings")
     return (
         '<section id="settings"><h2>Settings</h2><p class="lead">The resolved configuration, as in config.json.</p>'
-        f"{table('Different from the defaults', head, changed, 'settings')}"
-        f"{folded(f'{len(same)} settings at their defaults', table('At their defaults', head, same, 'settings'))}"
-        "</section>"
+        f"{folded(f'{len(changed)} settings differ from the defaults', shown)}"
+        f"{folded(f'{len(same)} settings at their defaults', rest)}</section>"
     )
 
 
 def setting(config: Mapping[str, Any], dotted: str) -> Any:
     """One setting by its dotted key, or ``None``."""
-    return dict(_flatten(config)).get(dotted)
+    return settings_of(config).get(dotted)
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings by their dotted keys."""
+    return dict(_flatten(config))
 
 
 def _docstring(about: str) -> str:
