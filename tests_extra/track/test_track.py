@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run of two steps, resumed to four, with all three."""
     place = tmp_path_factory.mktemp("track")
     first = train(place, "track=[tensorboard,wandb,trackio]")
-    second = train(place, "--resume", "train.steps=4")
+    second = train(place, "--resume", "train.steps=4", "track=[tensorboard,wandb,trackio]")
     return place, first + second
 
 
