@@ -430,7 +430,10 @@ def test_recycle_knows_several_gold_answers_and_options(place: Path) -> None:
     write_lines(place / "odd_golds.jsonl", {"question": "half?", "answer": ["1/2", {}], "responses": ["x"]})
     done = spark_rl_process("recycle", "--rollouts", "odd_golds.jsonl", cwd=place)
     assert done.returncode == 2
-    assert "nothing in odd_golds.jsonl can be recycled (1 rows left out: the answer is a dict" in done.stderr
+    assert (
+        "nothing in odd_golds.jsonl can be recycled: odd_golds.jsonl line 1 left out: the answer is a dict"
+        in done.stderr
+    )
 
 
 def test_recycle_makes_a_data_set(

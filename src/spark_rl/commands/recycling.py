@@ -153,9 +153,9 @@ def _written(
 
 def _nothing(files: Sequence[Path], refused: Refused) -> None:
     """Of files without a group that can be used, nothing is written. Raises :class:`UserError`."""
-    first = next(iter(refused.reasons), "they hold no answers to problems of the data")
     named = ", ".join(map(str, files))
-    raise UserError(f"nothing in {named} can be recycled ({refused.total:,} rows left out: {first})")
+    raise UserError(f"nothing in {named} can be recycled: {refused.first or 'no row answers a problem of the data'}"
+                    f" ({counted(refused.total, 'row')} left out)")  # fmt: skip
 
 
 def _tell(counts: Counts, refused: Refused) -> None:

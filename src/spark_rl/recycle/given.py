@@ -75,12 +75,16 @@ class Refused:
 
     note: Callable[[str], None]
     reasons: Counter[str] = field(default_factory=Counter)
+    first: str = ""
+    """Where the first of them is, and why it can't be used."""
 
     def add(self, where: str, why: str, reason: str | None = None) -> None:
         """One row more. ``reason``: what is counted where ``why`` quotes the row."""
         self.reasons[reason or why] += 1
         if self.total <= SAID:
-            self.note(plain(f"{where} left out: {' '.join(why.split())[:300]}"))
+            line = plain(f"{where} left out: {' '.join(why.split())[:300]}")
+            self.first = self.first or line
+            self.note(line)
         if self.total == SAID + 1:
             self.note(f"more than {SAID} rows are left out; the others are counted")
 
