@@ -30,12 +30,17 @@ LMEVAL_STAMP := $(LMEVAL_VENV)/.installed
 BROWSER_VENV := .venv-browser
 BROWSER_BIN := $(BROWSER_VENV)/bin
 BROWSER_STAMP := $(BROWSER_VENV)/.installed
+# Trackers have one too: they bring many packages, and Trackio an older pillow.
+TRACK_VENV := .venv-track
+TRACK_BIN := $(TRACK_VENV)/bin
+TRACK_PIP := $(TRACK_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-track.txt
+TRACK_STAMP := $(TRACK_VENV)/.installed
 BENCH ?=
 BASES := $(foreach seed,0 1 2,bases/shared-$(seed)/model.safetensors)
 EXTRA_TESTS := OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -W default --timeout 600
 TRL_TESTS := OMP_NUM_THREADS=1 $(TRL_BIN)/python -m pytest -W default --timeout 600
 
-.PHONY: train train-vl test test-vllm test-cluster test-trl test-browser check install base bases claims base-vl bench bench-steps bench-eval fuzz campaign campaign-cluster docs clean
+.PHONY: train train-vl test test-vllm test-cluster test-trl test-track test-browser check install base bases claims base-vl bench bench-steps bench-eval fuzz campaign campaign-cluster docs clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	@$(BIN)/spark-rl train $(RUN)
@@ -54,8 +59,12 @@ test-cluster: $(VLLM_STAMP)  ## the tests that run Ray, in the same environment
 
 test-trl: $(TRL_STAMP)  ## the tests that run TRL, in an environment of its own
 	$(TRL_TESTS) tests_extra/trl
+
 test-browser: $(STAMP) $(BROWSER_STAMP)  ## the report in a real browser (Debian's chromium), driven from an environment of its own
 	$(BROWSER_BIN)/python -m pytest -W default -p no:cacheprovider --confcutdir tests_extra/browser tests_extra/browser
+
+test-track: $(TRACK_STAMP)  ## the tests that run TensorBoard, Weights & Biases (offline) and Trackio, in an environment of their own
+	OMP_NUM_THREADS=1 $(TRACK_BIN)/python -m pytest --timeout 600 tests_extra/track
 
 check: $(STAMP)  ## lint, format and types: what CI checks before the tests
 	$(BIN)/ruff check .
@@ -102,6 +111,13 @@ $(BROWSER_STAMP):
 	@echo 'virtual environment in $(BROWSER_VENV) (once, a few seconds)'
 	@$(PYTHON) -m venv $(BROWSER_VENV)
 	@$(BROWSER_BIN)/python -m pip install -qq --disable-pip-version-check 'playwright>=1.50,<2' 'pytest>=8,<10' pytest-timeout
+	@touch $@
+
+$(TRACK_STAMP): pyproject.toml constraints-track.txt
+	@echo 'virtual environment in $(TRACK_VENV) (once, about two minutes)'
+	@$(PYTHON) -m venv $(TRACK_VENV)
+	@$(TRACK_PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
+	@$(TRACK_PIP) --editable '.[dev,track]'
 	@touch $@
 
 base: $(STAMP)  ## make the embedded base again, from random weights (about 15 minutes)

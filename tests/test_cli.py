@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -171,8 +172,8 @@ MISTAKES = {
     "recycle --rollouts empty.jsonl": "empty.jsonl is empty",
     "recycle --out a.parquet": "cannot write a.parquet: what is written here is .jsonl",
     "recycle --rollouts missing.jsonl": "cannot read missing.jsonl",
-    "recycle --rollouts puzzles.jsonl": "has no list of texts in 'responses'",
-    "recycle --rollouts odd.jsonl": "odd.jsonl line 1: unknown kind of answer 'maths'",
+    "recycle --rollouts puzzles.jsonl": "no list of texts in 'responses'",
+    "recycle --rollouts odd.jsonl": "unknown kind of answer 'maths'",
     "ablate --arms spark,sprak": "unknown arm 'sprak'; choose from policy-only",
     "ablate --seeds 0,x": "is not a list of whole numbers",
     "ablate data.heldout=null": "nothing to compare; set data.heldout",
@@ -414,7 +415,7 @@ def test_recycle_given_responses_needs_no_model(place: Path) -> None:
     assert (done.returncode, complaints(done.stderr)) == (0, "")
     rows = json_lines(place / "recycled.jsonl")
     assert json.loads((place / "recycled.json").read_text()) == {
-        "groups": 2, "pointwise": 1, "pairwise": 1, "reflection": 2,
+        "groups": 2, "pointwise": 1, "pairwise": 1, "reflection": 2, "left_out": 0, "unlabelled": 0,
     }  # fmt: skip
     found = {(row["task"], row["parent"], row["kind"]) for row in rows}
     assert found == {
@@ -439,10 +440,81 @@ def test_recycle_knows_several_gold_answers_and_options(place: Path) -> None:
     assert {(row["answer"], tuple(row["alternatives"]), tuple(row["choices"])) for row in reflections} == {
         ("1/2", ("0.50 m",), ()), ("B", (), ("7", "8")),
     }  # fmt: skip
-    write_lines(place / "odd_golds.jsonl", {"question": "half?", "answer": ["1/2", 3], "responses": []})
+    write_lines(place / "odd_golds.jsonl", {"question": "half?", "answer": ["1/2", {}], "responses": ["x"]})
     done = spark_rl_process("recycle", "--rollouts", "odd_golds.jsonl", cwd=place)
     assert done.returncode == 2
-    assert "needs a 'question' and an 'answer', a text or a list of them" in done.stderr
+    assert (
+        "nothing in odd_golds.jsonl can be recycled: odd_golds.jsonl line 1 left out: the answer is a dict"
+        in done.stderr
+    )
+
+
+def test_recycle_makes_a_data_set(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"prompt": "2+_=9", "responses": ["\\boxed{7}", "\\boxed{8}"], "rewards": [1, 0], "answer": "7"}
+    write_lines(place / "part-1.jsonl", row, {"prompt": "no responses"}, row)
+    write_lines(place / "part-2.jsonl", row)
+    facts = ask(place, monkeypatch, "recycle", "part-1.jsonl", "part-2.jsonl", "--out", "sets/own", "--show", "0",
+                "recycle.pointwise_share=1")  # fmt: skip
+    assert facts == {"groups": 3, "pointwise": 3, "pairwise": 0, "reflection": 3, "left_out": 1, "unlabelled": 0}
+    printed = capsys.readouterr().out
+    assert "part-1.jsonl line 2 left out: no list of texts in 'responses'" in printed
+    assert "left out 1 row: no list of texts" in printed
+    rows = pq.read_table(place / "sets" / "own" / "data" / "train-00000-of-00001.parquet").to_pylist()
+    assert {row["parent"] for row in rows} == {"part-1-1", "part-1-3", "part-2-1"}
+    card = (place / "sets" / "own" / "README.md").read_text()
+    assert "(part-1.jsonl, part-2.jsonl)" in card
+    assert "\nspark-rl recycle part-1.jsonl part-2.jsonl --out sets/own --show 0 recycle.pointwise_share=1" in card
+    assert [path.name for path in (place / "sets").iterdir()] == ["own"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["part-1.jsonl", "--out", "full"], "full is there already; remove it or choose another --out"),
+        (["part-1.jsonl", "--model", "embedded"], "give either files of responses, or --model and --data"),
+        (["part-1.jsonl", "--push-to-hub", "me/x"], "name its folder with --out"),
+        (["part-1.jsonl", "--private"], "--private is about --push-to-hub"),
+        (["part-1.jsonl", "recycle.judge_cap=3"], "recycle.judge_cap bounds a step of training"),
+        (["part-1.csv"], "part-1.csv is neither JSON lines nor Parquet"),
+        (["judged.jsonl", "--out", "new"], "1 group became no problems, so there is no data set to write"),
+        (["fake.parquet", "--out", "new"], "fake.parquet is not a readable Parquet file"),
+    ],
+    ids=["there", "model", "push", "private", "cap", "csv", "nothing", "parquet"],
+)
+def test_what_recycle_can_not_do_is_one_line(place: Path, given: list[str], said: str) -> None:
+    row = {"prompt": "2+_=9", "responses": ["\\boxed{7}"], "rewards": [1]}
+    write_lines(place / "part-1.jsonl", row)
+    write_lines(place / "judged.jsonl", row | {"rewards": [0.5]})
+    write_lines(place / "part-1.csv", row)
+    write_lines(place / "fake.parquet", row)
+    (place / "full").mkdir(exist_ok=True)
+    (place / "full" / "mine").touch()
+    done = spark_rl_process("recycle", *given, cwd=place)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert len(complaints(done.stderr).splitlines()) == 1
+    assert not (place / "new").exists()
+    assert not list(place.glob(".*.partial"))
+
+
+def test_a_data_set_of_a_run_is_made_of_its_rollouts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = place / "a-run"
+    run.mkdir()
+    (run / "config.json").write_text('{"rollout": {}, "seed": 5}')
+    record = {"step": 1, "task": "policy", "problem": "p", "prompt": "2+_=9", "response": "\\boxed{8}", "label": "7",
+              "reward": 0.0, "status": "wrong", "extracted": "8"}  # fmt: skip
+    write_lines(run / "rollouts.jsonl", record, record | {"task": "pointwise", "problem": "p/pointwise-cot-0"})
+    facts = ask(place, monkeypatch, "recycle", "a-run", "--out", "of-a-run", "--show", "0")
+    assert facts["groups"] == facts["pointwise"] == facts["reflection"] == 1
+    assert "Seed 5;" in (place / "of-a-run" / "README.md").read_text()
+
+
+def test_sampled_groups_are_a_data_set_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = ["recycle", "--data", "puzzles.jsonl", *ASK, "rollout.problems=6", "rollout.max_new_tokens=30"]
+    facts = ask(place, monkeypatch, *sample, "--show", "0", "--out", "sampled")
+    rows = pq.read_table(place / "sampled" / "data").to_pylist()
+    assert len(rows) == facts["pointwise"] + facts["pairwise"] + facts["reflection"] > 0
 
 
 def test_recycle_shows_as_many_as_asked_in_turn(

@@ -175,7 +175,7 @@ MISTAKES = {
     "judge --file sets/responses.jsonl --image sets/images/0.png": "--image goes with --question",
     "judge --question a --response b --image torn.png": "--image: image PLACE/torn.png: ",
     "judge --file sets/gone.jsonl": "sets/gone.jsonl line 1: image PLACE/sets/nowhere.png: there is no such file",
-    "recycle --rollouts sets/lost.jsonl": "sets/lost.jsonl line 2: image a int",
+    "recycle --rollouts sets/lost.jsonl": "sets/lost.jsonl line 2 left out: image a int",
     "train --model embedded_vl": "there is no embedded base 'embedded_vl'; there are two: embedded (reads) and",
     "solve a --model embeddedvl": "there is no embedded base 'embeddedvl'",
     "eval --model VLM": "give --bench, names of benchmarks, or --data, the problems to ask",

@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("advantage", "objective"),
     ("data", "model", "verify", "rewards"),
-    ("chat", "recycle", "report"),
+    ("chat", "recycle", "report", "track"),
     ("embedded", "engine", "learner", "measure", "parts", "checkpoint"),
     ("rollout", "ahead", "loop", "inference", "voting", "selfreward"),
     ("evals",),

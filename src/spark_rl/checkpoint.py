@@ -49,7 +49,7 @@ FREE_TO_CHANGE = frozenset({
     "run_dir", "train.steps", "train.tokens", "train.episodes", "train.save_every", "train.keep",
     "train.sample_rollouts", "train.report_every", "train.eval_every", "train.patience", "learner.micro_tokens",
     "verify.workers", "reward.timeout", "model.device", "model.threads", "model.deterministic", "cluster.learners",
-    "cluster.engines", "cluster.address", "engine.servers",
+    "cluster.engines", "cluster.address", "engine.servers", "track",
 })  # fmt: skip
 """Settings a resumed run may change: how long, how often, where. Another device, other threads and other
 ``micro_tokens`` round sums differently (:func:`resume_notes`). Those of :data:`spark_rl.parts.PARTS` may name the same

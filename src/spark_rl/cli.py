@@ -109,6 +109,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         words = [*arguments.claims, *rest]
         arguments.claims = [word for word in words if "=" not in word and not word.startswith("--")]
         rest = [word for word in words if word not in arguments.claims]
+    if arguments.command == "recycle":
+        words = [*arguments.files, *rest]
+        named = [word for word in words if not word.startswith("--") and not _is_setting(word)]
+        arguments.files = list(map(Path, named))
+        rest = [word for word in words if word not in named]
+        arguments.typed = ["spark-rl", *argv]  # for the card of a data set
     for extra in rest:
         key = extra.removeprefix("--")
         near = _nearest_option(parser, arguments.command, extra)

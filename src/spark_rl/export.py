@@ -5,7 +5,6 @@ A folder is written beside its place and renamed, so nobody sees a part of it. N
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -20,13 +19,13 @@ from safetensors import SafetensorError
 
 from spark_rl.config import parse_config, saved_settings
 from spark_rl.errors import ConfigError
-from spark_rl.files import read_object, resolved, sync_tree, write_json
+from spark_rl.files import read_object, resolved, whole_folder, write_json
 from spark_rl.manifest import MANIFEST
 from spark_rl.model.places import ADAPTERS, has_adapters
 from spark_rl.report.card import CARD, hub_base, model_card, write_card
 from spark_rl.runs import checkpoints, is_run, step_of, trained_weights, undamaged
 
-__all__ = ["check_place", "check_push", "export_run", "model_card", "push", "weights_at", "write_card"]
+__all__ = ["check_place", "check_push", "export_run", "model_card", "push", "push_data", "weights_at", "write_card"]
 
 _TOKEN = re.compile(r"hf_\w+")
 
@@ -54,7 +53,7 @@ def export_run(
     settings = saved_settings(run)
     if has_adapters(weights) and not merge:
         check_base(weights)
-    with _whole(folder) as scratch:
+    with whole_folder(folder, SafetensorError) as scratch:
         if merge:
             _write_merged(run, weights, scratch)
         else:
@@ -99,6 +98,23 @@ def push(folder: str | Path, repo: str, private: bool | None = None, *, token: s
     with _hub_errors(repo):
         made = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message, revision=revision)
+    return str(made)
+
+
+def push_data(folder: Path, repo: str, private: bool | None = None, *, token: str | None = None) -> str:
+    """Put the folder of a data set into a repository of the hub, which is made if there is none; returns its address.
+
+    Raises:
+        ConfigError: the hub can't be reached or says no.
+    """
+    check_push(repo, token)
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    with _hub_errors(repo):
+        made = api.create_repo(repo, private=private, exist_ok=True, repo_type="dataset")
+        api.upload_folder(repo_id=made.repo_id, folder_path=folder, repo_type="dataset",
+                          commit_message="Recycled with spark-rl")  # fmt: skip
     return str(made)
 
 
@@ -189,25 +205,6 @@ def _hub_errors(repo: str) -> Iterator[None]:
         why = _TOKEN.sub("hf_...", " ".join(str(error).split()))[:200] or type(error).__name__
         hint = "; log in with `hf auth login` as someone who may write there" if code in {401, 403} else ""
         raise ConfigError(f"cannot push to {repo!r}: {why}{hint}") from None
-
-
-@contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A folder to write in, which is renamed to ``folder`` when all is there, and removed when something goes wrong."""
-    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        scratch.mkdir(parents=True)
-        yield scratch
-        sync_tree(scratch)
-        if folder.is_dir():
-            folder.rmdir()
-        scratch.replace(folder)
-    except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        full = "; free some space" if getattr(error, "errno", None) == errno.ENOSPC else ""
-        raise ConfigError(f"cannot write {folder}: {why}{full}") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write_merged(run: Path, weights: Path, folder: Path) -> None:

@@ -9,13 +9,14 @@ import os
 import re
 import shutil
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from spark_rl.errors import UserError
+from spark_rl.errors import ConfigError, UserError
 
 _DEEP = 4
 """``RUN/checkpoints/step-N/model/FILE`` is so deep."""
@@ -122,6 +123,33 @@ def remove_folder(folder: Path, instead: Path | None = None) -> None:
         going.unlink()
     else:
         shutil.rmtree(going)
+
+
+@contextmanager
+def whole_folder(folder: Path, also: type[Exception] = OSError) -> Iterator[Path]:
+    """A folder to write in, which is renamed to ``folder`` when all is there, and removed when something goes wrong.
+
+    Args:
+        folder: what is not there yet, or is an empty folder.
+        also: an error beside ``OSError`` that says that something can't be written.
+
+    Raises:
+        ConfigError: it can't be written; one line that says why.
+    """
+    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
+        sync_tree(scratch)
+        if folder.is_dir():
+            folder.rmdir()
+        scratch.replace(folder)
+    except (OSError, also) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        full = "; free some space" if getattr(error, "errno", None) == errno.ENOSPC else ""
+        raise ConfigError(f"cannot write {folder}: {why}{full}") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")

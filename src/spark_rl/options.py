@@ -70,9 +70,10 @@ examples:
     "recycle": """\
 examples:
   spark-rl recycle --show 6                              sample with the embedded base, print recycled problems
-  spark-rl recycle --rollouts rollouts.jsonl --out recycled.jsonl
-                                                         recycle anybody's responses
-                                        (per line: question, answer, responses[, image or images])""",
+  spark-rl recycle rollouts.jsonl --out recycled         anybody's responses as a data set for TRL, verl, OpenRLHF
+                                        (per line: prompt, responses, and rewards or an answer[, images])
+  spark-rl recycle part-*.parquet --out recycled --push-to-hub me/recycled recycle.balance=true
+  spark-rl recycle runs/a --out recycled                 what a run took down""",
     "claims": """\
 examples:
   spark-rl claims                                        all claims, on the embedded bases: hours
@@ -144,11 +145,19 @@ def build_parser() -> argparse.ArgumentParser:
     _add_eval(commands)
 
     recycle = _command(commands, "recycle", "turn rollouts into judge and reflection problems")
+    recycle.add_argument(
+        "files", nargs="*", metavar="FILE",
+        help="responses to recycle, JSON lines or Parquet, or a run; without any, some are sampled",
+    )  # fmt: skip
     _model_options(recycle)
     recycle.add_argument("--data", help="problems to sample from (default: the recipe's)")
-    recycle.add_argument("--rollouts", type=Path, help="recycle these responses instead of sampling; needs no model")
-    recycle.add_argument("--show", type=int, default=4, metavar="N", help="print N recycled problems (default: 4)")
-    recycle.add_argument("--out", type=Path, help="write the recycled problems as JSON lines")
+    recycle.add_argument("--rollouts", type=Path, help="the same as FILE")
+    recycle.add_argument("--show", type=_count, default=4, metavar="N", help="print N recycled problems (default: 4)")
+    recycle.add_argument(
+        "--out", type=Path, help="a folder: write a data set that TRL, verl and OpenRLHF read; NAME.jsonl: JSON lines"
+    )
+    recycle.add_argument("--push-to-hub", metavar="REPO", help="put the data set on the hub too, as NAME or OWNER/NAME")
+    recycle.add_argument("--private", action="store_true", help="of --push-to-hub: a new repository is private")
     recycle.add_argument("--seed", type=int, help="seed of the sampling and the recycling")
 
     data = _command(commands, "data", "show problems as a model will read them, and what is refused of their file")

@@ -48,6 +48,7 @@ from spark_rl.rewards import Guard, open_rewards, with_hidden
 from spark_rl.rollout import Sampler, build_grader
 from spark_rl.runs import WRITTEN_ONCE, kept_bytes, mark_latest, new_run_dir, newest_whole, seen_by, set_aside
 from spark_rl.selfreward import SelfSampler, self_sampler
+from spark_rl.track import Trackers, check_trackers
 
 
 def train(
@@ -108,6 +109,7 @@ class Run:
         given, config = given or Given(), with_resolved_paths(config)
         given.check(config)
         check_engine(config, given.engine)
+        check_trackers(config)
         self.run_dir, self.watcher = Path(str(config.run_dir)), watcher or Silent()
         self.control = control or Control(self.watcher.note)
         named = str(config.run_dir)
@@ -177,6 +179,7 @@ class Run:
         self.health, self.hints, self._saved = Health(self.run_dir, config), Hints(), self.progress.step
         self.saver, self._deaths = checkpoint.Saver(), 0
         self.renewal = Renewal(self.run_dir, config.train.report_every, self.watcher.note)
+        self.trackers = Trackers(config, self.run_dir, self.watcher.note)
 
     def _newest_checkpoint(self) -> Path | None:
         """The newest checkpoint that is as it was written; those that are damaged are said and set aside."""
@@ -237,6 +240,7 @@ class Run:
         """End workers and reward functions, free what the engine holds, and let others write the run directory."""
         with ExitStack() as stack:
             stack.callback(self.hold.release)
+            stack.callback(self.trackers.finish, failed=self.hold.failed)
             stack.callback(self.backend.close)
             if self.upcoming is not None:
                 stack.callback(self.upcoming.close)
@@ -257,11 +261,15 @@ class Run:
     def train(self) -> Metrics:
         """All remaining steps between two examinations; returns what ``summary.json`` holds. See :func:`train`."""
         with self.control.listening(), self._within_limits():
+            self.trackers.start(self.progress.step, self.progress.tokens)
             before = self.examination.before(self.progress.step, self.seen)
+            if self.progress.step == 0:
+                self.trackers.evaluated(0, before)
             self.whole = {name: held(self.run_dir / name) for name in WRITTEN_ONCE}
             self._steps()
             checkpoint.export_model(self.run_dir, self.learner, self.progress.step)
             after = self.examination.after(self.progress.step, self.progress.tokens)
+            self.trackers.evaluated(self.progress.step, after)
             summary = checkpoint.summarise(self.config, before, after, self.progress) | self._outcome()
             summary["problems"] = self.problems
             write_json(self.run_dir / "summary.json", summary)
@@ -369,8 +377,10 @@ class Run:
         log.append(metrics)
         if self.guard is not None:
             self.guard.hear(metrics)
-        for record in rollout_records(groups, progress.step, self.config.train.sample_rollouts, self.config.chat):
+        records = list(rollout_records(groups, progress.step, self.config.train.sample_rollouts, self.config.chat))
+        for record in records:
             rollouts.append(record)
+        self.trackers.step(metrics, records)
         self.health.check(metrics, groups)
         return metrics
 
@@ -384,6 +394,7 @@ class Run:
         if examination.is_due(step, last=last) or (control.evaluate and DURING in examination.exams):
             control.evaluate = False
             examination.during(step, self.progress.tokens)
+            self.trackers.evaluated(step, {DURING: examination.records[-1]})
         if (why := examination.why_to_stop()) is not None:
             control.stop(why)
         best = examination.best

@@ -13,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from spark_rl.commands.checks import check_config, check_rows
-from spark_rl.commands.lines import LineFile, encodable, find_images, named_images, read_lines
+from spark_rl.commands.lines import LineFile, encodable, read_lines
 from spark_rl.commands.models import inference_config, open_reasoner
 from spark_rl.commands.terminal import console, counted, short
 from spark_rl.config import InferenceConfig
+from spark_rl.data.named import find_images, named_images
 from spark_rl.errors import UserError
 from spark_rl.problem import Problem
 from spark_rl.seeds import stream_seed

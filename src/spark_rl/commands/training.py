@@ -17,6 +17,7 @@ from spark_rl.errors import ConfigError, UserError
 from spark_rl.files import user_path
 from spark_rl.lock import check_free
 from spark_rl.runs import LATEST, new_run, placed
+from spark_rl.track import check_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
             check_places(config)
             if run_behind(arguments.model) is not None:
                 say(f"trains  {config.model.path} further")
+        check_trackers(config)
         with loading_torch(console):
             from spark_rl.report.console import before_after_table
             from spark_rl.report.watch import ConsoleWatcher

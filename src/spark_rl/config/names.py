@@ -23,7 +23,7 @@ _TRUNCATION = (
 )
 _DEVICES = "set cluster.learners and cluster.engines; the learners divide the weights among them (FSDP2)"
 _NO_CRITIC = "there is none: advantages come from the group (Eq. 3), so there is no critic"
-_NO_TRACKER = "there is none: every step is in metrics.jsonl and report.html of the run"
+_TRACKER = "here it is track, e.g. track=[wandb]; every step is in metrics.jsonl and report.html of the run too"
 _MICRO = "there is none: learner.micro_tokens bounds the tokens of a forward-backward, and changes nothing else"
 
 FOREIGN: Mapping[str, str] = {
@@ -129,7 +129,7 @@ FOREIGN: Mapping[str, str] = {
     **dict.fromkeys(("save_steps", "save_freq"), "here it is train.save_every"),
     "save_total_limit": "here it is train.keep",
     **dict.fromkeys(("eval_steps", "eval_strategy", "eval_interval", "test_freq"), "here it is train.eval_every"),
-    **dict.fromkeys(("report_to", "use_wandb", "wandb", "logger", "project_name", "logging_steps"), _NO_TRACKER),
+    **dict.fromkeys(("report_to", "use_wandb", "wandb", "logger", "project_name", "logging_steps"), _TRACKER),
     **dict.fromkeys(
         ("use_vllm", "vllm_mode", "vllm_gpu_memory_utilization", "gpu_memory_utilization", "vllm_num_engines"),
         "set engine.name=vllm, and what it needs in engine.options (docs/vllm.md)",

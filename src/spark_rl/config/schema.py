@@ -6,7 +6,7 @@ Defaults are the authors' published settings wherever the paper or its release s
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -63,6 +63,17 @@ class Config(Section):
     inference: InferenceConfig = InferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
+    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Trackers that hear of every step, evaluation and some rollouts (docs/tracking.md): any of ``tensorboard``,
+    ``wandb`` and ``trackio``, of the extra ``track``. One that fails is left, and the run goes on."""
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        """``wandb`` and ``wandb,trackio`` are lists too; null is none."""
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return () if value is None else value
 
     @field_validator("run_dir", mode="before")
     @classmethod
