@@ -26,7 +26,8 @@ def completed(script: Path, *words: str, folder: Path) -> list[str]:
 source "$1"; shift
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
 compopt() { :; }
-$(complete -p spark-rl | sed 's/.*-F \\([^ ]*\\).*/\\1/') spark-rl "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+function=$(complete -p spark-rl | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+"$function" spark-rl "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
 printf '%s\\n' "${COMPREPLY[@]}"
 """
     shell = ["bash", "--norc", "-eu", "-c", program, "bash", str(script), "spark-rl", *words]
