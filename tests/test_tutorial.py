@@ -14,7 +14,8 @@ from running import spark_rl_process
 PAGE = (Path(__file__).parents[1] / "docs/tutorial.md").read_text(encoding="utf-8")
 SMALLER = (
     "train.steps=2", "rollout.problems=4", "rollout.samples=4", "recycle.ready=4", "recycle.judge_cap=4",
-    "recycle.reflection_cap=4", "evaluation.problems=4", "inference.rounds=1", "data.transfer=null",
+    "recycle.reflection_cap=4", "evaluation.problems=2", "inference.rounds=1", "data.transfer=null",
+    "rollout.max_new_tokens=16", "inference.max_new_tokens=16",
 )  # fmt: skip
 """Settings that make a run of seconds out of any run; they come last, so they win."""
 
