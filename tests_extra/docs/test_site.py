@@ -98,7 +98,7 @@ def test_the_notebook_runs() -> None:
     shown = "\n".join(texts)
     assert "verifier: correct" in shown
     assert "verifier: wrong" in shown
-    for task, label in (("pointwise", "'Yes'"), ("pointwise", "'No'"), ("reflection", "'3'")):
+    for task, label in (("pairwise", "'A'"), ("reflection", "'3'")):
         assert re.search(rf"{task} +label {re.escape(label)}", shown)
     assert re.findall(r"^(\d) \{'reward/policy'", shown, re.MULTILINE) == ["1", "2", "3"]
     assert "&lt;svg" in json.dumps(notebook.cells[-1].outputs), "the report"
