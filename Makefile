@@ -35,12 +35,17 @@ TRACK_VENV := .venv-track
 TRACK_BIN := $(TRACK_VENV)/bin
 TRACK_PIP := $(TRACK_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-track.txt
 TRACK_STAMP := $(TRACK_VENV)/.installed
+# The site is built without torch: mkdocstrings reads the sources. Its tests run the notebook, with the packages of $(VENV).
+DOCS_VENV := .venv-docs
+DOCS_BIN := $(DOCS_VENV)/bin
+DOCS_PIP := $(DOCS_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-docs.txt
+DOCS_STAMP := $(DOCS_VENV)/.installed
 BENCH ?=
 BASES := $(foreach seed,0 1 2,bases/shared-$(seed)/model.safetensors)
 EXTRA_TESTS := OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -W default --timeout 600
 TRL_TESTS := OMP_NUM_THREADS=1 $(TRL_BIN)/python -m pytest -W default --timeout 600
 
-.PHONY: train train-vl test test-vllm test-cluster test-trl test-track test-browser check install base bases claims base-vl bench bench-steps bench-eval fuzz campaign campaign-cluster docs clean
+.PHONY: train train-vl test test-vllm test-cluster test-trl test-track test-browser test-docs check install base bases claims base-vl bench bench-steps bench-eval fuzz campaign campaign-cluster docs docs-site clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	@$(BIN)/spark-rl train $(RUN)
@@ -120,6 +125,14 @@ $(TRACK_STAMP): pyproject.toml constraints-track.txt
 	@$(TRACK_PIP) --editable '.[dev,track]'
 	@touch $@
 
+$(DOCS_STAMP): pyproject.toml constraints-docs.txt
+	@echo 'virtual environment in $(DOCS_VENV) (once, about half a minute)'
+	@$(PYTHON) -m venv $(DOCS_VENV)
+	@$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" \
+		> $(DOCS_VENV)/wanted.txt
+	@$(DOCS_PIP) --requirement $(DOCS_VENV)/wanted.txt
+	@touch $@
+
 base: $(STAMP)  ## make the embedded base again, from random weights (about 15 minutes)
 	$(BIN)/python -m spark_rl.embedded.build
 
@@ -162,5 +175,14 @@ campaign-cluster: $(VLLM_STAMP)  ## kills of runs of several processes: Ray's le
 docs: $(STAMP)  ## write docs/configuration.md from the settings' own docstrings
 	$(BIN)/spark-rl config --markdown docs/configuration.md
 
+docs-site: $(DOCS_STAMP)  ## the pages of docs/ as a site, into site/; strict: a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_BIN)/mkdocs build --strict --quiet
+	@echo 'site/index.html'
+
+test-docs: $(STAMP) $(DOCS_STAMP)  ## the site and the notebook, tried
+	@$(BIN)/python -c "import site; print('import site;', *(f'site.addsitedir({place!r});' for place in site.getsitepackages()))" \
+		> "$$($(DOCS_BIN)/python -c 'import site; print(site.getsitepackages()[0])')/spark_rl_environment.pth"
+	OMP_NUM_THREADS=1 $(DOCS_BIN)/python -m pytest -W default --timeout 600 tests_extra/docs
+
 clean:
-	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -65,3 +65,20 @@ def test_the_parts_that_the_page_on_extending_shows_are_accepted(tmp_path: Path)
     assert load_config(**yaml.safe_load(data)).data.columns.question == "prompt"
     assert load_object(f"{tmp_path}/reward.py:brevity", "reward.function")(["short", "long" * 100]) == [1.0, 0.0]
     assert "Is it right?" in load_templates(str(tmp_path / "templates.yaml")).pointwise[0].text
+
+
+def places(nav: object) -> list[str]:
+    """The pages that a navigation of mkdocs names, in its order."""
+    if isinstance(nav, str):
+        return [nav]
+    parts = nav.values() if isinstance(nav, dict) else nav
+    return [place for part in parts for place in places(part)]  # type: ignore[attr-defined]
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    named = places(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+    pages = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")}
+    assert not pages - set(named), "add a line for the new page to `nav` of mkdocs.yml"
+    assert len(named) == len(set(named))
+    elsewhere = {place.replace(".ipynb.md", ".ipynb") for place in named} - pages - {"index.md"}
+    assert not {place for place in elsewhere if not (ROOT / place).exists()}, "no such page"

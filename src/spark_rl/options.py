@@ -83,6 +83,13 @@ examples:
   spark-rl claims --config qwen2.5-7b --seeds 0,1 data.heldout=test.jsonl data.transfer=other.jsonl
 
 The same command goes on after a stop. Every setting can be given as KEY=VALUE.""",
+    "completion": """\
+examples:
+  spark-rl completion bash > ~/.local/share/bash-completion/completions/spark-rl
+  spark-rl completion zsh > ~/.zfunc/_spark-rl           with `fpath+=~/.zfunc` before `compinit` in ~/.zshrc
+  spark-rl completion fish > ~/.config/fish/completions/spark-rl.fish
+
+A new shell then completes commands, options, their choices, files and settings (rollout.samples=).""",
     "plan": """\
 examples:
   spark-rl plan --config qwen2.5-7b --gpus 8 --gpu h100-80gb engine.name=vllm
@@ -168,6 +175,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_plan(commands)
     _add_runs(commands)
+    completion = _command(commands, "completion", "what your shell completes, as a script for it", overrides=False)
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="yours")
+    completion.set_defaults(parser=parser)
     return parser
 
 

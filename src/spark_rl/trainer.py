@@ -169,6 +169,7 @@ class SparkTrainer:
                               "give args another run_dir")  # fmt: skip
         with ExitStack() as stack:
             if isinstance(self._watcher, ConsoleWatcher):
+                self._watcher.run_dir = self.run_dir
                 stack.enter_context(self._watcher)
             self._watcher.note(f"run     {self.run_dir}")
             run = stack.enter_context(Run(self.args, resume=resume, watcher=self._callbacks, given=self._given()))

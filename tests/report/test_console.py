@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import io
+import json
 import math
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from spark_rl.report.console import Pace, TrainView, before_after_table
+from spark_rl.report.console import Pace, TrainView, before_after_table, trend
 from spark_rl.report.watch import ConsoleWatcher
+from window import Window
 
 RECORD: dict[str, Any] = {
     "step": 1, "seconds": 5.9, "tokens": 9000, "tokens_per_second": 1525.0,
@@ -115,8 +116,8 @@ def test_a_narrow_pipe_still_gets_whole_lines() -> None:
 def test_markup_in_a_metric_is_only_text() -> None:
     target = console(terminal=True)
     view = TrainView(2, console=target)
-    view.step({"step": 1, "[bold]odd[/bold]": 1.0})
-    assert "[bold]odd[/bold] 1" in rendered(view)
+    view.step({"step": 1, "[bold]odd": 1.0})
+    assert "[bold]odd 1" in rendered(view)
 
 
 def test_a_note_is_one_line_as_it_is() -> None:
@@ -125,17 +126,21 @@ def test_a_note_is_one_line_as_it_is() -> None:
     assert output(target).splitlines() == ["threads [2] -> 1, " + "long " * 20]
 
 
+def counted(target: Console) -> None:
+    watcher = ConsoleWatcher(target)
+    watcher.phase("evaluating")
+    watcher.progress(5, 20)
+    watcher.progress(20, 20)
+    watcher.note("a note")
+    watcher.end()
+
+
 def test_a_phase_counts_on_a_terminal_and_not_in_a_pipe() -> None:
-    for terminal, lines in ((True, ["evaluating ... 20/20", "a note"]), (False, ["evaluating ...", "a note"])):
-        target = console(terminal=terminal)
-        watcher = ConsoleWatcher(target)
-        watcher.phase("evaluating")
-        watcher.progress(5, 20)
-        watcher.progress(20, 20)
-        watcher.note("a note")
-        watcher.end()
-        plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output(target))
-        assert [line.rstrip("\r").rpartition("\r")[2] for line in plain.rstrip("\n").split("\n")] == lines
+    window, target = Window(80, 20), console(terminal=False)
+    counted(Console(file=window, force_terminal=True, width=80, _environ={"TERM": "xterm"}))
+    counted(target)
+    assert window.lines() == ["evaluating ... 20/20", "a note"]
+    assert output(target).splitlines() == ["evaluating ...", "a note"]
 
 
 def test_an_evaluation_in_the_steps_is_one_line_beside_a_whole_view() -> None:
@@ -169,7 +174,7 @@ def test_an_evaluation_in_a_pipe_is_one_line() -> None:
 def test_what_was_too_long_is_seen_live_and_in_a_plain_line() -> None:
     view = TrainView(3, console=console(terminal=True))
     view.step({"step": 1, "skipped": 3, "skipped/policy": 0, "skipped/reflection": 3})
-    assert "too long   policy 0" in rendered(view)
+    assert "too long    policy 0" in rendered(view)
     assert "reflection 3" in rendered(view)
     assert "| too long 3 |" in view.line()
     view.step({"step": 2, "skipped": 0, "skipped/policy": 0, "skipped/reflection": 0})
@@ -226,9 +231,106 @@ def test_a_loss_that_is_not_a_number_is_seen() -> None:
 
 def test_unknown_metrics_are_shown_and_text_is_not() -> None:
     view = TrainView(300, console=console(terminal=True))
-    view.step({"step": 1, "curriculum/level": 3, "note": "hello"})
-    assert "curriculum/level 3" in rendered(view)
+    view.step({"step": 1, "curriculum/hard_level": 3, "note": "hello"})
+    assert "other       curriculum hard level 3" in rendered(view)
     assert "hello" not in rendered(view)
+
+
+def test_no_metric_of_a_real_run_is_shown_by_its_raw_key() -> None:
+    """The keys that a run of the embedded default writes, and those that rewards of the user's own add."""
+    view = TrainView(300, console=console(terminal=True))
+    records = [
+        json.loads(line) for line in (Path(__file__).parents[1] / "default_metrics.jsonl").read_text().splitlines()
+    ]
+    own = {"reward_function/brevity": 0.5, "reward_failed/brevity": 0.25, "status/pseudo_correct": 0.5, "time/other": 1}
+    for record in records:
+        view.step(record | own)
+    shown = rendered(view)
+    assert "/" not in shown.replace("step 45/300", "").replace("Yes/No", "").replace("A/B", "").replace("tok/s", "")
+    assert "_" not in shown
+    assert "brevity 0.5 " in shown
+    assert "brevity failed 0.25" in shown
+
+
+@pytest.mark.parametrize(
+    ("values", "arrow"),
+    [([0.5] * 7, ""), ([0.5] * 8, "→"),
+     ([0.1, 0.2, 0.1, 0.2, 0.8, 0.9, 0.8, 0.9], "↗"),
+     ([3, 3, 2, 2, 1, 1, 0, 0], "↘"),
+     ([0.1, 0.9, 0.1, 0.9, 0.2, 0.9, 0.1, 0.9], "→")],
+)  # fmt: skip
+def test_an_arrow_needs_more_than_noise(values: list[float], arrow: str) -> None:
+    assert trend(values) == arrow
+
+
+def test_the_arrow_stands_behind_the_number_and_looks_back_twenty_steps() -> None:
+    view = TrainView(300, console=console(terminal=True))
+    for step in range(1, 51):
+        view.step({"step": step, "reward/policy": step / 100, "lr": step})
+    assert "policy 0.50 ↗" in rendered(view)
+    for step in range(51, 72):
+        view.step({"step": step, "reward/policy": 0.5})
+    assert "policy 0.50 →" in rendered(view)
+    assert "lr 50\n" in rendered(view), "only some numbers have an arrow"
+
+
+def test_the_chance_level_is_what_the_commoner_label_earns() -> None:
+    view = TrainView(300, console=console(terminal=True))
+    for yes, a in ((0.2, 0.5), (0.0, 0.7)):
+        view.step({"label/yes": yes, "label/a": a})
+    assert "chance      Yes/No 0.90      A/B 0.60" in rendered(view)
+
+
+def test_an_evaluation_says_the_best_so_far_and_the_chance_level_of_the_judge(tmp_path: Path) -> None:
+    earlier = {"step": 10, "policy_accuracy": 0.6, "judge_accuracy": 0.5, "tts_accuracy": None}
+    (tmp_path / "evaluations.jsonl").write_text(json.dumps(earlier) + "\n")
+    target = console(terminal=False)
+    watcher = ConsoleWatcher(target, tmp_path)
+    watcher.begin(300, 10)
+    watcher.evaluated(20, {"policy_accuracy": 0.5, "judge_accuracy": 0.75, "judge_constant_accuracy": 0.8125})
+    watcher.end()
+    assert output(target) == (
+        "step 20 on held-out problems: policy 50.0% (best 60.0% at step 10), judge 75.0% (chance 81.2%)\n"
+    )
+
+
+def narrowed(window: Window, before: int, after: int) -> list[str]:
+    """What stands in a window that is made narrower, or wider, while a view stands in it and a step is shown."""
+    target = Console(file=window, force_terminal=True, width=before, height=window.height, _environ={"TERM": "xterm"})
+    with TrainView(300, console=target) as view:
+        target.print("a note above")
+        view.step(RECORD)
+        window.resize(after)
+        target.width = after
+        view.step({**RECORD, "step": 2})
+        target.print("another note")
+        window.write("^C")
+        view.step({**RECORD, "step": 3})
+    target.print("the end")
+    return window.lines()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "height"),
+    [(120, 80, 60), (120, 30, 60), (80, 120, 60), (80, 79, 60), (80, 80, 9), (80, 120, 9)],
+)
+def test_a_resized_window_holds_no_line_twice(before: int, after: int, height: int) -> None:
+    lines = narrowed(Window(before, height), before, after)
+    assert [line for line in lines if "note" in line] == ["a note above", "another note"]
+    for once in ("step 3/300", "pointwise 0.52", "the end"):
+        assert sum(once in line for line in lines) == 1, once
+    assert not [line for line in lines if "step 1/300" in line or "step 2/300" in line or "^C" in line]
+
+
+def test_a_line_that_is_counted_is_one_line_in_any_window() -> None:
+    window = Window(30, 20)
+    target = Console(file=window, force_terminal=True, width=30, height=20, _environ={"TERM": "xterm"})
+    watcher = ConsoleWatcher(target)
+    watcher.phase("evaluating four hundred held-out problems")
+    for done in range(5):
+        watcher.progress(done, 4)
+    watcher.end()
+    assert [line.rstrip() for line in window.lines()] == ["evaluating four hundred held-o", "ut problems ... 4/4"]
 
 
 def test_a_resumed_run_starts_where_it_was() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from spark_rl.commands.asking import judge, solve
 from spark_rl.commands.claims import claims
+from spark_rl.commands.completion import completion
 from spark_rl.commands.cost import cost
 from spark_rl.commands.data import data
 from spark_rl.commands.evaluation import evaluate
@@ -20,6 +21,7 @@ from spark_rl.commands.training import ablate, report, resolve, train
 __all__ = [
     "ablate",
     "claims",
+    "completion",
     "config",
     "cost",
     "data",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TextIO
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.markup import escape
@@ -51,9 +53,20 @@ class Plain(logging.Formatter):
         return plain(super().format(record))
 
 
+class _OnStderr(logging.StreamHandler[TextIO]):
+    """Writes to what is ``sys.stderr`` at the time: a live view stands in for it, and keeps lines above itself."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # an attribute in the base class
+        return sys.stderr
+
+
 def log_to_terminal() -> None:
     """Warnings of ours and of libraries as lines on stderr."""
-    handler = logging.StreamHandler()
+    handler = _OnStderr()
     handler.setFormatter(Plain("spark-rl: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 

@@ -43,7 +43,7 @@ def train(arguments: argparse.Namespace) -> Mapping[str, Any]:
             from spark_rl.report.watch import ConsoleWatcher
             from spark_rl.run import train as run
 
-        with ConsoleWatcher(console) as watcher:
+        with ConsoleWatcher(console, run_dir) as watcher:
             summary = run(config, resume=arguments.resume, watcher=watcher)
     if summary["before"] is not None:
         console.print(before_after_table(summary["before"], summary["after"], summary.get("transfer")))

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.text import Text
 
+from spark_rl.report.live import Steady, draws
 from spark_rl.report.metrics import finite
 from spark_rl.report.notation import DASH, duration, percent
 
@@ -95,9 +95,9 @@ class ConsoleArms(Arms):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._live: Live | None = None
-        if console.is_terminal and not console.is_dumb_terminal:
-            self._live = Live(console=console, auto_refresh=False, transient=True)  # no thread: processes are forked
+        self._live: Steady | None = None
+        if draws(console):
+            self._live = Steady(console=console, auto_refresh=False, transient=True)  # no thread: processes are forked
         self._total, self._at_once, self._done = 0, 1, 0
         self._took: dict[str, list[float]] = {}
         self._going: Sequence[Going] = ()

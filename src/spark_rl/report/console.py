@@ -3,25 +3,30 @@
 The time left is a moving average of recent step times, without the first step of the session (it pays for warm-up), and
 counts everything that happens between two steps, evaluation and checkpoints included. Where stdout is not a terminal
 (CI logs, files) each step is one plain line of at most 120 columns instead.
+
+An arrow behind a number compares the two halves of the last twenty steps: up or down where their means differ by more
+than two standard errors, level otherwise. The chance level of the judge is what always giving the commoner label of
+these steps would have earned.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from spark_rl.report.comparison import Row, compare, problems_note
+from spark_rl.report.live import ECHO, Steady, draws
 from spark_rl.report.metrics import finite
 from spark_rl.report.notation import compact, duration, fixed, percent, plain
 
@@ -29,10 +34,17 @@ LINE_WIDTH = 120
 """Columns of a plain line at most."""
 
 _Format = Callable[[float | None], str]
+_Cell = tuple[str, str, _Format]
+"""Name, metric, how its numbers are written."""
+
+_REWARDS: tuple[_Cell, ...] = (
+    ("policy", "reward/policy", fixed), ("pointwise", "reward/pointwise", fixed),
+    ("pairwise", "reward/pairwise", fixed), ("reflection", "reward/reflection", fixed),
+)  # fmt: skip
+_CHANCE = (("Yes/No", "label/yes"), ("A/B", "label/a"), ("letters", "label/letter"))
+"""Name of the question that the judge is asked, share of one of its two labels."""
 
 _ROWS: tuple[tuple[str, tuple[tuple[str, str, _Format], ...]], ...] = (
-    ("reward", (("policy", "reward/policy", fixed), ("pointwise", "reward/pointwise", fixed),
-                ("pairwise", "reward/pairwise", fixed), ("reflection", "reward/reflection", fixed))),
     ("verifier", (("correct", "status/correct", percent), ("wrong", "status/wrong", percent),
                   ("no answer", "status/no_answer", percent), ("unparsable", "status/unparsable", percent),
                   ("timeout", "status/timeout", percent), ("failed", "status/failed", percent))),
@@ -46,7 +58,13 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, _Format], ...]], ...] = (
                  ("unread letters", "unreadable/letter", percent))),
     ("learner", (("entropy", "entropy", plain), ("KL", "kl", plain), ("grad norm", "grad_norm", plain),
                  ("loss", "loss", plain), ("lr", "lr", plain), ("engine KL", "engine_kl", plain),
-                 ("engine gap", "engine_gap", plain))),
+                 ("engine gap", "engine_gap", plain), ("ratio", "ratio", plain),
+                 ("ratio cut", "ratio_clipped", percent), ("left out", "nonfinite", plain))),
+    ("on recycled", (("grad norm", "grad_norm/recycled", plain), ("loss", "loss/recycled", plain),
+                     ("KL", "kl/recycled", plain), ("engine KL", "engine_kl/recycled", plain),
+                     ("engine gap", "engine_gap/recycled", plain), ("ratio", "ratio/recycled", plain),
+                     ("ratio cut", "ratio_clipped/recycled", percent), ("flat groups", "flat/recycled", percent),
+                     ("left out", "nonfinite/recycled", plain))),
     ("responses", (("mean length", "length/mean", plain), ("longest", "length/max", plain),
                    ("cut off", "clipped", percent), ("flat groups", "flat", percent),
                    ("prompts", "prompt_tokens", compact), ("images", "images", plain))),
@@ -59,11 +77,58 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, str, _Format], ...]], ...] = (
                  ("recycle", "time/recycle", fixed), ("step", "seconds", fixed))),
 )  # fmt: skip
 
-_UNSHOWN = {"step", "steps", "tokens", "tokens_per_second", "skipped"}
-_SHOWN = {key for _, cells in _ROWS for _, key, _ in cells} | _UNSHOWN
-_LABEL_WIDTH, _CELL_WIDTH = 11, 17
+_UNSHOWN = {"step", "steps", "tokens", "tokens_per_second", "skipped", "lr/recycled"}
+_SHOWN = {key for _, cells in (("", _REWARDS), *_ROWS) for _, key, _ in cells} | _UNSHOWN
+_PREFIXES = (("reward_function/", ""), ("reward_failed/", " failed"), ("time/", ""), ("status/", ""), ("reward/", ""))
+"""What stands before the name of a metric that no row names, and what is said of it behind its name."""
+_NEWS = ("too long",)
+"""Rows that are shown only while they have something else than zeros."""
+_TRENDS = {key for _, key, _ in _REWARDS} | {"status/correct", "entropy", "kl", "length/mean"}
+"""What gets an arrow."""
+_RECENT = 20
+"""Steps that arrows and chance levels look back on."""
+_LABEL_WIDTH, _CELL_WIDTH = 12, 17
 _ROOMY = 72
 """Columns from which the progress line has room for its name and the throughput."""
+
+_EVALUATED = (("policy", "policy_accuracy"), ("judge", "judge_accuracy"), ("with TTS", "tts_accuracy"))
+"""What is shown of an evaluation; the report has the rest."""
+
+
+class HeldOut:
+    """The held-out evaluations so far: the last one, and the best of each number with its step."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self._last: Mapping[str, Any] = {}
+        self._best: dict[str, tuple[float, int]] = {}
+
+    def add(self, step: int, scores: Mapping[str, Any]) -> None:
+        """The held-out problems were evaluated after a step; of equal scores the first is the best."""
+        self.step, self._last = step, dict(scores)
+        for _, key in _EVALUATED:
+            score = finite(scores.get(key))
+            if score is not None and score > self._best.get(key, (-1.0, 0))[0]:
+                self._best = self._best | {key: (score, step)}
+
+    def parts(self) -> Iterator[tuple[str, str]]:
+        """Name and score of what was measured last, with the best so far where that is an earlier one.
+
+        The judge's accuracy has its chance level beside it: of always saying the commoner of Yes and No.
+        """
+        for name, key in _EVALUATED:
+            score = finite(self._last.get(key))
+            if score is None:
+                continue
+            chance = finite(self._last.get("judge_constant_accuracy")) if key == "judge_accuracy" else None
+            best, at = self._best[key]
+            notes = [f"chance {percent(chance, 1)}"] if chance is not None else []
+            notes += [f"best {percent(best, 1)} at step {at}"] if at != self.step else []
+            yield name, percent(score, 1) + (f" ({', '.join(notes)})" if notes else "")
+
+    def line(self) -> str:
+        """The last evaluation as one line."""
+        return f"step {self.step} on held-out problems: {', '.join(f'{name} {text}' for name, text in self.parts())}"
 
 
 class Pace:
@@ -116,6 +181,7 @@ class TrainView:
         start_step: int = 0,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
+        held_out: HeldOut | None = None,
     ) -> None:
         self.total_steps = total_steps
         self.done = start_step
@@ -123,10 +189,10 @@ class TrainView:
         self.pace = Pace(clock)
         self._metrics: Mapping[str, Any] = {}
         self._seen: dict[str, Any] = {}
+        self._recent: dict[str, tuple[float, ...]] = {}
+        self._held_out = held_out or HeldOut()
         self._doing = ""
-        self._live: Live | None = None
-        if self.console.is_terminal and not self.console.is_dumb_terminal:
-            self._live = Live(self, console=self.console, refresh_per_second=2)
+        self._live = Steady(self, console=self.console) if draws(self.console) else None
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -148,6 +214,9 @@ class TrainView:
         self._metrics = dict(metrics)
         # A new mapping, not an update: the thread that refreshes the view may be reading the old one.
         self._seen = self._seen | self._metrics
+        for key in _TRENDS | {label for _, label in _CHANCE}:
+            if (value := finite(metrics.get(key))) is not None:
+                self._recent = self._recent | {key: (*self._recent.get(key, ()), value)[-_RECENT:]}
         if self._live is None:
             self.console.print(self.line(), markup=False, highlight=False, soft_wrap=True)
         else:
@@ -181,20 +250,31 @@ class TrainView:
         return line[:LINE_WIDTH]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self._progress(options.max_width >= _ROOMY)
+        width = options.max_width
+        yield self._progress(width >= _ROOMY)
         if self._doing:
             yield Text(self._doing, style="dim", no_wrap=True, overflow="ellipsis")
-        columns = max(1, (options.max_width - _LABEL_WIDTH + 1) // _CELL_WIDTH)
+        yield from _lines("reward", self._cells(_REWARDS), width)
+        yield from _lines("chance", self._chance(), width)
+        yield from _lines("held out", [(name, text, True) for name, text in self._held_out.parts()], width)
         for label, cells in (*_ROWS, ("other", self._unknown())):
-            shown = [(name, key, _write(self._seen[key], write)) for name, key, write in cells if key in self._seen]
-            for start in range(0, len(shown), columns):
-                line = Text(f"{'' if start else label:<{_LABEL_WIDTH}}", style="dim", no_wrap=True, overflow="ellipsis")
-                for name, key, value in shown[start : start + columns]:
-                    line.append(f"{name} ", style="not dim cyan")
-                    line.append(value, style="not dim bold" if key in self._metrics else "dim")
-                    line.append(" " * max(1, _CELL_WIDTH - len(name) - len(value) - 1))
-                line.rstrip()
-                yield line
+            if label not in _NEWS or any(finite(self._seen.get(key)) for _, key, _ in cells):
+                yield from _lines(label, self._cells(cells), width)
+
+    def _cells(self, cells: Sequence[_Cell]) -> list[tuple[str, str, bool]]:
+        """Name, number, and whether the last step had it."""
+        return [
+            (name, f"{_write(self._seen[key], write)}{self._trend(key)}", key in self._metrics)
+            for name, key, write in cells
+            if key in self._seen
+        ]
+
+    def _chance(self) -> list[tuple[str, str, bool]]:
+        shares = {name: statistics.fmean(self._recent[key]) for name, key in _CHANCE if key in self._recent}
+        return [(name, fixed(max(share, 1 - share)), True) for name, share in shares.items()]
+
+    def _trend(self, key: str) -> str:
+        return f" {arrow}" if key in _TRENDS and (arrow := trend(self._recent.get(key, ()))) else ""
 
     def _progress(self, roomy: bool) -> Table:
         finished = min(1.0, self.done / self.total_steps) if self.total_steps else 1.0
@@ -215,13 +295,57 @@ class TrainView:
         grid.add_row(*shown)
         return grid
 
-    def _unknown(self) -> tuple[tuple[str, str, _Format], ...]:
+    def _unknown(self) -> tuple[_Cell, ...]:
         keys = (key for key, value in self._seen.items() if isinstance(value, Real) and key not in _SHOWN)
-        return tuple((key, key, plain) for key in keys)
+        return tuple((spoken(key), key, plain) for key in keys)
 
     def _part(self, key: str, name: str, write: _Format) -> str:
         value = self._metrics.get(key)
         return "" if value is None else f"{name} {_write(value, write)}".strip()
+
+
+def spoken(key: str) -> str:
+    """A metric that no row names, in words: ``reward_function/brevity`` is ``brevity``, ``my/own_key`` is
+    ``my own key``.
+    """
+    for prefix, more in _PREFIXES:
+        if key.startswith(prefix) and key != prefix:
+            key = key.removeprefix(prefix) + more
+            break
+    return key.replace("/", " ").replace("_", " ")
+
+
+def trend(values: Sequence[float]) -> str:
+    """Where a number is going: ``↗``, ``↘`` or ``→``; nothing before there are eight values."""
+    if len(values) < 8:
+        return ""
+    half = len(values) // 2
+    before, after = values[:half], values[-half:]
+    change = statistics.fmean(after) - statistics.fmean(before)
+    noise = math.sqrt((statistics.variance(before) + statistics.variance(after)) / half)
+    if abs(change) <= 2 * noise:
+        return "→"
+    return "↗" if change > 0 else "↘"
+
+
+def _lines(label: str, cells: Sequence[tuple[str, str, bool]], width: int) -> Iterator[Text]:
+    """Cells of one row of the view in columns, on as many lines as they need."""
+    lines: list[Text] = []
+    room = max(_LABEL_WIDTH + 1, width - ECHO)
+    for name, value, fresh in cells:
+        cell = Text.assemble((f"{name} ", "cyan"), (value, "bold" if fresh else "dim"))
+        if lines and (column := _next_column(lines[-1].cell_len)) + cell.cell_len <= room:
+            lines[-1].append(" " * (column - lines[-1].cell_len))
+        else:
+            start = "" if lines else label
+            lines.append(Text.assemble((f"{start:<{_LABEL_WIDTH}}", "dim"), no_wrap=True, overflow="ellipsis"))
+        lines[-1].append_text(cell)
+    return iter(lines)
+
+
+def _next_column(used: int) -> int:
+    """Where the next cell begins on a line that is used so far, with a space before it."""
+    return _LABEL_WIDTH + -(-(used + 1 - _LABEL_WIDTH) // _CELL_WIDTH) * _CELL_WIDTH
 
 
 def _write(value: object, write: _Format) -> str:

@@ -9,12 +9,11 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from rich.console import Console
+from rich.text import Text
 
-from spark_rl.report.console import TrainView
-from spark_rl.report.notation import percent
-
-_EVALUATED = (("policy", "policy_accuracy"), ("judge", "judge_accuracy"), ("with TTS", "tts_accuracy"))
-"""What the line of an evaluation shows; the report has the rest."""
+from spark_rl.report.console import HeldOut, TrainView
+from spark_rl.report.live import Steady, draws
+from spark_rl.report.metrics import read_rows
 
 
 class Watcher(Protocol):
@@ -85,11 +84,16 @@ class ConsoleWatcher:
     Lines that are written while the view is live stand above it. Where the output is no terminal nothing is counted.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, run_dir: Path | None = None) -> None:
+        """``run_dir`` holds the evaluations of earlier sessions, among which the best so far may be."""
         self.console = console
+        self.run_dir = run_dir
+        self._held_out = HeldOut()
         self._view: TrainView | None = None
         self._phase = ""
-        """The line of the phase that is being counted, which the next line writes over."""
+        """What is going on between two lines."""
+        self._count: Steady | None = None
+        """The line of the phase that is being counted, which is drawn over itself."""
 
     def __enter__(self) -> Self:
         return self
@@ -101,20 +105,13 @@ class ConsoleWatcher:
             self.end()
 
     def phase(self, text: str) -> None:
-        if self._view is not None:
-            self._phase = text
-            self._view.doing(f"{text} ...")
-        else:
-            self._close()
-            self._phase = text
-            self._write(f"{text} ...", "dim", end="\r" if self._counts else "\n")
+        self._close()
+        self._phase = text
+        self._doing(f"{text} ...")
 
     def progress(self, done: int, total: int) -> None:
-        text = f"{self._phase} ... {done:,}/{total:,}"
-        if self._view is not None:
-            self._view.doing(text)
-        elif self._counts and self._phase:
-            self._write(text, "dim", end="\r")
+        if self._phase and (self._view is not None or draws(self.console)):
+            self._doing(f"{self._phase} ... {done:,}/{total:,}")
 
     def note(self, text: str) -> None:
         self._close()
@@ -124,17 +121,19 @@ class ConsoleWatcher:
         self.note(f"hint: {text}")
 
     def evaluated(self, step: int, scores: Mapping[str, float | None]) -> None:
-        shown = ((name, scores.get(key)) for name, key in _EVALUATED)
-        shares = ", ".join(f"{name} {percent(value, 1)}" for name, value in shown if value is not None)
+        self._held_out.add(step, scores)
         self._close()
-        self._write(f"step {step} on held-out problems: {shares}")
+        self._write(self._held_out.line())
 
     def saved(self, path: Path) -> None:
         """Nothing: the view has no line for it."""
 
     def begin(self, total_steps: int, done: int) -> None:
         self._close()
-        self._view = TrainView(total_steps, done, self.console).__enter__()
+        if done and self.run_dir is not None and (path := self.run_dir / "evaluations.jsonl").exists():
+            for record in read_rows(path)[0]:
+                self._held_out.add(record["step"], record)
+        self._view = TrainView(total_steps, done, self.console, held_out=self._held_out).__enter__()
 
     def step(self, metrics: Mapping[str, Any]) -> None:
         assert self._view is not None, "begin comes first"
@@ -146,18 +145,27 @@ class ConsoleWatcher:
             view, self._view = self._view, None
             view.__exit__(None, None, None)
 
-    @property
-    def _counts(self) -> bool:
-        return self.console.is_terminal and not self.console.is_dumb_terminal
+    def _doing(self, text: str) -> None:
+        if self._view is not None:
+            self._view.doing(text)
+        elif not draws(self.console):
+            self._write(text, "dim")
+        else:
+            if self._count is None:
+                self._count = Steady(console=self.console, auto_refresh=False, transient=True)
+                self._count.start()
+            self._count.update(Text(text, style="dim", no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def _close(self) -> None:
         """What was counted is over: its line stays."""
         if self._view is not None:
             self._view.doing("")
-        elif self._counts and self._phase:
-            self.console.print()
+        if self._count is not None:
+            count, self._count = self._count, None
+            count.stop()
+            self._write(str(count.get_renderable()), "dim")
         self._phase = ""
 
-    def _write(self, text: str, style: str = "", end: str = "\n") -> None:
+    def _write(self, text: str, style: str = "") -> None:
         """One line, as it is."""
-        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True, end=end)
+        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

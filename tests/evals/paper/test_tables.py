@@ -376,6 +376,29 @@ def test_a_narrow_terminal_gets_more_tables_and_loses_nothing(width: int) -> Non
     assert text.count("26.7") == 1
 
 
+def test_a_terminal_of_80_columns_gets_four_benchmarks_side_by_side() -> None:
+    intervals = {"low": 0.331, "high": 0.575, "whole": False}
+    (wide,) = lay_out([vlm("a-label-that-is-longer-than-a-third"), vlm("b", **intervals)], tables=[1], published=True)
+    text = shown(wide, 80)
+    tables = text.split("\n model")[1:]
+    assert max(map(len, text.splitlines())) <= 80
+    assert "MathVista   MathVision       WeMath    MathVerse" in tables[0]
+    assert [line.strip() for line in tables[0].splitlines() if "from " in line] == ["from paper", "from here"]
+    assert len(tables) == 3
+
+
+def test_a_narrow_table_leaves_rows_out_that_have_no_number_in_it() -> None:
+    (wide,) = lay_out(
+        [vlm("a-label-that-is-longer-than-a-third"), Model("r", reward())], tables=[1], protocol="reference"
+    )
+    rows = [
+        [line.split()[0] for line in table.splitlines() if line.strip()]
+        for table in shown(wide, 60).split("\n model")[1:]
+    ]
+    assert "r" not in rows[0]
+    assert sum("r" in row for row in rows) >= 1
+
+
 def test_markdown_has_as_many_cells_in_every_row(sheet: Sheet) -> None:
     rows = [row for row in markdown(sheet).splitlines() if row.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3 + len(sheet.heads) + 1}

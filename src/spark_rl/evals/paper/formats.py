@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from spark_rl.evals.ask.results import Cell
+from spark_rl.evals.ask.results import OFF, Cell
 from spark_rl.evals.paper.tables import Head, Line, Sheet
 from spark_rl.report.notation import DASH, points
 
@@ -29,7 +29,11 @@ _LEGEND = {
 
 
 def terminal(sheet: Sheet, width: int = 120) -> list[Table | Text]:
-    """Caption, table and legend; as many tables as a terminal of this width needs, models in front of each."""
+    """Caption, table and legend; as many tables as a terminal of this width needs, models in front of each.
+
+    Where one table is not enough, each is as narrow as it can be: long names are folded, where rows come from stands in
+    rows of its own, test-time scaling is left out if no row has any, and so are rows without a number in that table.
+    """
     texts = [[_lines_of(line, cell) for cell in line.cells] for line in sheet.lines]
     heads = [head.title if head.protocol is None else f"{head.title}\n{head.protocol}" for head in sheet.heads]
     widths = [
@@ -37,18 +41,30 @@ def terminal(sheet: Sheet, width: int = 120) -> list[Table | Text]:
         for place, head in enumerate(heads)
     ]
     longest = max(cell_len(name) for name in ("model", *(line.model for line in sheet.lines)))
-    room = width - longest - 16
+    wide = sum(widths) <= width - longest - 16
+    scaled = wide or any(line.tts not in {"", OFF} for line in sheet.lines)
+    mixed = not wide and len({line.origin for line in sheet.lines}) > 1
+    name_room = longest if wide else min(longest, max(16, width // 3 - 4))
+    room = width - name_room - (16 if wide else 8 if scaled else 2)
     shown: list[Table | Text] = [Text(sheet.caption, style="bold")]
     for places in _pieces(widths, room):
         table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        table.add_column("model", overflow="fold")
-        table.add_column("from")
-        table.add_column("TTS")
+        table.add_column("model", overflow="fold", max_width=name_room)
+        fronts: list[Callable[[Line], str]] = [lambda line: line.origin] if wide else []
+        fronts += [lambda line: line.tts or DASH] if scaled else []
+        for name in (["from"] if wide else []) + (["TTS"] if scaled else []):
+            table.add_column(name)
         for place in places:
             table.add_column(Text(heads[place]), justify="right", no_wrap=True)
+        above = None
         for line, row in zip(sheet.lines, texts, strict=True):
+            if not wide and all(line.cells[place] is None for place in places):
+                continue
+            if mixed and line.origin != above:
+                table.add_row(Text(f"from {line.origin}", style="italic"))
+                above = line.origin
             table.add_row(
-                Text(line.model), line.origin, line.tts or DASH, *(Text(row[place]) for place in places),
+                Text(line.model), *(Text(front(line)) for front in fronts), *(Text(row[place]) for place in places),
                 style="dim" if line.origin == "paper" else None,
             )  # fmt: skip
         shown.append(table)
