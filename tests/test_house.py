@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("evals",),
     ("cluster", "backend"),
     ("run", "length", "given", "control", "examination", "health", "hints", "export"),
-    ("arguments", "callbacks", "trainer", "matrix", "ablate", "claims", "cost", "doctor", "plan"),
+    ("arguments", "callbacks", "trainer", "matrix", "ablate", "claims", "cost", "doctor", "plan", "serve"),
     ("commands",),
     ("options", "cli", "__main__"),
 )
