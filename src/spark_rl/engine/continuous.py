@@ -173,13 +173,13 @@ class ContinuousEngine:
             except Exception as error:  # noqa: BLE001  # whatever it is, requests that come later must not wait for ever
                 self._give_up(error)
                 decoding = Decoding(self.engine, retire_share=0)
-            self.load.rows = 0 if decoding.live is None else len(decoding.live.names)
-            self.load.waiting = len(decoding.waiting.left)
             self.load.steps += 1
 
     def _listen(self, decoding: Decoding) -> bool:
         """Take in what has arrived, and wait for it where there is nothing else to do; whether to go on."""
         while True:
+            self.load.rows = 0 if decoding.live is None else len(decoding.live.names)
+            self.load.waiting = len(decoding.waiting.left)
             try:
                 message = self._inbox.get(block=not decoding.busy)
             except queue.Empty:

@@ -29,6 +29,10 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Fields that are taken with the values that do nothing."""
 
 
+MEMBERS = frozenset(("body", "str", "text", "image_url", "list"))
+"""What pydantic puts into the place of a mistake beside the names of fields."""
+
+
 class ApiError(Exception):
     """What a client is told, in OpenAI's format."""
 
@@ -53,6 +57,7 @@ def _encodable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
+Stop = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_encodable)]
 
 
 class _Loose(BaseModel):
@@ -144,9 +149,7 @@ class ChatRequest(BaseModel):
     temperature: float | None = Field(None, ge=0, le=100)
     n: int | None = Field(None, ge=1, le=128)
     seed: int | None = Field(None, ge=-MOST_SEED, lt=MOST_SEED)
-    stop: Annotated[Text, Field(min_length=1, max_length=256)] | list[
-        Annotated[Text, Field(min_length=1, max_length=256)]
-    ] | None = None  # fmt: skip
+    stop: Stop | list[Stop] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None
@@ -250,12 +253,9 @@ def first_mistake(errors: Sequence[Any]) -> ApiError:
     first = max((e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"]))
     if first["type"] == "json_invalid" or (tuple(first["loc"]) == ("body",) and first["type"] != "value_error"):
         return ApiError(400, "the body is no JSON object; send one, with Content-Type: application/json")
-    place = [
-        str(part)[:60]
-        for part in first["loc"]
-        if part not in {"body", "str", "text", "image_url", "list", "function-after[_encodable(), str]"}
-    ]
-    place = [part for part in place if not part.startswith(("constrained-", "list["))]
+    # pydantic's location also names the member of a union that was tried
+    parts = [str(part)[:60] for part in first["loc"]]
+    place = [part for part in parts if part.isdecimal() or (part.isidentifier() and part not in MEMBERS)]
     message = str(first["msg"]).removeprefix("Value error, ")
     if "pattern" in message:
         message = "images are data: addresses (data:image/png;base64,...); nothing is fetched, and no file is opened"
