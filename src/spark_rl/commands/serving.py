@@ -47,8 +47,10 @@ def serve(arguments: argparse.Namespace) -> Mapping[str, Any]:
     if is_server(arguments.model):
         asked = Upstream(reasoner, timeout=arguments.timeout)
     else:
-        # a request of 128 completions is one prompt; one that judges 256 responses twice is 512
-        asked = Embedded(reasoner, _name(arguments), queue=8 * arguments.requests, max_tokens=arguments.max_tokens)
+        # a request of 128 completions is one prompt, one that judges 256 responses is as many
+        asked = Embedded(
+            reasoner, _name(arguments), queue=max(1024, 8 * arguments.requests), max_tokens=arguments.max_tokens
+        )
     app = build_app(asked, limits, key, LOOPBACK if alone else frozenset())
 
     def ready(port: int) -> None:
