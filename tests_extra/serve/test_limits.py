@@ -25,8 +25,8 @@ LONG = {"model": "embedded", "messages": ASKED, "n": 64, "temperature": 1, "max_
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[Served]:
-    """A server with a key, and little patience."""
-    with Served("--requests", "2", "--timeout", "2", "--max-tokens", "50", SPARK_RL_API_KEY="secret") as server:
+    """A server with a key, and room for two requests."""
+    with Served("--requests", "2", "--timeout", "60", "--max-tokens", "50", SPARK_RL_API_KEY="secret") as server:
         yield server
 
 
