@@ -111,10 +111,10 @@ def test_a_stop_lets_requests_end(how: signal.Signals) -> None:
     with Served("--model", "embedded") as server:
         replies = list[httpx.Response]()
         thread = threading.Thread(
-            target=lambda: replies.append(server.post("/v1/chat/completions", LONG | {"n": 16, "max_tokens": 60}))
+            target=lambda: replies.append(server.post("/v1/chat/completions", LONG | {"n": 128}))
         )
         thread.start()
-        while not server.measured()["spark_rl_requests"]:
+        while thread.is_alive() and not server.measured()["spark_rl_requests"]:
             time.sleep(0.002)
         status = server.stop(how)
         thread.join()
