@@ -110,9 +110,7 @@ def test_hostile_requests_leave_nothing(served: Served) -> None:
 def test_a_stop_lets_requests_end(how: signal.Signals) -> None:
     with Served("--model", "embedded") as server:
         replies = list[httpx.Response]()
-        thread = threading.Thread(
-            target=lambda: replies.append(server.post("/v1/chat/completions", LONG | {"n": 128}))
-        )
+        thread = threading.Thread(target=lambda: replies.append(server.post("/v1/chat/completions", LONG | {"n": 128})))
         thread.start()
         while thread.is_alive() and not server.measured()["spark_rl_requests"]:
             time.sleep(0.002)
