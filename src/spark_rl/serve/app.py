@@ -23,8 +23,6 @@ from spark_rl.serve.metrics import Metrics
 from spark_rl.serve.protocol import ApiError, ChatRequest, JudgeRequest, first_mistake
 from spark_rl.serve.replies import DONE, Reply, delta
 
-logger = logging.getLogger(__name__)
-
 SWITCH = 0.0005
 """Seconds after which a thread lets another one run: the engine's waits for the event loop's no longer than that."""
 FAREWELL = 10
@@ -134,8 +132,9 @@ def run(app: Any, host: str, port: int, ready: Any) -> None:
         UserError: the address can't be listened on.
     """
     sys.setswitchinterval(SWITCH)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of clients that hang up
     config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, lifespan="on", ws="none",
+        app, host=host, port=port, log_level="error", access_log=False, lifespan="on", ws="none",
         timeout_keep_alive=30, timeout_graceful_shutdown=FAREWELL, server_header=False,
         h11_max_incomplete_event_size=2**16,
     )  # fmt: skip

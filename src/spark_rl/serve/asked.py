@@ -20,7 +20,7 @@ import anyio.to_thread
 import httpx
 from pydantic import ValidationError
 
-from spark_rl.chat import ChatFormat, Prompt, end_tokens
+from spark_rl.chat import MARKER, ChatFormat, Prompt, end_tokens
 from spark_rl.config import InferenceConfig
 from spark_rl.config.section import one_line
 from spark_rl.engine.base import Engine, Sampling
@@ -325,7 +325,8 @@ async def reason(asked: Asked, request: ChatRequest) -> dict[str, Any]:
     request.check_spark()
     message = request.messages[0]
     texts = message.texts()
-    question = texts[0] if len(texts) == 1 else "<image>".join(texts)
+    # images before the text stand before the run's own prompt too, as those of a problem without markers do
+    question = MARKER.join(texts) if any(texts[:-1]) else texts[-1]
     problem = Problem(id="asked", question=question, answer="", images=tuple(message.images()))
     config = asked.reasoner.config
     rounds = (0 if spark.n > 1 else config.rounds) if spark.rounds is None else spark.rounds
