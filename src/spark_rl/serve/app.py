@@ -140,7 +140,7 @@ def run(app: Any, host: str, port: int, ready: Any) -> None:
     )  # fmt: skip
     try:
         listening = config.bind_socket()
-    except SystemExit:
+    except (SystemExit, OverflowError):
         raise UserError(
             f"can't listen on {host}:{port}; is it taken, or not this machine's? see --host and --port"
         ) from None
