@@ -40,12 +40,17 @@ DOCS_VENV := .venv-docs
 DOCS_BIN := $(DOCS_VENV)/bin
 DOCS_PIP := $(DOCS_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-docs.txt
 DOCS_STAMP := $(DOCS_VENV)/.installed
+# Serving has one as well: `serve` must be one line that says what to install where FastAPI is not.
+SERVE_VENV := .venv-serve
+SERVE_BIN := $(SERVE_VENV)/bin
+SERVE_PIP := $(SERVE_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+SERVE_STAMP := $(SERVE_VENV)/.installed
 BENCH ?=
 BASES := $(foreach seed,0 1 2,bases/shared-$(seed)/model.safetensors)
 EXTRA_TESTS := OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -W default --timeout 600
 TRL_TESTS := OMP_NUM_THREADS=1 $(TRL_BIN)/python -m pytest -W default --timeout 600
 
-.PHONY: train train-vl test test-vllm test-cluster test-trl test-track test-browser test-docs check install base bases claims base-vl bench bench-steps bench-eval fuzz campaign campaign-cluster docs docs-site clean
+.PHONY: train train-vl test test-vllm test-cluster test-trl test-track test-serve test-browser test-docs check install base bases claims base-vl bench bench-steps bench-eval bench-serve fuzz campaign campaign-cluster campaign-serve docs docs-site clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	@$(BIN)/spark-rl train $(RUN)
@@ -70,6 +75,12 @@ test-browser: $(STAMP) $(BROWSER_STAMP)  ## the report in a real browser (Debian
 
 test-track: $(TRACK_STAMP)  ## the tests that run TensorBoard, Weights & Biases (offline) and Trackio, in an environment of their own
 	OMP_NUM_THREADS=1 $(TRACK_BIN)/python -m pytest --timeout 600 tests_extra/track
+
+test-serve: $(SERVE_STAMP)  ## the tests of `spark-rl serve` with OpenAI's client, in an environment of their own
+	OMP_NUM_THREADS=1 $(SERVE_BIN)/python -m pytest --timeout 600 tests_extra/serve
+
+bench-serve: $(SERVE_STAMP)  ## 64 clients of `spark-rl serve` beside the offline engine; BENCH="--clients 8" passes options
+	@$(SERVE_BIN)/python benchmarks/serving.py $(BENCH)
 
 check: $(STAMP)  ## lint, format and types: what CI checks before the tests
 	$(BIN)/ruff check .
@@ -133,6 +144,13 @@ $(DOCS_STAMP): pyproject.toml constraints-docs.txt
 	@$(DOCS_PIP) --requirement $(DOCS_VENV)/wanted.txt
 	@touch $@
 
+$(SERVE_STAMP): pyproject.toml constraints.txt
+	@echo 'virtual environment in $(SERVE_VENV) (once, about two minutes)'
+	@$(PYTHON) -m venv $(SERVE_VENV)
+	@$(SERVE_PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
+	@$(SERVE_PIP) --editable '.[dev,serve]' openai
+	@touch $@
+
 base: $(STAMP)  ## make the embedded base again, from random weights (about 15 minutes)
 	$(BIN)/python -m spark_rl.embedded.build
 
@@ -168,6 +186,9 @@ campaign: $(STAMP)  ## what the tests do in short, at length: kills, a long run,
 	$(BIN)/python campaigns/answers.py
 	OMP_NUM_THREADS=1 $(BIN)/python campaigns/fuzz.py all
 	$(BIN)/python benchmarks/verifier_fuzz.py --pairs 1000000 --alone
+
+campaign-serve: $(SERVE_STAMP)  ## 10,000 hostile requests to a server (half an hour)
+	OMP_NUM_THREADS=1 $(SERVE_BIN)/python campaigns/hostile_requests.py --requests 10000
 
 campaign-cluster: $(VLLM_STAMP)  ## kills of runs of several processes: Ray's learners and engines, vLLM, vLLM servers (an hour or two)
 	OMP_NUM_THREADS=1 $(VLLM_BIN)/python campaigns/cluster_kills.py --kills 20

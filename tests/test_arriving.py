@@ -17,7 +17,8 @@ from spark_rl.chat import ChatFormat, Prompt
 from spark_rl.clock import Clock
 from spark_rl.config import ChatConfig, RewardConfig, RolloutConfig, VerifyConfig
 from spark_rl.engine.base import Arrival, Sampling, arrivals
-from spark_rl.engine.embedded import Decoding, EmbeddedEngine
+from spark_rl.engine.decoding import Decoding
+from spark_rl.engine.embedded import EmbeddedEngine
 from spark_rl.engine.probe import Probed
 from spark_rl.errors import EngineError
 from spark_rl.model.load import load_model

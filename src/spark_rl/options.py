@@ -55,6 +55,16 @@ without a model:
 
 Groups of benchmarks: math-llm, math-vlm, reward, general, all. Greedy, unless --samples or --temperature say otherwise.
 A line of --out holds prompt, response, what each protocol makes of it, and judgement.""",
+    "serve": """\
+examples:
+  spark-rl serve --model runs/a                          a run, on http://127.0.0.1:8000/v1
+  spark-rl serve --model embedded-vl --port 9000
+  SPARK_RL_API_KEY=... spark-rl serve --model runs/a --host 0.0.0.0
+  spark-rl serve --upstream http://localhost:8001/v1     in front of vLLM, or any server of OpenAI's protocol
+ask it:
+  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' -d '{"messages":
+    [{"role": "user", "content": "5?4?3?9=32"}], "spark": {"rounds": 2, "trace": true}}'
+""",
     "data": """\
 examples:
   spark-rl data gsm8k_train.jsonl                        the first problems, counts, what was refused and why
@@ -149,6 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     judge.add_argument("--file", type=Path, help="JSON lines with question, response and perhaps response_b, images")
     judge.add_argument("--out", type=Path, help="write one JSON line per judgement")
 
+    _add_serve(commands)
     _add_eval(commands)
 
     recycle = _command(commands, "recycle", "turn rollouts into judge and reflection problems")
@@ -179,6 +190,25 @@ def build_parser() -> argparse.ArgumentParser:
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="yours")
     completion.set_defaults(parser=parser)
     return parser
+
+
+def _add_serve(commands: Any) -> None:
+    serve = _command(commands, "serve", "serve a model in OpenAI's protocol: it answers, judges itself and reflects")
+    add = serve.add_argument
+    add("--model", help="a run, 'latest', a model directory, a hub id, 'embedded' (the default), or 'embedded-vl'")
+    add("--config", help="a YAML file or recipe name, for a model that is not a run")
+    add("--upstream", metavar="URL", help="serve no model here, but stand in front of this server")
+    add("--served-model", metavar="NAME", help="which model of --upstream (default: the one it serves)")
+    add("--served-model-name", metavar="NAME", help="what clients call the model (default: the run, or --model)")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
+    add("--port", type=_count, default=8000, help="0 takes a free one (default: 8000)")
+    add(
+        "--api-key-env", default="SPARK_RL_API_KEY", metavar="NAME",
+        help="the variable with the key that clients must send (default: SPARK_RL_API_KEY; no key if it is not set)",
+    )  # fmt: skip
+    add("--requests", type=_positive, default=256, metavar="N", help="under way at a time, else 429 (default: 256)")
+    add("--timeout", type=_positive, default=600, metavar="S", help="seconds of a request, else 408 (default: 600)")
+    add("--max-tokens", type=_positive, metavar="N", help="of a completion at most, whatever a request says")
 
 
 def _add_plan(commands: Any) -> None:

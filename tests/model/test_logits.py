@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spark_rl.engine import embedded
+from spark_rl.engine import decoding
 from spark_rl.engine.base import Sampling
 from spark_rl.model import score
 from spark_rl.model.load import load_model
@@ -42,7 +42,7 @@ def test_the_engine_samples_some_rows_at_a_time(
     engine = engine_of(load_model(tiny_config(tiny_models["qwen3"])))
     sampling = Sampling(n=4, max_new_tokens=6, seed=1, repetition_penalty=penalty)
     whole = engine.generate(prompts(12), sampling)
-    monkeypatch.setattr(embedded, "LOGITS", 5 * VOCABULARY)
+    monkeypatch.setattr(decoding, "LOGITS", 5 * VOCABULARY)
     with Largest() as largest:
         parts = engine.generate(prompts(12), sampling)
     for one, other in zip(chain(*parts), chain(*whole), strict=True):

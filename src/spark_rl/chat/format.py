@@ -28,13 +28,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from spark_rl.chat.rendering import MOST_CHARACTERS, RenderingError, render
-from spark_rl.chat.turn import PROBE, chat_messages, check_policy, user_turn
+from spark_rl.chat.turn import PROBE, broken, chat_messages, check_policy, content, user_turn
 from spark_rl.config import ChatConfig, Config, ImagesConfig
 from spark_rl.data.images import fit, open_image
 from spark_rl.data.values import without_surrogates
 from spark_rl.errors import ChatError
 from spark_rl.files import user_path
-from spark_rl.problem import TASKS, Problem
+from spark_rl.problem import TASKS, Problem, Task
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -138,31 +138,50 @@ class ChatFormat:
         Raises:
             ChatError: the problem has images and the model sees none, or one of them can't be read or used.
         """
-        if problem.images and (self.processor is None or not self._shows_images):
-            raise ChatError(
-                f"problem {problem.id} has {len(problem.images)} image(s), for which this model or its chat template "
-                "has no place; use a vision-language model, or data without images"
-            )
         messages = self._messages(user_turn(problem, self.config, self._special), system)
+        return self._prompt(messages, problem.images, problem.task, f"problem {problem.id:.60}")
+
+    def encode_chat(self, turns: Sequence[tuple[str, Sequence[str]]], images: Sequence[Any] = ()) -> Prompt:
+        """A chat that somebody else wrote, as the model reads it up to where it answers; ``chat.policy`` has no part.
+
+        Args:
+            turns: of each message its role and its untrusted texts, with an image between each two. Without a message
+                of the system ``chat.system`` stands first.
+            images: all of them, in their order.
+
+        Raises:
+            ChatError: as for :meth:`encode`, or the template refuses the order of the roles.
+        """
+        parts = self.processor is not None
+        messages: list[dict[str, Any]] = [
+            {"role": role, "content": content([broken(text, self._special) for text in texts], parts=parts)}
+            for role, texts in turns
+        ]
+        if self.config.system and all(role != "system" for role, _ in turns):
+            messages.insert(0, {"role": "system", "content": content((self.config.system,), parts=parts)})
+        return self._prompt(messages, tuple(images), "policy", "the chat")
+
+    def _prompt(self, messages: list[dict[str, Any]], images: tuple[Any, ...], task: Task, what: str) -> Prompt:
+        """Messages as tokens; ``what`` names them in errors."""
+        if images and (self.processor is None or not self._shows_images):
+            raise ChatError(
+                f"{what} has {len(images)} image(s), for which this model or its chat template has no place; use a "
+                "vision-language model, or data without images"
+            )
         text = without_surrogates(self._render(messages))
         if len(text) > MOST_CHARACTERS:
-            raise ChatError(f"problem {problem.id:.60} makes a prompt of {len(text):,} characters, more than "
-                            f"{MOST_CHARACTERS:,}; leave it out of the data")  # fmt: skip
-        if problem.images:
-            ids, vision = self._with_images(problem, text)
+            raise ChatError(f"{what} makes a prompt of {len(text):,} characters, more than {MOST_CHARACTERS:,}; leave "
+                            "it out of the data")  # fmt: skip
+        if images:
+            try:
+                ids, vision = self._processed(images, text)
+            except (OSError, ValueError) as error:
+                raise ChatError(f"{what}: its images can't be used: {' '.join(str(error).split())}") from None
         else:
             ids, vision = self.tokenizer(text, add_special_tokens=False)["input_ids"], {}
         if self._bos:
             text = self.tokenizer.bos_token + text
-        stop = self.config.stop_of(problem.task)
-        return Prompt(text, (*self._bos, *ids), tuple(messages), problem.images, vision, stop)
-
-    def _with_images(self, problem: Problem, text: str) -> tuple[list[int], dict[str, Any]]:
-        """Token ids with every place expanded, and what else the processor made: pixels, grids, token types."""
-        try:
-            return self._processed(problem.images, text)
-        except (OSError, ValueError) as error:
-            raise ChatError(f"problem {problem.id}: its images can't be used: {' '.join(str(error).split())}") from None
+        return Prompt(text, (*self._bos, *ids), tuple(messages), images, vision, self.config.stop_of(task))
 
     def _processed(self, images: Sequence[Any], text: str) -> tuple[list[int], dict[str, Any]]:
         assert self.processor is not None, "checked by the caller"

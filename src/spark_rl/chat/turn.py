@@ -57,10 +57,7 @@ def user_turn(problem: Problem, config: ChatConfig, special: re.Pattern[str] | N
     """The texts of the user turn, with an image between each two; ``special`` is broken wherever it is untrusted."""
 
     def harmless(text: str) -> str:
-        text = _with_places(text, len(problem.images))
-        while special is not None and special.search(text):
-            text = special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
-        return text
+        return broken(_with_places(text, len(problem.images)), special)
 
     asked = replace(
         problem,
@@ -76,17 +73,25 @@ def chat_messages(turn: Sequence[str], system: str | None, *, parts: bool = Fals
 
     ``parts`` writes text without images as a list of one part too.
     """
+    opening = [] if not system else [{"role": "system", "content": content((system,), parts=parts)}]
+    return [*opening, {"role": "user", "content": content(turn, parts=parts)}]
 
-    def content(texts: Sequence[str]) -> str | list[dict[str, Any]]:
-        if len(texts) == 1 and not parts:
-            return texts[0]
-        pieces = [{"type": "text", "text": texts[0]}]
-        for text in texts[1:]:
-            pieces += [{"type": "image"}, {"type": "text", "text": text}]
-        return [piece for piece in pieces if len(texts) == 1 or piece.get("text") != ""]
 
-    opening = [] if not system else [{"role": "system", "content": content((system,))}]
-    return [*opening, {"role": "user", "content": content(turn)}]
+def content(texts: Sequence[str], *, parts: bool = False) -> str | list[dict[str, Any]]:
+    """What a message holds: texts with an image between each two; ``parts`` as in :func:`chat_messages`."""
+    if len(texts) == 1 and not parts:
+        return texts[0]
+    pieces = [{"type": "text", "text": texts[0]}]
+    for text in texts[1:]:
+        pieces += [{"type": "image"}, {"type": "text", "text": text}]
+    return [piece for piece in pieces if len(texts) == 1 or piece.get("text") != ""]
+
+
+def broken(text: str, special: re.Pattern[str] | None) -> str:
+    """Untrusted text, every ``special`` token in it broken by one space after its first character."""
+    while special is not None and special.search(text):
+        text = special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    return text
 
 
 def _with_places(text: str, images: int) -> str:

@@ -16,6 +16,7 @@ from spark_rl.commands.facts import config, doctor, settings_markdown
 from spark_rl.commands.plan import plan
 from spark_rl.commands.recycling import recycle
 from spark_rl.commands.runs import list_runs
+from spark_rl.commands.serving import serve
 from spark_rl.commands.training import ablate, report, resolve, train
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "recycle",
     "report",
     "resolve",
+    "serve",
     "settings_markdown",
     "solve",
     "train",

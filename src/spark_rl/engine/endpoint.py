@@ -132,7 +132,7 @@ class Endpoint:
             task = asyncio.current_task()
             assert task is not None
             began.set_result((asyncio.get_running_loop(), task))
-            async with self._client() as client:
+            async with self.client() as client:
                 return await work(client)
 
         def apart() -> None:
@@ -242,7 +242,12 @@ class Endpoint:
     def _too_much(self) -> EndpointError:
         return self._error(f"a reply of more than {MOST_BYTES / 1e6:.0f} MB")
 
-    def _client(self) -> httpx.AsyncClient:
+    def client(self) -> httpx.AsyncClient:
+        """A client with the key and the trust that requests to this server need. Whoever asks closes it.
+
+        Raises:
+            UserError: the proxy of the environment can't be used.
+        """
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "spark-rl"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"

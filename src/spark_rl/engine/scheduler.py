@@ -7,7 +7,7 @@ its prompt and all the tokens it may still be given. What is let in can therefor
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -33,45 +33,72 @@ class Waiting:
         waiting.enter(4, 10)     # Entry([2], range(4)): four have ended, and four take their place
     """
 
-    def __init__(self, order: Sequence[int], reach: Sequence[int], n: int, max_rows: int, max_tokens: int | None):
+    def __init__(
+        self, order: Iterable[int], reach: Sequence[int], n: int, max_rows: int, max_tokens: int | None
+    ) -> None:
         """Queue prompts.
 
         Args:
             order: the prompts, first to enter first.
             reach: for each prompt of the call, the positions that it and a response of it take at most.
             n: rows a prompt.
-            max_rows: rows together at most, but never less than the n rows of one prompt.
+            max_rows: rows together at most, but never less than the rows of one prompt.
             max_tokens: key-value positions of all rows together at most; ``None`` for no bound. No reach is larger.
         """
-        self.left = deque(order)
-        self.reach, self.n = reach, n
-        self.max_rows, self.max_tokens = max(n, max_rows), max_tokens
+        self.left = deque[int]()
+        self.max_rows, self.max_tokens = max_rows, max_tokens
         self.begun = 0
         """Rows of the first prompt that have entered already."""
+        self._taken: dict[int, tuple[int, int]] = {}
+        for prompt in order:
+            self.add(prompt, reach[prompt], n)
+
+    def add(self, prompt: int, reach: int, n: int) -> None:
+        """Queue one more prompt behind the others."""
+        self.left.append(prompt)
+        self._taken[prompt] = reach, n
+
+    def remove(self, prompt: int) -> None:
+        """Let a prompt wait no more, whose rows that have not entered never will."""
+        if prompt in self._taken:
+            if self.left[0] == prompt:
+                self.begun = 0
+            self.left.remove(prompt)
+            del self._taken[prompt]
 
     def enter(self, rows: int, widest: int) -> Entry:
         """The prompts that enter beside ``rows`` rows, of which none takes more than ``widest`` positions; maybe none.
 
-        They wait no more.
+        They have as many rows each, and wait no more.
         """
-        fitting = 0
+        fitting, n, full = 0, self._taken[self.left[0]][1] if self.left else 0, bool(self.begun)
         for prompt in islice(self.left, 0 if self.begun else None):
-            widest, held = max(widest, self.reach[prompt]), rows + (fitting + 1) * self.n
-            if held > self.max_rows or (self.max_tokens is not None and held * widest > self.max_tokens):
+            reach, copies = self._taken[prompt]
+            if copies != n:
+                break
+            widest, held = max(widest, reach), rows + (fitting + 1) * n
+            if held > max(self.max_rows, n) or (self.max_tokens is not None and held * widest > self.max_tokens):
+                full = True
                 break
             fitting += 1
-        if rows and fitting < len(self.left) and fitting * self.n < ENTER_SHARE * rows:
+        if rows and full and fitting * n < ENTER_SHARE * rows:
             fitting = 0
         if fitting or rows or not self.left:
-            return Entry([self.left.popleft() for _ in range(fitting)], range(self.n))
+            return Entry([self._next() for _ in range(fitting)], range(n))
         return self._some_rows()
 
     def _some_rows(self) -> Entry:
         """As many rows as fit of the first prompt, whose rows do not all fit: the others wait."""
         prompt, begin = self.left[0], self.begun
-        most = self.n if self.max_tokens is None else self.max_tokens // self.reach[prompt]
-        end = min(self.n, begin + max(1, most))
-        self.begun = end % self.n
+        reach, n = self._taken[prompt]
+        most = n if self.max_tokens is None else self.max_tokens // reach
+        end = min(n, begin + max(1, most))
+        self.begun = end % n
         if not self.begun:
-            self.left.popleft()
+            self._next()
         return Entry([prompt], range(begin, end))
+
+    def _next(self) -> int:
+        prompt = self.left.popleft()
+        del self._taken[prompt]
+        return prompt

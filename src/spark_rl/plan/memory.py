@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from spark_rl.config import Config
+from spark_rl.engine.decoding import LOGITS, ROOM
 from spark_rl.engine.draw import BLOCKED
-from spark_rl.engine.embedded import LOGITS, ROOM
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.score import Rows, Scorer, make_rows

@@ -1,0 +1,158 @@
+"""The routes, and the server that runs them until Ctrl-C. The one importer of FastAPI and uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from spark_rl.errors import EngineError, UserError
+from spark_rl.serve.asked import Asked, BusyError, Embedded, judge, reason
+from spark_rl.serve.guard import Guard, Limits
+from spark_rl.serve.metrics import Metrics
+from spark_rl.serve.protocol import ApiError, ChatRequest, JudgeRequest, first_mistake
+from spark_rl.serve.replies import DONE, Reply, delta
+
+SWITCH = 0.0005
+"""Seconds after which a thread lets another one run: the engine's waits for the event loop's no longer than that."""
+FAREWELL = 10
+"""Seconds that requests under way are given when the server is stopped."""
+
+
+def build_app(asked: Asked, limits: Limits, key: str | None, hosts: frozenset[str]) -> Any:
+    """The whole server as an ASGI app.
+
+    Args:
+        asked: what answers; closed with the app.
+        limits: see there.
+        key: that clients must send; ``None`` for no key.
+        hosts: names that it answers to; none for any.
+    """
+    metrics, began = Metrics(), int(time.time())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asked.close()
+
+    def check_model(model: str | None) -> None:
+        if model is not None and model != asked.name:
+            raise ApiError(404, f"there is no model {model[:200]!r} here; there is {asked.name!r}", "model_not_found",
+                           "model")  # fmt: skip
+
+    async def chat(body: ChatRequest, http: Request) -> Response:
+        """OpenAI's chat completions, with ``spark`` beside."""
+        check_model(body.model)
+        if body.spark is not None:
+            reply = await reason(asked, body)
+            if body.stream:
+                return StreamingResponse(_at_once(reply), media_type="text/event-stream")
+            return JSONResponse(reply)
+        answer = await asked.chat(body, {} if isinstance(asked, Embedded) else await http.json())
+        if isinstance(answer, dict):
+            return JSONResponse(answer)
+        return StreamingResponse(answer, media_type="text/event-stream")
+
+    async def judged(body: JudgeRequest) -> Response:
+        """Responses judged, alone or in pairs."""
+        check_model(body.model)
+        return JSONResponse(await judge(asked, body))
+
+    async def models() -> Response:
+        """The one model that there is."""
+        entry = {"id": asked.name, "object": "model", "created": began, "owned_by": "spark-rl"}
+        return JSONResponse({"object": "list", "data": [entry]})
+
+    async def health() -> Response:
+        """Whether requests are answered."""
+        return JSONResponse({"status": "ok", "model": asked.name})
+
+    async def measured() -> Response:
+        """For Prometheus."""
+        return Response(metrics.text(asked.load()), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    app = FastAPI(title="spark-rl serve", docs_url=None, redoc_url=None, lifespan=lifespan)  # their pages load scripts
+    app.add_api_route("/v1/chat/completions", chat, methods=["POST"], response_model=None)
+    app.add_api_route("/v1/judge", judged, methods=["POST"], response_model=None)
+    app.add_api_route("/v1/models", models, methods=["GET"], response_model=None)
+    app.add_api_route("/health", health, methods=["GET"], response_model=None)
+    app.add_api_route("/metrics", measured, methods=["GET"], response_model=None)
+    for kind in (ApiError, RequestValidationError, HTTPException, UserError, Exception):
+        app.add_exception_handler(kind, _explained)
+    return Guard(app, limits=limits, metrics=metrics, key=key, hosts=hosts)
+
+
+async def _explained(_: Request, error: Exception) -> Response:
+    """Any error, in OpenAI's format."""
+    if isinstance(error, ApiError):
+        told = error
+    elif isinstance(error, RequestValidationError):
+        told = first_mistake(error.errors())
+    elif isinstance(error, HTTPException):
+        told = ApiError(error.status_code, str(error.detail))
+    elif isinstance(error, BusyError):
+        told = ApiError(429, str(error), "busy")
+    elif isinstance(error, EngineError):
+        told = ApiError(503, str(error))
+    elif isinstance(error, UserError):
+        told = ApiError(400, str(error))
+    else:  # ours; the server's log has the traceback
+        told = ApiError(500, f"something failed here ({type(error).__name__}); see the log of the server")
+    return JSONResponse(told.body(), told.status, {"retry-after": "1"} if told.status == 429 else None)
+
+
+async def _at_once(reply: dict[str, Any]) -> AsyncIterator[bytes]:
+    """A whole reply as a stream."""
+    sent, (one,) = Reply(reply["model"], reply["id"], reply["created"]), reply["choices"]
+    yield sent.piece([delta(0, one["message"]["content"], first=True)])
+    yield sent.piece([delta(0, None, one["finish_reason"])], usage=reply["usage"], spark=reply["spark"])
+    yield DONE
+
+
+def run(app: Any, host: str, port: int, ready: Any) -> None:
+    """Serve until Ctrl-C or SIGTERM, then let requests under way end, for a while.
+
+    Args:
+        app: from :func:`build_app`.
+        host: an address of this machine.
+        port: 0 takes any that is free.
+        ready: called with the port once it listens.
+
+    Raises:
+        UserError: the address can't be listened on.
+    """
+    sys.setswitchinterval(SWITCH)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of clients that hang up
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="error", access_log=False, lifespan="on", ws="none",
+        timeout_keep_alive=30, timeout_graceful_shutdown=FAREWELL, server_header=False,
+        h11_max_incomplete_event_size=2**16,
+    )  # fmt: skip
+    try:
+        listening = config.bind_socket()
+    except (SystemExit, OverflowError):
+        raise UserError(
+            f"can't listen on {host}:{port}; is it taken, or not this machine's? see --host and --port"
+        ) from None
+    server = uvicorn.Server(config)
+
+    async def serve() -> None:
+        task = asyncio.ensure_future(server.serve([listening]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0.02)
+        if not task.done():
+            ready(listening.getsockname()[1])
+        await task
+
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has stopped
+        asyncio.run(serve())

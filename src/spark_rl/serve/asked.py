@@ -1,0 +1,423 @@
+"""How what is served is asked: the embedded engine with continuous batching, or another server behind this one.
+
+Both answer, judge and reflect by :class:`spark_rl.inference.Reasoner`; plain completions go to the engine as they are,
+or to the other server as they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import anyio
+import anyio.to_thread
+import httpx
+from pydantic import ValidationError
+
+from spark_rl.chat import MARKER, ChatFormat, Prompt, end_tokens
+from spark_rl.config import InferenceConfig
+from spark_rl.config.section import one_line
+from spark_rl.engine.base import Engine, Sampling
+from spark_rl.engine.continuous import BusyError, ContinuousEngine, Request, Session, Tokens
+from spark_rl.engine.embedded import EmbeddedEngine
+from spark_rl.engine.endpoint import EndpointError
+from spark_rl.engine.openai import OpenAIEngine
+from spark_rl.errors import UserError
+from spark_rl.inference import Reasoner, Trace
+from spark_rl.model.weights import Weights
+from spark_rl.problem import Completion, Problem
+from spark_rl.serve.deltas import Deltas
+from spark_rl.serve.protocol import ApiError, ChatRequest, JudgeItem, JudgeRequest
+from spark_rl.serve.replies import DONE, Reply, choice, delta, event, logprobs_of, tokens_of, trace_of, usage
+
+_Found = TypeVar("_Found")
+
+SEVERAL_TEMPERATURE = 0.7
+"""Of several answers or judgements where neither the request nor the run says another: greedy ones are all alike."""
+REASONERS = 64
+"""Requests that answer, judge and reflect, or are made into tokens, at a time."""
+
+
+class Asked(Protocol):
+    """What a server asks."""
+
+    name: str
+    reasoner: Reasoner
+
+    async def chat(self, request: ChatRequest, body: Mapping[str, Any]) -> dict[str, Any] | AsyncIterator[bytes]:
+        """A whole reply, or the events of a stream."""
+        ...
+
+    async def think(self, work: Callable[[Reasoner], _Found]) -> _Found:
+        """What ``work`` makes of the model in its three roles; cancelling this ends what it asks of the engine."""
+        ...
+
+    def load(self) -> dict[str, float]:
+        """What is measured of it."""
+        ...
+
+    async def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+class Embedded:
+    """A model in this process."""
+
+    def __init__(self, reasoner: Reasoner, name: str, *, queue: int, max_tokens: int | None = None) -> None:
+        """Take over the engine of ``reasoner``.
+
+        Args:
+            reasoner: with an embedded engine.
+            name: of the model, for clients.
+            queue: prompts under way at most.
+            max_tokens: of a completion at most, whatever a request says; ``None`` for the model's positions alone.
+
+        Raises:
+            UserError: it has another engine.
+        """
+        if not isinstance(reasoner.engine, EmbeddedEngine) or not isinstance(reasoner.chat, ChatFormat):
+            raise UserError("serve decodes with engine.name=embedded; start another engine's own server, and put this "
+                            "one in front of it with --upstream URL")  # fmt: skip
+        self.reasoner, self.name, self.max_tokens = reasoner, name, max_tokens
+        self.engine = ContinuousEngine(reasoner.engine, queue)
+        self.embedded, self.format = reasoner.engine, reasoner.chat
+        self._threads: anyio.CapacityLimiter | None = None
+        self._encoding = threading.Lock()
+
+    async def chat(self, request: ChatRequest, body: Mapping[str, Any]) -> dict[str, Any] | AsyncIterator[bytes]:
+        """A whole reply, or the events of a stream."""
+        request.check_own()
+        prompt = await self._in_thread(partial(self._encode, request))
+        sampling = self._sampling(request, prompt)
+        if request.stream:
+            stream = _Stream(self, request, prompt, sampling)
+            return stream.events()
+        asked = self.engine.submit(prompt, sampling)
+        try:
+            completions = await asyncio.wrap_future(asked.future)
+        finally:
+            self.engine.cancel(asked)
+        choices = [choice(i, one.text, one.finish, self.logprobs(one, request)) for i, one in enumerate(completions)]
+        return Reply(self.name).whole(choices, usage(len(prompt.token_ids), tokens_of(completions)))
+
+    async def think(self, work: Callable[[Reasoner], _Found]) -> _Found:
+        """In a thread, with a session of the engine that ends with this."""
+        session = Session(self.engine)
+        try:
+            return await self._in_thread(partial(work, replace(self.reasoner, engine=session)))
+        except CancelledError:  # of the engine's, which is being closed
+            raise ApiError(503, "the server is shutting down") from None
+        finally:
+            session.cancel()
+
+    def load(self) -> dict[str, float]:
+        """What the engine does."""
+        load = self.engine.load
+        return {"rows": load.rows, "waiting": load.waiting, "steps": load.steps, "tokens": load.tokens}
+
+    async def close(self) -> None:
+        """End the engine's thread."""
+        await anyio.to_thread.run_sync(self.engine.close)
+
+    def logprobs(self, one: Completion | Tokens, request: ChatRequest) -> dict[str, Any] | None:
+        """Of a completion, or of some tokens, where they are asked for."""
+        if not request.logprobs:
+            return None
+        return logprobs_of(one.token_ids, one.logprobs, one.top, request.top_logprobs or 0, self.embedded.piece)
+
+    async def _in_thread(self, work: Callable[[], _Found]) -> _Found:
+        if self._threads is None:
+            self._threads = anyio.CapacityLimiter(REASONERS)
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
+
+    def _encode(self, request: ChatRequest) -> Prompt:
+        turns = [("system" if one.role == "developer" else one.role, one.texts()) for one in request.messages]
+        with self._encoding:
+            return self.format.encode_chat(turns, request.images())
+
+    def _sampling(self, request: ChatRequest, prompt: Prompt) -> Sampling:
+        """Raises :class:`ApiError` for what has no room in the model."""
+        config, positions = self.reasoner.config, self.embedded.positions
+        if not self.embedded.fits(prompt):
+            raise ApiError(400, f"the prompt has {len(prompt.token_ids)} tokens, and the model {positions} positions "
+                           "for prompt and response together", "context_length_exceeded", "messages")  # fmt: skip
+        wanted = config.max_new_tokens if request.limit is None else request.limit
+        room = None if positions is None else positions - len(prompt.token_ids)
+        limit = min(wanted, *(most for most in (room, self.max_tokens) if most is not None), wanted)
+        end_tokens(self.format.tokenizer, request.stops)
+        if not prompt.token_ids:
+            raise ApiError(400, "the chat has no tokens; say something", param="messages")
+        return Sampling(
+            n=request.n or 1, temperature=1.0 if request.temperature is None else request.temperature,
+            max_new_tokens=limit, seed=secrets.randbits(62) if request.seed is None else request.seed,
+            stop=request.stops, repetition_penalty=request.repetition_penalty or 1.0, top=request.top_logprobs or 0,
+        )  # fmt: skip
+
+
+class _Stream:
+    """A streamed completion of the embedded engine."""
+
+    def __init__(self, asked: Embedded, request: ChatRequest, prompt: Prompt, sampling: Sampling) -> None:
+        """Submit the request; :meth:`events` has to be asked, and closed."""
+        self.asked, self.request, self.prompt = asked, request, prompt
+        self.reply = Reply(asked.name)
+        self.heard: asyncio.Queue[Tokens | None] = asyncio.Queue()
+        self.texts = [Deltas(asked.embedded.decode, (*sampling.stop, *prompt.stop)) for _ in range(sampling.n)]
+        self.told = [0] * sampling.n
+        loop = asyncio.get_running_loop()
+
+        def put(tokens: Tokens | None) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self.heard.put_nowait, tokens)
+
+        self.submitted: Request = asked.engine.submit(prompt, sampling, heard=put)
+        self.submitted.future.add_done_callback(lambda _: put(None))
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Pieces as they are certain, then the ends, then the tokens that were used if they are asked for."""
+        try:
+            yield self.reply.piece([delta(i, "", first=True) for i in range(len(self.texts))])
+            while (tokens := await self.heard.get()) is not None:
+                self.told[tokens.row] = tokens.start + len(tokens.token_ids)
+                text = self.texts[tokens.row].feed(tokens.token_ids)
+                logprobs = self.asked.logprobs(tokens, self.request)
+                if text or logprobs:
+                    yield self.reply.piece([delta(tokens.row, text, logprobs=logprobs)])
+            try:
+                completions = self.submitted.future.result()
+            except (UserError, CancelledError) as error:
+                yield event(ApiError(503, str(error) or "the server is shutting down").body())
+                return
+            for row, one in enumerate(completions):
+                yield self.reply.piece([self._end(row, one)])
+            options = self.request.stream_options
+            if options is not None and options.include_usage:
+                used = usage(len(self.prompt.token_ids), tokens_of(completions))
+                yield self.reply.piece([], usage=used)
+            yield DONE
+        finally:
+            self.asked.engine.cancel(self.submitted)
+
+    def _end(self, row: int, one: Completion) -> dict[str, Any]:
+        """The rest of a completion, and why it ended."""
+        start = self.told[row]
+        rest = Tokens(row, start, one.token_ids[start:], one.logprobs[start:], one.top[start:])
+        logprobs = self.asked.logprobs(rest, self.request) if rest.token_ids else None
+        return delta(row, self.texts[row].finish(one.text), one.finish, logprobs)
+
+
+class Upstream:
+    """Another server, which is asked on behalf of clients; plain completions are passed on as they are."""
+
+    def __init__(self, reasoner: Reasoner, *, timeout: float) -> None:
+        """``reasoner`` has an :class:`OpenAIEngine`; a request takes ``timeout`` seconds at most."""
+        assert isinstance(reasoner.engine, OpenAIEngine)
+        self.server, self.reasoner, self.name = reasoner.engine, reasoner, reasoner.engine.model
+        self.timeout = timeout
+        self._client: httpx.AsyncClient | None = None
+        self._threads: anyio.CapacityLimiter | None = None
+
+    async def chat(self, request: ChatRequest, body: Mapping[str, Any]) -> dict[str, Any] | AsyncIterator[bytes]:
+        """What the other server replies."""
+        client = self._client = self._client or self.server.endpoint.client()
+        try:
+            passed = client.build_request(
+                "POST", f"{self.server.endpoint.url}/chat/completions", json={**body, "model": self.server.model},
+                timeout=self.timeout,
+            )  # fmt: skip
+        except ValueError:  # infinity, or half a character
+            raise ApiError(400, "the request holds something that JSON has no form for") from None
+        try:
+            response = await client.send(passed, stream=True)
+            if request.stream and response.status_code == 200:
+                return self._passed_on(response)
+            try:
+                await response.aread()
+                reply = response.json()
+            finally:
+                await response.aclose()
+        except httpx.TimeoutException:
+            raise ApiError(504, "the upstream server gave no reply in time") from None
+        except httpx.HTTPError as error:
+            raise ApiError(502, f"the upstream server can't be reached ({type(error).__name__})") from None
+        except ValueError:
+            raise ApiError(502, "the upstream server's reply is no JSON") from None
+        if response.status_code != 200 or not isinstance(reply, dict):
+            said = reply.get("error") if isinstance(reply, dict) else None
+            words = said.get("message") if isinstance(said, dict) else said or reply
+            raise ApiError(response.status_code if response.status_code >= 400 else 502, f"upstream: {words!s:.500}")
+        return reply
+
+    async def think(self, work: Callable[[Reasoner], _Found]) -> _Found:
+        """In a thread; it asks the server nothing more once this is cancelled."""
+        engine = _Stoppable(self.server)
+        if self._threads is None:
+            self._threads = anyio.CapacityLimiter(REASONERS)
+        try:
+            return await anyio.to_thread.run_sync(
+                work, replace(self.reasoner, engine=engine), abandon_on_cancel=True, limiter=self._threads
+            )
+        except EndpointError as error:
+            raise ApiError(502, f"upstream: {error}") from None
+        finally:
+            engine.stopped = True
+
+    def load(self) -> dict[str, float]:
+        """Nothing is known."""
+        return {}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    @staticmethod
+    async def _passed_on(response: httpx.Response) -> AsyncIterator[bytes]:
+        try:
+            async for piece in response.aiter_raw():
+                yield piece
+        except httpx.HTTPError as error:
+            yield event(ApiError(502, f"the upstream server broke off ({type(error).__name__})").body())
+        finally:
+            await response.aclose()
+
+
+@dataclass
+class _Stoppable:
+    """An engine that can be told to take no more calls."""
+
+    engine: Engine
+    stopped: bool = False
+
+    @property
+    def version(self) -> int:
+        return self.engine.version
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        if self.stopped:
+            raise CancelledError
+        return self.engine.generate(prompts, sampling)
+
+    def sync(self, weights: Weights) -> None:
+        self.engine.sync(weights)
+
+    def sleep(self) -> None:
+        self.engine.sleep()
+
+    def wake(self) -> None:
+        self.engine.wake()
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+async def reason(asked: Asked, request: ChatRequest) -> dict[str, Any]:
+    """A reply that was answered, judged and reflected on, as ``request.spark`` says."""
+    spark = request.spark
+    assert spark is not None
+    request.check_spark()
+    message = request.messages[0]
+    texts = message.texts()
+    # images before the text stand before the run's own prompt too, as those of a problem without markers do
+    question = MARKER.join(texts) if any(texts[:-1]) else texts[-1]
+    problem = Problem(id="asked", question=question, answer="", images=tuple(message.images()))
+    config = asked.reasoner.config
+    rounds = (0 if spark.n > 1 else config.rounds) if spark.rounds is None else spark.rounds
+    temperature = config.temperature if request.temperature is None else request.temperature
+    if spark.n > 1 and request.temperature is None and temperature == 0:
+        temperature = SEVERAL_TEMPERATURE
+    limit = config.max_new_tokens if request.limit is None else request.limit
+    changes = {"temperature": temperature, "max_new_tokens": limit}
+    chosen = changed(config, **changes, select=spark.select if spark.n > 1 else "last", samples=spark.n)
+    reflecting = changed(config, **changes, select="last", samples=1, rounds=rounds)
+
+    def work(reasoner: Reasoner) -> Trace:
+        reasoner = replace(reasoner, seed=reasoner.seed if request.seed is None else request.seed)
+        if spark.n == 1:
+            return replace(reasoner, config=reflecting).solve([problem])[0]
+        first = replace(reasoner, config=chosen).solve([problem])[0]
+        if not rounds:
+            return first
+        again = replace(reasoner, config=reflecting).solve([problem], [first.final])[0]
+        return _joined(first, again)
+
+    trace = await asked.think(work)
+    spent = sum(one.tokens for one in trace.rounds)
+    facts = trace_of(trace, spark.n, whole=spark.trace)
+    return Reply(asked.name).whole([choice(0, trace.response, "stop")], usage(0, spent), spark=facts)
+
+
+def _joined(first: Trace, again: Trace) -> Trace:
+    """Answers of which one was chosen, then what reflecting on it gave."""
+    assert first.chosen is not None
+    rounds = list(first.rounds)
+    rounds[first.chosen] = again.rounds[0]  # judged by now
+    final = again.rounds.index(again.final)
+    at = first.chosen if final == 0 else len(rounds) - 1 + final
+    return Trace(first.problem, (*rounds, *again.rounds[1:]), at)
+
+
+async def judge(asked: Asked, request: JudgeRequest) -> dict[str, Any]:
+    """What the model thinks of responses: of one whether it is right, of two which is, asked in both orders."""
+    config = asked.reasoner.config
+    temperature = config.temperature if request.temperature is None else request.temperature
+    if request.judgements > 1 and request.temperature is None and temperature == 0:
+        temperature = SEVERAL_TEMPERATURE
+    limit = config.max_new_tokens if request.max_tokens is None else request.max_tokens
+    wanted = changed(
+        config, temperature=temperature, judgements=request.judgements, max_new_tokens=limit, select="last", samples=1
+    )
+    items = request.asked()
+    problems = [Problem(id="judged", question=one.question, answer="", images=tuple(one.images)) for one in items]
+
+    def work(reasoner: Reasoner) -> list[dict[str, Any]]:
+        seed = reasoner.seed if request.seed is None else request.seed
+        return _judged(replace(reasoner, config=wanted, seed=seed), items, problems)
+
+    data = await asked.think(work)
+    spent = sum(row.pop("tokens") for row in data)
+    return {"object": "judgements", "model": asked.name, "data": data, "usage": usage(0, spent)}
+
+
+def _judged(reasoner: Reasoner, items: Sequence[JudgeItem], problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [{} for _ in items]
+    single = [i for i, item in enumerate(items) if item.other is None]
+    opinions = reasoner.judge([problems[i] for i in single], [items[i].response for i in single])
+    for i, (text, accepted, tokens, chance) in zip(single, opinions, strict=True):
+        verdict = None if accepted is None else "Yes" if accepted else "No"
+        reward = chance if chance is not None else float(bool(accepted))
+        rows[i] = {"index": i, "verdict": verdict, "probability": chance, "reward": reward, "judgement": text,
+                   "tokens": tokens}  # fmt: skip
+    pairs = [(i, item.response, item.other) for i, item in enumerate(items) if item.other is not None]
+    turned = [(one, other) for _, one, other in pairs], [(other, one) for _, one, other in pairs]
+    asked = [problems[i] for i, _, _ in pairs]
+    orders = [reasoner.compare(asked, order) for order in turned]
+    for (i, _, _), (text, verdict, tokens), (text_b, verdict_b, tokens_b) in zip(pairs, *orders, strict=True):
+        back = {"A": "B", "B": "A", None: None}[verdict_b]
+        said = [one for one in (verdict, back) if one is not None]
+        agreed = verdict if verdict == back else None
+        reward = sum(one == "A" for one in said) / len(said) if said else 0.5
+        rows[i] = {
+            "index": i, "verdict": agreed, "reward": reward, "tokens": tokens + tokens_b,
+            "orders": [{"first": "response", "verdict": verdict, "judgement": text},
+                       {"first": "other", "verdict": back, "judgement": text_b}],
+        }  # fmt: skip
+    return rows
+
+
+def changed(config: InferenceConfig, **changes: Any) -> InferenceConfig:
+    """The settings with some of them changed. Raises :class:`ApiError` where they do not go together."""
+    try:
+        return InferenceConfig.model_validate(config.model_dump() | changes)
+    except ValidationError as error:
+        raise ApiError(400, one_line(error)) from None
+
+
+__all__ = ["Asked", "BusyError", "Embedded", "Upstream", "judge", "reason"]
