@@ -12,6 +12,7 @@ from spark_rl.commands.checks import check_config
 from spark_rl.commands.models import inference_config, is_server, open_reasoner, run_behind
 from spark_rl.commands.terminal import say
 from spark_rl.errors import UserError
+from spark_rl.files import resolved
 
 KEY = "SPARK_RL_API_KEY"
 """The environment variable that holds the key, unless ``--api-key-env`` says another."""
@@ -67,4 +68,4 @@ def _name(arguments: argparse.Namespace) -> str:
     if arguments.served_model_name is not None:
         return str(arguments.served_model_name)
     run = run_behind(arguments.model)
-    return Path(run).resolve().name if run is not None else arguments.model or "embedded"
+    return resolved(Path(run)).name if run is not None else arguments.model or "embedded"
