@@ -1,0 +1,1 @@
+"""What ``campaigns/fuzz.py`` tries: a file a target, hostile values, and what watches."""
