@@ -80,6 +80,12 @@ def parsed(text: str | bytes) -> Any:
         return {}
 
 
+def model_of(tokenizer: Any) -> dict[str, Any] | None:
+    """That of a tokenizer.json, unless it was damaged before."""
+    model = tokenizer.get("model") if isinstance(tokenizer, dict) else None
+    return model if isinstance(model, dict) else None
+
+
 def damage_file(rng: random.Random, path: Path, run: Path) -> None:
     """Another file in the place of one."""
     if path.is_symlink() or not path.is_file():  # damaged before
@@ -118,8 +124,9 @@ def damage_file(rng: random.Random, path: Path, run: Path) -> None:
         path.write_bytes(struct.pack("<Q", rng.choice((len(head), 0, 2**63, 10**9))) + head + content[-64:])
     elif path.suffix == ".json" and how < 10:
         tree = parsed(content)
-        if path.name == "tokenizer.json" and rng.random() < 0.1:
-            tree["model"]["vocab"] = {f"t{i}": i for i in range(300_000)}
+        model = model_of(tree) if path.name == "tokenizer.json" and rng.random() < 0.1 else None
+        if model is not None:
+            model["vocab"] = {f"t{i}": i for i in range(300_000)}
         path.write_text(dumped(damaged(rng, tree, rng.choice((1, 2)))))
     elif path.suffix == ".jsonl" and how < 10:
         lines = content.decode(errors="replace").splitlines()
