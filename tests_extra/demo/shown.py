@@ -17,12 +17,14 @@ from types import TracebackType
 class Shown:
     """``spark-rl demo``, or another command that shows the page, in a process of its own."""
 
-    def __init__(self, *options: str, command: Sequence[str] = ("-m", "spark_rl", "demo", "--port", "0")) -> None:
+    def __init__(
+        self, *options: str, command: Sequence[str] = ("-m", "spark_rl", "demo", "--port", "0"), **variables: str
+    ) -> None:
         self.log = Path(tempfile.mkstemp(suffix=".log")[1])
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *command, *options],
-                stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1", **variables},
             )  # fmt: skip
         end = time.monotonic() + 300
         while (found := re.search(r"on (http://\S+)  \(Ctrl-C stops\)", self.said())) is None:

@@ -249,3 +249,10 @@ def test_a_taken_port_is_one_line(shown: Shown) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 2
     assert f"can't listen on 127.0.0.1:{port}" in ended.stderr
+
+
+def test_the_space_shows_the_page() -> None:
+    """``app.py`` as a Space runs it, on a free port."""
+    app = ROOT / "examples" / "demo_space" / "app.py"
+    with Shown(command=[str(app)], GRADIO_SERVER_NAME="127.0.0.1", GRADIO_SERVER_PORT="0") as one:
+        assert "spark-rl" in httpx.get(one.url).text

@@ -86,7 +86,7 @@ def show(
 def build_page(models: Sequence[Model], problems: Sequence[Problem], config: Config, verifier: Verifier) -> gr.Blocks:
     """The page, with its events; see :func:`show`."""
     sees = any(_sees(model) for model in models)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as page:
         gr.HTML(
             "<h1>It answers, judges itself, and reflects</h1><p>One model in three roles, trained on its own recycled "
             "rollouts (SPARK).</p>", elem_id="spark-title",
