@@ -45,18 +45,26 @@ SERVE_VENV := .venv-serve
 SERVE_BIN := $(SERVE_VENV)/bin
 SERVE_PIP := $(SERVE_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 SERVE_STAMP := $(SERVE_VENV)/.installed
+# The page, with its browser's driver: Gradio brings many packages, and an older pillow.
+DEMO_VENV := .venv-demo
+DEMO_BIN := $(DEMO_VENV)/bin
+DEMO_PIP := $(DEMO_BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints-demo.txt
+DEMO_STAMP := $(DEMO_VENV)/.installed
 BENCH ?=
 BASES := $(foreach seed,0 1 2,bases/shared-$(seed)/model.safetensors)
 EXTRA_TESTS := OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -W default --timeout 600
 TRL_TESTS := OMP_NUM_THREADS=1 $(TRL_BIN)/python -m pytest -W default --timeout 600
 
-.PHONY: train train-vl test test-vllm test-cluster test-trl test-track test-serve test-browser test-docs check install base bases claims base-vl bench bench-steps bench-eval bench-serve fuzz campaign campaign-cluster campaign-serve docs docs-site clean
+.PHONY: train train-vl demo test test-vllm test-cluster test-trl test-track test-serve test-demo test-browser test-docs check install base bases claims base-vl bench bench-steps bench-eval bench-serve fuzz campaign campaign-cluster campaign-serve docs docs-site clean
 
 train: $(STAMP)  ## train the embedded default, end to end; RUN="--seed 1 --run-dir runs/a" passes options
 	@$(BIN)/spark-rl train $(RUN)
 
 train-vl: $(STAMP)  ## train the embedded default that sees
 	@$(BIN)/spark-rl train --config tiny-vl $(RUN)
+
+demo: $(DEMO_STAMP)  ## a page to try the newest run on, beside its base; without a run the embedded base. RUN="--model runs/a" passes options
+	@$(DEMO_BIN)/spark-rl demo $(if $(wildcard runs/latest),--model latest) $(RUN)
 
 test: $(STAMP)  ## run the tests, on up to four cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
@@ -78,6 +86,9 @@ test-track: $(TRACK_STAMP)  ## the tests that run TensorBoard, Weights & Biases 
 
 test-serve: $(SERVE_STAMP)  ## the tests of `spark-rl serve` with OpenAI's client, in an environment of their own
 	OMP_NUM_THREADS=1 $(SERVE_BIN)/python -m pytest --timeout 600 tests_extra/serve
+
+test-demo: $(DEMO_STAMP)  ## the tests of `spark-rl demo` in a real browser (Debian's chromium), in an environment of their own
+	OMP_NUM_THREADS=1 $(DEMO_BIN)/python -m pytest --timeout 600 tests_extra/demo
 
 bench-serve: $(SERVE_STAMP)  ## 64 clients of `spark-rl serve` beside the offline engine; BENCH="--clients 8" passes options
 	@$(SERVE_BIN)/python benchmarks/serving.py $(BENCH)
@@ -149,6 +160,13 @@ $(SERVE_STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(SERVE_VENV)
 	@$(SERVE_PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
 	@$(SERVE_PIP) --editable '.[dev,serve]' openai
+	@touch $@
+
+$(DEMO_STAMP): pyproject.toml constraints-demo.txt
+	@echo 'virtual environment in $(DEMO_VENV) (once, about two minutes)'
+	@$(PYTHON) -m venv $(DEMO_VENV)
+	@$(DEMO_PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
+	@$(DEMO_PIP) --editable '.[dev,demo]' 'playwright>=1.50,<2'
 	@touch $@
 
 base: $(STAMP)  ## make the embedded base again, from random weights (about 15 minutes)

@@ -48,6 +48,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "plan",
         "integrations",
         "serve",
+        "demo",
     ),
     ("commands",),
     ("options", "cli", "__main__"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,31 @@ def test_answers_already_made_are_not_made_again(backend: Backend, puzzles: Sequ
     assert {trace.rounds[0].response for trace in traces} == {"\\boxed{5}"}
     for trace in traces:
         check_trace(trace, 1, "reflect")
+
+
+@pytest.mark.parametrize("settings", [{"rounds": 3}, {"select": "verdict", "samples": 3, "temperature": 1.0}])
+def test_what_is_watched_grows_to_what_is_solved(
+    backend: Backend, puzzles: Sequence[Problem], settings: dict[str, Any]
+) -> None:
+    some = reasoner(backend, **settings)
+    seen = list(some.watch(puzzles))
+    assert seen[-1] == some.solve(puzzles)
+    assert [trace.problem for trace in seen[0]] == list(puzzles)
+    assert {turn.judgement for trace in seen[0] for turn in trace.rounds} == {None}, "first the answers alone"
+    for before, after in pairwise(seen):
+        assert before != after
+        for old, new in zip(before, after, strict=True):
+            assert [turn.response for turn in new.rounds[: len(old.rounds)]] == [turn.response for turn in old.rounds]
+            assert all(a == b for a, b in zip(old.rounds, new.rounds, strict=False) if a.judgement is not None)
+
+
+def test_an_iterator_that_is_closed_asks_nothing_more(backend: Backend, puzzles: Sequence[Problem]) -> None:
+    asked: list[int] = []
+    watched = replace(reasoner(backend), heard=asked.append).watch(puzzles[:2])
+    next(watched)
+    assert isinstance(watched, Generator)
+    watched.close()
+    assert asked == [2]
 
 
 @pytest.mark.parametrize(("unread", "rounds"), [("reflect", 4), ("accept", 1)])

@@ -14,7 +14,7 @@ final. The temperature of reflections is a setting of its own. P(Yes), voting an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import NamedTuple
@@ -249,16 +249,37 @@ class Reasoner:
 
         ``first`` gives answers already made, judged or not; ``reflected`` what :meth:`reflect` made of all of them.
         """
+        *_, traces = self.watch(problems, first, reflected)
+        return traces
+
+    def watch(
+        self,
+        problems: Sequence[Problem],
+        first: Sequence[Round] | None = None,
+        reflected: Sequence[Round] | None = None,
+    ) -> Iterator[list[Trace]]:
+        """:meth:`solve` as it goes: the traces so far, one a problem, after each call of the engine.
+
+        First come the answers, then the same with their judgements, then with the reflections, and so on; the last is
+        what ``solve`` returns. Nothing more is asked of the engine once the iterator is closed.
+        """
         if self.config.select != "last":
-            return self._chosen(problems, first, self.config.select)
+            yield from self._chosen(problems, first, self.config.select)
+            return
         rounds: list[list[Round]] = [[r] for r in (first if first is not None else self.answer(problems))]
         stands = [0] * len(problems)  # which round of each problem is judged and reflected on
         open_ = list(range(len(problems)))
+
+        def traces() -> list[Trace]:
+            return [Trace(problem, tuple(r)) for problem, r in zip(problems, rounds, strict=True)]
+
+        yield traces()
         for turn in range(self.config.rounds):
             asked = [i for i in open_ if rounds[i][stands[i]].judgement is None]
             judged = self.judged([problems[i] for i in asked], [rounds[i][stands[i]] for i in asked])
             for i, new in zip(asked, judged, strict=True):
                 rounds[i][stands[i]] = new
+            yield traces()
             open_ = [i for i in open_ if not self._accepts(rounds[i][stands[i]])]
             if not open_:
                 break
@@ -270,20 +291,21 @@ class Reasoner:
             for i, new in zip(open_, again, strict=True):
                 rounds[i].append(new)
                 stands[i] = standing(problems[i], [one.answer for one in rounds[i]])
-        return [Trace(problem, tuple(r)) for problem, r in zip(problems, rounds, strict=True)]
+            yield traces()
 
-    def _chosen(self, problems: Sequence[Problem], first: Sequence[Round] | None, vote: Vote) -> list[Trace]:
+    def _chosen(self, problems: Sequence[Problem], first: Sequence[Round] | None, vote: Vote) -> Iterator[list[Trace]]:
         """``config.samples`` answers a problem, and which of them is given."""
         given = [[] for _ in problems] if first is None else [[one] for one in first]
         more = self.config.samples - (first is not None)
         drawn = self.answers(problems, more, "answer" if first is None else "answers")
         rounds = [[*known, *new] for known, new in zip(given, drawn, strict=True)]
         if vote != "majority":
+            yield [Trace(problem, tuple(turns)) for problem, turns in zip(problems, rounds, strict=True)]
             asked = [(i, k) for i, turns in enumerate(rounds) for k, one in enumerate(turns) if one.judgement is None]
             judged = self.judged([problems[i] for i, _ in asked], [rounds[i][k] for i, k in asked])
             for (i, k), new in zip(asked, judged, strict=True):
                 rounds[i][k] = new
-        return [
+        yield [
             Trace(problem, tuple(turns), self.vote(problem, turns, vote))
             for problem, turns in zip(problems, rounds, strict=True)
         ]

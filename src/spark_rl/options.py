@@ -65,6 +65,12 @@ ask it:
   curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' -d '{"messages":
     [{"role": "user", "content": "5?4?3?9=32"}], "spark": {"rounds": 2, "trace": true}}'
 """,
+    "demo": """\
+examples:
+  spark-rl demo --model latest                           the newest run beside what it began from
+  spark-rl demo --model embedded-vl                      drop a picture
+  spark-rl demo --model runs/a --base runs/b --data problems.jsonl
+  spark-rl demo --model http://localhost:8000/v1         any server of OpenAI's protocol, `spark-rl serve` too""",
     "data": """\
 examples:
   spark-rl data gsm8k_train.jsonl                        the first problems, counts, what was refused and why
@@ -160,6 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
     judge.add_argument("--out", type=Path, help="write one JSON line per judgement")
 
     _add_serve(commands)
+    _add_demo(commands)
     _add_eval(commands)
 
     recycle = _command(commands, "recycle", "turn rollouts into judge and reflection problems")
@@ -209,6 +216,16 @@ def _add_serve(commands: Any) -> None:
     add("--requests", type=_positive, default=256, metavar="N", help="under way at a time, else 429 (default: 256)")
     add("--timeout", type=_positive, default=600, metavar="S", help="seconds of a request, else 408 (default: 600)")
     add("--max-tokens", type=_positive, metavar="N", help="of a completion at most, whatever a request says")
+
+
+def _add_demo(commands: Any) -> None:
+    demo = _command(commands, "demo", "a page in the browser to try a model on: it answers, judges itself and reflects")
+    add = demo.add_argument
+    _model_options(demo)
+    add("--base", metavar="MODEL", help="compare with this one, or 'none' (default: what the run began from)")
+    add("--data", help="problems to browse (default: the held-out ones of the run or recipe)")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
+    add("--port", type=_count, default=7860, help="0 takes a free one (default: 7860)")
 
 
 def _add_plan(commands: Any) -> None:

@@ -10,6 +10,7 @@ from spark_rl.commands.claims import claims
 from spark_rl.commands.completion import completion
 from spark_rl.commands.cost import cost
 from spark_rl.commands.data import data
+from spark_rl.commands.demo import demo
 from spark_rl.commands.evaluation import evaluate
 from spark_rl.commands.export import export
 from spark_rl.commands.facts import config, doctor, settings_markdown
@@ -26,6 +27,7 @@ __all__ = [
     "config",
     "cost",
     "data",
+    "demo",
     "doctor",
     "evaluate",
     "export",

@@ -119,7 +119,7 @@ async def _at_once(reply: dict[str, Any]) -> AsyncIterator[bytes]:
     yield DONE
 
 
-def run(app: Any, host: str, port: int, ready: Any) -> None:
+def run(app: Any, host: str, port: int, ready: Any, farewell: int = FAREWELL) -> None:
     """Serve until Ctrl-C or SIGTERM, then let requests under way end, for a while.
 
     Args:
@@ -127,6 +127,7 @@ def run(app: Any, host: str, port: int, ready: Any) -> None:
         host: an address of this machine.
         port: 0 takes any that is free.
         ready: called with the port once it listens.
+        farewell: seconds that requests under way are given then.
 
     Raises:
         UserError: the address can't be listened on.
@@ -135,7 +136,7 @@ def run(app: Any, host: str, port: int, ready: Any) -> None:
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of clients that hang up
     config = uvicorn.Config(
         app, host=host, port=port, log_level="error", access_log=False, lifespan="on", ws="none",
-        timeout_keep_alive=30, timeout_graceful_shutdown=FAREWELL, server_header=False,
+        timeout_keep_alive=30, timeout_graceful_shutdown=farewell, server_header=False,
         h11_max_incomplete_event_size=2**16,
     )  # fmt: skip
     try:
