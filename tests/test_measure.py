@@ -124,7 +124,7 @@ def test_records_hold_what_a_reader_needs() -> None:
     (record,) = records([group(rollout("wrong"), rollout("correct"), id="gsm8k-1")], 3)
     assert record == {
         "step": 5, "task": "policy", "problem": "gsm8k-1", "prompt": "solve What?", "response": "text wrong",
-        "label": "42", "reward": 0.0, "status": "wrong", "extracted": "7", "tokens": 1,
+        "label": "42", "reward": 0.0, "status": "wrong", "extracted": "7", "tokens": 1, "question": "What?",
         "others": [{"response": "text correct", "reward": 1.0, "status": "correct", "extracted": "7", "tokens": 1}],
     }  # fmt: skip
     json.dumps(record, allow_nan=False)

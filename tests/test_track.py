@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from running import ENVIRONMENT, SMALL, complaints, json_lines, spark_rl_process
-from spark_rl.config import load_config
+from spark_rl.config import ChatConfig, load_config
 from spark_rl.errors import ConfigError
+from spark_rl.measure import rollout_records
+from spark_rl.problem import Completion, Group, Problem, Rollout, Verdict
 from spark_rl.track import trackers as module
 from spark_rl.track.names import eval_names, table_rows, train_names
 from spark_rl.track.trackers import Trackers, check_trackers
@@ -144,20 +146,13 @@ def test_numbers_have_the_names_that_trl_gives_them() -> None:
     assert eval_names({"tts_accuracy": 1}, "transfer") == {"eval/transfer_tts_accuracy": 1.0}
 
 
-def test_rows_of_groups_and_of_single_responses_fit_the_table() -> None:
-    one = {
-        "step": 1,
-        "task": "policy",
-        "prompt": "p",
-        "response": "r",
-        "label": "7",
-        "reward": 1.0,
-        "status": "correct",
-    }
-    group = {"step": 1, "task": "policy", "prompt": "p", "responses": ["r", "s"], "label": "7", "rewards": [1.0, 0.0]}
-    assert table_rows([one, group]) == [
-        [1, "policy", "p", "r", "7", 1.0, "correct"], [1, "policy", "p", "r", "7", 1.0, None],
-    ]  # fmt: skip
+def test_the_table_has_a_row_for_each_response_of_a_group() -> None:
+    rollouts = [Rollout(Completion(text, (1,), (-0.1,), "stop"), Verdict(reward, status))
+                for text, reward, status in (("r", 1.0, "correct"), ("s", 0.0, "wrong"))]  # fmt: skip
+    groups = [Group(Problem("p-1", "2+5", "7"), tuple(some), (1,)) for some in (rollouts, rollouts[:1])]
+    rows = table_rows(rollout_records(groups, 1, 2, ChatConfig(policy="{question}")))
+    r, s = [1, "policy", "2+5", "r", "7", 1.0, "correct"], [1, "policy", "2+5", "s", "7", 0.0, "wrong"]
+    assert rows == [r, s, r]
 
 
 def test_a_run_with_a_tracker_that_fails_is_the_run_without_one(

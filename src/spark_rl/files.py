@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing import Any
 import yaml
 
 from spark_rl.errors import ConfigError, UserError
+
+if sys.platform != "win32":
+    import fcntl
 
 _DEEP = 4
 """``RUN/checkpoints/step-N/model/FILE`` is so deep."""
@@ -128,28 +132,76 @@ def remove_folder(folder: Path, instead: Path | None = None) -> None:
 @contextmanager
 def whole_folder(folder: Path, also: type[Exception] = OSError) -> Iterator[Path]:
     """A folder to write in, which is renamed to ``folder`` when all is there, and removed when something goes wrong.
+    What a process that was killed left of the same one is removed first.
 
     Args:
-        folder: what is not there yet, or is an empty folder.
+        folder: what is not there yet, or is an empty folder, or a link to one.
         also: an error beside ``OSError`` that says that something can't be written.
 
     Raises:
         ConfigError: it can't be written; one line that says why.
     """
-    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    final = resolved(folder)  # of a link, what it leads to is replaced
+    scratch = final.with_name(f".{final.name}.{os.getpid()}.partial")
+    lock = None
     try:
         scratch.mkdir(parents=True)
+        lock = _locked(scratch)
+        _remove_abandoned(scratch, final.name)
         yield scratch
         sync_tree(scratch)
-        if folder.is_dir():
-            folder.rmdir()
-        scratch.replace(folder)
+        if final.is_dir():
+            final.rmdir()
+        scratch.replace(final)
     except (OSError, also) as error:
         why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         full = "; free some space" if getattr(error, "errno", None) == errno.ENOSPC else ""
         raise ConfigError(f"cannot write {folder}: {why}{full}") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor that holds a lock on a folder until it is closed or its process ends; ``None`` if there is none to
+    be had: somebody else has it, or the system has no such locks."""
+    if sys.platform == "win32":
+        return None
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+        else:
+            return descriptor
+    return None
+
+
+def _remove_abandoned(own: Path, name: str) -> None:
+    """Remove the partial folders for ``name`` of processes that have ended: not here, and nobody holds their lock, so
+    that on a disk of several machines those of others stay."""
+    with suppress(OSError):
+        for path in own.parent.iterdir():
+            of, dot, kind = path.name.removeprefix(f".{name}.").partition(".")
+            if path == own or not path.name.startswith(f".{name}.") or dot + kind != ".partial" or not of.isdecimal():
+                continue
+            if path.is_dir() and not path.is_symlink() and not _is_running(int(of)):
+                lock = _locked(path)
+                if lock is not None:
+                    shutil.rmtree(path, ignore_errors=True)
+                    os.close(lock)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")

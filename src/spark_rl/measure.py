@@ -106,6 +106,8 @@ def rollout_records(groups: Sequence[Group], step: int, count: int, chat: ChatCo
 
     ``response``, ``reward``, ``status``, ``extracted`` and ``tokens`` are those of the first rollout; ``others`` holds
     the same of its siblings, in sampling order; ``parent`` is the id of the problem that a recycled one was made from.
+    ``question``, ``kind``, ``choices`` and ``alternatives`` stand where they are not what the prompt, mathematics and
+    the label say: what reads the file again (:mod:`spark_rl.recycle.given`) makes the same problem of it.
 
     Problems of which most kinds of tasks were made come first, then an order of ids that has nothing to do with that of
     the data: what waited in the pool for its step is kept where its parent was. It follows from the groups alone, so a
@@ -114,14 +116,28 @@ def rollout_records(groups: Sequence[Group], step: int, count: int, chat: ChatCo
     for group in _kept(groups, count):
         problem = group.problem
         first, *others = (_response(rollout) for rollout in group.rollouts)
+        prompt, small = policy_prompt(problem, chat), thumbnails(problem.images)
+        missing = len(problem.images) - len(small)
         yield {
-            "step": step, "task": problem.task, "problem": problem.id, "prompt": policy_prompt(problem, chat),
+            "step": step, "task": problem.task, "problem": problem.id, "prompt": prompt,
             "response": first.pop("response"), "label": problem.answer, **first,
+            **(_asked(problem, prompt) if problem.task == "policy" else {}),
             **({"parent": problem.parent} if problem.parent is not None else {}),
             **({"pseudo": True} if problem.pseudo else {}),
-            **({"images": thumbnails(problem.images)} if problem.images else {}),
+            **({"images": small} if problem.images else {}),
+            **({"images_missing": missing} if missing else {}),
             "others": others,
         }  # fmt: skip
+
+
+def _asked(problem: Problem, prompt: str) -> dict[str, Any]:
+    """What a problem of the data has beside its prompt and its first gold answer."""
+    return {
+        **({"question": problem.question} if problem.question != prompt else {}),
+        **({"kind": problem.kind} if problem.kind != "math" else {}),
+        **({"choices": list(problem.choices)} if problem.choices else {}),
+        **({"alternatives": list(problem.alternatives)} if problem.alternatives else {}),
+    }
 
 
 def _kept(groups: Sequence[Group], count: int) -> list[Group]:

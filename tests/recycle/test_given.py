@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spark_rl.config import Config
+from spark_rl.config import ChatConfig, Config
 from spark_rl.errors import UserError
-from spark_rl.problem import Group, Problem, Verdict
+from spark_rl.measure import rollout_records
+from spark_rl.problem import Completion, Group, Problem, Rollout, Status, Verdict
 from spark_rl.recycle import given as module
 from spark_rl.recycle.given import Refused, graded, read_given
 from spark_rl.rewards import Grader
@@ -92,6 +93,47 @@ def test_judgements_of_our_own_rollouts_are_not_recycled_again(tmp_path: Path, v
     assert refused.total == 0
 
 
+CHAT_OF_A_RUN = ChatConfig(policy="Solve {question}, quickly", few_shot={"policy": "1+1? 2\n"})
+OWN = [
+    Problem("p-1", "2+5", "7", alternatives=("seven",)),
+    Problem("p-2", "Which is even?", "B", "choice", choices=("3", "4")),
+    Problem("p-3", "Say hi.", "hi", "exact"),
+]
+
+
+def own_group(problem: Problem, *statuses: Status) -> Group:
+    rollouts = [Rollout(Completion(f"r{n} \\boxed{{{n}}}", (1,), (-0.1,), "stop"), Verdict(0.5, status, str(n)))
+                for n, status in enumerate(statuses)]  # fmt: skip
+    return Group(problem, tuple(rollouts), (1, 2))
+
+
+def test_whole_groups_of_our_own_rollouts_are_the_groups_that_they_were(tmp_path: Path, verifier: Verifier) -> None:
+    asked = [own_group(problem, "correct", "wrong", "no_answer") for problem in OWN]
+    judged = Problem("p-1/pointwise-0", "2+5", "Yes", "verdict", "pointwise", "right?", parent="p-1")
+    alone = own_group(Problem("p-4", "2+5", "7"), "wrong")
+    records = [record for step in (1, 2)
+               for record in rollout_records([*asked, own_group(judged, "correct", "wrong"), alone], step, 9,
+                                             CHAT_OF_A_RUN)]  # fmt: skip
+    found, refused, _ = read(write(tmp_path / "r.jsonl", *records), verifier)
+    assert refused.total == 0
+    expected = [(f"{group.problem.id}@{step}", group) for step in (1, 2) for group in (*asked, alone)]
+    assert [group.problem.id for group in found] == [name for name, _ in expected]
+    for group, (_, before) in zip(found, expected, strict=True):
+        now, then = group.problem, before.problem
+        assert (now.question, now.golds, now.kind, now.choices) == (then.question, then.golds, then.kind, then.choices)
+        assert [(r.text, r.reward, r.verdict.status, r.verdict.extracted) for r in group.rollouts] == [
+            (r.text, r.reward, r.verdict.status, r.verdict.extracted) for r in before.rollouts
+        ]
+
+
+def test_a_column_that_happens_to_be_called_others_is_no_group(tmp_path: Path, verifier: Verifier) -> None:
+    row = {"question": "2+5", "response": "\\boxed{7}", "answer": "7", "others": [{"response": "x"}]}
+    (group,), refused, _ = read(write(tmp_path / "r.jsonl", row), verifier)
+    assert (statuses(group), refused.total) == (["correct"], 0)
+
+
+RECORD = {"step": 1, "task": "policy", "problem": "p", "prompt": "x", "response": "a", "label": "1", "reward": 0.0,
+          "status": "wrong", "others": []}  # fmt: skip
 HOSTILE: list[tuple[Any, str]] = [
     (b"{", "not JSON"),
     (b"[" * 100_000, "not JSON"),
@@ -113,6 +155,10 @@ HOSTILE: list[tuple[Any, str]] = [
     ({"question": "x", "response": "a", "status": "fine"}, "unknown status 'fine'"),
     ({"question": "x", "responses": ["\\boxed{1}"], "answer": "what?", "kind": "choice"}, "what?"),
     ({"question": "x", "responses": ["a"], "answer": "1", "id": [1]}, "an 'id' that is no text"),
+    (RECORD | {"others": ["b"]}, "a response that is no record"),
+    (RECORD | {"others": [{"response": None, "status": "wrong", "reward": 0.0}]}, "a response that is no text"),
+    (RECORD | {"others": [{"response": "b", "status": "fine", "reward": 0.0}]}, "unknown status 'fine'"),
+    (RECORD | {"images_missing": 2}, "more images than the run kept"),
 ]  # fmt: skip
 
 
@@ -146,6 +192,16 @@ def test_a_file_of_nothing_and_a_pipe_are_refused(tmp_path: Path, verifier: Veri
         read(Path("/dev/zero"), verifier)
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_list_in_one_json_file_is_one_line_that_says_how_to_divide_it(
+    tmp_path: Path, verifier: Verifier, indent: int | None
+) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps([{"question": "2+5", "answer": "7", "responses": ["7"]}] * 2, indent=indent))
+    with pytest.raises(UserError, match=r"r\.json is one JSON list; .* jq -c"):
+        read(path, verifier)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -153,7 +209,7 @@ JSON = st.recursive(
 )
 NAMES = st.sampled_from(
     ["question", "prompt", "problem", "responses", "response", "answer", "rewards", "reward", "status", "kind", "task",
-     "choices", "images", "id", "step", "reward_model", "gts"]
+     "choices", "images", "id", "step", "reward_model", "gts", "others", "alternatives"]
 )  # fmt: skip
 
 

@@ -64,6 +64,15 @@ def test_names_and_settings_are_escaped(tmp_path: Path) -> None:
     assert "alert('x')" in page.text
 
 
+def test_what_is_damaged_in_a_run_is_said_and_stands_on_the_page(tmp_path: Path) -> None:
+    runs = [run(tmp_path / "a", 0.4), run(tmp_path / "b", 0.7)]
+    (runs[1] / "metrics.jsonl").write_bytes(b"\xff\x00\n[]\n")
+    said: list[str] = []
+    write_comparison(runs, tmp_path / "page.html", said.append)
+    assert said[0].endswith("b/metrics.jsonl: 2 of 2 rows are damaged and left out (lines 1, 2)")
+    assert "2 of 2 rows are damaged" in (tmp_path / "page.html").read_text()
+
+
 def test_what_can_not_be_compared_is_one_line(tmp_path: Path) -> None:
     one = run(tmp_path / "a", 0.4)
     for runs, why in (

@@ -142,7 +142,8 @@ def _check_place(path: Path, named: str | None = None) -> None:
         while not _exists(folder) and folder != folder.parent:
             folder = folder.parent
         if not folder.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file")
+            what = "a file" if folder.exists() else "a link that leads nowhere"
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is {what}")
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

@@ -100,7 +100,8 @@ def _check(arguments: argparse.Namespace, files: Sequence[Path], folder: Path | 
     for path in files:
         check_rows(arguments.out if folder is None else None, path)
         if not path.exists():
-            raise UserError(f"cannot read {path}: there is no such file")
+            why = "it is a link that leads nowhere" if path.is_symlink() else "there is no such file"
+            raise UserError(f"cannot read {path}: {why}")
     if folder is None:
         check_rows(arguments.out)
         return
@@ -141,7 +142,7 @@ def _written(
     from spark_rl.recycle.pool import problem_to_dict
 
     if folder is None:
-        with LineFile(arguments.out, 0, "writing") as file:
+        with LineFile(arguments.out, 0, "writing", whole=True) as file:
             yield lambda problems: file.write([problem_to_dict(problem) for problem in problems])
         return
     with whole_folder(folder) as scratch:

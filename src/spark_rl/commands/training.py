@@ -156,6 +156,6 @@ def report(arguments: argparse.Namespace) -> Mapping[str, Any]:
         if len(runs) == 1:
             path = write_report(runs[0], logger.warning)
         else:
-            path = write_comparison(runs, user_path(arguments.out or "comparison.html"))
+            path = write_comparison(runs, user_path(arguments.out or "comparison.html"), logger.warning)
     say(f"report  {path}")
     return {"report": str(path)}

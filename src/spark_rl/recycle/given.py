@@ -1,9 +1,12 @@
 """Rollouts that anybody made, read as groups of responses, a few at a time (Sec. 3.2: what recycling starts from).
 
 A row is a whole group (``prompt``, ``responses``) or one response (``prompt``, ``response``); rows of the second kind
-that follow each other and have the same prompt are one group. What says whether a response is right, the first that is
-there: a ``status`` of the verifier, as our own ``rollouts.jsonl`` has it; a reward of at least 1 (right) or at most 0
-(wrong; between them it is neither, and is not recycled); the verifier or a user's functions, by the ``answer``.
+that follow each other and have the same prompt are one group. A record of our own ``rollouts.jsonl`` is a group: its
+``response`` and those of ``others`` (:func:`spark_rl.measure.rollout_records`).
+
+What says whether a response is right, the first that is there: a ``status`` of the verifier, as our own
+``rollouts.jsonl`` has it; a reward of at least 1 (right) or at most 0 (wrong; between them it is neither, and is not
+recycled); the verifier or a user's functions, by the ``answer``.
 
 Rows are untrusted: each that can't be used is counted, and nothing of it is evaluated.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -208,6 +212,13 @@ def _lines(path: Path, refused: Refused) -> Iterator[tuple[str, Mapping[str, Any
             while line := file.readline(MOST_BYTES + 1):
                 number += 1
                 where = f"{path} line {number}"
+                if (
+                    number == 1
+                    and path.suffix.lower() == ".json"
+                    and line.lstrip(b"\xef\xbb\xbf \t\r").startswith(b"[")
+                ):
+                    raise UserError(f"{path} is one JSON list; give one JSON object a line: "
+                                    f"jq -c '.[]' {shlex.quote(str(path))} > rollouts.jsonl")  # fmt: skip
                 if len(line) > MOST_BYTES:
                     while line and not line.endswith(b"\n"):
                         line = file.readline(MOST_BYTES)
@@ -236,11 +247,25 @@ def _lines(path: Path, refused: Refused) -> Iterator[tuple[str, Mapping[str, Any
 
 def _single(row: Mapping[str, Any]) -> bool:
     """Whether a row holds one response. Raises :class:`RowError` if it holds none."""
-    if isinstance(_value(row, GROUP), list):
+    if isinstance(_value(row, GROUP), list) or _is_own_group(row):
         return False
     if _value(row, SINGLE) is None:
         raise RowError("no list of texts in 'responses', nor a text in 'response'")
     return True
+
+
+def _is_own_group(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a record of our own runs with its siblings; what else is called ``others`` is no response."""
+    return {"step", "problem", "prompt", "response"} <= row.keys() and isinstance(row.get("others"), list)
+
+
+def _parts(row: Mapping[str, Any], single: bool) -> list[Any]:
+    """What a row says of each of its responses, or the responses as they stand."""
+    if _is_own_group(row):
+        if not all(isinstance(one, Mapping) for one in row["others"]):
+            raise RowError("a response that is no record among 'others'")
+        return [{name: row.get(name) for name in ("response", "status", "reward")}, *row["others"]]
+    return [_value(row, SINGLE)] if single else list(_value(row, GROUP))
 
 
 def _value(row: Mapping[str, Any], names: Sequence[str]) -> Any:
@@ -258,8 +283,7 @@ def _given(row: Mapping[str, Any], where: str, path: Path, config: Config, colum
         return None
     question, inside = _question(row)
     golds = _golds(row)
-    values = _value(row, SINGLE if single else GROUP)
-    parts = [values] if single else values
+    parts = _parts(row, single)
     responses = tuple(_response(part) for part in parts)
     if not responses:
         raise RowError("an empty list of responses")
@@ -275,6 +299,8 @@ def _given(row: Mapping[str, Any], where: str, path: Path, config: Config, colum
     if kind not in KINDS:
         raise RowError(f"unknown kind of answer {str(kind)[:40]!r}; one of {', '.join(KINDS)}")
     named = inside or named_images(row)
+    if row.get("images_missing"):
+        raise RowError("a question with more images than the run kept")
     images = find_images(named, question, path.parent, config.data.images, where) if named else ()
     number = where.rsplit(" ", 1)[1]
     name = next((row[key] for key in ("id", "problem_id", "uid") if row.get(key) is not None), None)
@@ -310,6 +336,8 @@ def _golds(row: Mapping[str, Any]) -> tuple[str, ...]:
     if value is None and isinstance(reward, Mapping):
         value = reward.get("ground_truth")
     values = value if isinstance(value, list) else [value]
+    further = row.get("alternatives")  # of our own rollouts
+    values = [*values, *further] if isinstance(further, list) and len(values) == 1 else values
     golds = tuple(text_of(one, "answer") for one in values)
     if len(golds) > 1 and "" in golds:
         raise RowError("an empty text among the answers")

@@ -7,7 +7,7 @@ no run the best whose interval overlaps that of another.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,9 @@ _PICKED = {"judge_precision", "judge_recall", "reflection_fix", "reflection_brea
 """Measures of what each run's own answers pick, or of those answers alone: none is called the best."""
 
 
-def write_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
-    """Write a page that compares runs, finished or not, and return its path.
+def write_comparison(run_dirs: Sequence[Path], path: Path, say: Callable[[str], None] | None = None) -> Path:
+    """Write a page that compares runs, finished or not, and return its path. What is damaged in one stands on the page;
+    ``say`` is told the same, a line each.
 
     Raises:
         UserError: fewer than two runs or more than :data:`MOST`, one named twice, or one that can't be read.
@@ -61,6 +62,9 @@ def write_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
             runs.append(read_run(one))
         except OSError as error:
             raise UserError(f"cannot read {error.filename or one}: {error.strerror}; restore it or remove it") from None
+    for line in (line for run in runs for line in run.damage):
+        if say is not None:
+            say(line)
     names = _names(places)
     write_output(path, _page(dict(zip(names, runs, strict=True))))
     return path

@@ -52,11 +52,12 @@ def eval_names(scores: Mapping[str, Any], exam: str = "heldout") -> dict[str, fl
 
 
 def table_rows(records: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
-    """Rows of ``rollouts.jsonl`` as rows of :data:`COLUMNS`."""
+    """Records of ``rollouts.jsonl``, each a whole group, as rows of :data:`COLUMNS`: one a response."""
     return [
-        [record["step"], record["task"], record["prompt"], _response(record), record["label"], _reward(record),
-         record.get("status")]
+        [record["step"], record["task"], record["prompt"], one["response"], record["label"], one["reward"],
+         one["status"]]
         for record in records
+        for one in (record, *record["others"])
     ]  # fmt: skip
 
 
@@ -68,17 +69,3 @@ def _name(name: str) -> str:
         if name.startswith(start):
             return form.format(name.removeprefix(start))
     return TRL.get(name, name)
-
-
-def _response(record: Mapping[str, Any]) -> str:
-    """The response that a record shows, the first where it holds a group."""
-    response = record.get("response")
-    several = record.get("responses")
-    if response is None and isinstance(several, list) and several:
-        response = several[0].get("text") if isinstance(several[0], Mapping) else several[0]
-    return "" if response is None else str(response)
-
-
-def _reward(record: Mapping[str, Any]) -> Any:
-    value = record.get("reward", record.get("rewards"))
-    return value[0] if isinstance(value, list) and value else value
