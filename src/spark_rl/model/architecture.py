@@ -21,7 +21,7 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from spark_rl.errors import ConfigError
-from spark_rl.model.cache import RolloutCache
+from spark_rl.model.cache import RolloutCache, cache_argument
 from spark_rl.model.prefill import PromptCache, batch_prompts, extend, prefill, respond
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _coded_hindrance(decoder: Any, sees: bool) -> str | None:
     if getattr(decoder, "_is_stateful", False):
         return "they keep a state of all tokens (recurrent layers) beside or in place of keys and values"
     accepted = inspect.signature(decoder.forward).parameters
-    if "past_key_values" not in accepted:
+    if cache_argument(decoder) is None:
         return "they keep no keys and values"
     if "position_ids" not in accepted:
         return "their decoder is not told the positions of tokens (ALiBi and the like)"
