@@ -126,10 +126,10 @@ def _pass(
     vision: Vision | None = None,
 ) -> Tensor:
     """(B, T, H) final hidden states of tokens behind what a cache holds, of S keys in all with the tokens' own."""
-    decoder: Any = loaded.decoder
-    name = cache_argument(type(decoder))
+    kind: Any = type(loaded.decoder)
+    name = cache_argument(kind)
     assert name is not None  # check_architecture and prove_decoder refuse a decoder without one
-    hidden_BTH: Tensor = decoder(
+    hidden_BTH: Tensor = loaded.decoder(
         input_ids=tokens_BT, position_ids=positions, attention_mask=seen_BS.long(), use_cache=True, **{name: cache},
         **(vision or {}),
     ).last_hidden_state  # fmt: skip
