@@ -49,6 +49,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("xlstm", {}, "recurrent layers"),
     ("xlnet", {}, "keep no keys and values"),
     ("llama", {"is_causal": False}, "both directions"),
+    ("xlm", {}, "both directions"),
     ("gemma3_text", {"use_bidirectional_attention": True}, "both directions"),
     ("gemma3", {}, "through sliding windows"),
     ("mistral3", {"text_config": {"model_type": "mistral", "sliding_window": 64}}, "through sliding windows"),
@@ -225,6 +226,11 @@ def test_code_that_takes_no_cache_of_today_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"does not get through a pass with a shared prompt \(TypeError") as caught:
         prove_decoder(loaded_of(LlamaForCausalLM, "llama", decoder=TupleModel))
     assert "\n" not in str(caught.value)
+
+
+def test_code_that_asserts_what_is_not_so_here_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"XLMWithLMHeadModel does not get through .* \(AssertionError"):
+        prove_decoder(loaded_of(AutoModelForCausalLM, "xlm", causal=True))
 
 
 def test_a_decoder_of_a_hub_repository_is_asked_for_positions_too() -> None:

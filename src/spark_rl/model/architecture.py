@@ -63,7 +63,8 @@ def _configured_hindrance(config: PreTrainedConfig) -> str | None:
         return "they place tokens by ALiBi, not by positions that they are given"
     if getattr(text, "is_decoder", True) is False:
         return "they are encoders, which attend in both directions (is_decoder is false)"
-    if not getattr(text, "is_causal", True) or getattr(text, "use_bidirectional_attention", None) in {True, "all"}:
+    causal = getattr(text, "is_causal", True) and getattr(text, "causal", True)  # the second is XLM's name for it
+    if not causal or getattr(text, "use_bidirectional_attention", None) in {True, "all"}:
         return "they attend in both directions"
     windows = "sliding_attention" in layers or (not layers and getattr(text, "sliding_window", None) is not None)
     if windows and hasattr(config, "vision_config"):
@@ -110,7 +111,9 @@ def prove_decoder(loaded: LoadedModel) -> None:
     try:
         with _narrow_window(loaded.causal_lm.config.get_text_config()):
             alone_BTH, learner_BTH, engine_BTH = _hidden_states(loaded)
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:  # of others' code
+    except (  # of others' code
+        AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
+    ) as error:  # fmt: skip
         raise ConfigError(
             f"{name} does not get through a pass with a shared prompt ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}), so it can't be trained or decoded here"
