@@ -15,6 +15,7 @@ from transformers.models.mistral.modeling_mistral import MistralModel
 from spark_rl.embedded.build import build_tokenizer
 from spark_rl.errors import ConfigError
 from spark_rl.model.architecture import check_architecture, prove_decoder
+from spark_rl.model.cache import cache_argument
 from spark_rl.model.load import load_model
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.sizes import positions_of
@@ -48,6 +49,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("xlstm", {}, "recurrent layers"),
     ("xlnet", {}, "keep no keys and values"),
     ("llama", {"is_causal": False}, "both directions"),
+    ("xlm", {}, "both directions"),
     ("gemma3_text", {"use_bidirectional_attention": True}, "both directions"),
     ("gemma3", {}, "through sliding windows"),
     ("mistral3", {"text_config": {"model_type": "mistral", "sliding_window": 64}}, "through sliding windows"),
@@ -113,19 +115,24 @@ def test_positions_end_where_rotations_would_change(
 # --- the proof ------------------------------------------------------------------------------------------------------
 
 
+def passed(decoder: type, cache: Any) -> dict[str, Any]:
+    """A cache under the name that the decoder below takes it by: these classes are as code of hub repositories is."""
+    return {cache_argument(decoder) or "": cache}
+
+
 class MasklessModel(LlamaModel):
     """Sees padding."""
 
     def forward(self, position_ids: Any = None, past_key_values: Any = None, **options: Any) -> Any:
         options.pop("attention_mask", None)
-        return super().forward(position_ids=position_ids, past_key_values=past_key_values, **options)
+        return super().forward(position_ids=position_ids, **passed(LlamaModel, past_key_values), **options)
 
 
 class CountingModel(GPT2Model):
     """Counts positions itself, padding included."""
 
     def forward(self, position_ids: Any = None, past_key_values: Any = None, **options: Any) -> Any:
-        return super().forward(past_key_values=past_key_values, **options)
+        return super().forward(**passed(GPT2Model, past_key_values), **options)
 
 
 class FarsightedModel(MistralModel):
@@ -135,7 +142,7 @@ class FarsightedModel(MistralModel):
         window = self.config.sliding_window
         if past_key_values is not None and past_key_values.get_seq_length():
             self.config.sliding_window = 1000
-        found = super().forward(position_ids=position_ids, past_key_values=past_key_values, **options)
+        found = super().forward(position_ids=position_ids, **passed(MistralModel, past_key_values), **options)
         self.config.sliding_window = window
         return found
 
@@ -144,7 +151,7 @@ class StepwiseModel(LlamaModel):
     """Right for many tokens at once, wrong for one at a time."""
 
     def forward(self, position_ids: Any = None, past_key_values: Any = None, **options: Any) -> Any:
-        found = super().forward(position_ids=position_ids, past_key_values=past_key_values, **options)
+        found = super().forward(position_ids=position_ids, **passed(LlamaModel, past_key_values), **options)
         found.last_hidden_state = found.last_hidden_state * (1.1 if options["input_ids"].shape[1] == 1 else 1.0)
         return found
 
@@ -155,7 +162,21 @@ class TupleModel(LlamaModel):
     def forward(self, position_ids: Any = None, past_key_values: Any = None, **options: Any) -> Any:
         past = past_key_values[0][0].shape[-2] if past_key_values is not None else 0
         assert past >= 0
-        return super().forward(position_ids=position_ids, past_key_values=past_key_values, **options)
+        return super().forward(position_ids=position_ids, **passed(LlamaModel, past_key_values), **options)
+
+
+class CurrentModel(LlamaModel):
+    """Calls its cache as transformers does from 5.24 on, whichever version runs."""
+
+    def forward(self, position_ids: Any = None, cache: Any = None, **options: Any) -> Any:
+        return super().forward(position_ids=position_ids, **passed(LlamaModel, cache), **options)
+
+
+class FormerModel(LlamaModel):
+    """Calls its cache as transformers did before 5.24 and code of hub repositories does."""
+
+    def forward(self, position_ids: Any = None, past_key_values: Any = None, **options: Any) -> Any:
+        return super().forward(position_ids=position_ids, **passed(LlamaModel, past_key_values), **options)
 
 
 class PositionlessModel(LlamaModel):
@@ -196,10 +217,20 @@ def test_wrong_numbers_are_refused(whole: Any, kind: str, decoder: Any, settings
         prove_decoder(loaded)
 
 
+@pytest.mark.parametrize("decoder", [LlamaModel, CurrentModel, FormerModel])
+def test_a_cache_goes_by_the_name_that_the_decoder_has_for_it(decoder: Any) -> None:
+    prove_decoder(loaded_of(LlamaForCausalLM, "llama", decoder=decoder))
+
+
 def test_code_that_takes_no_cache_of_today_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"does not get through a pass with a shared prompt \(TypeError") as caught:
         prove_decoder(loaded_of(LlamaForCausalLM, "llama", decoder=TupleModel))
     assert "\n" not in str(caught.value)
+
+
+def test_code_that_asserts_what_is_not_so_here_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"XLMWithLMHeadModel does not get through .* \(AssertionError"):
+        prove_decoder(loaded_of(AutoModelForCausalLM, "xlm", causal=True))
 
 
 def test_a_decoder_of_a_hub_repository_is_asked_for_positions_too() -> None:

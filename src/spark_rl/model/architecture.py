@@ -21,7 +21,7 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from spark_rl.errors import ConfigError
-from spark_rl.model.cache import RolloutCache
+from spark_rl.model.cache import RolloutCache, cache_argument
 from spark_rl.model.prefill import PromptCache, batch_prompts, extend, prefill, respond
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def _configured_hindrance(config: PreTrainedConfig) -> str | None:
         return "they place tokens by ALiBi, not by positions that they are given"
     if getattr(text, "is_decoder", True) is False:
         return "they are encoders, which attend in both directions (is_decoder is false)"
-    if not getattr(text, "is_causal", True) or getattr(text, "use_bidirectional_attention", None) in {True, "all"}:
+    causal = getattr(text, "is_causal", True) and getattr(text, "causal", True)  # the second is XLM's name for it
+    if not causal or getattr(text, "use_bidirectional_attention", None) in {True, "all"}:
         return "they attend in both directions"
     windows = "sliding_attention" in layers or (not layers and getattr(text, "sliding_window", None) is not None)
     if windows and hasattr(config, "vision_config"):
@@ -76,7 +77,7 @@ def _coded_hindrance(decoder: Any, sees: bool) -> str | None:
     if getattr(decoder, "_is_stateful", False):
         return "they keep a state of all tokens (recurrent layers) beside or in place of keys and values"
     accepted = inspect.signature(decoder.forward).parameters
-    if "past_key_values" not in accepted:
+    if cache_argument(decoder) is None:
         return "they keep no keys and values"
     if "position_ids" not in accepted:
         return "their decoder is not told the positions of tokens (ALiBi and the like)"
@@ -110,7 +111,9 @@ def prove_decoder(loaded: LoadedModel) -> None:
     try:
         with _narrow_window(loaded.causal_lm.config.get_text_config()):
             alone_BTH, learner_BTH, engine_BTH = _hidden_states(loaded)
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:  # of others' code
+    except (  # of others' code
+        AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
+    ) as error:  # fmt: skip
         raise ConfigError(
             f"{name} does not get through a pass with a shared prompt ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}), so it can't be trained or decoded here"

@@ -2,18 +2,32 @@
 
 Shape suffixes: _R rows, _H heads, _T positions, _D head width.
 
-It implements transformers' cache interface, so any decoder that accepts ``past_key_values`` runs on it. The stock
-caches concatenate on every token (``DynamicCache``) or attend over their whole capacity (``StaticCache``); this one
-writes in place and hands out views of the filled part. All rows end in the same column: a row with fewer tokens than
-another has padding before them, as transformers' masks expect it.
+It implements transformers' cache interface, so any decoder that takes a cache runs on it, whatever it calls it
+(:func:`cache_argument`). The stock caches concatenate on every token (``DynamicCache``) or attend over their whole
+capacity (``StaticCache``); this one writes in place and hands out views of the filled part. All rows end in the same
+column: a row with fewer tokens than another has padding before them, as transformers' masks expect it.
 """
 
 from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
+
+CACHE_ARGUMENTS = ("cache", "past_key_values")
+"""What decoders call their cache: those of transformers from 5.24 on; those before, and code of hub repositories."""
+
+
+@cache
+def cache_argument(decoder: Any) -> str | None:
+    """The name under which decoders of a class take their cache, or ``None`` if they take none."""
+    accepted = inspect.signature(decoder.forward).parameters
+    return next((name for name in CACHE_ARGUMENTS if name in accepted), None)
 
 
 class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]

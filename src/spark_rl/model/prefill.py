@@ -26,6 +26,8 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from spark_rl.model.cache import cache_argument
+
 if TYPE_CHECKING:
     from spark_rl.model.loaded import LoadedModel
 
@@ -78,12 +80,8 @@ def prefill(loaded: LoadedModel, batch: PromptBatch, cache: Cache) -> Tensor:
     # Where transformers keeps the embedding of token 0 at zero for padding, a state of padding is zero in every layer,
     # and the roots of some norms (Gemma 3n's) have no gradient there.
     filler = 1 if getattr(loaded.causal_lm.get_input_embeddings(), "padding_idx", None) == 0 else 0
-    hidden_PSH = loaded.decoder(
-        input_ids=batch.tokens_PS.masked_fill(~batch.seen_PS, filler), position_ids=batch.positions,
-        attention_mask=batch.seen_PS.long(), past_key_values=cache, use_cache=True, **batch.vision,
-    ).last_hidden_state  # fmt: skip
-    last_PH: Tensor = hidden_PSH[:, -1]
-    return last_PH
+    tokens_PS = batch.tokens_PS.masked_fill(~batch.seen_PS, filler)
+    return _pass(loaded, tokens_PS, batch.positions, batch.seen_PS, cache, batch.vision)[:, -1]
 
 
 def respond(
@@ -103,11 +101,7 @@ def respond(
     reached_BT = torch.cat((batch.seen_PS[row_B], seen_BT), dim=-1)
     positions_BT = batch.next_P[row_B, None] + torch.arange(length, device=tokens_BT.device)
     positions_BT = positions_BT.masked_fill(~seen_BT, 0)  # padding must not count as a longer sequence
-    hidden_BTH: Tensor = loaded.decoder(
-        input_ids=tokens_BT, position_ids=positions_BT, attention_mask=reached_BT.long(),
-        past_key_values=ResponseCache(cache, row_B), use_cache=True,
-    ).last_hidden_state  # fmt: skip
-    return hidden_BTH
+    return _pass(loaded, tokens_BT, positions_BT, reached_BT, ResponseCache(cache, row_B))
 
 
 def extend(loaded: LoadedModel, token_R: Tensor, position_R: Tensor, seen_RT: Tensor, cache: Cache) -> Tensor:
@@ -120,11 +114,26 @@ def extend(loaded: LoadedModel, token_R: Tensor, position_R: Tensor, seen_RT: Te
         seen_RT: which keys of a row are no padding, the new one among them.
         cache: what came before.
     """
-    hidden_R1H: Tensor = loaded.decoder(
-        input_ids=token_R[:, None], position_ids=position_R[:, None], attention_mask=seen_RT.long(),
-        past_key_values=cache, use_cache=True,
+    return _pass(loaded, token_R[:, None], position_R[:, None], seen_RT, cache)[:, -1]
+
+
+def _pass(
+    loaded: LoadedModel,
+    tokens_BT: Tensor,
+    positions: Tensor,
+    seen_BS: Tensor,
+    cache: Cache,
+    vision: Vision | None = None,
+) -> Tensor:
+    """(B, T, H) final hidden states of tokens behind what a cache holds, of S keys in all with the tokens' own."""
+    kind: Any = type(loaded.decoder)
+    name = cache_argument(kind)
+    assert name is not None  # check_architecture and prove_decoder refuse a decoder without one
+    hidden_BTH: Tensor = loaded.decoder(
+        input_ids=tokens_BT, position_ids=positions, attention_mask=seen_BS.long(), use_cache=True, **{name: cache},
+        **(vision or {}),
     ).last_hidden_state  # fmt: skip
-    return hidden_R1H[:, -1]
+    return hidden_BTH
 
 
 class PromptLayer(CacheLayerMixin):  # type: ignore[misc]
