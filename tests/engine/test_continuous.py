@@ -198,3 +198,36 @@ def test_a_prompt_without_room_for_an_answer_is_answered_emptily(engine: Continu
 
 def test_an_embedded_engine_is_what_it_stands_on(engine: ContinuousEngine) -> None:
     assert isinstance(engine.engine, EmbeddedEngine)
+
+
+def test_a_request_that_cannot_even_wait_does_not_end_the_engine(engine: ContinuousEngine) -> None:
+    broken = engine.submit(prompts(1)[0], replace(KINDS[0], n=1.5))  # type: ignore[arg-type]  # as a caller's bug
+    with pytest.raises(EngineError, match="decoding failed"):
+        broken.future.result(30)
+    assert engine.generate(prompts(1), KINDS[0])[0][0].tokens
+    assert settled(engine)
+
+
+def test_an_absurd_limit_takes_no_more_room_than_the_model_has(engine: ContinuousEngine, loaded: LoadedModel) -> None:
+    absurd = Sampling(2, 1.0, 2**40, seed=3)
+    found = engine.generate(prompts(1), absurd)[0]
+    expected = engine_of(loaded, ENDS).generate(prompts(1), absurd)[0]
+    assert [alike(one, other) for one, other in zip(found, expected, strict=True)] == [True, True]
+
+
+def test_few_requests_wait_for_others_but_not_for_ever(loaded: LoadedModel) -> None:
+    own = engine_of(loaded, (), max_rows=16)
+    busy = decoding.Decoding(own, retire_share=0, enter_share=0.25)
+    some, long = prompts(9), Sampling(1, 1.0, 30)
+    for number, prompt in enumerate(some[:8]):
+        busy.add(number, prompt, long, 0)
+    busy.step()
+    busy.add(8, some[8], long, 0)
+    for entered in [8] * decoding.HOLD + [9]:
+        busy.step()
+        assert busy.live is not None
+        assert len(busy.live.names) == entered
+    busy.add(9, some[0], replace(long, n=2), 0)
+    busy.add(10, some[1], long, 0)
+    busy.step()
+    assert len(busy.live.names) == 12, "three rows are a quarter of nine, and enter at once"
