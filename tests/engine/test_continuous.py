@@ -213,21 +213,3 @@ def test_an_absurd_limit_takes_no_more_room_than_the_model_has(engine: Continuou
     found = engine.generate(prompts(1), absurd)[0]
     expected = engine_of(loaded, ENDS).generate(prompts(1), absurd)[0]
     assert [alike(one, other) for one, other in zip(found, expected, strict=True)] == [True, True]
-
-
-def test_few_requests_wait_for_others_but_not_for_ever(loaded: LoadedModel) -> None:
-    own = engine_of(loaded, (), max_rows=16)
-    busy = decoding.Decoding(own, retire_share=0, enter_share=0.25)
-    some, long = prompts(9), Sampling(1, 1.0, 30)
-    for number, prompt in enumerate(some[:8]):
-        busy.add(number, prompt, long, 0)
-    busy.step()
-    busy.add(8, some[8], long, 0)
-    for entered in [8] * decoding.HOLD + [9]:
-        busy.step()
-        assert busy.live is not None
-        assert len(busy.live.names) == entered
-    busy.add(9, some[0], replace(long, n=2), 0)
-    busy.add(10, some[1], long, 0)
-    busy.step()
-    assert len(busy.live.names) == 12, "three rows are a quarter of nine, and enter at once"

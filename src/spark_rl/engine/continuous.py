@@ -30,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 PATIENCE = 30.0
 """Seconds that closing waits for the token that is being decoded."""
-ENTER_SHARE = 1 / 4
-"""Of the rows that decode: requests for fewer wait for others that come, a few tokens at most, and enter together."""
 
 
 class BusyError(UserError):
@@ -166,7 +164,7 @@ class ContinuousEngine:
 
     @torch.inference_mode()
     def _work(self) -> None:
-        decoding = Decoding(self.engine, retire_share=0, enter_share=ENTER_SHARE)
+        decoding = Decoding(self.engine, retire_share=0)
         while True:
             try:
                 if not self._listen(decoding):
@@ -177,7 +175,7 @@ class ContinuousEngine:
                 self._hand_over(decoding)
             except Exception as error:  # noqa: BLE001  # whatever it is, requests that come later must not wait for ever
                 self._give_up(error)
-                decoding = Decoding(self.engine, retire_share=0, enter_share=ENTER_SHARE)
+                decoding = Decoding(self.engine, retire_share=0)
 
     def _listen(self, decoding: Decoding) -> bool:
         """Take in what has arrived, and wait for it where there is nothing else to do; whether to go on."""

@@ -35,8 +35,6 @@ ROOM = 64
 """Positions reserved behind a prompt at first; as many again as there are when they are used up."""
 RETIRE_SHARE = 1 / 8
 """Finished rows leave the batch when they are at least this share of it."""
-HOLD = 4
-"""Tokens that prompts wait at most for others to enter with."""
 LOGITS = 2**24
 """Logits that exist at a time, 64 MB in float32: they never are rows x vocabulary of a large model."""
 STOP_WINDOW = 24
@@ -84,18 +82,15 @@ class Asked:
 class Decoding:
     """Rows and waiting prompts, a token a row at each :meth:`step`."""
 
-    def __init__(self, engine: Decoder, retire_share: float = RETIRE_SHARE, enter_share: float = 0.0) -> None:
+    def __init__(self, engine: Decoder, retire_share: float = RETIRE_SHARE) -> None:
         """Nothing decodes yet.
 
         Args:
             engine: whose model decodes, within its ``max_rows`` and ``max_tokens``.
             retire_share: of the rows that must have ended before their places are cleared, and they are handed over.
-            enter_share: of the rows that decode; prompts with fewer wait :data:`HOLD` tokens at most for others: all
-                rows stand still while some enter, whose prefill costs about a token of all.
         """
         self.engine, self.loaded = engine, engine.loaded
-        self.retire_share, self.enter_share = retire_share, enter_share
-        self._held = 0
+        self.retire_share = retire_share
         self.waiting = Waiting((), (), 1, engine.max_rows, engine.max_tokens)
         self.asked: dict[int, Asked] = {}
         """Prompts that were added and not handed over, by their numbers."""
@@ -144,8 +139,6 @@ class Decoding:
 
     def _enter(self) -> None:
         """Prefill what fits beside the rows that live, each prompt and its images once, and draw its first tokens."""
-        if self._holds_back():
-            return
         while self.waiting.left:
             live = self.live
             entry = self.waiting.enter(0 if live is None else len(live.names), 0 if live is None else max(live.reach))
@@ -171,14 +164,6 @@ class Decoding:
             self._draw(new, hidden_RH)
             self.live = new if live is None else live.joined(new)
             self._leave(self.live)
-
-    def _holds_back(self) -> bool:
-        """Whether the prompts that wait are so few that others are waited for."""
-        live, left = self.live, self.waiting.left
-        wanted = 0.0 if live is None else self.enter_share * len(live.names)
-        few = len(left) < wanted and sum(self.asked[number].open for number in left) < wanted
-        self._held = self._held + 1 if left and few and self._held < HOLD else 0
-        return self._held > 0
 
     def _room(self, live: Live, width: int) -> int:
         """Positions to reserve behind ``width`` of them: twice as many as there are, or :data:`ROOM` at first, but
