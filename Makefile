@@ -131,7 +131,7 @@ $(LMEVAL_STAMP): constraints-trl.txt
 	@echo 'virtual environment in $(LMEVAL_VENV) (once, about a minute)'
 	@$(PYTHON) -m venv $(LMEVAL_VENV)
 	@$(LMEVAL_PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'
-	@$(LMEVAL_PIP) 'lm_eval[hf]==0.4.13'
+	@$(LMEVAL_PIP) 'lm_eval[hf,api]==0.4.13'
 	@touch $@
 
 $(BROWSER_STAMP):

@@ -198,3 +198,18 @@ def test_a_prompt_without_room_for_an_answer_is_answered_emptily(engine: Continu
 
 def test_an_embedded_engine_is_what_it_stands_on(engine: ContinuousEngine) -> None:
     assert isinstance(engine.engine, EmbeddedEngine)
+
+
+def test_a_request_that_cannot_even_wait_does_not_end_the_engine(engine: ContinuousEngine) -> None:
+    broken = engine.submit(prompts(1)[0], replace(KINDS[0], n=1.5))  # type: ignore[arg-type]  # as a caller's bug
+    with pytest.raises(EngineError, match="decoding failed"):
+        broken.future.result(30)
+    assert engine.generate(prompts(1), KINDS[0])[0][0].tokens
+    assert settled(engine)
+
+
+def test_an_absurd_limit_takes_no_more_room_than_the_model_has(engine: ContinuousEngine, loaded: LoadedModel) -> None:
+    absurd = Sampling(2, 1.0, 2**40, seed=3)
+    found = engine.generate(prompts(1), absurd)[0]
+    expected = engine_of(loaded, ENDS).generate(prompts(1), absurd)[0]
+    assert [alike(one, other) for one, other in zip(found, expected, strict=True)] == [True, True]

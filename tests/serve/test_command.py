@@ -24,6 +24,8 @@ def test_without_its_extra_it_says_what_to_install(
     [
         (["--upstream", "localhost:8000"], "--upstream localhost:8000 is no address"),
         (["--upstream", "http://a/v1", "--model", "embedded"], "give one of the two"),
+        (["--upstream", "http://a/v1", "--max-tokens", "5"], "--max-tokens is for a model that is served here"),
+        (["--upstream", "http://a/v1", "--served-model-name", "x"], "--served-model-name is for a model"),
     ],
 )
 def test_options_that_make_no_sense_are_named(

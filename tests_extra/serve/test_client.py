@@ -131,6 +131,8 @@ def test_answering_judging_and_reflecting_is_that_of_solve(client: OpenAI, offli
         assert [one["role"] for one in rounds] == ["answer"] + ["reflection"] * (len(rounds) - 1)
         assert rounds[0]["probability"] == pytest.approx(trace.rounds[0].probability, abs=1e-4)
         assert reply.usage.completion_tokens == sum(one.tokens for one in trace.rounds)
+        assert reply.usage.prompt_tokens >= len(offline.chat.encode(problem).token_ids)
+        assert reply.choices[0].finish_reason == "stop"
 
 
 def test_one_of_several_answers_is_chosen_and_then_reflected_on(client: OpenAI, offline: Reasoner) -> None:
@@ -157,7 +159,13 @@ def test_a_stream_of_a_trace_ends_with_it(client: OpenAI) -> None:
     assert pieces[-1].spark["answer"] in text
 
 
-@pytest.mark.parametrize(("more", "said"), [({"stop": "x"}, "stop does not go with spark"), ({"n": 2}, "spark.n is")])
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"stop": "x"}, "stop does not go with spark"), ({"n": 2}, "spark.n is"),
+        ({"top_p": 0.5}, "top_p is not supported here"),
+    ],
+)  # fmt: skip
 def test_what_has_no_meaning_beside_spark_is_refused(client: OpenAI, more: dict[str, object], said: str) -> None:
     with pytest.raises(BadRequestError, match=said):
         client.chat.completions.create(model="embedded", messages=ASKED, extra_body={"spark": {}}, **more)
@@ -243,3 +251,40 @@ def test_json_is_the_protocols(served: Served) -> None:
     assert reply["object"] == "chat.completion"
     assert set(reply) == {"id", "object", "created", "model", "choices", "usage"}
     assert json.dumps(reply, allow_nan=False)
+
+
+def test_a_temperature_of_almost_nothing_is_greedy(client: OpenAI) -> None:
+    texts = {
+        client.chat.completions.create(model="embedded", messages=ASKED, temperature=warmth, max_tokens=30)
+        .choices[0].message.content for warmth in (0, 1e-6, 1e-45)
+    }  # fmt: skip
+    assert len(texts) == 1
+
+
+def test_what_is_read_and_written_is_counted_in_every_role(client: OpenAI, served: Served, offline: Reasoner) -> None:
+    before = served.measured()["spark_rl_engine_tokens_total"]
+    reply = client.chat.completions.create(
+        model="embedded", messages=[{"role": "user", "content": QUESTION}], seed=5,
+        extra_body={"spark": {"n": 4, "select": "verdict", "rounds": 2}},
+    )  # fmt: skip
+    judged = served.post("/v1/judge", {"question": QUESTION, "response": r"\boxed{*++}", "judgements": 3}).json()
+    written = served.measured()["spark_rl_engine_tokens_total"] - before
+    assert reply.usage.completion_tokens + judged["usage"]["completion_tokens"] == written
+    asked = len(offline.chat.encode(PROBLEM).token_ids)
+    assert judged["usage"]["prompt_tokens"] > asked
+    assert reply.usage.prompt_tokens > 5 * asked, "it is read once to answer, and each answer with it to be judged"
+
+
+def test_an_answer_that_was_cut_says_so(client: OpenAI) -> None:
+    reply = client.chat.completions.create(
+        model="embedded", messages=[{"role": "user", "content": QUESTION}], max_tokens=3,
+        extra_body={"spark": {"rounds": 0}},
+    )  # fmt: skip
+    assert reply.choices[0].finish_reason == "length"
+
+
+def test_a_judgement_of_two_thousand_million_tokens_hurts_nobody(served: Served) -> None:
+    asked = {"question": QUESTION, "response": r"\boxed{*++}"}
+    absurd = served.post("/v1/judge", {**asked, "max_tokens": 2**31 - 1})
+    assert absurd.status_code == 200
+    assert absurd.json()["data"] == served.post("/v1/judge", asked).json()["data"]

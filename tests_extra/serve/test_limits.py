@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -15,6 +16,10 @@ import httpx
 import pytest
 from openai import APIStatusError, AuthenticationError, RateLimitError
 from served import Served
+
+from spark_rl.inference import Reasoner
+from spark_rl.serve.asked import Embedded
+from spark_rl.serve.protocol import ChatRequest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "campaigns"))
 from hostile_requests import attack
@@ -43,6 +48,16 @@ def test_a_completion_is_no_longer_than_the_server_lets_it_be(strict: Served) ->
     reply = strict.client("secret").chat.completions.create(**(LONG | {"n": 8, "max_tokens": 5000}))
     assert all(choice.finish_reason in {"stop", "length"} for choice in reply.choices)
     assert reply.usage.completion_tokens <= 8 * 50
+
+
+def test_nor_is_one_that_judges_or_reflects(strict: Served) -> None:
+    key = {"Authorization": "Bearer secret"}
+    items = [{"question": "5?4?3?9=32", "response": "x" * 40}] * 4
+    judged = strict.post("/v1/judge", {"items": items, "max_tokens": 200, "temperature": 50}, key).json()
+    assert judged["usage"]["completion_tokens"] <= 4 * 50
+    spark = {"messages": ASKED, "max_tokens": 200, "temperature": 50, "spark": {"rounds": 0}}
+    reply = strict.post("/v1/chat/completions", spark, key).json()
+    assert reply["usage"]["completion_tokens"] <= 50
 
 
 def test_too_many_requests_are_told_to_come_again(strict: Served) -> None:
@@ -82,6 +97,27 @@ def test_a_client_that_hangs_up_frees_its_rows(served: Served, stream: bool) -> 
             for _ in reply.iter_bytes():
                 raise httpx.ReadTimeout("hang up in the middle of the stream")
     assert served.idle()
+
+
+def test_a_stream_that_nobody_ever_reads_frees_its_rows(offline: Reasoner) -> None:
+    """A client may leave between its request and the first piece."""
+
+    async def left() -> None:
+        asked = Embedded(offline, "embedded", queue=8)
+        try:
+            request = ChatRequest.model_validate(LONG | {"n": 128, "repetition_penalty": 3, "stream": True})
+            stream = await asked.chat(request, {})
+            assert asked.engine._open
+            del stream
+            end = time.monotonic() + 30
+            while asked.engine._open:
+                assert time.monotonic() < end
+                await asyncio.sleep(0.001)
+            assert not asked.engine.load.tokens, "it was taken back, and did not decode to its end"
+        finally:
+            await asked.close()
+
+    asyncio.run(left())
 
 
 def test_many_at_a_time_get_what_each_gets_alone(served: Served) -> None:

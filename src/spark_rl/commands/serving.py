@@ -25,6 +25,10 @@ def serve(arguments: argparse.Namespace) -> Mapping[str, Any]:
             raise UserError("--model is served here, and --upstream is served elsewhere; give one of the two")
         if not is_server(arguments.upstream):
             raise UserError(f"--upstream {arguments.upstream} is no address; give http://HOST:PORT/v1")
+        for option in ("max_tokens", "served_model_name"):
+            if getattr(arguments, option) is not None:
+                raise UserError(f"--{option.replace('_', '-')} is for a model that is served here; with --upstream, "
+                                "give it to the other server")  # fmt: skip
         arguments.model = arguments.upstream
     try:
         from spark_rl.serve.app import build_app, run

@@ -165,15 +165,17 @@ class ContinuousEngine:
     @torch.inference_mode()
     def _work(self) -> None:
         decoding = Decoding(self.engine, retire_share=0)
-        while self._listen(decoding):
+        while True:
             try:
+                if not self._listen(decoding):
+                    return
                 decoding.step()
+                self.load.steps += 1
                 self._tell(decoding)
                 self._hand_over(decoding)
             except Exception as error:  # noqa: BLE001  # whatever it is, requests that come later must not wait for ever
                 self._give_up(error)
                 decoding = Decoding(self.engine, retire_share=0)
-            self.load.steps += 1
 
     def _listen(self, decoding: Decoding) -> bool:
         """Take in what has arrived, and wait for it where there is nothing else to do; whether to go on."""

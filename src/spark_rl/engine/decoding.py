@@ -181,7 +181,8 @@ class Decoding:
         if any(kind.repetition_penalty != 1 for kind in kinds):
             size = self.loaded.causal_lm.get_output_embeddings().weight.shape[0]
             held_RV = _held([one.prompt for one in asked], size).to(device).repeat_interleave(copies, dim=0)
-        width = max(one.sampling.max_new_tokens for one in asked) + 1
+        most = self.engine.positions
+        width = 1 + max(min(one.sampling.max_new_tokens, most or one.sampling.max_new_tokens) for one in asked)
         top_RTK = top_logprobs_RTK = None
         if top := max(kind.top for kind in kinds):
             top_RTK = torch.zeros(len(row_R), width, top, dtype=torch.long, device=device)

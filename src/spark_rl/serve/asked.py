@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -40,8 +40,52 @@ _Found = TypeVar("_Found")
 
 SEVERAL_TEMPERATURE = 0.7
 """Of several answers or judgements where neither the request nor the run says another: greedy ones are all alike."""
+BEGUN = b""
+"""The first event of a stream, which is not sent."""
 REASONERS = 64
 """Requests that answer, judge and reflect, or are made into tokens, at a time."""
+
+
+class Spent:
+    """An engine that counts what is asked of it, and can be told to take no more calls."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.stopped = engine, False
+        self.read = self.written = 0
+        """Tokens of prompts, once each however many completions they have, and of completions."""
+        self.cut: set[str] = set()
+        """Completions that ended for want of room."""
+
+    @property
+    def version(self) -> int:
+        return self.engine.version
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        """What the engine gives. Raises :class:`concurrent.futures.CancelledError` once it was stopped."""
+        if self.stopped:
+            raise CancelledError
+        drawn = self.engine.generate(prompts, sampling)
+        self.read += sum(len(prompt.token_ids) for prompt in prompts)
+        self.written += sum(map(tokens_of, drawn))
+        self.cut |= {one.text for completions in drawn for one in completions if one.finish == "length"}
+        return drawn
+
+    def sync(self, weights: Weights) -> None:
+        self.engine.sync(weights)
+
+    def sleep(self) -> None:
+        self.engine.sleep()
+
+    def wake(self) -> None:
+        self.engine.wake()
+
+    def close(self) -> None:
+        self.engine.close()
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """For a reply."""
+        return usage(self.read, self.written)
 
 
 class Asked(Protocol):
@@ -49,13 +93,16 @@ class Asked(Protocol):
 
     name: str
     reasoner: Reasoner
+    max_tokens: int | None
+    """Of a completion at most, whatever a request says."""
 
     async def chat(self, request: ChatRequest, body: Mapping[str, Any]) -> dict[str, Any] | AsyncIterator[bytes]:
         """A whole reply, or the events of a stream."""
         ...
 
-    async def think(self, work: Callable[[Reasoner], _Found]) -> _Found:
-        """What ``work`` makes of the model in its three roles; cancelling this ends what it asks of the engine."""
+    async def think(self, work: Callable[[Reasoner], _Found]) -> tuple[_Found, Spent]:
+        """What ``work`` makes of the model in its three roles, and what it took; cancelling this ends what it asks of
+        the engine."""
         ...
 
     def load(self) -> dict[str, float]:
@@ -97,8 +144,7 @@ class Embedded:
         prompt = await self._in_thread(partial(self._encode, request))
         sampling = self._sampling(request, prompt)
         if request.stream:
-            stream = _Stream(self, request, prompt, sampling)
-            return stream.events()
+            return await begun(_Stream(self, request, prompt, sampling).events())
         asked = self.engine.submit(prompt, sampling)
         try:
             completions = await asyncio.wrap_future(asked.future)
@@ -107,11 +153,12 @@ class Embedded:
         choices = [choice(i, one.text, one.finish, self.logprobs(one, request)) for i, one in enumerate(completions)]
         return Reply(self.name).whole(choices, usage(len(prompt.token_ids), tokens_of(completions)))
 
-    async def think(self, work: Callable[[Reasoner], _Found]) -> _Found:
+    async def think(self, work: Callable[[Reasoner], _Found]) -> tuple[_Found, Spent]:
         """In a thread, with a session of the engine that ends with this."""
         session = Session(self.engine)
+        spent = Spent(session)
         try:
-            return await self._in_thread(partial(work, replace(self.reasoner, engine=session)))
+            return await self._in_thread(partial(work, replace(self.reasoner, engine=spent))), spent
         except CancelledError:  # of the engine's, which is being closed
             raise ApiError(503, "the server is shutting down") from None
         finally:
@@ -180,9 +227,10 @@ class _Stream:
         self.submitted: Request = asked.engine.submit(prompt, sampling, heard=put)
         self.submitted.future.add_done_callback(lambda _: put(None))
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes]:
         """Pieces as they are certain, then the ends, then the tokens that were used if they are asked for."""
         try:
+            yield BEGUN
             yield self.reply.piece([delta(i, "", first=True) for i in range(len(self.texts))])
             while (tokens := await self.heard.get()) is not None:
                 self.told[tokens.row] = tokens.start + len(tokens.token_ids)
@@ -220,7 +268,7 @@ class Upstream:
         """``reasoner`` has an :class:`OpenAIEngine`; a request takes ``timeout`` seconds at most."""
         assert isinstance(reasoner.engine, OpenAIEngine)
         self.server, self.reasoner, self.name = reasoner.engine, reasoner, reasoner.engine.model
-        self.timeout = timeout
+        self.timeout, self.max_tokens = timeout, None
         self._client: httpx.AsyncClient | None = None
         self._threads: anyio.CapacityLimiter | None = None
 
@@ -237,7 +285,7 @@ class Upstream:
         try:
             response = await client.send(passed, stream=True)
             if request.stream and response.status_code == 200:
-                return self._passed_on(response)
+                return await begun(self._passed_on(response))
             try:
                 await response.aread()
                 reply = response.json()
@@ -255,15 +303,16 @@ class Upstream:
             raise ApiError(response.status_code if response.status_code >= 400 else 502, f"upstream: {words!s:.500}")
         return reply
 
-    async def think(self, work: Callable[[Reasoner], _Found]) -> _Found:
+    async def think(self, work: Callable[[Reasoner], _Found]) -> tuple[_Found, Spent]:
         """In a thread; it asks the server nothing more once this is cancelled."""
-        engine = _Stoppable(self.server)
+        engine = Spent(self.server)
         if self._threads is None:
             self._threads = anyio.CapacityLimiter(REASONERS)
         try:
-            return await anyio.to_thread.run_sync(
+            found = await anyio.to_thread.run_sync(
                 work, replace(self.reasoner, engine=engine), abandon_on_cancel=True, limiter=self._threads
             )
+            return found, engine
         except EndpointError as error:
             raise ApiError(502, f"upstream: {error}") from None
         finally:
@@ -279,43 +328,15 @@ class Upstream:
             await self._client.aclose()
 
     @staticmethod
-    async def _passed_on(response: httpx.Response) -> AsyncIterator[bytes]:
+    async def _passed_on(response: httpx.Response) -> AsyncGenerator[bytes]:
         try:
+            yield BEGUN
             async for piece in response.aiter_raw():
                 yield piece
         except httpx.HTTPError as error:
             yield event(ApiError(502, f"the upstream server broke off ({type(error).__name__})").body())
         finally:
             await response.aclose()
-
-
-@dataclass
-class _Stoppable:
-    """An engine that can be told to take no more calls."""
-
-    engine: Engine
-    stopped: bool = False
-
-    @property
-    def version(self) -> int:
-        return self.engine.version
-
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        if self.stopped:
-            raise CancelledError
-        return self.engine.generate(prompts, sampling)
-
-    def sync(self, weights: Weights) -> None:
-        self.engine.sync(weights)
-
-    def sleep(self) -> None:
-        self.engine.sleep()
-
-    def wake(self) -> None:
-        self.engine.wake()
-
-    def close(self) -> None:
-        self.engine.close()
 
 
 async def reason(asked: Asked, request: ChatRequest) -> dict[str, Any]:
@@ -333,7 +354,7 @@ async def reason(asked: Asked, request: ChatRequest) -> dict[str, Any]:
     temperature = config.temperature if request.temperature is None else request.temperature
     if spark.n > 1 and request.temperature is None and temperature == 0:
         temperature = SEVERAL_TEMPERATURE
-    limit = config.max_new_tokens if request.limit is None else request.limit
+    limit = _limit(asked, request.limit)
     changes = {"temperature": temperature, "max_new_tokens": limit}
     chosen = changed(config, **changes, select=spark.select if spark.n > 1 else "last", samples=spark.n)
     reflecting = changed(config, **changes, select="last", samples=1, rounds=rounds)
@@ -348,10 +369,23 @@ async def reason(asked: Asked, request: ChatRequest) -> dict[str, Any]:
         again = replace(reasoner, config=reflecting).solve([problem], [first.final])[0]
         return _joined(first, again)
 
-    trace = await asked.think(work)
-    spent = sum(one.tokens for one in trace.rounds)
+    trace, spent = await asked.think(work)
     facts = trace_of(trace, spark.n, whole=spark.trace)
-    return Reply(asked.name).whole([choice(0, trace.response, "stop")], usage(0, spent), spark=facts)
+    finish = "length" if trace.response in spent.cut else "stop"
+    return Reply(asked.name).whole([choice(0, trace.response, finish)], spent.usage, spark=facts)
+
+
+def _limit(asked: Asked, wanted: int | None) -> int:
+    """Tokens of each completion at most, of those that answer, judge and reflect."""
+    limit = asked.reasoner.config.max_new_tokens if wanted is None else wanted
+    return limit if asked.max_tokens is None else min(limit, asked.max_tokens)
+
+
+async def begun(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """A stream whose first event, :data:`BEGUN`, has been taken: one that has begun gives up what it holds wherever it
+    is dropped, and one that has not would not. Its client may leave before anybody asks for a piece."""
+    assert await anext(events) is BEGUN
+    return events
 
 
 def _joined(first: Trace, again: Trace) -> Trace:
@@ -370,7 +404,7 @@ async def judge(asked: Asked, request: JudgeRequest) -> dict[str, Any]:
     temperature = config.temperature if request.temperature is None else request.temperature
     if request.judgements > 1 and request.temperature is None and temperature == 0:
         temperature = SEVERAL_TEMPERATURE
-    limit = config.max_new_tokens if request.max_tokens is None else request.max_tokens
+    limit = _limit(asked, request.max_tokens)
     wanted = changed(
         config, temperature=temperature, judgements=request.judgements, max_new_tokens=limit, select="last", samples=1
     )
@@ -381,31 +415,29 @@ async def judge(asked: Asked, request: JudgeRequest) -> dict[str, Any]:
         seed = reasoner.seed if request.seed is None else request.seed
         return _judged(replace(reasoner, config=wanted, seed=seed), items, problems)
 
-    data = await asked.think(work)
-    spent = sum(row.pop("tokens") for row in data)
-    return {"object": "judgements", "model": asked.name, "data": data, "usage": usage(0, spent)}
+    data, spent = await asked.think(work)
+    return {"object": "judgements", "model": asked.name, "data": data, "usage": spent.usage}
 
 
 def _judged(reasoner: Reasoner, items: Sequence[JudgeItem], problems: Sequence[Problem]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [{} for _ in items]
     single = [i for i, item in enumerate(items) if item.other is None]
     opinions = reasoner.judge([problems[i] for i in single], [items[i].response for i in single])
-    for i, (text, accepted, tokens, chance) in zip(single, opinions, strict=True):
+    for i, (text, accepted, _, chance) in zip(single, opinions, strict=True):
         verdict = None if accepted is None else "Yes" if accepted else "No"
         reward = chance if chance is not None else float(bool(accepted))
-        rows[i] = {"index": i, "verdict": verdict, "probability": chance, "reward": reward, "judgement": text,
-                   "tokens": tokens}  # fmt: skip
+        rows[i] = {"index": i, "verdict": verdict, "probability": chance, "reward": reward, "judgement": text}
     pairs = [(i, item.response, item.other) for i, item in enumerate(items) if item.other is not None]
     turned = [(one, other) for _, one, other in pairs], [(other, one) for _, one, other in pairs]
     asked = [problems[i] for i, _, _ in pairs]
     orders = [reasoner.compare(asked, order) for order in turned]
-    for (i, _, _), (text, verdict, tokens), (text_b, verdict_b, tokens_b) in zip(pairs, *orders, strict=True):
+    for (i, _, _), (text, verdict, _), (text_b, verdict_b, _) in zip(pairs, *orders, strict=True):
         back = {"A": "B", "B": "A", None: None}[verdict_b]
         said = [one for one in (verdict, back) if one is not None]
         agreed = verdict if verdict == back else None
         reward = sum(one == "A" for one in said) / len(said) if said else 0.5
         rows[i] = {
-            "index": i, "verdict": agreed, "reward": reward, "tokens": tokens + tokens_b,
+            "index": i, "verdict": agreed, "reward": reward,
             "orders": [{"first": "response", "verdict": verdict, "judgement": text},
                        {"first": "other", "verdict": back, "judgement": text_b}],
         }  # fmt: skip

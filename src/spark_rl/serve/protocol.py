@@ -15,6 +15,8 @@ from spark_rl.errors import plain
 
 MOST_SEED = 2**63
 MOST_STOPS = 16
+LEAST_TEMPERATURE = 1e-5
+"""Below it a temperature is 0, as vLLM has it."""
 MOST_MESSAGES = 1000
 
 HARMLESS = frozenset((
@@ -56,6 +58,12 @@ def _encodable(text: str) -> str:
     return text
 
 
+def _greedy(temperature: float) -> float:
+    """Dividing logits by less than :data:`LEAST_TEMPERATURE` leaves no numbers; the likeliest token is meant."""
+    return temperature if temperature >= LEAST_TEMPERATURE else 0.0
+
+
+Temperature = Annotated[float, Field(ge=0, le=100), AfterValidator(_greedy)]
 Text = Annotated[str, AfterValidator(_encodable)]
 Stop = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_encodable)]
 
@@ -146,7 +154,7 @@ class ChatRequest(BaseModel):
     messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
     max_tokens: int | None = Field(None, ge=1, lt=2**31)
     max_completion_tokens: int | None = Field(None, ge=1, lt=2**31)
-    temperature: float | None = Field(None, ge=0, le=100)
+    temperature: Temperature | None = None
     n: int | None = Field(None, ge=1, le=128)
     seed: int | None = Field(None, ge=-MOST_SEED, lt=MOST_SEED)
     stop: Stop | list[Stop] | None = None
@@ -183,16 +191,20 @@ class ChatRequest(BaseModel):
     def check_own(self) -> None:
         """Raises :class:`ApiError` for a field that a model of ours can't obey, and for a chat that ends elsewhere than
         with a user."""
+        self._check_extra()
+        if self.messages[-1].role != "user":
+            raise ApiError(400, "the last message must be the user's, for the model to answer it", param="messages")
+
+    def _check_extra(self) -> None:
         for name, value in (self.model_extra or {}).items():
             if value is None or name in HARMLESS or value in NEUTRAL.get(name, ()):
                 continue
             known = f" but as {NEUTRAL[name][0]!r}" if name in NEUTRAL else ""
             raise ApiError(400, f"{name[:60]} is not supported here{known}; leave it out", param=name[:60])
-        if self.messages[-1].role != "user":
-            raise ApiError(400, "the last message must be the user's, for the model to answer it", param="messages")
 
     def check_spark(self) -> None:
         """Raises :class:`ApiError` for what has no meaning where answers are judged and reflected on."""
+        self._check_extra()
         for name in ("stop", "logprobs", "top_logprobs", "repetition_penalty"):
             if getattr(self, name):
                 raise ApiError(400, f"{name} does not go with spark; leave it out", param=name)
@@ -225,7 +237,7 @@ class JudgeRequest(_Strict):
     items: list[JudgeItem] | None = Field(None, min_length=1, max_length=256)
     judgements: int = Field(1, ge=1, le=64)
     """Of each response, whose P(Yes) are averaged."""
-    temperature: float | None = Field(None, ge=0, le=100)
+    temperature: Temperature | None = None
     seed: int | None = Field(None, ge=-MOST_SEED, lt=MOST_SEED)
     max_tokens: int | None = Field(None, ge=1, lt=2**31)
 
