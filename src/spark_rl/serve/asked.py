@@ -268,7 +268,8 @@ class Upstream:
         """``reasoner`` has an :class:`OpenAIEngine`; a request takes ``timeout`` seconds at most."""
         assert isinstance(reasoner.engine, OpenAIEngine)
         self.server, self.reasoner, self.name = reasoner.engine, reasoner, reasoner.engine.model
-        self.timeout, self.max_tokens = timeout, None
+        self.timeout = timeout
+        self.max_tokens: int | None = None
         self._client: httpx.AsyncClient | None = None
         self._threads: anyio.CapacityLimiter | None = None
 
