@@ -126,3 +126,9 @@ def test_links_are_followed_by_one_function() -> None:
     """``Path.resolve`` raises what nobody expects for a link that leads to itself; ``files.resolved`` does not."""
     found = [str(path) for path in SOURCE.rglob("*.py") if ".resolve()" in path.read_text(encoding="utf-8")]
     assert not found
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """pytest takes two of one name for one module where their folders are no packages."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert len(names) == len(set(names))
