@@ -5,7 +5,7 @@
 Same weights, prompts (token ids), number format, threads and token limit, greedy. lm-eval (``--model hf``) answers;
 ours answers, and in a second run also judges each of its answers. Each is the program that a user starts, in a process
 of its own, in turns; its start is that of a run of ``--warm`` problems, and is taken off: what is compared are the
-seconds of the problems beyond these.
+seconds of the problems beyond these. lm-eval's start varies by seconds, so ask for work that takes a minute at least.
 """
 
 from __future__ import annotations

@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     asked, overrides = parser.parse_known_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the run that is timed, too
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in (*LIBRARIES, "train, to the first step")}
     for _ in range(asked.repeats):
         for name, code in LIBRARIES.items():
