@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hostile import EVIL
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 PAGES = ("run/report.html", "going/report.html", "comparison.html", "ablation/report.html")
 WIDTHS = (390, 600, 768, 1024, 1400, 1600)
@@ -133,12 +133,12 @@ def test_a_problem_leads_to_its_group_and_to_what_was_made_of_it(browser: Browse
         page.locator("[name=search]").fill("solve 9?10")
         family = page.locator(".families > details")
         family.locator("> summary").click()
-        assert family.locator("> .response").count() == 8
+        expect(family.locator("> .response")).to_have_count(8)  # it is filled when it opens
         children = family.locator("> .child")
-        assert children.count() == 3
+        expect(children).to_have_count(3)
         assert "about answer 2" in children.first.locator("> summary").inner_text()
         children.first.locator("> summary").click()
-        assert children.first.locator(".response").count() == 8
+        expect(children.first.locator(".response")).to_have_count(8)
 
 
 def test_text_that_attacks_is_shown_as_text(browser: Browser, pages: Path) -> None:
@@ -146,6 +146,7 @@ def test_text_that_attacks_is_shown_as_text(browser: Browser, pages: Path) -> No
         page.locator("[name=search]").fill("onerror")
         page.locator(".families > details > summary").first.click()
         page.locator(".child > summary").first.click()
+        expect(page.locator(".child .response").first).to_be_attached()
         seen = EVIL.replace("\x00", "␀").replace("\x1b", "␛")
         assert any(seen in text for text in page.locator(".families pre, .families code").all_text_contents())
         assert page.evaluate("window.pwned") is None
