@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import gc
 import os
 import pty
 import re
+import select
 import struct
 import sys
 import termios
@@ -65,6 +67,7 @@ class Terminal:
 
     def __init__(self, program: str, width: int) -> None:
         self.window = Window(width, 40)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._process, self._fd = pty.fork()
         if not self._process:
             os.environ["TERM"] = "xterm"
@@ -72,7 +75,9 @@ class Terminal:
         self.resize(width)
 
     def resize(self, width: int) -> None:
-        """As a person does it with the mouse: the program hears of it by SIGWINCH."""
+        """As a person does it with the mouse, between two pictures: the program hears of it by SIGWINCH."""
+        while select.select([self._fd], [], [], 0.05)[0]:  # what was written for the width before
+            self._read()
         self.window.resize(width)
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
 
@@ -95,7 +100,7 @@ class Terminal:
     def _read(self) -> None:
         if not (data := os.read(self._fd, 65536)):
             raise OSError
-        self.window.write(data.decode(errors="replace"))
+        self.window.write(self._decoder.decode(data))  # a read may end within a character, or within a command
 
 
 @pytest.mark.parametrize(("before", "after"), [(120, 80), (80, 120)])

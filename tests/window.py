@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import re
 
+_CUT = re.compile(r"\x1b(\[[0-9;?]*)?$")
+"""The beginning of a command whose rest has not come yet."""
 _TOKEN = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n])")
 
 
@@ -20,13 +22,16 @@ class Window(io.StringIO):
         self.rows: list[tuple[str, bool]] = [("", False)]
         """Text, and whether it goes on in the next row."""
         self.row = self.column = 0
+        self._cut = ""
 
     def isatty(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        for found in _TOKEN.finditer(text):
-            number, command, line, character = found.groups()
+        whole = self._cut + text
+        self._cut = found[0] if (found := _CUT.search(whole)) else ""
+        for token in _TOKEN.finditer(whole.removesuffix(self._cut)):
+            number, command, line, character = token.groups()
             if command == "A":
                 self.row = max(self.row - int(number or 1), len(self.rows) - self.height, 0)
             elif command == "K":
