@@ -10,7 +10,9 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from conftest import CHROMIUM
+sys.path.insert(0, str(Path(__file__).parents[1] / "programs"))  # as pytest has it
+
+from chromium import CHROMIUM
 
 
 def main(page: Path, out: Path, width: int = 1200, height: int | None = None, scheme: str = "light") -> None:

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 from playwright.sync_api import expect, sync_playwright
-from shown import Shown
 
-from conftest import CHROMIUM
+sys.path.insert(0, str(Path(__file__).parents[1] / "programs"))  # as pytest has it
+
+from chromium import CHROMIUM
+from shown import Shown
 
 
 def main(out: Path, problem: str, rounds: str, width: int, scheme: str, options: list[str]) -> None:

@@ -2,54 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import httpx
 from openai import OpenAI
+from started import Started
 
 
-class Served:
+class Served(Started):
     """``spark-rl serve`` in a process of its own, on a free port."""
 
     def __init__(self, *options: str, **variables: str) -> None:
-        self.log = Path(tempfile.mkstemp(suffix=".log")[1])
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **variables}
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "spark_rl", "serve", "--port", "0", *options],
-                stdout=log, stderr=subprocess.STDOUT, env=environment,
-            )  # fmt: skip
-        end = time.monotonic() + 300
-        while (found := re.search(r"on (http://\S+)/v1", self.said())) is None:
-            assert self.process.poll() is None, self.said()
-            assert time.monotonic() < end, self.said()
-            time.sleep(0.1)
-        self.url = found[1]
-
-    def __enter__(self) -> Served:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self.log.unlink()
-
-    def said(self) -> str:
-        """Everything that it has printed."""
-        return self.log.read_text()
+        command = ["-m", "spark_rl", "serve", "--port", "0", *options]
+        super().__init__(command, r"on (http://\S+)/v1", **variables)
 
     def client(self, key: str = "none", **options: Any) -> OpenAI:
         """OpenAI's own client."""
@@ -73,8 +40,3 @@ class Served:
                 return True
             time.sleep(0.05)
         return False
-
-    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
-        """Ask it to stop; its exit status."""
-        self.process.send_signal(how)
-        return self.process.wait(60)
