@@ -187,19 +187,22 @@ def _remove_abandoned(own: Path, name: str) -> None:
             of, dot, kind = path.name.removeprefix(f".{name}.").partition(".")
             if path == own or not path.name.startswith(f".{name}.") or dot + kind != ".partial" or not of.isdecimal():
                 continue
-            if path.is_dir() and not path.is_symlink() and not _is_running(int(of)):
+            if path.is_dir() and not path.is_symlink() and not is_running(int(of)):
                 lock = _locked(path)
                 if lock is not None:
                     shutil.rmtree(path, ignore_errors=True)
                     os.close(lock)
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number, as far as this machine can tell."""
+    if sys.platform == "win32":  # where os.kill would end it
+        return True
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:
+    except OSError:  # somebody else's
         return True
     return True
 

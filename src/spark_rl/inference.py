@@ -160,6 +160,10 @@ def equal_answers(problem: Problem, answers: Sequence[str | None]) -> list[int |
     return classes([answer if is_readable(problem, answer) else None for answer in answers], same)
 
 
+TURNED: Mapping[str | None, str | None] = {"A": "B", "B": "A", None: None}
+"""The verdict on a pair that was shown the other way round -> the response that it prefers, as they were given."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reasoner:
     """One model in its three roles: it answers, judges and reflects."""

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from spark_rl.errors import ConfigError
-from spark_rl.files import check_own, read_object
+from spark_rl.files import check_own, is_running, read_object
 from spark_rl.runs import make_folder, remove_empty
 
 if sys.platform == "win32":
@@ -202,17 +202,11 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def _is_alive(found: Holder | None) -> bool:
     """Whether a process that took a file without locks is still there, as far as this machine can tell."""
-    if found is None or found.failed or sys.platform == "win32":  # where os.kill would end it
+    if found is None or found.failed or sys.platform == "win32":  # which can't tell
         return False
     if found.host != socket.gethostname():
         return True
-    try:
-        os.kill(found.pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return found.pid != os.getpid()
+    return found.pid != os.getpid() and is_running(found.pid)
 
 
 def _read(run_dir: Path) -> Holder | None:

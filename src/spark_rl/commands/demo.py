@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spark_rl.commands.checks import check_config
-from spark_rl.commands.models import inference_config, is_server, open_reasoner, run_behind
+from spark_rl.commands.models import address, inference_config, is_server, open_reasoner, run_behind, run_name
 from spark_rl.commands.terminal import say
 from spark_rl.errors import UserError
-from spark_rl.files import resolved
 
 if TYPE_CHECKING:
     from spark_rl.config import Config
@@ -44,8 +43,8 @@ def demo(arguments: argparse.Namespace) -> Mapping[str, Any]:
         models.append(Model(f"{_name(base.model)} (base)", open_reasoner(base, settings)))
 
     def ready(port: int) -> None:
-        where = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-        say(f"showing {' and '.join(model.name for model in models)} on http://{where}:{port}  (Ctrl-C stops)")
+        names = " and ".join(model.name for model in models)
+        say(f"showing {names} on {address(arguments.host, port)}  (Ctrl-C stops)")
 
     hosts = sorted(LOOPBACK) if arguments.host in LOOPBACK else []
     show(models, problems, config, arguments.host, arguments.port, hosts=hosts, ready=ready)
@@ -81,9 +80,9 @@ def _problems(arguments: argparse.Namespace, config: Config) -> tuple[Problem, .
 
 def _name(model: str | None) -> str:
     """What the page calls a model: a run's or folder's name, or what was given."""
-    run = run_behind(model)
+    run = run_name(model)
     if run is not None:
-        return resolved(Path(run)).name
+        return run
     if model is None or is_server(model):
         return model or "embedded"
     return Path(model).name if Path(model).is_dir() else model

@@ -133,6 +133,17 @@ def run_behind(model: str | None) -> Path | None:
     return None if model is None or model in EMBEDDED or is_server(model) else find_run(model)
 
 
+def run_name(model: str | None) -> str | None:
+    """What the run that ``--model`` names is called; ``None`` if it names none. Raises like :func:`run_behind`."""
+    run = run_behind(model)
+    return None if run is None else resolved(run).name
+
+
+def address(host: str, port: int) -> str:
+    """Where a browser finds what listens there."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def trained_weights(model: str | None) -> Path | None:
     """The weights of a run: its final ones, else those of its last checkpoint, or of the checkpoint that ``model``
     names; ``None`` if ``model`` is not a run.

@@ -176,10 +176,8 @@ def _sampled(arguments: argparse.Namespace, config: Config, counts: Counts) -> I
 
     groups = _sampled_groups(arguments, config)
     problems = recycle(groups, config.recycle, random.Random(config.seed), config.verify.thinking)
-    counts.groups, counts.responses = len(groups), sum(len(group.rollouts) for group in groups)
-    counts.tasks.update(problem.task for problem in problems)
-    judged = [(problem.task, problem.answer) for problem in problems if problem.task != "reflection"]
-    counts.labels.update(judged)
+    counts.add_groups(groups)
+    counts.add_problems(problems)
     yield problems
 
 

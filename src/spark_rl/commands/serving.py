@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from spark_rl.commands.checks import check_config
-from spark_rl.commands.models import inference_config, is_server, open_reasoner, run_behind
+from spark_rl.commands.models import address, inference_config, is_server, open_reasoner, run_name
 from spark_rl.commands.terminal import say
 from spark_rl.errors import UserError
-from spark_rl.files import resolved
 
 KEY = "SPARK_RL_API_KEY"
 """The environment variable that holds the key, unless ``--api-key-env`` says another."""
@@ -59,8 +57,7 @@ def serve(arguments: argparse.Namespace) -> Mapping[str, Any]:
     app = build_app(asked, limits, key, LOOPBACK if alone else frozenset())
 
     def ready(port: int) -> None:
-        where = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-        say(f"serving {asked.name} on http://{where}:{port}/v1  (Ctrl-C stops)")
+        say(f"serving {asked.name} on {address(arguments.host, port)}/v1  (Ctrl-C stops)")
 
     run(app, arguments.host, arguments.port, ready)
     say("stopped")
@@ -71,5 +68,4 @@ def _name(arguments: argparse.Namespace) -> str:
     """What clients call the model: a run's name, or what ``--model`` says."""
     if arguments.served_model_name is not None:
         return str(arguments.served_model_name)
-    run = run_behind(arguments.model)
-    return resolved(Path(run)).name if run is not None else arguments.model or "embedded"
+    return run_name(arguments.model) or arguments.model or "embedded"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 IN_MEMORY = "memory:"
@@ -12,6 +14,10 @@ class Section(BaseModel):
     """A group of settings. Frozen; unknown keys are errors; attribute docstrings become ``--help`` texts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    def changed(self, **changes: Any) -> Self:
+        """The group with some settings changed. Raises pydantic's ``ValidationError`` where they don't go together."""
+        return self.model_validate(self.model_dump() | changes)
 
 
 def one_line(error: ValidationError) -> str:

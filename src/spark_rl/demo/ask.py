@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spark_rl.config import Config, InferenceConfig
+from spark_rl.config import Config
 from spark_rl.data.named import find_images
 from spark_rl.errors import UserError
-from spark_rl.inference import Opinion, Reasoner, Trace
+from spark_rl.inference import TURNED, Opinion, Reasoner, Trace
 from spark_rl.problem import Problem
 
 LONGEST = 20_000
@@ -117,11 +117,11 @@ def judging(model: Model, problem: Problem, response: str, other: str | None) ->
     text, verdict, _ = reasoner.compare([problem], [(response, other)])[0]
     yield Comparison(opinions, ((text, verdict),))
     turned, back, _ = reasoner.compare([problem], [(other, response)])[0]
-    named = {"A": "B", "B": "A", None: None}[back]
+    named = TURNED[back]
     yield Comparison(opinions, ((text, verdict), (turned, named)), ended=True)
 
 
 def _with(reasoner: Reasoner, rounds: int) -> Reasoner:
     """The model with so many rounds, from one answer."""
-    changes = {"rounds": max(0, min(MOST_ROUNDS, rounds)), "select": "last", "samples": 1}
-    return replace(reasoner, config=InferenceConfig.model_validate(reasoner.config.model_dump() | changes))
+    config = reasoner.config.changed(rounds=max(0, min(MOST_ROUNDS, rounds)), select="last", samples=1)
+    return replace(reasoner, config=config)

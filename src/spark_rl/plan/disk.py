@@ -12,9 +12,8 @@ where ``model/`` holds it rounded."""
 
 def checkpoint_bytes(config: Config, sizes: Sizes) -> float:
     """Of one checkpoint: ``model/``, which of adapters holds these alone, and what the optimiser needs to go on."""
-    model = sizes.weights if config.model.lora is None else sizes.trained
     half = width_of(config) < MASTER
-    return float(width_of(config) * model + (MOMENTS + MASTER * half) * sizes.trained)
+    return _model_bytes(config, sizes) + float((MOMENTS + MASTER * half) * sizes.trained)
 
 
 def run_bytes(config: Config, sizes: Sizes) -> float:
@@ -22,5 +21,8 @@ def run_bytes(config: Config, sizes: Sizes) -> float:
     another goes, and the ``model/`` at the end.
     """
     best = config.train.best is not None
-    model = sizes.weights if config.model.lora is None else sizes.trained
-    return (config.train.keep + 1 + best) * checkpoint_bytes(config, sizes) + float(width_of(config) * model)
+    return (config.train.keep + 1 + best) * checkpoint_bytes(config, sizes) + _model_bytes(config, sizes)
+
+
+def _model_bytes(config: Config, sizes: Sizes) -> float:
+    return float(width_of(config) * (sizes.weights if config.model.lora is None else sizes.trained))

@@ -13,6 +13,7 @@ step of training, do not apply; a reflection problem whose parent has no gold an
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,18 @@ class Counts:
     def problems(self) -> int:
         return self.tasks.total()
 
+    def add_groups(self, groups: Sequence[Group]) -> None:
+        """What problems are made of."""
+        self.groups += len(groups)
+        self.responses += sum(len(group.rollouts) for group in groups)
+
+    def add_problems(self, problems: Iterable[Problem]) -> None:
+        """What was made."""
+        for problem in problems:
+            self.tasks[problem.task] += 1
+            if problem.task != "reflection":
+                self.labels[problem.task, problem.answer] += 1
+
 
 def recycled_blocks(blocks: Iterable[Sequence[Group]], config: Config, counts: Counts) -> Iterator[list[Problem]]:
     """The problems of each block of groups, counted as they pass.
@@ -66,18 +79,15 @@ def recycled_blocks(blocks: Iterable[Sequence[Group]], config: Config, counts: C
     most = {"judge_cap": 2**62, "reflection_cap": 2**62}
     settings = config.recycle.model_copy(update=most)
     for number, groups in enumerate(blocks):
-        counts.groups += len(groups)
-        counts.responses += sum(len(group.rollouts) for group in groups)
+        counts.add_groups(groups)
         rng = random.Random(stream_seed(config.seed, "recycled data", number))
         problems = []
         for problem in recycled(groups, settings, rng, config.verify.thinking):
             if problem.task == "reflection" and not problem.answer:
                 counts.unlabelled += 1
-                continue
-            problems.append(problem)
-            counts.tasks[problem.task] += 1
-            if problem.task != "reflection":
-                counts.labels[problem.task, problem.answer] += 1
+            else:
+                problems.append(problem)
+        counts.add_problems(problems)
         yield problems
 
 
@@ -214,7 +224,7 @@ def data_card(counts: Counts, refused: Mapping[str, int], config: Config, comman
     lost = [f"- {count:,} rows left out: {_text(why)}" for why, count in sorted(refused.items())]
     if counts.unlabelled:
         lost.append(f"- {counts.unlabelled:,} reflection problems left out: their parent has no gold answer")
-    fence = "`" * max(3, 1 + max((len(run) for run in _ticks(command)), default=0))
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
     return "\n".join([
         "---", "# license: fill in, e.g. apache-2.0: that of the problems, and of the model that answered them",
         "configs:", "- config_name: default", "  data_files:", "  - split: train", "    path: data/train-*",
@@ -247,13 +257,3 @@ def _labels(counts: Counts, task: str) -> str:
 def _text(text: str) -> str:
     """Text that ends no line, no cell of a table and no code of Markdown."""
     return " ".join(text.split()).replace("|", "/").replace("`", "'").replace("<", "&lt;")
-
-
-def _ticks(text: str) -> Iterator[str]:
-    run = ""
-    for char in text + " ":
-        if char == "`":
-            run += char
-        elif run:
-            yield run
-            run = ""

@@ -66,11 +66,7 @@ def write_report(run_dir: str | Path, say: Callable[[str], None] | None = None) 
             that says which.
     """
     run_dir = Path(run_dir)
-    try:
-        check_own(run_dir)
-        run = read_run(run_dir)
-    except OSError as error:
-        raise UserError(f"cannot read {error.filename or run_dir}: {error.strerror}; restore it or remove it") from None
+    run = read_run(run_dir)
     if say is not None:
         for line in run.damage:
             say(line)
@@ -81,6 +77,14 @@ def write_report(run_dir: str | Path, say: Callable[[str], None] | None = None) 
 
 def read_run(run_dir: Path) -> RunFiles:
     """The files of a run. Raises like :func:`write_report`."""
+    try:
+        check_own(run_dir)
+        return _read_run(run_dir)
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename or run_dir}: {error.strerror}; restore it or remove it") from None
+
+
+def _read_run(run_dir: Path) -> RunFiles:
     config = _read_object(run_dir / "config.json")
     if config is None:
         raise UserError(f"{run_dir} is not a run directory (it has no config.json); give a directory made by train")

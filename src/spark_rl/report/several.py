@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_rl.errors import UserError
-from spark_rl.files import check_own, resolved, write_output
+from spark_rl.files import resolved, write_output
 from spark_rl.report.charts import Series, overlay_chart
 from spark_rl.report.comparison import MEASURES, Estimate, estimate
 from spark_rl.report.headline import CONSTANT
@@ -55,13 +55,7 @@ def write_comparison(run_dirs: Sequence[Path], path: Path, say: Callable[[str], 
     for place in places:
         if places.count(place) > 1:
             raise UserError(f"{place} is named twice; name each run of a comparison once")
-    runs = []
-    for one in run_dirs:
-        try:
-            check_own(one)
-            runs.append(read_run(one))
-        except OSError as error:
-            raise UserError(f"cannot read {error.filename or one}: {error.strerror}; restore it or remove it") from None
+    runs = [read_run(one) for one in run_dirs]
     for line in (line for run in runs for line in run.damage):
         if say is not None:
             say(line)

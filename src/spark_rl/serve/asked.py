@@ -29,7 +29,7 @@ from spark_rl.engine.embedded import EmbeddedEngine
 from spark_rl.engine.endpoint import EndpointError
 from spark_rl.engine.openai import OpenAIEngine
 from spark_rl.errors import UserError
-from spark_rl.inference import Reasoner, Trace
+from spark_rl.inference import TURNED, Reasoner, Trace
 from spark_rl.model.weights import Weights
 from spark_rl.problem import Completion, Problem
 from spark_rl.serve.deltas import Deltas
@@ -44,6 +44,19 @@ BEGUN = b""
 """The first event of a stream, which is not sent."""
 REASONERS = 64
 """Requests that answer, judge and reflect, or are made into tokens, at a time."""
+
+
+class Threads:
+    """Work that waits for an engine, off the event loop: so much of it at a time."""
+
+    def __init__(self) -> None:
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    async def run(self, work: Callable[[], _Found]) -> _Found:
+        """What ``work`` returns, in a thread that is left to itself if this is cancelled."""
+        if self._limiter is None:  # which belongs to a loop that runs
+            self._limiter = anyio.CapacityLimiter(REASONERS)
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
 
 
 class Spent:
@@ -135,13 +148,13 @@ class Embedded:
         self.reasoner, self.name, self.max_tokens = reasoner, name, max_tokens
         self.engine = ContinuousEngine(reasoner.engine, queue)
         self.embedded, self.format = reasoner.engine, reasoner.chat
-        self._threads: anyio.CapacityLimiter | None = None
+        self._threads = Threads()
         self._encoding = threading.Lock()
 
     async def chat(self, request: ChatRequest, body: Mapping[str, Any]) -> dict[str, Any] | AsyncIterator[bytes]:
         """A whole reply, or the events of a stream."""
         request.check_own()
-        prompt = await self._in_thread(partial(self._encode, request))
+        prompt = await self._threads.run(partial(self._encode, request))
         sampling = self._sampling(request, prompt)
         if request.stream:
             return await begun(_Stream(self, request, prompt, sampling).events())
@@ -158,7 +171,7 @@ class Embedded:
         session = Session(self.engine)
         spent = Spent(session)
         try:
-            return await self._in_thread(partial(work, replace(self.reasoner, engine=spent))), spent
+            return await self._threads.run(partial(work, replace(self.reasoner, engine=spent))), spent
         except CancelledError:  # of the engine's, which is being closed
             raise ApiError(503, "the server is shutting down") from None
         finally:
@@ -178,11 +191,6 @@ class Embedded:
         if not request.logprobs:
             return None
         return logprobs_of(one.token_ids, one.logprobs, one.top, request.top_logprobs or 0, self.embedded.piece)
-
-    async def _in_thread(self, work: Callable[[], _Found]) -> _Found:
-        if self._threads is None:
-            self._threads = anyio.CapacityLimiter(REASONERS)
-        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
 
     def _encode(self, request: ChatRequest) -> Prompt:
         turns = [("system" if one.role == "developer" else one.role, one.texts()) for one in request.messages]
@@ -271,7 +279,7 @@ class Upstream:
         self.timeout = timeout
         self.max_tokens: int | None = None
         self._client: httpx.AsyncClient | None = None
-        self._threads: anyio.CapacityLimiter | None = None
+        self._threads = Threads()
 
     async def chat(self, request: ChatRequest, body: Mapping[str, Any]) -> dict[str, Any] | AsyncIterator[bytes]:
         """What the other server replies."""
@@ -307,13 +315,8 @@ class Upstream:
     async def think(self, work: Callable[[Reasoner], _Found]) -> tuple[_Found, Spent]:
         """In a thread; it asks the server nothing more once this is cancelled."""
         engine = Spent(self.server)
-        if self._threads is None:
-            self._threads = anyio.CapacityLimiter(REASONERS)
         try:
-            found = await anyio.to_thread.run_sync(
-                work, replace(self.reasoner, engine=engine), abandon_on_cancel=True, limiter=self._threads
-            )
-            return found, engine
+            return await self._threads.run(partial(work, replace(self.reasoner, engine=engine))), engine
         except EndpointError as error:
             raise ApiError(502, f"upstream: {error}") from None
         finally:
@@ -433,7 +436,7 @@ def _judged(reasoner: Reasoner, items: Sequence[JudgeItem], problems: Sequence[P
     asked = [problems[i] for i, _, _ in pairs]
     orders = [reasoner.compare(asked, order) for order in turned]
     for (i, _, _), (text, verdict, _), (text_b, verdict_b, _) in zip(pairs, *orders, strict=True):
-        back = {"A": "B", "B": "A", None: None}[verdict_b]
+        back = TURNED[verdict_b]
         said = [one for one in (verdict, back) if one is not None]
         agreed = verdict if verdict == back else None
         reward = sum(one == "A" for one in said) / len(said) if said else 0.5
@@ -448,7 +451,7 @@ def _judged(reasoner: Reasoner, items: Sequence[JudgeItem], problems: Sequence[P
 def changed(config: InferenceConfig, **changes: Any) -> InferenceConfig:
     """The settings with some of them changed. Raises :class:`ApiError` where they do not go together."""
     try:
-        return InferenceConfig.model_validate(config.model_dump() | changes)
+        return config.changed(**changes)
     except ValidationError as error:
         raise ApiError(400, one_line(error)) from None
 
