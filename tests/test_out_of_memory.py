@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from running import small
-from spark_rl.engine import decoding
+from spark_rl.engine import graphs
 from spark_rl.engine.base import Sampling
 from spark_rl.errors import UserError
 from spark_rl.learner.local import LocalLearner
@@ -79,14 +79,14 @@ def test_an_update_that_never_fits_is_an_error_that_changes_nothing(
 
 def limit_rows(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """Let the engine have no memory for more rows than ``most``, wherever it first decodes them."""
-    extend = decoding.extend
+    extend = graphs.extend
 
     def limited(loaded: Any, last_R: torch.Tensor, *rest: Any) -> torch.Tensor:
         if len(last_R) > most:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:116] DefaultCPUAllocator: can't allocate memory")
         return extend(loaded, last_R, *rest)
 
-    monkeypatch.setattr(decoding, "extend", limited)
+    monkeypatch.setattr(graphs, "extend", limited)
 
 
 @pytest.mark.parametrize("most", [4, 9, 17])

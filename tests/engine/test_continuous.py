@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from spark_rl.engine import decoding
+from spark_rl.engine import graphs
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.continuous import BusyError, ContinuousEngine, Session, Tokens
 from spark_rl.engine.embedded import EmbeddedEngine
@@ -172,13 +172,13 @@ def test_too_many_requests_and_ones_that_never_fit_are_refused(loaded: LoadedMod
 def test_an_error_ends_what_is_under_way_and_nothing_else(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
-    engine, extend = ContinuousEngine(engine_of(loaded, [], max_rows=8)), decoding.extend
+    engine, extend = ContinuousEngine(engine_of(loaded, [], max_rows=8)), graphs.extend
 
     def fails(*_: Any) -> Any:
-        monkeypatch.setattr(decoding, "extend", extend)
+        monkeypatch.setattr(graphs, "extend", extend)
         raise error
 
-    monkeypatch.setattr(decoding, "extend", fails)
+    monkeypatch.setattr(graphs, "extend", fails)
     requests = [engine.submit(prompt, Sampling(1, 1.0, 20)) for prompt in prompts(3)]
     failures = [request.future.exception(30) for request in requests]
     assert isinstance(failures[0], EngineError)

@@ -1,7 +1,8 @@
-"""Attention for one new token a row on a CPU, registered with transformers as ``spark_rl_decode``.
+"""Attention for one new token a row, registered with transformers as ``spark_rl_decode``.
 
 torch's fused CPU kernel is made for many queries; with one query a row and a mask it spends most of its time on
-overhead. Two batched products do the same in a fraction (``benchmarks/rollout_speed.py``).
+overhead. Two batched products do the same in a fraction (``benchmarks/rollout_speed.py``). On a GPU they read shared
+keys and values as they are, which the stock path repeats for every query head first.
 Everything else (prefill, the learner's forward) goes to the stock ``sdpa`` path unchanged.
 
 Shape suffixes: _R rows, _K key-value heads, _G query heads per key-value head, _T positions, _D head width.

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
@@ -23,12 +24,13 @@ from torch import Tensor
 from spark_rl.chat import Prompt, end_tokens
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.draw import most_likely, penalised, sample
+from spark_rl.engine.graphs import Graphs
 from spark_rl.engine.live import Kind, Live
 from spark_rl.engine.scheduler import Entry, Waiting
 from spark_rl.engine.streams import stream_keys, uniforms
 from spark_rl.model.cache import RolloutCache
 from spark_rl.model.loaded import LoadedModel
-from spark_rl.model.prefill import PromptBatch, batch_prompts, extend, prefill
+from spark_rl.model.prefill import PromptBatch, batch_prompts, prefill
 from spark_rl.problem import Completion, Place
 
 ROOM = 64
@@ -52,6 +54,7 @@ class Decoder(Protocol):
     layers: int
     max_rows: int
     max_tokens: int | None
+    graphs: bool
 
     def fits(self, prompt: Prompt) -> bool: ...
     def reach(self, prompt: Prompt, sampling: Sampling) -> int: ...
@@ -97,6 +100,7 @@ class Decoding:
         self.done: list[int] = []
         """Those that are to be handed over."""
         self.cache = RolloutCache(engine.layers)
+        self.graphs = Graphs(engine)
         self.live: Live | None = None
 
     @property
@@ -128,7 +132,7 @@ class Decoding:
     def step(self) -> None:
         """Let prompts enter, and draw a token for every row that had entered before."""
         if self.live is not None:
-            self._draw(self.live, self._extend(self.live))
+            self._draw(self.live, self._extend(self.live), steady=True)
             self._leave(self.live)
         self._enter()
 
@@ -161,7 +165,7 @@ class Decoding:
                 self.cache.relay(drop, room, cache, copies)
                 live.pad_R = live.pad_R - drop + (joint - before)
                 new.pad_R = new.pad_R + (joint - width)
-            self._draw(new, hidden_RH)
+            self._draw(new, hidden_RH, steady=False)
             self.live = new if live is None else live.joined(new)
             self._leave(self.live)
 
@@ -210,24 +214,29 @@ class Decoding:
             drop = int(live.pad_R.min())
             self.cache.relay(drop, self._room(live, self.cache.length - drop))
             live.pad_R = live.pad_R - drop
-        seen_RT = torch.arange(self.cache.length + 1, device=self.loaded.device) >= live.pad_R[:, None]
         # what has ended must not count as a longer sequence
         position_R = (live.next_R + live.drawn_R - 1).masked_fill(~live.alive_R, 0)
-        return extend(self.loaded, live.last_R, position_R, seen_RT, self.cache)
+        return self.graphs.extend(live.last_R, position_R, live.pad_R, self.cache)
 
-    def _draw(self, live: Live, hidden_RH: Tensor) -> None:
-        """Draw one token a row and see which rows it ends."""
+    def _draw(self, live: Live, hidden_RH: Tensor, steady: bool) -> None:
+        """Draw one token a row and see which rows it ends. ``steady``: the same rows are drawn for again and again."""
         at_R = live.drawn_R
         row_R = torch.arange(len(at_R), device=at_R.device)
         kinds = dict.fromkeys(live.kinds)
-        uniform_R = uniforms(live.key_R, at_R) if any(kind.temperature > 0 for kind in kinds) else None
         logprob_R = torch.empty(len(at_R), dtype=torch.float32, device=at_R.device)
         for kind in kinds:
-            some_R = row_R
+            given = [hidden_RH, live.key_R, at_R]
+            if live.held_RV is not None and kind.repetition_penalty != 1:
+                given.append(live.held_RV)
+            some_R, sampled = row_R, partial(self._sampled, kind)
             if len(kinds) > 1:
                 some_R = torch.tensor([i for i, own in enumerate(live.kinds) if own == kind], device=at_R.device)
-            last_R, logprob_R[some_R], *likely = self._sampled(kind, live, hidden_RH, uniform_R, some_R)
-            live.last_R[some_R] = last_R
+                last_R, some_logprob_R, *likely = sampled(*(tensor[some_R] for tensor in given))
+            elif steady:
+                last_R, some_logprob_R, *likely = self.graphs.draw(kind, sampled, *given)
+            else:
+                last_R, some_logprob_R, *likely = sampled(*given)
+            live.last_R[some_R], logprob_R[some_R] = last_R, some_logprob_R
             if kind.top and live.top_RTK is not None and live.top_logprobs_RTK is not None:
                 live.top_RTK[some_R, at_R[some_R], : kind.top] = likely[0]
                 live.top_logprobs_RTK[some_R, at_R[some_R], : kind.top] = likely[1]
@@ -245,17 +254,19 @@ class Decoding:
             live.alive_R = live.alive_R & (live.next_R + live.drawn_R < self.engine.positions)
 
     def _sampled(
-        self, kind: Kind, live: Live, hidden_RH: Tensor, uniform_R: Tensor | None, at_R: Tensor
+        self, kind: Kind, hidden_RH: Tensor, key_R: Tensor, drawn_R: Tensor, held_RV: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Tokens and log-probabilities of the rows ``at_R``, which are of one kind, then the (R, K) most likely tokens
-        where they are asked for; logits exist for :data:`LOGITS` of them at a time."""
+        """Tokens and log-probabilities of rows of one kind, then the (R, K) most likely tokens where they are asked
+        for; logits exist for :data:`LOGITS` of them at a time. ``held_RV``: tokens that are penalised."""
         size = max(1, LOGITS // self.loaded.causal_lm.get_output_embeddings().weight.shape[0])
+        uniform_R = uniforms(key_R, drawn_R) if kind.temperature > 0 else None
         drawn = []
-        for some_R in torch.split(at_R, size):
-            logits_RV = self.loaded.head(hidden_RH[some_R])
-            if live.held_RV is not None and kind.repetition_penalty != 1:
-                logits_RV = penalised(logits_RV, live.held_RV[some_R], kind.repetition_penalty)
-            one = sample(logits_RV, kind.temperature, None if uniform_R is None else uniform_R[some_R])
+        for begin in range(0, len(hidden_RH), size):
+            some = slice(begin, begin + size)
+            logits_RV = self.loaded.head(hidden_RH[some])
+            if held_RV is not None:
+                logits_RV = penalised(logits_RV, held_RV[some], kind.repetition_penalty)
+            one = sample(logits_RV, kind.temperature, None if uniform_R is None else uniform_R[some])
             likely = most_likely(logits_RV, kind.temperature, kind.top) if kind.top else ()
             drawn.append((*one, *likely))
         return tuple(torch.cat(parts) for parts in zip(*drawn, strict=True))

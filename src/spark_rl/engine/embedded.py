@@ -56,7 +56,9 @@ class EmbeddedEngine:
         self._pieces: dict[int, str] = {}
         self.positions = positions_of(loaded.causal_lm.config)
         self.layers: int = loaded.causal_lm.config.get_text_config().num_hidden_layers
-        if loaded.device.type == "cpu" and loaded.causal_lm.config._attn_implementation == "sdpa":
+        self.graphs = loaded.device.type == "cuda"
+        """Whether passes of one token a row are CUDA graphs."""
+        if loaded.causal_lm.config._attn_implementation == "sdpa":
             loaded.causal_lm.set_attn_implementation(attention.NAME)
 
     def sync(self, weights: Weights) -> None:

@@ -11,6 +11,8 @@ column: a row with fewer tokens than another has padding before them, as transfo
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -42,6 +44,13 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
         self.values: Tensor
         self.length = 0
         self.rows = 0
+        self.column_1: Tensor | None = None
+        """Where the next token is written, while a tensor says so (:meth:`RolloutCache.written_at`)."""
+
+    @property
+    def is_compileable(self) -> bool:
+        """Whether shapes and places are the same for every token: what transformers calls it (``StaticLayer``)."""
+        return self.column_1 is not None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take the prefill's keys and values as they are."""
@@ -56,6 +65,10 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             return self.keys, self.values
+        if self.column_1 is not None:
+            for held, new in ((self.keys, key_states), (self.values, value_states)):
+                held[: self.rows].index_copy_(2, self.column_1, new)
+            return self.keys[: self.rows], self.values[: self.rows]
         end = self.length + key_states.shape[2]
         if end > self.keys.shape[2]:
             self._grow(max(end, 2 * self.keys.shape[2]))
@@ -109,10 +122,10 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
             setattr(self, name, new)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
+        return (self.length + query_length if self.column_1 is None else self.keys.shape[2]), 0
 
-    def get_seq_length(self) -> int:
-        return self.length
+    def get_seq_length(self) -> int | Tensor:
+        return self.length if self.column_1 is None else self.column_1
 
     def get_max_length(self) -> int:
         return -1
@@ -123,9 +136,12 @@ class RolloutCache(Cache):  # type: ignore[misc]
 
     def __init__(self, layers: int) -> None:
         super().__init__(layers=[RolloutLayer() for _ in range(layers)])
+        self.layout = object()
+        """Another object whenever keys and values are somewhere else than before."""
 
     def fork(self, copies: int, room: int) -> None:
         """One prefill becomes ``copies`` rollouts of each prompt."""
+        self.layout = object()
         for layer in self._filled():
             layer.fork(copies, room)
 
@@ -144,6 +160,7 @@ class RolloutCache(Cache):  # type: ignore[misc]
                 so that nothing is held twice but one layer.
             copies: rollouts a prompt.
         """
+        self.layout = object()
         for layer, other in zip(self.layers, self.layers if new is None else new.layers, strict=True):
             if layer.is_initialized:
                 layer.relay(drop, room, None if new is None else other, copies)
@@ -165,6 +182,48 @@ class RolloutCache(Cache):  # type: ignore[misc]
         for layer in self._filled():
             layer.move(movers, holes, rows)
         return order
+
+    @contextmanager
+    def written_at(self, column_1: Tensor, rows: int) -> Iterator[int]:
+        """Within it, a token's keys and values go to the column that a tensor names, and all reserved columns are
+        handed out: the same shapes and places for each token. Nothing counts as filled by it (:meth:`advance`).
+
+        Args:
+            column_1: the first empty column.
+            rows: as many rows are written and handed out, which may be more than there are left.
+
+        Yields:
+            The number of reserved columns.
+        """
+        filled = self._filled()
+        kept = [layer.rows for layer in filled]
+        for layer in self.layers:
+            layer.column_1 = column_1
+        for layer in filled:
+            layer.rows = rows
+        try:
+            yield filled[0].keys.shape[2]
+        finally:
+            for layer in self.layers:
+                layer.column_1 = None
+            for layer, before in zip(filled, kept, strict=True):
+                layer.rows = before
+
+    def advance(self) -> None:
+        """One more column is filled."""
+        for layer in self._filled():
+            layer.length += 1
+
+    def clear_reserve(self) -> None:
+        """Put zeros into columns that are reserved: of what is masked nothing is left but its times zero."""
+        for layer in self._filled():
+            for held in (layer.keys, layer.values):
+                held[:, :, layer.length :] = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows that live."""
+        return max(layer.rows for layer in self._filled())
 
     @property
     def length(self) -> int:
