@@ -113,7 +113,7 @@ def train(job: Mapping[str, Any]) -> list[dict[str, Any]]:
         config = config_of(
             shape, Path(job["model"]), Path(folder) / "run", spark=job["tool"] == "spark", kl=job["kl"],
             dtype=job["dtype"], threads=job["threads"], steps=job["steps"],
-            device=job["device"],
+            device=job["device"], decoding=job["decoding"],
         )  # fmt: skip
         marks = Marks()
         with Run(config, watcher=marks, given=Given(train=problems_of(shape, config))) as run:

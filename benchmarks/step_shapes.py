@@ -151,6 +151,7 @@ def config_of(
     threads: int,
     steps: int,
     device: str = "cpu",
+    decoding: str | None = None,
 ) -> Config:
     """The settings of our step. Recycled problems are as many as the others, of which half judge, as in the paper."""
     tree: dict[str, Any] = {
@@ -160,6 +161,7 @@ def config_of(
         "objective": {"kl": kl},
         "optimiser": {"lr": 1e-6},
         "train": {"steps": steps, "save_every": steps},
+        "engine": {"dtype": decoding},
         "data": {"heldout": None, "transfer": None},
     }
     half = shape.problems // 2

@@ -71,6 +71,7 @@ def main() -> None:
     shapes = "; ".join(f"{name}: {shape.about}" for name, shape in SHAPES.items())
     parser.add_argument("--shape", choices=SHAPES, default="3m", help=shapes)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--decoding", choices=("float32", "bfloat16"), help="engine.dtype, of ours")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--trl-python", type=Path, default=TRL_PYTHON, help="of an environment that has TRL")
@@ -97,7 +98,10 @@ def main() -> None:
         rows, roof = compare(asked, Path(folder))
     show(rows, roof, asked)
     if asked.json:
-        settings = {name: getattr(asked, name) for name in ("shape", "dtype", "threads", "device", "rounds", "steps")}
+        settings = {
+            name: getattr(asked, name)
+            for name in ("shape", "dtype", "decoding", "threads", "device", "rounds", "steps")
+        }
         facts = {**settings, "torch": torch.__version__, "roofline": asdict(roof), "rows": list(map(asdict, rows))}
         asked.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
@@ -116,6 +120,7 @@ def compare(asked: argparse.Namespace, folder: Path) -> tuple[list[Row], Rooflin
                 "shape": asdict(shape), "model": str(model), "folder": str(folder / "trl"), "prompts": prompts,
                 "samples": shape.samples, "limit": shape.limit, "rows": asked.trl_rows or shape.trl_rows, "kl": kl,
                 "dtype": asked.dtype, "threads": asked.threads, "steps": asked.steps + 1, "device": asked.device,
+                "decoding": asked.decoding,
                 "trl": str(asked.trl_python),
             }  # fmt: skip
             for number in range(asked.rounds):

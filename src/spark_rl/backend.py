@@ -27,7 +27,7 @@ from spark_rl.errors import ConfigError, UserError
 from spark_rl.inference import Reasoner, build_reasoner
 from spark_rl.learner.base import Learner
 from spark_rl.learner.local import LocalLearner
-from spark_rl.model.load import Description, describe_model, load_model, set_arithmetic
+from spark_rl.model.load import Description, copied, describe_model, load_model, set_arithmetic
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.places import find_model
 from spark_rl.model.restore import restore_weights
@@ -192,7 +192,8 @@ def engine_of_its_own(
         chat = chat_of(config, described)
         own = config.engine.name != "vllm"
         return own_engine(config, chat, described) if own else _vllm(config, colocated), chat
-    whole = without_adapters(config)
+    alone: dict[str, Any] = {"lora": None, "dtype": config.decoding_dtype}
+    whole = config.model_copy(update={"model": config.model.model_copy(update=alone)})
     loaded = load_model(whole, weights)
     chat = chat_of(config, loaded)
     return _embedded(CopiedEngine, config, loaded, chat), chat
@@ -260,7 +261,11 @@ def build_engine(config: Config, loaded: LoadedModel, chat: ChatFormat) -> Engin
         return _vllm(config, colocated=True)  # a run hands it the learner's weights before it begins
     if config.engine.name != "embedded":
         return own_engine(config, chat, loaded)
-    return _embedded(EmbeddedEngine, config, loaded, chat)
+    if config.engine.dtype is None or getattr(torch, config.engine.dtype) == loaded.causal_lm.dtype:
+        return _embedded(EmbeddedEngine, config, loaded, chat)
+    engine = _embedded(CopiedEngine, config, copied(loaded, getattr(torch, config.engine.dtype)), chat)
+    engine.sync(ModelWeights(loaded.model, 0))
+    return engine
 
 
 def _vllm(config: Config, colocated: bool) -> Engine:

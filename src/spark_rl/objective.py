@@ -32,7 +32,8 @@ def importance_cap(config: Config, *, shared: bool | None = None) -> float | Non
     if cap != "auto":
         return cap
     if shared is None:
-        shared = config.engine.name == "embedded" and not (config.cluster.learners or config.cluster.engines)
+        here = not (config.cluster.learners or config.cluster.engines)
+        shared = here and config.engine.name == "embedded" and config.decoding_dtype == config.model.dtype
     return None if shared else AUTO_CAP
 
 

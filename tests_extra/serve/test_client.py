@@ -150,13 +150,34 @@ def test_one_of_several_answers_is_chosen_and_then_reflected_on(client: OpenAI, 
     assert any(one["judgement"] for one in more.spark["rounds"])
 
 
-def test_a_stream_of_a_trace_ends_with_it(client: OpenAI) -> None:
+@pytest.mark.parametrize("spark", [{"rounds": 2}, {"n": 4, "select": "verdict", "rounds": 1}, {"n": 2, "rounds": 0}])
+def test_a_stream_tells_of_rounds_as_they_are_known_and_ends_with_all(client: OpenAI, spark: dict[str, object]) -> None:
+    asked = {"model": "embedded", "messages": [{"role": "user", "content": QUESTION}], "seed": 5, "temperature": 1}
+    whole = client.chat.completions.create(**asked, extra_body={"spark": {**spark, "trace": True}})
+    pieces = list(client.chat.completions.create(**asked, stream=True, extra_body={"spark": {**spark, "trace": True}}))
+    *before, last = [piece for piece in pieces if getattr(piece, "spark", None)]
+    assert last.spark == whole.spark
+    assert last.usage == whole.usage
+    text = "".join(choice.delta.content or "" for piece in pieces for choice in piece.choices)
+    assert text == whole.choices[0].message.content
+    known: list[dict[str, object]] = []
+    for piece in before:
+        for one in piece.spark["rounds"]:
+            assert one["index"] <= len(known)
+            known[one["index"] :] = [one, *known[one["index"] + 1 :]]
+    assert [{name: value for name, value in one.items() if name != "index"} for one in known] == whole.spark["rounds"]
+    assert len(before) >= (2 if spark["rounds"] else 1), "an answer comes before its judgement"
+
+
+def test_a_stream_without_a_trace_is_the_answer_alone(client: OpenAI) -> None:
     pieces = list(client.chat.completions.create(
         model="embedded", messages=[{"role": "user", "content": QUESTION}], stream=True,
-        extra_body={"spark": {"rounds": 1, "trace": True}},
+        extra_body={"spark": {"rounds": 1}},
     ))  # fmt: skip
     text = "".join(choice.delta.content or "" for piece in pieces for choice in piece.choices)
-    assert pieces[-1].spark["answer"] in text
+    (last,) = [piece for piece in pieces if getattr(piece, "spark", None)]
+    assert last is pieces[-1]
+    assert last.spark["answer"] in text
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,27 @@ def test_a_body_that_is_too_long_is_refused(served: Served) -> None:
     assert found.value.status_code == 413
 
 
+@pytest.mark.parametrize(("headers", "status"), [({}, 413), ({"Host": "evil.example"}, 403)])
+def test_who_sends_slowly_is_told_why_it_is_refused(served: Served, headers: dict[str, str], status: int) -> None:
+    """An answer that comes before the body is sent is lost where the connection is closed with it."""
+
+    def body() -> Iterator[bytes]:
+        for _ in range(40):
+            yield b"x" * 1_000_000
+            time.sleep(0.005)
+
+    for _ in range(5):
+        assert httpx.post(f"{served.url}/v1/chat/completions", content=body(), headers=headers).status_code == status
+
+
+def test_who_never_ends_is_refused_all_the_same(served: Served) -> None:
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", httpx.URL(served.url).port)) as client:
+        client.sendall(b"POST /v1/judge HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n{")
+        assert client.recv(1000).startswith(b"HTTP/1.1 413")
+    assert time.monotonic() - began < 20
+
+
 def test_another_host_name_is_not_answered(served: Served) -> None:
     """A page on the web may have a browser ask under a name that leads to this machine."""
     reply = httpx.get(f"{served.url}/v1/models", headers={"Host": "evil.example"})

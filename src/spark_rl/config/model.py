@@ -79,6 +79,11 @@ class EngineConfig(Section):
     """Positions whose keys and values the embedded engine holds together at most, prompts and responses of all rows;
     ``null`` bounds nothing but the rows. A row is charged the longest prompt beside it and ``max_new_tokens``: prompts
     wait until there is room, and enter as rows finish."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Number format in which the embedded engine decodes; null is the model's. Another one is a copy of the weights,
+    which takes them over after every update: half the bytes and, where a CPU has units for bfloat16, less time a token.
+    What it samples differs from the learner's policy by rounding, which the importance weight corrects
+    (``objective.importance_cap``)."""
     max_kl: float | None = Field(0.05, gt=0)
     """Nats a token that an engine with weights of its own and the learner may be apart on a few sequences that are
     compared after every update; beyond it the run stops. Null compares nothing."""
@@ -94,6 +99,9 @@ class EngineConfig(Section):
     def _known(self) -> Self:
         if self.name not in {"embedded", "vllm"} and not is_file_and_name(self.name):
             raise ValueError(f"engine.name is {self.name!r}, and must be embedded, vllm, or FILE.py:CLASS")
+        if self.dtype is not None and self.name != "embedded":
+            raise ValueError(f"engine.dtype is of the embedded engine, and engine.name is {self.name}; remove it"
+                             + (", or set engine.options={dtype: ...}" if self.name == "vllm" else ""))  # fmt: skip
         if self.servers and self.name != "vllm":
             raise ValueError(f"engine.servers are of vLLM, and engine.name is {self.name}; set engine.name=vllm")
         if self.servers and self.options:

@@ -67,6 +67,11 @@ class Config(Section):
     """Trackers that hear of every step, evaluation and some rollouts (docs/tracking.md): any of ``tensorboard``,
     ``wandb`` and ``trackio``, of the extra ``track``. One that fails is left, and the run goes on."""
 
+    @property
+    def decoding_dtype(self) -> Literal["float32", "bfloat16"]:
+        """Number format in which the embedded engine decodes: ``engine.dtype``, or ``model.dtype``."""
+        return self.engine.dtype or self.model.dtype
+
     @field_validator("track", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: object) -> object:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,18 @@ def model_in_memory(model: Any, processing_class: Any, config: Config, adapters:
         raise ConfigError("model has nothing to train: no weight requires a gradient (saved adapters are loaded for "
                           "training with is_trainable=True)")  # fmt: skip
     return _proven(model, tokenizer, processor, next(base.parameters()).device, settings, source)
+
+
+def copied(loaded: LoadedModel, dtype: torch.dtype) -> LoadedModel:
+    """A second model of the same kind in a number format of its own, without adapters. Its weights are random until it
+    takes some over (:func:`spark_rl.model.weights.take_over`)."""
+    base = loaded.causal_lm
+    kind: Any = AutoModelForImageTextToText if loaded.processor else AutoModelForCausalLM
+    with torch.random.fork_rng(devices=[]):
+        model = kind.from_config(deepcopy(base.config), dtype=dtype, trust_remote_code=hasattr(base.config, "auto_map"))
+    model.generation_config = getattr(base, "generation_config", None)  # which says what ends a response
+    model.to(loaded.device).eval().requires_grad_(requires_grad=False)
+    return replace(loaded, model=model, decoder=_decoder(model))
 
 
 def _texts_of(base: Any, processing_class: Any, source: str) -> tuple[Any, Any]:

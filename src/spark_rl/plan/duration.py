@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from spark_rl.config import Config
 from spark_rl.plan.hardware import DECODE_SHARE, EMBEDDED_LAYER, LINK_SHARE, UPDATE_SHARE, Gpu
 from spark_rl.plan.memory import Memory
-from spark_rl.plan.shape import Lengths, Sizes
+from spark_rl.plan.shape import Lengths, Sizes, decoding_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def _sampling(
     rows = problems * config.rollout.samples
     waves = max(1, math.ceil(rows / max(1, memory.cached_rows)))
     prefill = 2 * sizes.multiplied * problems * prompt / (gpu.tflops * 1e12 * UPDATE_SHARE)
-    width = 2 if config.model.dtype == "bfloat16" or config.engine.name == "vllm" else 4
+    width = 2 if config.engine.name == "vllm" else decoding_width(config)
     weights = width * (sizes.multiplied + sizes.head) * lengths.longest * waves
     cache = width * sizes.cached * rows * lengths.response * (prompt + lengths.response / 2)
     if config.engine.name == "vllm":  # a prompt's blocks are read by each of its samples all the same

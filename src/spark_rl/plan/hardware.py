@@ -51,8 +51,9 @@ DECODE_SHARE = 0.6
 """Of the bandwidth that decoding reaches."""
 LINK_SHARE = 0.6
 """Of the link that gathering and reducing shards reach; it overlaps with computing."""
-EMBEDDED_LAYER = 1.0e-3
-"""Seconds that one layer of the embedded engine takes for one token at least: its kernels are started from Python."""
+EMBEDDED_LAYER = 0.2e-3
+"""Seconds that one layer of the embedded engine takes for one token at least: some fifty small kernels, which a CUDA
+graph starts (128 rows, H200: docs/performance.md)."""
 RESERVED = 1.5
 """GiB for what no tensor shows: CUDA's context, NCCL's and cuBLAS's buffers."""
 FRAGMENTED = 0.05

@@ -22,7 +22,17 @@ from spark_rl.model.score import Rows, Scorer, make_rows
 from spark_rl.plan.hardware import FRAGMENTED, GIB, RESERVED, VLLM_ASLEEP, VLLM_WORKSPACE, Gpu
 from spark_rl.plan.ranks import MICRO_BATCHES, rehearse_rank
 from spark_rl.plan.rehearse import Rehearsal, Rehearsed
-from spark_rl.plan.shape import Lengths, Sizes, groups_of, has_reference, sizes_of, width_of, without_data
+from spark_rl.plan.shape import (
+    Lengths,
+    Sizes,
+    decoding_width,
+    groups_of,
+    has_copy,
+    has_reference,
+    sizes_of,
+    width_of,
+    without_data,
+)  # fmt: skip
 from spark_rl.problem import Group
 
 PARTS = (
@@ -255,7 +265,7 @@ def _asleep(config: Config, gpus: int, sizes: Sizes, *, cuda: bool) -> float:
         return 0.0
     if sleeps(config):
         return VLLM_ASLEEP * GIB * cuda
-    return float(width_of(config) * sizes.weights) if gpus > 1 else 0.0
+    return float(decoding_width(config) * sizes.weights) if has_copy(config, gpus) else 0.0
 
 
 def _rollout(
@@ -280,9 +290,9 @@ def _rollout(
     while width < reach:  # as spark_rl.engine.embedded reserves positions, twice as many each time
         before, width = width, min(reach, width + max(ROOM, width))
     grown = before > prompt
-    cache = width_of(config) * sizes.cached * together * width
+    cache = decoding_width(config) * sizes.cached * together * width
     copying = cache / sizes.layers / 2 * before / width if grown else 0.0  # one layer's keys while they are laid out
     each = SAMPLING if sizes.vocabulary <= BLOCKED else SAMPLING_BLOCKS
     sampling = float(each * min(together * sizes.vocabulary, LOGITS))
-    copy = float(width_of(config) * sizes.weights) if gpus > 1 else 0.0
+    copy = float(decoding_width(config) * sizes.weights) if has_copy(config, gpus) else 0.0
     return {"engine": copy, "KV cache": float(cache), "logits": max(sampling, copying)}, rows, together

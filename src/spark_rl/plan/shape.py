@@ -148,6 +148,16 @@ def width_of(config: Config) -> int:
     return 2 if config.model.dtype == "bfloat16" else 4
 
 
+def decoding_width(config: Config) -> int:
+    """Bytes of a weight that decodes."""
+    return 2 if config.decoding_dtype == "bfloat16" else 4
+
+
+def has_copy(config: Config, gpus: int) -> bool:
+    """Whether the embedded engine decodes on weights of its own."""
+    return gpus > 1 or config.decoding_dtype != config.model.dtype
+
+
 def groups_of(count: int, samples: int, prompt: int, response: int, found: Any = None, image: int = 0) -> list[Group]:
     """Groups of equal lengths in which every response has an advantage; ``image`` tokens of each prompt are one."""
     tokens = [1] * prompt

@@ -17,11 +17,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from spark_rl.errors import EngineError, UserError
-from spark_rl.serve.asked import Asked, BusyError, Embedded, judge, reason
+from spark_rl.serve.asked import Asked, BusyError, Embedded, Reasoned, begun, judge
 from spark_rl.serve.guard import Guard, Limits
 from spark_rl.serve.metrics import Metrics
 from spark_rl.serve.protocol import ApiError, ChatRequest, JudgeRequest, first_mistake
-from spark_rl.serve.replies import DONE, Reply, delta
 
 SWITCH = 0.0005
 """Seconds after which a thread lets another one run: the engine's waits for the event loop's no longer than that."""
@@ -54,10 +53,10 @@ def build_app(asked: Asked, limits: Limits, key: str | None, hosts: frozenset[st
         """OpenAI's chat completions, with ``spark`` beside."""
         check_model(body.model)
         if body.spark is not None:
-            reply = await reason(asked, body)
+            reasoned = Reasoned(asked, body)
             if body.stream:
-                return StreamingResponse(_at_once(reply), media_type="text/event-stream")
-            return JSONResponse(reply)
+                return StreamingResponse(await begun(reasoned.events()), media_type="text/event-stream")
+            return JSONResponse(await reasoned.whole())
         answer = await asked.chat(body, {} if isinstance(asked, Embedded) else await http.json())
         if isinstance(answer, dict):
             return JSONResponse(answer)
@@ -109,14 +108,6 @@ async def _explained(_: Request, error: Exception) -> Response:
     else:  # ours; the server's log has the traceback
         told = ApiError(500, f"something failed here ({type(error).__name__}); see the log of the server")
     return JSONResponse(told.body(), told.status, {"retry-after": "1"} if told.status == 429 else None)
-
-
-async def _at_once(reply: dict[str, Any]) -> AsyncIterator[bytes]:
-    """A whole reply as a stream."""
-    sent, (one,) = Reply(reply["model"], reply["id"], reply["created"]), reply["choices"]
-    yield sent.piece([delta(0, one["message"]["content"], first=True)])
-    yield sent.piece([delta(0, None, one["finish_reason"])], usage=reply["usage"], spark=reply["spark"])
-    yield DONE
 
 
 def run(app: Any, host: str, port: int, ready: Any, farewell: int = FAREWELL) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from functools import partial
@@ -34,7 +34,18 @@ from spark_rl.model.weights import Weights
 from spark_rl.problem import Completion, Problem
 from spark_rl.serve.deltas import Deltas
 from spark_rl.serve.protocol import ApiError, ChatRequest, JudgeItem, JudgeRequest
-from spark_rl.serve.replies import DONE, Reply, choice, delta, event, logprobs_of, tokens_of, trace_of, usage
+from spark_rl.serve.replies import (
+    DONE,
+    Reply,
+    choice,
+    delta,
+    event,
+    logprobs_of,
+    rounds_of,
+    tokens_of,
+    trace_of,
+    usage,
+)  # fmt: skip
 
 _Found = TypeVar("_Found")
 
@@ -343,40 +354,93 @@ class Upstream:
             await response.aclose()
 
 
-async def reason(asked: Asked, request: ChatRequest) -> dict[str, Any]:
-    """A reply that was answered, judged and reflected on, as ``request.spark`` says."""
-    spark = request.spark
-    assert spark is not None
-    request.check_spark()
-    message = request.messages[0]
-    texts = message.texts()
-    # images before the text stand before the run's own prompt too, as those of a problem without markers do
-    question = MARKER.join(texts) if any(texts[:-1]) else texts[-1]
-    problem = Problem(id="asked", question=question, answer="", images=tuple(message.images()))
-    config = asked.reasoner.config
-    rounds = (0 if spark.n > 1 else config.rounds) if spark.rounds is None else spark.rounds
-    temperature = config.temperature if request.temperature is None else request.temperature
-    if spark.n > 1 and request.temperature is None and temperature == 0:
-        temperature = SEVERAL_TEMPERATURE
-    limit = _limit(asked, request.limit)
-    changes = {"temperature": temperature, "max_new_tokens": limit}
-    chosen = changed(config, **changes, select=spark.select if spark.n > 1 else "last", samples=spark.n)
-    reflecting = changed(config, **changes, select="last", samples=1, rounds=rounds)
+class Reasoned:
+    """A question that is answered, judged and reflected on, as ``request.spark`` says."""
 
-    def work(reasoner: Reasoner) -> Trace:
-        reasoner = replace(reasoner, seed=reasoner.seed if request.seed is None else request.seed)
-        if spark.n == 1:
-            return replace(reasoner, config=reflecting).solve([problem])[0]
-        first = replace(reasoner, config=chosen).solve([problem])[0]
-        if not rounds:
-            return first
-        again = replace(reasoner, config=reflecting).solve([problem], [first.final])[0]
-        return _joined(first, again)
+    def __init__(self, asked: Asked, request: ChatRequest) -> None:
+        """Raises :class:`ApiError` for what does not go together."""
+        assert request.spark is not None
+        request.check_spark()
+        self.asked, self.spark, self.seed = asked, request.spark, request.seed
+        message = request.messages[0]
+        texts = message.texts()
+        # images before the text stand before the run's own prompt too, as those of a problem without markers do
+        question = MARKER.join(texts) if any(texts[:-1]) else texts[-1]
+        self.problem = Problem(id="asked", question=question, answer="", images=tuple(message.images()))
+        config, n = asked.reasoner.config, self.spark.n
+        self.rounds = (0 if n > 1 else config.rounds) if self.spark.rounds is None else self.spark.rounds
+        temperature = config.temperature if request.temperature is None else request.temperature
+        if n > 1 and request.temperature is None and temperature == 0:
+            temperature = SEVERAL_TEMPERATURE
+        limit = _limit(asked, request.limit)
+        changes = {"temperature": temperature, "max_new_tokens": limit}
+        self.chosen = changed(config, **changes, select=self.spark.select if n > 1 else "last", samples=n)
+        self.reflecting = changed(config, **changes, select="last", samples=1, rounds=self.rounds)
 
-    trace, spent = await asked.think(work)
-    facts = trace_of(trace, spark.n, whole=spark.trace)
-    finish = "length" if trace.response in spent.cut else "stop"
-    return Reply(asked.name).whole([choice(0, trace.response, finish)], spent.usage, spark=facts)
+    async def whole(self) -> dict[str, Any]:
+        """A reply."""
+        trace, spent = await self.asked.think(lambda reasoner: list(self._watched(reasoner))[-1])
+        facts = trace_of(trace, self.spark.n, whole=self.spark.trace)
+        choices = [choice(0, trace.response, self._finish(trace, spent))]
+        return Reply(self.asked.name).whole(choices, spent.usage, spark=facts)
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """A stream: rounds as they are answered, judged and reflected on, if they are asked for; then the answer, then
+        what a whole reply holds. What goes wrong before anything is known is raised, and is an event afterwards.
+        """
+        heard: asyncio.Queue[Trace | None] = asyncio.Queue()
+        loop, sent = asyncio.get_running_loop(), Reply(self.asked.name)
+
+        def work(reasoner: Reasoner) -> None:
+            for trace in self._watched(reasoner):
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(heard.put_nowait, trace)
+
+        thinking = asyncio.ensure_future(self.asked.think(work))
+        thinking.add_done_callback(lambda _: heard.put_nowait(None))
+        try:
+            trace = following = await heard.get()
+            if trace is None:
+                await thinking
+            yield BEGUN
+            yield sent.piece([delta(0, "", first=True)])
+            told: list[dict[str, Any]] = []
+            while following is not None:
+                trace = following
+                rounds = rounds_of(trace, self.spark.n)
+                new = [{"index": i, **one} for i, one in enumerate(rounds) if told[i : i + 1] != [one]]
+                if new and self.spark.trace:
+                    yield sent.piece([], spark={"rounds": new})
+                told, following = rounds, await heard.get()
+            try:
+                _, spent = await thinking
+            except (ApiError, UserError) as error:
+                told_of = error if isinstance(error, ApiError) else ApiError(503, str(error))
+                yield event(told_of.body())
+                return
+            assert trace is not None
+            yield sent.piece([delta(0, trace.response)])
+            facts = trace_of(trace, self.spark.n, whole=self.spark.trace)
+            yield sent.piece([delta(0, None, self._finish(trace, spent))], usage=spent.usage, spark=facts)
+            yield DONE
+        finally:
+            thinking.cancel()
+
+    def _watched(self, reasoner: Reasoner) -> Iterator[Trace]:
+        """What is known so far, after each call of the engine."""
+        reasoner = replace(reasoner, seed=reasoner.seed if self.seed is None else self.seed)
+        first = None
+        if self.spark.n > 1:
+            for (first,) in replace(reasoner, config=self.chosen).watch([self.problem]):
+                yield first
+        if first is None or self.rounds:
+            begun = None if first is None else [first.final]
+            for (trace,) in replace(reasoner, config=self.reflecting).watch([self.problem], begun):
+                yield trace if first is None else _joined(first, trace)
+
+    @staticmethod
+    def _finish(trace: Trace, spent: Spent) -> str:
+        return "length" if trace.response in spent.cut else "stop"
 
 
 def _limit(asked: Asked, wanted: int | None) -> int:
@@ -456,4 +520,4 @@ def changed(config: InferenceConfig, **changes: Any) -> InferenceConfig:
         raise ApiError(400, one_line(error)) from None
 
 
-__all__ = ["Asked", "BusyError", "Embedded", "Upstream", "judge", "reason"]
+__all__ = ["Asked", "BusyError", "Embedded", "Reasoned", "Upstream", "begun", "judge"]

@@ -11,6 +11,7 @@ import hmac
 import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,9 @@ OPEN_TO_ALL = frozenset(("/health",))
 """Paths that need no key."""
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1", "[::1]"))
 """Hosts that only this machine reaches."""
+LINGER = 5.0
+"""Seconds in which the rest of a refused body is read and thrown away: a client that sends on while its connection is
+closed would not see why."""
 GONE = 499
 """Counted for clients that hung up; nobody reads it."""
 
@@ -73,7 +77,12 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.monotonic(), [0]
+        began, status, to_come = time.monotonic(), [0], [True]
+
+        async def heard() -> Event:
+            message = await receive()
+            to_come[0] = message["type"] == "http.request" and message.get("more_body", False)
+            return message
 
         async def counted(message: Event) -> None:
             if message["type"] == "http.response.start":
@@ -81,9 +90,13 @@ class Guard:
             await send(message)
 
         try:
-            await self._let_in(scope, receive, counted, status)
+            await self._let_in(scope, heard, counted, status)
         except ApiError as error:
             if not status[0]:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LINGER):
+                        while to_come[0]:
+                            await heard()
                 await _refuse(error, counted)
             elif error.status != GONE:  # a stream has begun: all that can be sent is another event
                 await send({"type": "http.response.body", "body": event(error.body()), "more_body": False})

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from spark_rl.inference import Round, Trace
+from spark_rl.inference import Trace
 from spark_rl.problem import Completion, Place
 
 LEAST_LOGPROB = -9999.0
@@ -107,10 +107,11 @@ def trace_of(trace: Trace, candidates: int, *, whole: bool) -> dict[str, Any]:
         "final_round": final,
     }  # fmt: skip
     if whole:
-        facts["rounds"] = [_round(one, "answer" if i < candidates else "reflection")
-                           for i, one in enumerate(trace.rounds)]  # fmt: skip
+        facts["rounds"] = rounds_of(trace, candidates)
     return facts
 
 
-def _round(one: Round, role: str) -> dict[str, Any]:
-    return {"role": role, **asdict(one)}
+def rounds_of(trace: Trace, candidates: int) -> list[dict[str, Any]]:
+    """Every round of a trace, as a client reads it. Arguments as for :func:`trace_of`."""
+    roles = ("answer" if i < candidates else "reflection" for i in range(len(trace.rounds)))
+    return [{"role": role, **asdict(one)} for role, one in zip(roles, trace.rounds, strict=True)]
