@@ -115,7 +115,7 @@ def point_of(axis: str, value: float, shape: Shape, threads: int, asked: argpars
         make_model(shape, Path(folder) / "model", fixed=True)
         job = {
             "tool": "grpo", "shape": asdict(shape), "model": str(Path(folder) / "model"), "kl": KL,
-            "dtype": asked.dtype, "threads": threads, "steps": asked.steps + 1, "device": "cpu",
+            "dtype": asked.dtype, "threads": threads, "steps": asked.steps + 1, "device": "cpu", "decoding": None,
         }  # fmt: skip
         steps = measured(job, Path(folder))
     pairs = list(pairwise(steps))

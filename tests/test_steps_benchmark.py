@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from spark_rl.plan.shape import Sizes
 
 SHAPE = SHAPES["quick"]
-JOB = {"shape": asdict(SHAPE), "dtype": "float32", "threads": 1, "device": "cpu"}
+JOB = {"shape": asdict(SHAPE), "dtype": "float32", "threads": 1, "device": "cpu", "decoding": None}
 
 
 def ends(folder: Path) -> torch.Tensor:

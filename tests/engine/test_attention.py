@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
-from spark_rl.engine.attention import decode_attention
+from spark_rl.engine.attention import FUSED, decode_attention
 
 ROWS, HEADS, KEY_HEADS, LENGTH, WIDTH = 3, 4, 2, 6, 8
 
@@ -19,22 +19,27 @@ class Layer(nn.Module):
     is_causal = True
 
 
-def tensors(queries: int, value_width: int = WIDTH) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def tensors(
+    queries: int, value_width: int = WIDTH, length: int = LENGTH
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return (
         torch.randn(ROWS, HEADS, queries, WIDTH, generator=generator),
-        torch.randn(ROWS, KEY_HEADS, LENGTH, WIDTH, generator=generator),
-        torch.randn(ROWS, KEY_HEADS, LENGTH, value_width, generator=generator),
+        torch.randn(ROWS, KEY_HEADS, length, WIDTH, generator=generator),
+        torch.randn(ROWS, KEY_HEADS, length, value_width, generator=generator),
     )
 
 
 @pytest.mark.parametrize("mask", [None, "bool", "float"])
 @pytest.mark.parametrize("scaling", [None, 0.11])
 @pytest.mark.parametrize("value_width", [WIDTH, 5])
+@pytest.mark.parametrize("length", [LENGTH, FUSED - 1, FUSED, FUSED + 50])
 @torch.no_grad()
-def test_one_query_equals_the_stock_attention(mask: str | None, scaling: float | None, value_width: int) -> None:
-    query, key, value = tensors(1, value_width)
-    seen = (torch.arange(LENGTH) >= torch.tensor([0, 2, 5])[:, None])[:, None, None, :]
+def test_one_query_equals_the_stock_attention(
+    mask: str | None, scaling: float | None, value_width: int, length: int
+) -> None:
+    query, key, value = tensors(1, value_width, length)
+    seen = (torch.arange(length) >= torch.tensor([0, 2, 5])[:, None])[:, None, None, :]
     given = {"bool": seen, "float": torch.zeros(seen.shape).masked_fill(~seen, -1e30), None: None}[mask]
     found, _ = decode_attention(Layer(), query, key, value, given, scaling=scaling)
     stock, _ = AttentionInterface()["sdpa"](Layer(), query, key, value, given, scaling=scaling)

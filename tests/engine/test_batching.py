@@ -104,13 +104,13 @@ def test_one_response_that_could_not_fit_is_refused_in_one_line(engine: Embedded
 
 @given(
     lengths=st.lists(st.integers(1, 40), max_size=12), n=st.integers(1, 5), max_rows=st.integers(1, 12),
-    spare=st.none() | st.integers(0, 200), data=st.data(),
+    spare=st.none() | st.integers(0, 200), patience=st.integers(0, 3), data=st.data(),
 )  # fmt: skip
 def test_every_row_enters_once_and_the_bounds_hold(
-    lengths: list[int], n: int, max_rows: int, spare: int | None, data: st.DataObject
+    lengths: list[int], n: int, max_rows: int, spare: int | None, patience: int, data: st.DataObject
 ) -> None:
     max_tokens = None if spare is None else max(lengths, default=1) + spare
-    waiting = Waiting(range(len(lengths)), lengths, n, max_rows, max_tokens)
+    waiting = Waiting(range(len(lengths)), lengths, n, max_rows, max_tokens, patience)
     entered: list[tuple[int, int]] = []
     live: list[int] = []
     while waiting.left or live:
@@ -123,6 +123,19 @@ def test_every_row_enters_once_and_the_bounds_hold(
         for _ in range(data.draw(st.integers(1, len(live)))):
             live.pop()
     assert entered == [(prompt, row) for prompt in range(len(lengths)) for row in range(n)]
+
+
+def test_few_prompts_wait_a_while_beside_many_rows_and_no_longer() -> None:
+    waiting = Waiting((), (), 1, 512, None, patience=4)
+    waiting.add(0, 50, 1)
+    found = [waiting.enter(64, 50).prompts for _ in range(5)]
+    assert found == [[], [], [], [], [0]]
+    for number in range(1, 9):
+        waiting.add(number, 50, 1)
+    assert waiting.enter(64, 50).prompts == list(range(1, 9)), "enough of them enter at once"
+    waiting.add(9, 50, 1)
+    assert waiting.enter(64, 50).prompts == []
+    assert waiting.enter(0, 0).prompts == [9], "beside no rows there is nothing to wait for"
 
 
 def test_rows_stay_full_while_prompts_wait(engine: EmbeddedEngine) -> None:

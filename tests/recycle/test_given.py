@@ -126,6 +126,19 @@ def test_whole_groups_of_our_own_rollouts_are_the_groups_that_they_were(tmp_path
         ]
 
 
+def test_problems_say_which_run_they_are_of(tmp_path: Path, verifier: Verifier) -> None:
+    """The rollouts of all runs have the same file's name."""
+    sources, ids = [], []
+    for folder, file in (("a", "rollouts.jsonl"), ("b", "rollouts.jsonl"), ("b", "mine.jsonl")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        row = {"question": "2+5", "answer": "7", "responses": ["\\boxed{7}"]}
+        (group,), _, _ = read(write(tmp_path / folder / file, row), verifier)
+        sources.append(group.problem.source)
+        ids.append(group.problem.id)
+    assert sources == ["a", "b", "mine"]
+    assert len(set(ids)) == 3
+
+
 def test_a_column_that_happens_to_be_called_others_is_no_group(tmp_path: Path, verifier: Verifier) -> None:
     row = {"question": "2+5", "response": "\\boxed{7}", "answer": "7", "others": [{"response": "x"}]}
     (group,), refused, _ = read(write(tmp_path / "r.jsonl", row), verifier)

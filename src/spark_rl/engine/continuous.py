@@ -28,8 +28,11 @@ from spark_rl.problem import Completion, Place
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 30.0
+FAREWELL = 30.0
 """Seconds that closing waits for the token that is being decoded."""
+PATIENCE = 4
+"""Tokens that a few requests wait for others beside many rows that decode: each time some enter, all keys and values
+are copied."""
 
 
 class BusyError(UserError):
@@ -160,11 +163,11 @@ class ContinuousEngine:
         for request in left:
             self.cancel(request)
         self._inbox.put(None)
-        self._thread.join(PATIENCE)
+        self._thread.join(FAREWELL)
 
     @torch.inference_mode()
     def _work(self) -> None:
-        decoding = Decoding(self.engine, retire_share=0)
+        decoding = Decoding(self.engine, retire_share=0, patience=PATIENCE)
         while True:
             try:
                 if not self._listen(decoding):
@@ -175,7 +178,7 @@ class ContinuousEngine:
                 self._hand_over(decoding)
             except Exception as error:  # noqa: BLE001  # whatever it is, requests that come later must not wait for ever
                 self._give_up(error)
-                decoding = Decoding(self.engine, retire_share=0)
+                decoding = Decoding(self.engine, retire_share=0, patience=PATIENCE)
 
     def _listen(self, decoding: Decoding) -> bool:
         """Take in what has arrived, and wait for it where there is nothing else to do; whether to go on."""

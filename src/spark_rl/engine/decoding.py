@@ -85,16 +85,17 @@ class Asked:
 class Decoding:
     """Rows and waiting prompts, a token a row at each :meth:`step`."""
 
-    def __init__(self, engine: Decoder, retire_share: float = RETIRE_SHARE) -> None:
+    def __init__(self, engine: Decoder, retire_share: float = RETIRE_SHARE, patience: int = 0) -> None:
         """Nothing decodes yet.
 
         Args:
             engine: whose model decodes, within its ``max_rows`` and ``max_tokens``.
             retire_share: of the rows that must have ended before their places are cleared, and they are handed over.
+            patience: tokens that few prompts wait for others to enter with.
         """
         self.engine, self.loaded = engine, engine.loaded
         self.retire_share = retire_share
-        self.waiting = Waiting((), (), 1, engine.max_rows, engine.max_tokens)
+        self.waiting = Waiting((), (), 1, engine.max_rows, engine.max_tokens, patience)
         self.asked: dict[int, Asked] = {}
         """Prompts that were added and not handed over, by their numbers."""
         self.done: list[int] = []

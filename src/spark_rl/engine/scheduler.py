@@ -34,8 +34,9 @@ class Waiting:
     """
 
     def __init__(
-        self, order: Iterable[int], reach: Sequence[int], n: int, max_rows: int, max_tokens: int | None
-    ) -> None:
+        self, order: Iterable[int], reach: Sequence[int], n: int, max_rows: int, max_tokens: int | None,
+        patience: int = 0,
+    ) -> None:  # fmt: skip
         """Queue prompts.
 
         Args:
@@ -44,7 +45,9 @@ class Waiting:
             n: rows a prompt.
             max_rows: rows together at most, but never less than the rows of one prompt.
             max_tokens: key-value positions of all rows together at most; ``None`` for no bound. No reach is larger.
+            patience: times that prompts which fit are let wait for others to enter with, because they are few.
         """
+        self.patience, self.passed_over = patience, 0
         self.left = deque[int]()
         self.max_rows, self.max_tokens = max_rows, max_tokens
         self.begun = 0
@@ -81,8 +84,10 @@ class Waiting:
                 full = True
                 break
             fitting += 1
-        if rows and full and fitting * n < ENTER_SHARE * rows:
-            fitting = 0
+        if 0 < fitting * n < ENTER_SHARE * rows and (full or self.passed_over < self.patience):
+            fitting, self.passed_over = 0, self.passed_over + 1
+        elif fitting:
+            self.passed_over = 0
         if fitting or rows or not self.left:
             return Entry([self._next() for _ in range(fitting)], range(n))
         return self._some_rows()

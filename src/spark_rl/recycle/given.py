@@ -310,12 +310,17 @@ def _given(row: Mapping[str, Any], where: str, path: Path, config: Config, colum
     if isinstance(name, Mapping | list):
         raise RowError("an 'id' that is no text")
     problem = Problem(
-        id=f"{path.stem}-{number}" if name is None else without_surrogates(str(name))[:500],
+        id=f"{_name(path)}-{number}" if name is None else without_surrogates(str(name))[:500],
         question=question, answer=golds[0] if golds else "", alternatives=golds[1:], kind=kind,
-        choices=tuple(map(without_surrogates, choices)), images=images, source=path.stem,
+        choices=tuple(map(without_surrogates, choices)), images=images, source=_name(path),
         columns=other_columns(row) if columns else {}, pseudo=bool(row.get("pseudo", False)),
     )  # fmt: skip
     return Given(where, problem, responses, verdicts)
+
+
+def _name(path: Path) -> str:
+    """Of a file; of a run's rollouts that of the run, because they all have the same."""
+    return path.parent.name if path.name == "rollouts.jsonl" and path.parent.name else path.stem
 
 
 def _question(row: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:

@@ -44,8 +44,8 @@ from spark_rl.rollout import as_read
 from spark_rl.seeds import stream_seed
 from spark_rl.verify import Verifier
 
-BATCH = 32
-"""Items asked together."""
+BATCH, SEEING = 128, 32
+"""Items asked together, and written together once they are graded; those with images, which are in memory meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,9 @@ class Examiner:
 
     def ask(self, exam: Exam, done: Collection[str] = ()) -> Iterator[list[Record]]:
         """The graded records of the items whose ids are not ``done``, a batch at a time, in order."""
-        for number, start in enumerate(range(0, len(exam.items), BATCH)):
-            batch = exam.items[start : start + BATCH]
+        size = together(exam)
+        for number, start in enumerate(range(0, len(exam.items), size)):
+            batch = exam.items[start : start + size]
             left = [item for item in batch if item.problem.id not in done]
             if not left:
                 continue
@@ -158,9 +159,15 @@ def new_record(settings: str, exam: Exam, item: Item) -> Record:
     }  # fmt: skip
 
 
+def together(exam: Exam) -> int:
+    """Items of a batch."""
+    return SEEING if any(item.problem.images for item in exam.items) else BATCH
+
+
 def batches(exam: Exam, done: Collection[str] = ()) -> tuple[int, int]:
     """(batches, items) that :meth:`Examiner.ask` has left to do."""
-    left = [start // BATCH for start, item in enumerate(exam.items) if item.problem.id not in done]
+    size = together(exam)
+    left = [start // size for start, item in enumerate(exam.items) if item.problem.id not in done]
     return len(set(left)), len(left)
 
 
