@@ -228,7 +228,7 @@ def test_prompts_leave_the_embedded_engine_when_their_rows_have_ended(
     engine: EmbeddedEngine = engine_of(load_model(tiny_config(tiny_models["qwen3"])), [EOS, *range(11, 25)], max_rows=4)
     asked, sampling = prompts(9, longest=30), Sampling(n=2, max_new_tokens=24, seed=2)
     draw, drawn = Decoding._draw, list[int]()
-    monkeypatch.setattr(Decoding, "_draw", lambda *given: (drawn.append(1), draw(*given))[1])
+    monkeypatch.setattr(Decoding, "_draw", lambda *given, **how: (drawn.append(1), draw(*given, **how))[1])
     came, found = list[int](), dict[int, list[Completion]]()
     for place, completions in engine.arriving(asked, sampling):
         assert not torch.is_inference_mode_enabled()

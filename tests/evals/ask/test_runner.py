@@ -19,7 +19,7 @@ from spark_rl.engine.base import Sampling
 from spark_rl.errors import UserError
 from spark_rl.evals.ask.exam import Exam, exam_of_problems
 from spark_rl.evals.ask.records import Record, RecordFile, read_records, write_parquet
-from spark_rl.evals.ask.runner import BATCH, Examiner, batches, fingerprint, new_record
+from spark_rl.evals.ask.runner import BATCH, Examiner, batches, fingerprint, new_record, parts
 from spark_rl.evals.ask.view import EvaluationView, evaluation_tables, short_name
 from spark_rl.evals.benchmark import Item, Protocol
 from spark_rl.evals.score.grading import grade
@@ -325,6 +325,21 @@ def test_a_killed_run_continues_where_it_was(
     read = [first[turn] for p in engine.prompts if (turn := p.messages[-1]["content"]) in first]
     assert read == [item.problem.id for item in exam.items[lines:]]
     assert (len(asked), len(read)) == left
+
+
+@pytest.mark.parametrize(
+    ("count", "images", "sizes"),
+    [(0, 0, []), (31, 0, [31]), (40, 0, [32, 8]), (130, 0, [32, 32, 64, 2]), (100, 1, [32, 32, 32, 4]),
+     (1000, 0, [32, 32, 64, 128, 256, 256, 232])],
+)  # fmt: skip
+def test_batches_grow_with_what_is_done(count: int, images: int, sizes: list[int]) -> None:
+    problems = [Problem(f"p{n}", "?", "1", images=("a.png",) * images) for n in range(count)]
+    exam = exam_of_problems("many", problems)
+    found = [list(range(count))[part] for part in parts(exam)]
+    assert [len(part) for part in found] == sizes
+    assert [n for part in found for n in part] == list(range(count))
+    assert batches(exam) == (len(sizes), count)
+    assert batches(exam, {f"p{n}" for n in range(32)}) == (max(0, len(sizes) - 1), max(0, count - 32))
 
 
 def test_sampling_does_not_depend_on_what_was_done_before(exam: Exam) -> None:

@@ -44,8 +44,10 @@ from spark_rl.rollout import as_read
 from spark_rl.seeds import stream_seed
 from spark_rl.verify import Verifier
 
-BATCH, SEEING = 128, 32
-"""Items asked together, and written together once they are graded; those with images, which are in memory meanwhile."""
+BATCH, MOST = 32, 256
+"""Items asked together, and written together once they are graded, at first; then as many as are done, up to the second
+number, so that a kill never loses more than half of the work. Items with images, which are in memory meanwhile, stay at
+the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +90,8 @@ class Examiner:
 
     def ask(self, exam: Exam, done: Collection[str] = ()) -> Iterator[list[Record]]:
         """The graded records of the items whose ids are not ``done``, a batch at a time, in order."""
-        size = together(exam)
-        for number, start in enumerate(range(0, len(exam.items), size)):
-            batch = exam.items[start : start + size]
+        for number, part in enumerate(parts(exam)):
+            batch = exam.items[part]
             left = [item for item in batch if item.problem.id not in done]
             if not left:
                 continue
@@ -159,16 +160,19 @@ def new_record(settings: str, exam: Exam, item: Item) -> Record:
     }  # fmt: skip
 
 
-def together(exam: Exam) -> int:
-    """Items of a batch."""
-    return SEEING if any(item.problem.images for item in exam.items) else BATCH
+def parts(exam: Exam) -> Iterator[slice]:
+    """The items of each batch."""
+    sees, start, size = any(item.problem.images for item in exam.items), 0, BATCH
+    while start < len(exam.items):
+        yield slice(start, start + size)
+        start += size
+        size = BATCH if sees else min(start, MOST)
 
 
 def batches(exam: Exam, done: Collection[str] = ()) -> tuple[int, int]:
     """(batches, items) that :meth:`Examiner.ask` has left to do."""
-    size = together(exam)
-    left = [start // size for start, item in enumerate(exam.items) if item.problem.id not in done]
-    return len(set(left)), len(left)
+    left = [sum(item.problem.id not in done for item in exam.items[part]) for part in parts(exam)]
+    return sum(map(bool, left)), sum(left)
 
 
 def fingerprint(config: Config, weights: Path | None = None, **asked: Any) -> str:
