@@ -192,9 +192,7 @@ def engine_of_its_own(
         chat = chat_of(config, described)
         own = config.engine.name != "vllm"
         return own_engine(config, chat, described) if own else _vllm(config, colocated), chat
-    alone: dict[str, Any] = {"lora": None, "dtype": config.decoding_dtype}
-    whole = config.model_copy(update={"model": config.model.model_copy(update=alone)})
-    loaded = load_model(whole, weights)
+    loaded = load_model(_decoded_alone(config), weights)
     chat = chat_of(config, loaded)
     return _embedded(CopiedEngine, config, loaded, chat), chat
 
@@ -350,6 +348,12 @@ def without_adapters(config: Config) -> Config:
     return config.model_copy(update={"model": config.model.model_copy(update={"lora": None})})
 
 
+def _decoded_alone(config: Config) -> Config:
+    """The configuration of a model that nothing but the embedded engine uses."""
+    changes = {"lora": None, "dtype": config.decoding_dtype}
+    return config.model_copy(update={"model": config.model.model_copy(update=changes)})
+
+
 def frozen_engine(backend: Backend, given: LoadedModel | None = None) -> Engine:
     """An engine on the weights that a run begins with, whatever is trained meanwhile: a second copy in this process.
 
@@ -364,8 +368,7 @@ def frozen_engine(backend: Backend, given: LoadedModel | None = None) -> Engine:
     if backend.cluster is not None:
         raise ConfigError("reward.self.judge=frozen decodes on a second model in this process, which cluster.learners "
                           "and cluster.engines are there to avoid; take judge=current")  # fmt: skip
-    whole = without_adapters(config)
-    return _embedded(EmbeddedEngine, whole, given or load_model(whole), backend.chat)
+    return _embedded(EmbeddedEngine, config, given or load_model(_decoded_alone(config)), backend.chat)
 
 
 def _needs_reference(config: Config, loaded: LoadedModel) -> bool:

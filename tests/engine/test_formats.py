@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from spark_rl.backend import build_learner, open_backend
+from spark_rl.backend import build_learner, frozen_engine, open_backend
 from spark_rl.config import Config, load_config
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.copied import CopiedEngine
 from spark_rl.engine.embedded import EmbeddedEngine
 from spark_rl.errors import ConfigError
+from spark_rl.model.load import copied, load_model
 from spark_rl.model.weights import ModelWeights
 from spark_rl.objective import AUTO_CAP, importance_cap
 from spark_rl.report.metrics import read_metrics
@@ -74,6 +75,21 @@ def test_the_same_format_shares_the_weights(tiny_models: dict[str, Path]) -> Non
     backend = open_backend(tiny_config(tiny_models["qwen3"], engine={"dtype": "float32"}))
     assert type(backend.engine) is EmbeddedEngine
     assert backend.engine.loaded is backend.loaded
+
+
+def test_a_copy_is_of_the_same_class(tiny_models: dict[str, Path]) -> None:
+    """A model in memory may compute what no class of its architecture does."""
+    loaded = load_model(tiny_config(tiny_models["qwen3"]))
+    own = type("Own", (type(loaded.causal_lm),), {})
+    loaded.causal_lm.__class__ = own
+    assert type(copied(loaded, torch.bfloat16).causal_lm) is own
+
+
+def test_a_frozen_judge_decodes_in_it_too(tiny_models: dict[str, Path]) -> None:
+    for dtype, wanted in (("bfloat16", torch.bfloat16), (None, torch.float32)):
+        judge = frozen_engine(open_backend(tiny_config(tiny_models["qwen3"], engine={"dtype": dtype})))
+        assert isinstance(judge, EmbeddedEngine)
+        assert judge.loaded.causal_lm.dtype == wanted
 
 
 def test_the_importance_weight_is_on_where_the_formats_differ(tiny_models: dict[str, Path]) -> None:

@@ -126,7 +126,9 @@ def test_whole_groups_of_our_own_rollouts_are_the_groups_that_they_were(tmp_path
         ]
 
 
-def test_problems_say_which_run_they_are_of(tmp_path: Path, verifier: Verifier) -> None:
+def test_problems_say_which_run_they_are_of(
+    tmp_path: Path, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The rollouts of all runs have the same file's name."""
     sources, ids = [], []
     for folder, file in (("a", "rollouts.jsonl"), ("b", "rollouts.jsonl"), ("b", "mine.jsonl")):
@@ -137,6 +139,9 @@ def test_problems_say_which_run_they_are_of(tmp_path: Path, verifier: Verifier) 
         ids.append(group.problem.id)
     assert sources == ["a", "b", "mine"]
     assert len(set(ids)) == 3
+    monkeypatch.chdir(tmp_path / "a")
+    (group,), _, _ = read(Path("rollouts.jsonl"), verifier)
+    assert group.problem.source == "a"
 
 
 def test_a_column_that_happens_to_be_called_others_is_no_group(tmp_path: Path, verifier: Verifier) -> None:

@@ -103,6 +103,24 @@ def test_who_never_ends_is_refused_all_the_same(served: Served) -> None:
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.parametrize(("host", "status"), [("localhost", b"413"), ("evil.example", b"403")])
+def test_who_asks_before_it_sends_is_refused_without_a_body(served: Served, host: str, status: bytes) -> None:
+    """As curl does before a large one."""
+    with socket.create_connection(("127.0.0.1", httpx.URL(served.url).port)) as client:
+        head = f"POST /v1/judge HTTP/1.1\r\nHost: {host}\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
+        client.sendall(head.encode())
+        assert client.recv(1000).startswith(b"HTTP/1.1 " + status)
+
+
+def test_who_is_refused_and_sends_on_is_left(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", httpx.URL(served.url).port), timeout=60) as client:
+        client.sendall(b"POST /v1/judge HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 1000\r\n\r\n{")
+        said = b""
+        while piece := client.recv(1000):
+            said += piece
+    assert said.startswith(b"HTTP/1.1 403")
+
+
 def test_another_host_name_is_not_answered(served: Served) -> None:
     """A page on the web may have a browser ask under a name that leads to this machine."""
     reply = httpx.get(f"{served.url}/v1/models", headers={"Host": "evil.example"})

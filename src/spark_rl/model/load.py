@@ -271,9 +271,9 @@ def copied(loaded: LoadedModel, dtype: torch.dtype) -> LoadedModel:
     """A second model of the same kind in a number format of its own, without adapters. Its weights are random until it
     takes some over (:func:`spark_rl.model.weights.take_over`)."""
     base = loaded.causal_lm
-    kind: Any = AutoModelForImageTextToText if loaded.processor else AutoModelForCausalLM
+    kind: Any = type(base)  # which its configuration need not lead to, where it is of the user's own
     with torch.random.fork_rng(devices=[]):
-        model = kind.from_config(deepcopy(base.config), dtype=dtype, trust_remote_code=hasattr(base.config, "auto_map"))
+        model = kind._from_config(deepcopy(base.config), dtype=dtype)
     model.generation_config = getattr(base, "generation_config", None)  # which says what ends a response
     model.to(loaded.device).eval().requires_grad_(requires_grad=False)
     return replace(loaded, model=model, decoder=_decoder(model))

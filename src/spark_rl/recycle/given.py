@@ -320,7 +320,7 @@ def _given(row: Mapping[str, Any], where: str, path: Path, config: Config, colum
 
 def _name(path: Path) -> str:
     """Of a file; of a run's rollouts that of the run, because they all have the same."""
-    return path.parent.name if path.name == "rollouts.jsonl" and path.parent.name else path.stem
+    return path.parent.resolve().name if path.name == "rollouts.jsonl" else path.stem
 
 
 def _question(row: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:

@@ -78,8 +78,10 @@ class Guard:
             await self.app(scope, receive, send)
             return
         began, status, to_come = time.monotonic(), [0], [True]
+        sends = [all(name != b"expect" for name, _ in scope["headers"])]  # else not before it is asked for
 
         async def heard() -> Event:
+            sends[0] = True
             message = await receive()
             to_come[0] = message["type"] == "http.request" and message.get("more_body", False)
             return message
@@ -95,9 +97,9 @@ class Guard:
             if not status[0]:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LINGER):
-                        while to_come[0]:
+                        while to_come[0] and sends[0]:
                             await heard()
-                await _refuse(error, counted)
+                await _refuse(error, counted, closed=to_come[0])
             elif error.status != GONE:  # a stream has begun: all that can be sent is another event
                 await send({"type": "http.response.body", "body": event(error.body()), "more_body": False})
         finally:
@@ -196,11 +198,12 @@ def _host(header: bytes) -> str:
     return text.partition("]")[0] + "]" if text.startswith("[") else text.partition(":")[0]
 
 
-async def _refuse(error: ApiError, send: Send) -> None:
+async def _refuse(error: ApiError, send: Send, *, closed: bool) -> None:
+    """Say why; ``closed`` where some of the body is not read."""
     body = json.dumps(error.body()).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if error.status in {408, 413, 499}:
-        headers.append((b"connection", b"close"))  # what is still being sent is not read
+    if closed or error.status in {408, 413, 499}:
+        headers.append((b"connection", b"close"))
     if error.status == 429:
         headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})

@@ -382,8 +382,14 @@ def test_the_fingerprint_follows_what_a_row_depends_on(tmp_path: Path) -> None:
     def mark(*overrides: str, weights: Path | None = None) -> str:
         return fingerprint(load_config("tiny", overrides), weights)
 
-    same = ("model.threads=1", "rollout.samples=4", "verify.workers=1", "data.heldout=null", "run_dir=x")
-    other = ("model.path=x", "chat.system=be brief", "inference.rounds=7", "seed=4", "rollout.max_prompt_tokens=9")
+    same = (
+        "model.threads=1", "rollout.samples=4", "verify.workers=1", "data.heldout=null", "run_dir=x",
+        "engine.dtype=float32",
+    )  # fmt: skip
+    other = (
+        "model.path=x", "chat.system=be brief", "inference.rounds=7", "seed=4", "rollout.max_prompt_tokens=9",
+        "model.dtype=bfloat16", "engine.dtype=bfloat16",
+    )  # fmt: skip
     assert {mark(override) for override in same} == {mark()}
     assert len({mark(), mark(weights=tmp_path), *map(mark, other)}) == len(other) + 2
     assert len({fingerprint(load_config("tiny"), **asked) for asked in ({}, {"samples": 2}, {"samples": 3})}) == 3

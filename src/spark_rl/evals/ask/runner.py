@@ -188,6 +188,8 @@ def fingerprint(config: Config, weights: Path | None = None, **asked: Any) -> st
         "seed": config.seed,
         "asked": asked,
     }
+    if config.decoding_dtype != config.model.dtype:
+        parts["decoding"] = config.decoding_dtype
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
