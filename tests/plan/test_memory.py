@@ -87,6 +87,20 @@ def test_an_update_takes_what_is_planned(name: str, tmp_path: Path) -> None:
     assert planned(config)["update"] == pytest.approx(update_peak(config), rel=WITHIN)
 
 
+@pytest.mark.parametrize(
+    ("sections", "models"),
+    [({}, 0), ({"reward": {"self": {"judge": "frozen"}}}, 1), ({"engine": {"dtype": "bfloat16"}}, 0.5),
+     ({"reward": {"self": {"judge": "frozen"}}, "engine": {"dtype": "bfloat16"}}, 1)],
+)  # fmt: skip
+def test_what_else_decodes_is_planned(sections: dict[str, Any], models: float, tmp_path: Path) -> None:
+    """An engine in a format of its own, and a judge that is frozen, which decodes in that format too."""
+    config = config_of(model_of(tmp_path / "model"), **sections)
+    memory = plan_memory(Rehearsals(model_config(config.model.path)), config, gpu_of("1"), 1, LENGTHS, cuda=False)
+    weights = sum(4.0 * parameter.numel() for parameter in load_model(config).model.parameters())
+    for phase in ("rollout", "update"):
+        assert memory.phases[phase].get("engine", 0) == pytest.approx(models * weights, rel=0.01)
+
+
 def test_a_large_vocabulary_is_planned(tmp_path: Path) -> None:
     path = model_of(tmp_path / "model", rows=20_000, tie_word_embeddings=False)
     config = config_of(path, learner={"logit_chunk": 128})

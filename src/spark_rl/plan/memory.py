@@ -29,6 +29,7 @@ from spark_rl.plan.shape import (
     groups_of,
     has_copy,
     has_reference,
+    judge_bytes,
     sizes_of,
     width_of,
     without_data,
@@ -260,12 +261,13 @@ def _learner(
 
 
 def _asleep(config: Config, gpus: int, sizes: Sizes, *, cuda: bool) -> float:
-    """What an engine holds while the learner works."""
+    """What an engine and a frozen judge hold while the learner works."""
+    judge = judge_bytes(config, sizes)
     if config.engine.servers:
-        return 0.0
+        return judge
     if sleeps(config):
-        return VLLM_ASLEEP * GIB * cuda
-    return float(decoding_width(config) * sizes.weights) if has_copy(config, gpus) else 0.0
+        return judge + VLLM_ASLEEP * GIB * cuda
+    return judge + (float(decoding_width(config) * sizes.weights) if has_copy(config, gpus) else 0.0)
 
 
 def _rollout(
@@ -275,10 +277,11 @@ def _rollout(
     samples = config.rollout.samples
     rows = math.ceil(largest_batch(config) * samples / gpus)
     prompt = lengths.judged if config.recycle.on else lengths.prompt
+    judge = judge_bytes(config, sizes)
     if config.engine.servers:
-        return {}, rows, rows
+        return {"engine": judge} if judge else {}, rows, rows
     if sleeps(config):
-        weights = 2.0 * sizes.weights + VLLM_WORKSPACE * GIB
+        weights = 2.0 * sizes.weights + VLLM_WORKSPACE * GIB + judge
         row = 2 * sizes.cached * (prompt / samples + lengths.longest)  # the samples of a prompt share its blocks
         left = gpu.memory * GIB - resident - weights - RESERVED * GIB * cuda
         cached = max(0, min(rows, int(left / row)))
@@ -294,5 +297,5 @@ def _rollout(
     copying = cache / sizes.layers / 2 * before / width if grown else 0.0  # one layer's keys while they are laid out
     each = SAMPLING if sizes.vocabulary <= BLOCKED else SAMPLING_BLOCKS
     sampling = float(each * min(together * sizes.vocabulary, LOGITS))
-    copy = float(decoding_width(config) * sizes.weights) if has_copy(config, gpus) else 0.0
+    copy = judge + (float(decoding_width(config) * sizes.weights) if has_copy(config, gpus) else 0.0)
     return {"engine": copy, "KV cache": float(cache), "logits": max(sampling, copying)}, rows, together

@@ -153,6 +153,12 @@ def decoding_width(config: Config) -> int:
     return 2 if config.decoding_dtype == "bfloat16" else 4
 
 
+def judge_bytes(config: Config, sizes: Sizes) -> float:
+    """The weights of a judge that is frozen (``reward.self.judge``): a second model that decodes."""
+    judging = config.reward.self
+    return float(decoding_width(config) * sizes.weights) if judging is not None and judging.judge == "frozen" else 0.0
+
+
 def has_copy(config: Config, gpus: int) -> bool:
     """Whether the embedded engine decodes on weights of its own."""
     return gpus > 1 or config.decoding_dtype != config.model.dtype

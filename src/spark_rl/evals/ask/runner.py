@@ -177,7 +177,7 @@ def batches(exam: Exam, done: Collection[str] = ()) -> tuple[int, int]:
 
 def fingerprint(config: Config, weights: Path | None = None, **asked: Any) -> str:
     """Twelve hex digits that stand for the model and every setting that a record depends on, the items left out."""
-    parts = {
+    depends = {
         "model": config.model.model_dump(mode="json", exclude={"device", "threads", "gradient_checkpointing"}),
         "weights": None if weights is None else str(resolved(weights)),
         "chat": config.chat.model_dump(mode="json"),
@@ -189,8 +189,8 @@ def fingerprint(config: Config, weights: Path | None = None, **asked: Any) -> st
         "asked": asked,
     }
     if config.decoding_dtype != config.model.dtype:
-        parts["decoding"] = config.decoding_dtype
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+        depends["decoding"] = config.decoding_dtype
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _answer(response: str | None, tokens: int) -> Record:
