@@ -99,10 +99,12 @@ def test_a_server_behind_is_judged_and_reflected_with(front: Served, offline: Re
 def test_a_server_behind_that_has_gone_is_one_line() -> None:
     with (
         Served("--model", "embedded") as behind,
-        Served("--upstream", behind.url, "--config", "tiny", "--timeout", "3") as front,
+        Served("--upstream", behind.url, "--config", "tiny", "--timeout", "30") as front,
     ):
         behind.stop()
-        for more, status in (({}, 502), ({"spark": {}}, 408)):  # a Reasoner asks again and again, until its time is up
+        for more in ({}, {"spark": {}}):
             reply = front.post("/v1/chat/completions", {"messages": ASKED, **more})
-            assert reply.status_code == status
-            assert "\n" not in reply.json()["error"]["message"]
+            assert reply.status_code == 502
+            said = reply.json()["error"]["message"]
+            assert "upstream" in said
+            assert "\n" not in said

@@ -53,6 +53,8 @@ SEVERAL_TEMPERATURE = 0.7
 """Of several answers or judgements where neither the request nor the run says another: greedy ones are all alike."""
 BEGUN = b""
 """The first event of a stream, which is not sent."""
+RETRIES = 2
+"""How often a server behind this one is asked again: somebody waits, and is told sooner."""
 REASONERS = 64
 """Requests that answer, judge and reflect, or are made into tokens, at a time."""
 
@@ -287,6 +289,7 @@ class Upstream:
         """``reasoner`` has an :class:`OpenAIEngine`; a request takes ``timeout`` seconds at most."""
         assert isinstance(reasoner.engine, OpenAIEngine)
         self.server, self.reasoner, self.name = reasoner.engine, reasoner, reasoner.engine.model
+        self.server.endpoint.retries = min(self.server.endpoint.retries, RETRIES)
         self.timeout = timeout
         self.max_tokens: int | None = None
         self._client: httpx.AsyncClient | None = None
