@@ -150,13 +150,13 @@ def test_recycled_problems_keep_the_images_of_their_rollouts(place: Path) -> Non
     assert {row["task"] for row in rows} >= {"reflection"}
     one = str(place / "sets" / "images" / "0.png")
     for row in rows:
-        if row["parent"] == "sets-1":
+        if row["parent"] == "rollouts-1":
             assert row["images"] == [one]
         else:
             assert row["images"][0] == str(place / "sets" / "images" / "1.png")
             assert row["images"][1].startswith("data:image/png;base64,")
-    assert done.stdout.count("1 image ") == sum(row["parent"] == "sets-1" for row in rows)
-    assert done.stdout.count("2 images ") == sum(row["parent"] == "sets-2" for row in rows) > 0
+    assert done.stdout.count("1 image ") == sum(row["parent"] == "rollouts-1" for row in rows)
+    assert done.stdout.count("2 images ") == sum(row["parent"] == "rollouts-2" for row in rows) > 0
 
 
 # Mistakes

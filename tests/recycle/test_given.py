@@ -131,14 +131,21 @@ def test_problems_say_which_run_they_are_of(
 ) -> None:
     """The rollouts of all runs have the same file's name."""
     sources, ids = [], []
-    for folder, file in (("a", "rollouts.jsonl"), ("b", "rollouts.jsonl"), ("b", "mine.jsonl")):
+    for folder, file in (
+        ("a", "rollouts.jsonl"),
+        ("b", "rollouts.jsonl"),
+        ("b", "mine.jsonl"),
+        ("c", "rollouts.jsonl"),
+    ):
         (tmp_path / folder).mkdir(exist_ok=True)
+        if folder != "c":  # which is no run
+            (tmp_path / folder / "config.json").write_text("{}")
         row = {"question": "2+5", "answer": "7", "responses": ["\\boxed{7}"]}
         (group,), _, _ = read(write(tmp_path / folder / file, row), verifier)
         sources.append(group.problem.source)
         ids.append(group.problem.id)
-    assert sources == ["a", "b", "mine"]
-    assert len(set(ids)) == 3
+    assert sources == ["a", "b", "mine", "rollouts"]
+    assert len(set(ids)) == 4
     monkeypatch.chdir(tmp_path / "a")
     (group,), _, _ = read(Path("rollouts.jsonl"), verifier)
     assert group.problem.source == "a"

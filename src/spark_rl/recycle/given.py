@@ -31,7 +31,7 @@ from spark_rl.data.named import find_images, named_images
 from spark_rl.data.parquet import read_parquet
 from spark_rl.data.values import PROMPT_CHATS, RowError, chat_or_text, pick, text_of, without_surrogates
 from spark_rl.errors import DataError, UserError, plain
-from spark_rl.files import check_regular
+from spark_rl.files import check_regular, resolved
 from spark_rl.problem import STATUSES, Completion, Group, Kind, Problem, Rollout, Verdict
 from spark_rl.rewards import Grader
 from spark_rl.verify import answer_part, extract_boxed
@@ -320,7 +320,8 @@ def _given(row: Mapping[str, Any], where: str, path: Path, config: Config, colum
 
 def _name(path: Path) -> str:
     """Of a file; of a run's rollouts that of the run, because they all have the same."""
-    return path.parent.resolve().name if path.name == "rollouts.jsonl" else path.stem
+    of_a_run = path.name == "rollouts.jsonl" and (path.parent / "config.json").is_file()
+    return resolved(path.parent).name if of_a_run else path.stem
 
 
 def _question(row: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
