@@ -218,7 +218,7 @@ def _shared_threads(config: Config, processes: int) -> Config:
     """Set torch's threads: ``model.threads``, or a fair share of this machine's cores."""
     if config.model.threads == 0 and processes > 1:
         threads = max(1, usable_cores() // processes)
-        config = config.model_copy(update={"model": config.model.model_copy(update={"threads": threads})})
+        config = config.with_model(threads=threads)
     set_arithmetic(config.model)
     return config
 
@@ -244,7 +244,7 @@ def open_reasoner(config: Config, weights: str | Path | None = None) -> Reasoner
     described = describe_model(config, weights)
     chat = chat_of(config, described)
     if weights is not None:
-        config = config.model_copy(update={"model": config.model.model_copy(update={"path": str(weights)})})
+        config = config.with_model(path=str(weights))
     return build_reasoner(own_engine(config, chat, described), chat, config)
 
 
@@ -259,9 +259,10 @@ def build_engine(config: Config, loaded: LoadedModel, chat: ChatFormat) -> Engin
         return _vllm(config, colocated=True)  # a run hands it the learner's weights before it begins
     if config.engine.name != "embedded":
         return own_engine(config, chat, loaded)
-    if config.engine.dtype is None or getattr(torch, config.engine.dtype) == loaded.causal_lm.dtype:
+    dtype = loaded.causal_lm.dtype if config.engine.dtype is None else getattr(torch, config.engine.dtype)
+    if dtype == loaded.causal_lm.dtype:
         return _embedded(EmbeddedEngine, config, loaded, chat)
-    engine = _embedded(CopiedEngine, config, copied(loaded, getattr(torch, config.engine.dtype)), chat)
+    engine = _embedded(CopiedEngine, config, copied(loaded, dtype), chat)
     engine.sync(ModelWeights(loaded.model, 0))
     return engine
 
@@ -343,15 +344,9 @@ def _reference(config: Config, loaded: LoadedModel, given: LoadedModel | None = 
     return (given or load_model(config)) if _needs_reference(config, loaded) else None
 
 
-def without_adapters(config: Config) -> Config:
-    """The configuration of the model alone, as it is before ``model.lora``."""
-    return config.model_copy(update={"model": config.model.model_copy(update={"lora": None})})
-
-
 def _decoded_alone(config: Config) -> Config:
     """The configuration of a model that nothing but the embedded engine uses."""
-    changes = {"lora": None, "dtype": config.decoding_dtype}
-    return config.model_copy(update={"model": config.model.model_copy(update=changes)})
+    return config.with_model(lora=None, dtype=config.decoding_dtype)
 
 
 def frozen_engine(backend: Backend, given: LoadedModel | None = None) -> Engine:

@@ -100,7 +100,7 @@ def on_one_thread(config: Config) -> Config:
     """The configuration of a run beside others: one thread where none are asked for."""
     if config.model.threads:
         return config
-    return config.model_copy(update={"model": config.model.model_copy(update={"threads": 1})})
+    return config.with_model(threads=1)
 
 
 def run_matrix(

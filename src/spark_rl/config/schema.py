@@ -67,6 +67,10 @@ class Config(Section):
     """Trackers that hear of every step, evaluation and some rollouts (docs/tracking.md): any of ``tensorboard``,
     ``wandb`` and ``trackio``, of the extra ``track``. One that fails is left, and the run goes on."""
 
+    def with_model(self, **changes: Any) -> Config:
+        """The configuration with these settings of the model, which are taken as they are."""
+        return self.model_copy(update={"model": self.model.model_copy(update=changes)})
+
     @property
     def decoding_dtype(self) -> Literal["float32", "bfloat16"]:
         """Number format in which the embedded engine decodes: ``engine.dtype``, or ``model.dtype``."""

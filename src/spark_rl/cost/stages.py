@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from spark_rl.ablate import ARMS
-from spark_rl.backend import Backend, open_backend, without_adapters
+from spark_rl.backend import Backend, open_backend
 from spark_rl.chat import chat_of
 from spark_rl.clock import Clock
 from spark_rl.config import Config, merge_settings, parse_config
@@ -110,7 +110,7 @@ def train_reward_model(config: Config, pairs: Sequence[Pair], training: RewardTr
     """A reward model from the base, trained on pairs and written into ``folder``."""
     device = resolve_device(config.model.device)
     restart_peak(device)
-    base = without_adapters(config)
+    base = config.with_model(lora=None)
     loaded = load_model(base)
     model = new_reward_model(loaded, chat_of(base, loaded), config)
     del loaded

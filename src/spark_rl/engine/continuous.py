@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 import torch
@@ -167,7 +168,8 @@ class ContinuousEngine:
 
     @torch.inference_mode()
     def _work(self) -> None:
-        decoding = Decoding(self.engine, retire_share=0, patience=PATIENCE)
+        begun = partial(Decoding, self.engine, retire_share=0, patience=PATIENCE)
+        decoding = begun()
         while True:
             try:
                 if not self._listen(decoding):
@@ -178,7 +180,7 @@ class ContinuousEngine:
                 self._hand_over(decoding)
             except Exception as error:  # noqa: BLE001  # whatever it is, requests that come later must not wait for ever
                 self._give_up(error)
-                decoding = Decoding(self.engine, retire_share=0, patience=PATIENCE)
+                decoding = begun()
 
     def _listen(self, decoding: Decoding) -> bool:
         """Take in what has arrived, and wait for it where there is nothing else to do; whether to go on."""

@@ -229,14 +229,13 @@ class Decoding:
             given = [hidden_RH, live.key_R, at_R]
             if live.held_RV is not None and kind.repetition_penalty != 1:
                 given.append(live.held_RV)
-            some_R, sampled = row_R, partial(self._sampled, kind)
+            some_R, draw = row_R, partial(self._sampled, kind)
             if len(kinds) > 1:
                 some_R = torch.tensor([i for i, own in enumerate(live.kinds) if own == kind], device=at_R.device)
-                last_R, some_logprob_R, *likely = sampled(*(tensor[some_R] for tensor in given))
+                given = [tensor[some_R] for tensor in given]
             elif steady:
-                last_R, some_logprob_R, *likely = self.graphs.draw(kind, sampled, *given)
-            else:
-                last_R, some_logprob_R, *likely = sampled(*given)
+                draw = partial(self.graphs.draw, kind, draw)
+            last_R, some_logprob_R, *likely = draw(*given)
             live.last_R[some_R], logprob_R[some_R] = last_R, some_logprob_R
             if kind.top and live.top_RTK is not None and live.top_logprobs_RTK is not None:
                 live.top_RTK[some_R, at_R[some_R], : kind.top] = likely[0]

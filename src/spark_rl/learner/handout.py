@@ -104,7 +104,7 @@ def _read(config: Config, path: str | Path | None) -> LoadedModel:
     wanted, here = config.model.attention, {"device": "cpu"}
     if wanted == "flash_attention_2":
         here["attention"] = "sdpa"
-    loaded = load_model(config.model_copy(update={"model": config.model.model_copy(update=here)}), path)
+    loaded = load_model(config.with_model(**here), path)
     if "attention" in here:
         try:
             loaded.causal_lm.set_attn_implementation(wanted)

@@ -25,15 +25,14 @@ from spark_rl.plan.rehearse import Rehearsal, Rehearsed
 from spark_rl.plan.shape import (
     Lengths,
     Sizes,
+    copies_bytes,
     decoding_width,
     groups_of,
-    has_copy,
     has_reference,
-    judge_bytes,
     sizes_of,
     width_of,
     without_data,
-)  # fmt: skip
+)
 from spark_rl.problem import Group
 
 PARTS = (
@@ -262,12 +261,7 @@ def _learner(
 
 def _asleep(config: Config, gpus: int, sizes: Sizes, *, cuda: bool) -> float:
     """What an engine and a frozen judge hold while the learner works."""
-    judge = judge_bytes(config, sizes)
-    if config.engine.servers:
-        return judge
-    if sleeps(config):
-        return judge + VLLM_ASLEEP * GIB * cuda
-    return judge + (float(decoding_width(config) * sizes.weights) if has_copy(config, gpus) else 0.0)
+    return copies_bytes(config, gpus, sizes) + VLLM_ASLEEP * GIB * (cuda and sleeps(config))
 
 
 def _rollout(
@@ -277,11 +271,11 @@ def _rollout(
     samples = config.rollout.samples
     rows = math.ceil(largest_batch(config) * samples / gpus)
     prompt = lengths.judged if config.recycle.on else lengths.prompt
-    judge = judge_bytes(config, sizes)
+    copies = copies_bytes(config, gpus, sizes)
     if config.engine.servers:
-        return {"engine": judge} if judge else {}, rows, rows
+        return {"engine": copies} if copies else {}, rows, rows
     if sleeps(config):
-        weights = 2.0 * sizes.weights + VLLM_WORKSPACE * GIB + judge
+        weights = 2.0 * sizes.weights + VLLM_WORKSPACE * GIB + copies
         row = 2 * sizes.cached * (prompt / samples + lengths.longest)  # the samples of a prompt share its blocks
         left = gpu.memory * GIB - resident - weights - RESERVED * GIB * cuda
         cached = max(0, min(rows, int(left / row)))
@@ -297,5 +291,4 @@ def _rollout(
     copying = cache / sizes.layers / 2 * before / width if grown else 0.0  # one layer's keys while they are laid out
     each = SAMPLING if sizes.vocabulary <= BLOCKED else SAMPLING_BLOCKS
     sampling = float(each * min(together * sizes.vocabulary, LOGITS))
-    copy = judge + (float(decoding_width(config) * sizes.weights) if has_copy(config, gpus) else 0.0)
-    return {"engine": copy, "KV cache": float(cache), "logits": max(sampling, copying)}, rows, together
+    return {"engine": copies, "KV cache": float(cache), "logits": max(sampling, copying)}, rows, together

@@ -153,15 +153,12 @@ def decoding_width(config: Config) -> int:
     return 2 if config.decoding_dtype == "bfloat16" else 4
 
 
-def judge_bytes(config: Config, sizes: Sizes) -> float:
-    """The weights of a judge that is frozen (``reward.self.judge``): a second model that decodes."""
-    judging = config.reward.self
-    return float(decoding_width(config) * sizes.weights) if judging is not None and judging.judge == "frozen" else 0.0
-
-
-def has_copy(config: Config, gpus: int) -> bool:
-    """Whether the embedded engine decodes on weights of its own."""
-    return gpus > 1 or config.decoding_dtype != config.model.dtype
+def copies_bytes(config: Config, gpus: int, sizes: Sizes) -> float:
+    """The weights that the embedded engine decodes on, where they are not the learner's, and those of a frozen judge
+    (``reward.self.judge``), which it decodes on too."""
+    apart = config.engine.name != "vllm" and (gpus > 1 or config.decoding_dtype != config.model.dtype)
+    frozen = config.reward.self is not None and config.reward.self.judge == "frozen"
+    return float(decoding_width(config) * sizes.weights * (apart + frozen))
 
 
 def groups_of(count: int, samples: int, prompt: int, response: int, found: Any = None, image: int = 0) -> list[Group]:

@@ -162,12 +162,13 @@ def _grade(block: list[Given], grader: Grader, config: Config, refused: Refused)
 def _file(path: Path, config: Config, refused: Refused, columns: bool) -> Iterator[Given]:
     """The groups of one file."""
     rows = _parquet(path) if path.suffix.lower() == ".parquet" else _lines(path, refused)
+    name = _name(path)
     together: list[tuple[str, Given]] = []
     """Of the prompt that is being read, one response each."""
     for where, row in rows:
         try:
             single = _single(row)
-            given = _given(row, where, path, config, columns, single)
+            given = _given(row, where, path, name, config, columns, single)
         except UserError as error:
             refused.add(where, str(error).removeprefix(f"{where}: "), "an image that can't be used")
             continue
@@ -273,7 +274,9 @@ def _value(row: Mapping[str, Any], names: Sequence[str]) -> Any:
     return next((row[name] for name in names if row.get(name) is not None), None)
 
 
-def _given(row: Mapping[str, Any], where: str, path: Path, config: Config, columns: bool, single: bool) -> Given | None:
+def _given(
+    row: Mapping[str, Any], where: str, path: Path, source: str, config: Config, columns: bool, single: bool
+) -> Given | None:
     """One row, or ``None`` if it is no answer to a question of the data (a judgement of our own rollouts).
 
     Raises:
@@ -310,9 +313,9 @@ def _given(row: Mapping[str, Any], where: str, path: Path, config: Config, colum
     if isinstance(name, Mapping | list):
         raise RowError("an 'id' that is no text")
     problem = Problem(
-        id=f"{_name(path)}-{number}" if name is None else without_surrogates(str(name))[:500],
+        id=f"{source}-{number}" if name is None else without_surrogates(str(name))[:500],
         question=question, answer=golds[0] if golds else "", alternatives=golds[1:], kind=kind,
-        choices=tuple(map(without_surrogates, choices)), images=images, source=_name(path),
+        choices=tuple(map(without_surrogates, choices)), images=images, source=source,
         columns=other_columns(row) if columns else {}, pseudo=bool(row.get("pseudo", False)),
     )  # fmt: skip
     return Given(where, problem, responses, verdicts)

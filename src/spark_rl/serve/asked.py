@@ -45,7 +45,7 @@ from spark_rl.serve.replies import (
     tokens_of,
     trace_of,
     usage,
-)  # fmt: skip
+)
 
 _Found = TypeVar("_Found")
 
