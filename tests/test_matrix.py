@@ -110,6 +110,20 @@ def test_the_time_left_is_of_all_runs() -> None:
     assert time_left([], [], {}, 2) == 0
 
 
+def test_runs_that_end_between_two_pictures_have_no_time_left() -> None:
+    said = Console(file=StringIO(), width=200)
+    watcher = ConsoleArms(said)
+    watcher.begin(3, 3)
+    watcher.show([Going(f"spark, seed {seed}", "spark", "", 10, 0.5) for seed in range(3)], [])
+    watcher.ends(1, "spark, seed 0", "spark", {}, 20)
+    watcher.fails(2, "spark, seed 1", "no such file")
+    watcher.ends(3, "spark, seed 2", "spark", {}, 20)
+    assert isinstance(said.file, StringIO)
+    first, _, last = said.file.getvalue().splitlines()
+    assert first.endswith("| 1 of 3 done, 10 s left")
+    assert last.endswith("| 2 of 3 done, 0.0 s left")
+
+
 def test_what_goes_on_is_shown_on_a_terminal_and_what_has_ended_stays() -> None:
     console = Console(file=StringIO(), force_terminal=True, width=100, _environ={"TERM": "xterm"})
     with ConsoleArms(console) as watcher:

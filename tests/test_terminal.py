@@ -76,12 +76,13 @@ class Terminal:
 
     def resize(self, width: int) -> None:
         """As a person does it with the mouse, between two pictures: the program hears of it by SIGWINCH."""
-        while select.select([self._fd], [], [], 0.05)[0]:  # what was written for the width before
-            self._read()
+        self._catch_up()
         self.window.resize(width)
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
 
     def press(self, keys: str) -> None:
+        """Between two pictures: a key that interrupts throws away what the kernel still holds for the terminal."""
+        self._catch_up()
         os.write(self._fd, keys.encode())
 
     def until(self, text: str) -> None:
@@ -96,6 +97,11 @@ class Terminal:
                 self._read()
         os.close(self._fd)
         return os.waitstatus_to_exitcode(os.waitpid(self._process, 0)[1])
+
+    def _catch_up(self) -> None:
+        """Show what was written until now."""
+        while select.select([self._fd], [], [], 0.05)[0]:
+            self._read()
 
     def _read(self) -> None:
         if not (data := os.read(self._fd, 65536)):

@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, overload
 
-from rich.console import Console
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging as transformers_logging
@@ -35,6 +34,7 @@ from spark_rl.model.weights import ModelWeights
 from spark_rl.problem import Problem
 from spark_rl.recycle import load_templates
 from spark_rl.report.card import CARD, model_card
+from spark_rl.report.live import OneByOne
 from spark_rl.report.watch import ConsoleWatcher, Silent
 from spark_rl.rewards import Reward, open_rewards
 from spark_rl.rollout import build_grader
@@ -108,7 +108,7 @@ class SparkTrainer:
         self._run: Run | None = None
         self._begun = False
         """Whether the model in memory may have been trained."""
-        self._watcher = ConsoleWatcher(Console()) if progress else Silent()
+        self._watcher = ConsoleWatcher(OneByOne()) if progress else Silent()
         self._callbacks = Callbacks(
             callbacks or (), self.args, self._watcher, lambda: None if self._run is None else self._run.control,
             model=self.model, processing_class=self.processing_class,

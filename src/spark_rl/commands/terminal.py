@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.segment import Segment
 
 from spark_rl.errors import plain
+from spark_rl.report.live import OneByOne
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class _HarmlessTexts(RenderHook):
 
 
 def _console(**options: bool) -> Console:
-    made = Console(**options)  # type: ignore[arg-type]  # a bool for each of them
+    made = OneByOne(**options)
     made.push_render_hook(_HarmlessTexts())
     return made
 

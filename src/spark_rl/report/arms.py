@@ -132,14 +132,15 @@ class ConsoleArms(Arms):
             f"{name} {percent(finite(before.get(key)), 1)} -> {percent(finite(after.get(key)), 1)}"
             for key, name in _SCORES.items()
         )
-        going = [one for one in self._going if one.label != label]
-        left = duration(time_left(going, self._waiting, self._took, self._at_once))
+        self._over(label)
+        left = duration(time_left(self._going, self._waiting, self._took, self._at_once))
         self._say(
             f"[{number}/{self._total}] {label}: {', '.join(changes)} | {duration(seconds)} | "
             f"{self._done} of {self._total} done, {left} left"
         )
 
     def fails(self, number: int, label: str, why: str) -> None:
+        self._over(label)
         self._say(f"[{number}/{self._total}] {label} FAILED: {why}")
 
     def note(self, text: str) -> None:
@@ -154,6 +155,10 @@ class ConsoleArms(Arms):
         lines = [f"{one.label} | {one.doing or 'starting ...'}" for one in going]
         lines.append(f"{self._done} of {self._total} runs done, {len(going)} in flight{ends}")
         self._live.update(Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines)), refresh=True)
+
+    def _over(self, label: str) -> None:
+        """A run that has ended has no time left, also where the next one ends before anything is shown."""
+        self._going = [one for one in self._going if one.label != label]
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

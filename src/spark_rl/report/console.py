@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spark_rl.report.comparison import Row, compare, problems_note
-from spark_rl.report.live import ECHO, Steady, draws
+from spark_rl.report.live import ECHO, OneByOne, Steady, draws
 from spark_rl.report.metrics import finite
 from spark_rl.report.notation import compact, duration, fixed, percent, plain
 
@@ -185,7 +185,7 @@ class TrainView:
     ) -> None:
         self.total_steps = total_steps
         self.done = start_step
-        self.console = console or Console()
+        self.console = console or OneByOne()
         self.pace = Pace(clock)
         self._metrics: Mapping[str, Any] = {}
         self._seen: dict[str, Any] = {}
