@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_rl.model.cache import RolloutCache
+from spark_rl.model.shared import prompts_before
 
 LAYERS, HEADS, WIDTH, VALUE_WIDTH = 2, 2, 3, 4
 
@@ -18,16 +19,26 @@ def states(rows: int, length: int, generator: torch.Generator) -> tuple[torch.Te
     )
 
 
+def with_prompts(found: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What rows attend to, whoever holds it."""
+    shared = prompts_before(*found)
+    if shared is None:
+        return found
+    keys, values = (torch.cat(both, 2) for both in zip(shared.expanded(), found, strict=True))
+    return keys, values
+
+
 @given(
     prompts=st.integers(1, 4),
     copies=st.integers(1, 4),
     length=st.integers(1, 5),
     room=st.integers(0, 3),
+    share=st.booleans(),
     seed=st.integers(0, 999),
     data=st.data(),
 )
 def test_fork_retire_and_grow_equal_a_naive_recomputation(
-    prompts: int, copies: int, length: int, room: int, seed: int, data: st.DataObject
+    prompts: int, copies: int, length: int, room: int, share: bool, seed: int, data: st.DataObject
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     cache = RolloutCache(LAYERS)
@@ -37,7 +48,7 @@ def test_fork_retire_and_grow_equal_a_naive_recomputation(
         found = cache.update(keys, values, layer)
         assert all(torch.equal(a, b) for a, b in zip(found, (keys, values), strict=True))
         naive.append((keys.repeat_interleave(copies, 0), values.repeat_interleave(copies, 0)))
-    cache.fork(copies, room)
+    cache.fork(copies, room, share)
     rows = prompts * copies
     for _ in range(data.draw(st.integers(1, 7))):
         if data.draw(st.booleans()):
@@ -47,14 +58,39 @@ def test_fork_retire_and_grow_equal_a_naive_recomputation(
                 assert sorted(order.tolist()) == alive.nonzero().squeeze(-1).tolist()
                 naive = [(keys[order], values[order]) for keys, values in naive]
                 rows = len(order)
+        if data.draw(st.booleans()):
+            drop, room = data.draw(st.integers(0, min(1, length - 1))), data.draw(st.integers(0, 2))
+            length -= drop
+            cache.relay(drop, room)
+            naive = [(keys[:, :, drop:], values[:, :, drop:]) for keys, values in naive]
+        if data.draw(st.booleans()) and data.draw(st.booleans()):
+            cache.unshare(cache.length)
         for layer in range(LAYERS):
             new_keys, new_values = states(rows, 1, generator)
             naive[layer] = (torch.cat([naive[layer][0], new_keys], 2), torch.cat([naive[layer][1], new_values], 2))
-            keys, values = cache.update(new_keys, new_values, layer)
+            keys, values = with_prompts(cache.update(new_keys, new_values, layer))
             assert torch.equal(keys, naive[layer][0])
             assert torch.equal(values, naive[layer][1])
         assert cache.get_seq_length() == naive[0][0].shape[2]
         assert cache.get_mask_sizes(1, 0) == (cache.get_seq_length() + 1, 0)
+
+
+def test_prompts_are_held_once_and_leave_with_their_rows() -> None:
+    cache = RolloutCache(1)
+    generator = torch.Generator().manual_seed(0)
+    cache.update(*states(4, 10, generator), 0)
+    cache.fork(8, 3, share=True)
+    assert cache.positions == 4 * 10 + 32 * 3
+    cache.retire(torch.arange(32) % 16 < 8)  # of the first prompt and the third all live, of the others none
+    assert cache.places is not None
+    assert (cache.places.prompts, cache.places.copies, cache.places.whole) == (2, 8, True)
+    cache.retire(torch.arange(16) % 8 < 3)
+    assert (cache.places.prompts, cache.places.copies) == (2, 3)
+    new = RolloutCache(1)
+    new.update(*states(1, 12, generator), 0)
+    cache.relay(0, 1, new)
+    assert cache.places is None
+    assert cache.positions == (6 + 1) * (12 + 1), "who joins shares no prompt, and nobody does from then on"
 
 
 def test_live_rows_stay_where_they_are_and_the_last_fill_the_holes() -> None:

@@ -3,10 +3,12 @@
 torch's fused CPU kernel is made for many queries; with one query a row and a mask it spends most of its time on
 overhead. Two batched products do the same in a fraction (``benchmarks/rollout_speed.py``), as long as a row has few
 keys; with more of them, the fused kernel is given the query heads of a key head as its queries. On a GPU they read
-shared keys and values as they are, which the stock path repeats for every query head first.
+shared keys and values as they are, which the stock path repeats for every query head first. Where rollouts share their
+prompt (:mod:`spark_rl.model.shared`), all their queries go through its keys together.
 Everything else (prefill, the learner's forward) goes to the stock ``sdpa`` path unchanged.
 
-Shape suffixes: _R rows, _K key-value heads, _G query heads per key-value head, _T positions, _D head width.
+Shape suffixes: _R rows, _K key-value heads, _G query heads per key-value head, _T positions, _D head width, _P prompts,
+_Q the queries of all rollouts of a prompt, _S prompt positions.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
+
+from spark_rl.model.shared import SharedPrompts, UnshareableError, prompts_before
 
 NAME = "spark_rl_decode"
 FUSED = 320
@@ -39,13 +43,22 @@ def decode_attention(
 
     Returns:
         (R, 1, heads, D) outputs and no weights.
+
+    Raises:
+        UnshareableError: prompts are shared, and the layer is left to the stock path.
     """
+    shared = prompts_before(key, value)
     if query.shape[2] != 1 or torch.is_grad_enabled() or any(options.get(name) is not None for name in STOCK_ONLY):
+        if shared is not None:
+            raise UnshareableError("the stock path knows no shared prompts")
         stock = AttentionInterface()["sdpa"]
         result: tuple[Tensor, None] = stock(module, query, key, value, attention_mask, scaling=scaling, **options)
         return result
     rows, heads, _, width = query.shape
     query_RKGD = query.view(rows, key.shape[1], heads // key.shape[1], width)
+    if shared is not None:
+        scale = scaling if scaling is not None else width**-0.5
+        return _behind_prompts(query_RKGD * scale, key, value, attention_mask, shared).reshape(rows, 1, heads, -1), None
     if key.shape[2] >= FUSED and query.device.type == "cpu":
         mask = attention_mask
         if mask is not None and mask.dtype != torch.bool:
@@ -54,13 +67,45 @@ def decode_attention(
         return fused_RKGD.reshape(rows, 1, heads, -1), None
     scores_RKGT = query_RKGD @ key.transpose(-1, -2)
     scores_RKGT *= scaling if scaling is not None else width**-0.5
-    if attention_mask is not None:
-        if attention_mask.dtype == torch.bool:
-            scores_RKGT.masked_fill_(~attention_mask, float("-inf"))
-        else:
-            scores_RKGT += attention_mask
+    _mask(scores_RKGT, attention_mask)
     output_RKGD = scores_RKGT.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
     return output_RKGD.reshape(rows, 1, heads, -1), None
+
+
+def _behind_prompts(
+    query_RKGD: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, shared: SharedPrompts
+) -> Tensor:
+    """(R, K, G, D) outputs of scaled queries over shared prompts and then the rows' own keys, under one softmax."""
+    places, prompts, columns = shared.places, shared.length, shared.length + key.shape[2]
+    mask_P = mask_R = None
+    if attention_mask is not None:
+        if attention_mask.shape[1] != 1 or attention_mask.shape[-1] != columns:
+            raise UnshareableError("the mask is not of all columns, or differs between heads")
+        mask_R = attention_mask.expand(len(query_RKGD), -1, -1, -1)
+        mask_P, mask_R = mask_R[places.row_P, ..., :prompts], mask_R[..., prompts:]
+    scores_PKQS = places.by_prompt(query_RKGD) @ shared.keys_PKSD.transpose(-1, -2)
+    scores_RKGT = query_RKGD @ key.transpose(-1, -2)
+    _mask(scores_PKQS, mask_P)  # alike for all rows of a prompt: they have its padding, and end in one column
+    _mask(scores_RKGT, mask_R)
+    scores_PKQS, scores_RKGT = scores_PKQS.float(), scores_RKGT.float()
+    most_RKG1 = torch.maximum(places.by_row(scores_PKQS.amax(-1, keepdim=True)), scores_RKGT.amax(-1, keepdim=True))
+    weights_PKQS = scores_PKQS.sub_(places.by_prompt(most_RKG1)).exp_()
+    weights_RKGT = scores_RKGT.sub_(most_RKG1).exp_()
+    sum_RKG1 = places.by_row(weights_PKQS.sum(-1, keepdim=True)) + weights_RKGT.sum(-1, keepdim=True)
+    output_RKGD = places.by_row(weights_PKQS.to(value.dtype) @ shared.values_PKSD)
+    output_RKGD = output_RKGD + weights_RKGT.to(value.dtype) @ value
+    shared.attended = True
+    return (output_RKGD / sum_RKG1).to(value.dtype)
+
+
+def _mask(scores: Tensor, mask: Tensor | None) -> None:
+    """Take out what a mask of booleans, or of what is added to scores, leaves out."""
+    if mask is None:
+        return
+    if mask.dtype == torch.bool:
+        scores.masked_fill_(~mask, float("-inf"))
+    else:
+        scores += mask
 
 
 AttentionInterface.register(NAME, decode_attention)

@@ -30,6 +30,7 @@ from spark_rl.engine.scheduler import Entry, Waiting
 from spark_rl.engine.streams import stream_keys, uniforms
 from spark_rl.model.cache import RolloutCache
 from spark_rl.model.loaded import LoadedModel
+from spark_rl.model.memory import is_out_of_memory
 from spark_rl.model.prefill import PromptBatch, batch_prompts, prefill
 from spark_rl.problem import Completion, Place
 
@@ -39,6 +40,8 @@ RETIRE_SHARE = 1 / 8
 """Finished rows leave the batch when they are at least this share of it."""
 LOGITS = 2**24
 """Logits that exist at a time, 64 MB in float32: they never are rows x vocabulary of a large model."""
+SHARED = 32
+"""Columns of prompts from which their rollouts share keys and values; with fewer, two products take less time."""
 STOP_WINDOW = 24
 """Tokens decoded at the end of a row to look for a stop string, or more if the string is longer."""
 
@@ -55,6 +58,7 @@ class Decoder(Protocol):
     max_rows: int
     max_tokens: int | None
     graphs: bool
+    shares: bool | None
 
     def fits(self, prompt: Prompt) -> bool: ...
     def reach(self, prompt: Prompt, sampling: Sampling) -> int: ...
@@ -156,7 +160,9 @@ class Decoding:
             new = self._rows(entry, batch)
             width = batch.tokens_PS.shape[1]
             if live is None:
-                cache.fork(copies, self._room(new, width))
+                may_share = self.engine.shares is not False and not self.engine.graphs
+                share = may_share and copies > 1 and width >= SHARED
+                cache.fork(copies, self._room(new, width), share)
                 self.cache = cache
             else:
                 drop = int(live.pad_R.min())
@@ -217,7 +223,25 @@ class Decoding:
             live.pad_R = live.pad_R - drop
         # what has ended must not count as a longer sequence
         position_R = (live.next_R + live.drawn_R - 1).masked_fill(~live.alive_R, 0)
+        if self.cache.places is not None and self.engine.shares is None:
+            self._try_sharing(live, position_R)
         return self.graphs.extend(live.last_R, position_R, live.pad_R, self.cache)
+
+    def _try_sharing(self, live: Live, position_R: Tensor) -> None:
+        """See in a pass of its own whether all layers of the decoder attend to shared prompts. One that attends in
+        ways of its own shares none, from now on."""
+        length = self.cache.length
+        try:
+            self.graphs.extend(live.last_R, position_R, live.pad_R, self.cache)
+            self.engine.shares = self.cache.attended
+        except (RuntimeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            self.engine.shares = False
+        if self.engine.shares:
+            self.cache.forget(length)
+        else:
+            self.cache.unshare(length)
 
     def _draw(self, live: Live, hidden_RH: Tensor, steady: bool) -> None:
         """Draw one token a row and see which rows it ends. ``steady``: the same rows are drawn for again and again."""

@@ -60,6 +60,9 @@ class EmbeddedEngine:
         """Whether passes of one token a row are CUDA graphs."""
         if loaded.causal_lm.config._attn_implementation == "sdpa":
             loaded.causal_lm.set_attn_implementation(attention.NAME)
+        ours = loaded.causal_lm.config._attn_implementation == attention.NAME
+        self.shares: bool | None = None if ours else False
+        """Whether rollouts of a prompt share its keys and values, outside CUDA graphs; ``None`` until it was tried."""
 
     def sync(self, weights: Weights) -> None:
         """Count: the learner's weights are this engine's weights."""

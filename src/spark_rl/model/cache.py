@@ -5,7 +5,8 @@ Shape suffixes: _R rows, _H heads, _T positions, _D head width.
 It implements transformers' cache interface, so any decoder that takes a cache runs on it, whatever it calls it
 (:func:`cache_argument`). The stock caches concatenate on every token (``DynamicCache``) or attend over their whole
 capacity (``StaticCache``); this one writes in place and hands out views of the filled part. All rows end in the same
-column: a row with fewer tokens than another has padding before them, as transformers' masks expect it.
+column: a row with fewer tokens than another has padding before them, as transformers' masks expect it. The prompts of
+several rollouts may be held once (:mod:`.shared`); the first columns are theirs then.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from spark_rl.model.shared import Places, SharedPrompts, before
+
 CACHE_ARGUMENTS = ("cache", "past_key_values")
 """What decoders call their cache: those of transformers from 5.24 on; those before, and code of hub repositories."""
 
@@ -33,7 +36,7 @@ def cache_argument(decoder: Any) -> str | None:
 
 
 class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values of one attention layer: (R, H, capacity, D), of which ``length`` positions are filled."""
+    """Keys and values of one attention layer: (R, H, capacity, D), of which the first positions are filled."""
 
     is_sliding = False
     is_croppable = False
@@ -43,9 +46,22 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
         self.keys: Tensor
         self.values: Tensor
         self.length = 0
+        """Filled columns, those of shared prompts among them."""
         self.rows = 0
+        self.shared: SharedPrompts | None = None
         self.column_1: Tensor | None = None
         """Where the next token is written, while a tensor says so (:meth:`RolloutCache.written_at`)."""
+
+    @property
+    def own(self) -> int:
+        """Filled columns that rows hold themselves."""
+        return self.length - (0 if self.shared is None else self.shared.length)
+
+    @property
+    def positions(self) -> int:
+        """Positions that are held, those in reserve too."""
+        shared = 0 if self.shared is None else self.shared.places.prompts * self.shared.length
+        return self.keys.shape[0] * self.keys.shape[2] + shared
 
     @property
     def is_compileable(self) -> bool:
@@ -61,7 +77,8 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Append (R, H, t, D) and return the filled keys and values of the live rows."""
+        """Append (R, H, t, D) and return the filled keys and values of the live rows; behind shared prompts these are
+        their own alone, and say so (:func:`spark_rl.model.shared.prompts_before`)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             return self.keys, self.values
@@ -69,17 +86,28 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
             for held, new in ((self.keys, key_states), (self.values, value_states)):
                 held[: self.rows].index_copy_(2, self.column_1, new)
             return self.keys[: self.rows], self.values[: self.rows]
-        end = self.length + key_states.shape[2]
+        end = self.own + key_states.shape[2]
         if end > self.keys.shape[2]:
             self._grow(max(end, 2 * self.keys.shape[2]))
-        self.keys[: self.rows, :, self.length : end] = key_states
-        self.values[: self.rows, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[: self.rows, :, :end], self.values[: self.rows, :, :end]
+        self.keys[: self.rows, :, self.own : end] = key_states
+        self.values[: self.rows, :, self.own : end] = value_states
+        self.length += key_states.shape[2]
+        keys, values = self.keys[: self.rows, :, :end], self.values[: self.rows, :, :end]
+        if self.shared is None:
+            return keys, values
+        self.shared.attended = False
+        return before(keys, self.shared), before(values, self.shared)
 
-    def fork(self, copies: int, room: int) -> None:
-        """Repeat every row ``copies`` times, in place of the prefill, with room for ``room`` more positions."""
+    def fork(self, copies: int, room: int, places: Places | None = None) -> None:
+        """Repeat every row ``copies`` times, in place of the prefill, with room for ``room`` more positions. With
+        ``places`` the rows share the prefill."""
         rows, heads, length, _ = self.keys.shape
+        if places is not None:
+            self.shared = SharedPrompts(self.keys, self.values, places)
+            self.keys = self.keys.new_empty(rows * copies, heads, room, self.keys.shape[3])
+            self.values = self.values.new_empty(rows * copies, heads, room, self.values.shape[3])
+            self.rows = rows * copies
+            return
         for name in ("keys", "values"):
             source: Tensor = getattr(self, name)
             target = source.new_empty(rows, copies, heads, length + room, source.shape[-1])
@@ -89,8 +117,14 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def relay(self, drop: int, room: int, new: RolloutLayer | None = None, copies: int = 1) -> None:
         """Lay the rows out again, without their first ``drop`` columns, with ``room`` positions behind them, and rows
-        of ``new``, ``copies`` times each, below them. ``new`` gives up what it holds.
+        of ``new``, ``copies`` times each, below them. ``new`` gives up what it holds. Who joins shares no prompt.
         """
+        if self.shared is not None and new is None:
+            self._grow(self.own + room)
+            self.shared.drop(drop)
+            self.length -= drop
+            return
+        self.unshare()
         length = self.length - drop
         width = length if new is None else max(length, new.length)
         rows = self.rows if new is None else self.rows + new.rows * copies
@@ -110,15 +144,28 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
     def move(self, source: Tensor, target: Tensor, rows: int) -> None:
         """Copy rows ``source`` over rows ``target``, then keep the first ``rows``."""
         if len(source):
-            self.keys[target, :, : self.length] = self.keys[source, :, : self.length]
-            self.values[target, :, : self.length] = self.values[source, :, : self.length]
+            self.keys[target, :, : self.own] = self.keys[source, :, : self.own]
+            self.values[target, :, : self.own] = self.values[source, :, : self.own]
         self.rows = rows
+
+    def unshare(self) -> None:
+        """Give every row the keys and values of its prompt, if it does not have them."""
+        if self.shared is None:
+            return
+        own, prompts = self.own, self.shared.length
+        for name, first in zip(("keys", "values"), self.shared.expanded(), strict=True):
+            old: Tensor = getattr(self, name)
+            target = old.new_empty(self.rows, old.shape[1], prompts + old.shape[2], old.shape[3])
+            target[:, :, :prompts] = first
+            target[:, :, prompts : prompts + own] = old[: self.rows, :, :own]
+            setattr(self, name, target)
+        self.shared = None
 
     def _grow(self, capacity: int) -> None:
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)
             new = old.new_empty(self.rows, old.shape[1], capacity, old.shape[3])
-            new[:, :, : self.length] = old[: self.rows, :, : self.length]
+            new[:, :, : self.own] = old[: self.rows, :, : self.own]
             setattr(self, name, new)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -138,17 +185,39 @@ class RolloutCache(Cache):  # type: ignore[misc]
         super().__init__(layers=[RolloutLayer() for _ in range(layers)])
         self.layout = object()
         """Another object whenever keys and values are somewhere else than before."""
+        self.places: Places | None = None
+        """Of the rows, while they share the keys and values of their prompts."""
 
-    def fork(self, copies: int, room: int) -> None:
-        """One prefill becomes ``copies`` rollouts of each prompt."""
+    def fork(self, copies: int, room: int, share: bool = False) -> None:
+        """One prefill becomes ``copies`` rollouts of each prompt, which ``share`` it or have a copy each."""
         self.layout = object()
+        if share:
+            place_R = torch.arange(self.rows * copies, device=self._filled()[0].keys.device)
+            self.places = Places.of(place_R, self.rows, copies)
         for layer in self._filled():
-            layer.fork(copies, room)
+            layer.fork(copies, room, self.places)
 
     @property
     def full(self) -> bool:
         """Whether the next token needs more room."""
-        return any(layer.length == layer.keys.shape[2] for layer in self._filled())
+        return any(layer.own == layer.keys.shape[2] for layer in self._filled())
+
+    @property
+    def attended(self) -> bool:
+        """Whether the queries of the last token went through the shared prompts, in every layer."""
+        return all(layer.shared is not None and layer.shared.attended for layer in self._filled())
+
+    def forget(self, length: int) -> None:
+        """Forget columns behind the first ``length``."""
+        for layer in self._filled():
+            layer.length = length
+
+    def unshare(self, length: int) -> None:
+        """Give every row the keys and values of its prompt, and forget columns behind the first ``length``."""
+        self.forget(length)
+        self.places = None
+        for layer in self._filled():
+            layer.unshare()
 
     def relay(self, drop: int, room: int, new: RolloutCache | None = None, copies: int = 1) -> None:
         """Drop ``drop`` columns that are padding in every row, reserve ``room`` positions, and let rows join.
@@ -157,10 +226,12 @@ class RolloutCache(Cache):  # type: ignore[misc]
             drop: columns to drop at the beginning.
             room: positions behind the last token.
             new: a prefill whose rows join below these, ``copies`` times each; it is empty afterwards, layer by layer,
-                so that nothing is held twice but one layer.
+                so that nothing is held twice but one layer. Prompts are no longer shared then.
             copies: rollouts a prompt.
         """
         self.layout = object()
+        if new is not None:
+            self.places = None
         for layer, other in zip(self.layers, self.layers if new is None else new.layers, strict=True):
             if layer.is_initialized:
                 layer.relay(drop, room, None if new is None else other, copies)
@@ -179,8 +250,13 @@ class RolloutCache(Cache):  # type: ignore[misc]
         holes = (~alive_R[:rows]).nonzero().squeeze(-1)
         movers = alive_R[rows:].nonzero().squeeze(-1) + rows
         order[holes] = movers
+        left_P = None
+        if self.places is not None and rows:
+            self.places, left_P = self.places.kept(order)
         for layer in self._filled():
             layer.move(movers, holes, rows)
+            if layer.shared is not None and self.places is not None:
+                layer.shared.keep(self.places, left_P)
         return order
 
     @contextmanager
@@ -232,8 +308,8 @@ class RolloutCache(Cache):  # type: ignore[misc]
 
     @property
     def positions(self) -> int:
-        """Key-value positions that are held: rows by columns, those in reserve too."""
-        return max(layer.keys.shape[0] * layer.keys.shape[2] for layer in self._filled())
+        """Key-value positions that are held: rows by columns, those in reserve too, and shared prompts."""
+        return max(layer.positions for layer in self._filled())
 
     def _filled(self) -> list[RolloutLayer]:
         return [layer for layer in self.layers if layer.is_initialized]
