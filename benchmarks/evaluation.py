@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 import yaml
 from rich.console import Console
 from rich.table import Table
-from step_shapes import SHAPES, Shape, make_model, question_ids
+from step_shapes import TEXT_SHAPES, Shape, make_model, question_ids
 from transformers.utils import logging
 
 from spark_rl.chat import ChatFormat
@@ -123,7 +123,7 @@ def seconds_of(command: Sequence[str], threads: int) -> float:
 def main() -> None:
     """The table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="embedded")
+    parser.add_argument("--shape", choices=TEXT_SHAPES, default="embedded")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--lengths", choices=("fixed", "natural"), default="natural")
     parser.add_argument("--threads", type=int, default=2)
@@ -140,7 +140,7 @@ def main() -> None:
     tools = ("spark-rl", "spark-rl, judging", "lm-eval")
     found: dict[str, list[tuple[float, float]]] = {tool: [] for tool in tools}
     with TemporaryDirectory() as folder:
-        shape, model = SHAPES[asked.shape], Path(folder) / "model"
+        shape, model = TEXT_SHAPES[asked.shape], Path(folder) / "model"
         make_model(shape, model, fixed=asked.lengths == "fixed")
         job = Job(shape, model, Path(folder), asked.dtype, asked.threads, asked.batch)
         write_sets(job, asked.problems, asked.warm)

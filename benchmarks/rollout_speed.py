@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 import torch
 from rich.console import Console
 from rich.table import Table
-from step_shapes import SHAPES, Shape, config_of, make_model, problems_of
+from step_shapes import TEXT_SHAPES, Shape, config_of, make_model, problems_of
 from transformers import GenerationConfig
 from transformers.utils import logging
 
@@ -101,7 +101,7 @@ def vllm(job: dict[str, object], threads: int) -> Iterator[Callable[[], float]]:
 def main() -> None:
     """The table of one shape."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="embedded")
+    parser.add_argument("--shape", choices=TEXT_SHAPES, default="embedded")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
@@ -112,7 +112,7 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.set_num_threads(asked.threads)
-    shape = SHAPES[asked.shape]
+    shape = TEXT_SHAPES[asked.shape]
     found: dict[str, dict[str, list[float]]] = {}
     for lengths in ("natural", "fixed") if asked.lengths == "both" else (asked.lengths,):
         with TemporaryDirectory() as folder:

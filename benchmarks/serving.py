@@ -27,7 +27,7 @@ import httpx
 import torch
 from rich.console import Console
 from rich.table import Table
-from step_shapes import SHAPES, config_of, make_model, problems_of
+from step_shapes import TEXT_SHAPES, config_of, make_model, problems_of
 from transformers.utils import logging
 
 from spark_rl.chat import ChatFormat, chat_of
@@ -73,17 +73,17 @@ def prepared(shape: str, folder: Path) -> tuple[Config, str, list[str]]:
         problems = load_problems("procedural:missing", config.data, "heldout")
         turns = [config.chat.policy.replace("{question}", problem.question) for problem in problems]
         return config, json.dumps(["--model", "embedded"]), turns
-    make_model(SHAPES[shape], folder, fixed=False)
+    make_model(TEXT_SHAPES[shape], folder, fixed=False)
     config = config_of(
-        SHAPES[shape], folder, folder / "run", spark=False, kl=0.0, dtype="float32", threads=1, steps=1
+        TEXT_SHAPES[shape], folder, folder / "run", spark=False, kl=0.0, dtype="float32", threads=1, steps=1
     )  # fmt: skip
-    turns = [problem.question for problem in problems_of(SHAPES[shape], config)]
+    turns = [problem.question for problem in problems_of(TEXT_SHAPES[shape], config)]
     return config, json.dumps(["--model", str(folder)]), turns
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="embedded", choices=tuple(SHAPES), help="embedded is the trained base")
+    parser.add_argument("--shape", default="embedded", choices=tuple(TEXT_SHAPES), help="embedded is the trained base")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--requests", type=int, default=512)
     parser.add_argument("--limit", type=int, default=64)

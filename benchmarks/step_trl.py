@@ -22,9 +22,11 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, TrainerCallback
+from PIL import Image
+from transformers import AutoTokenizer, Qwen2_5_VLProcessor, TrainerCallback
 from transformers.utils import logging
 from trl import GRPOConfig, GRPOTrainer
+from trl.data_utils import prepare_multimodal_messages
 
 
 def peak_mib(device: str) -> float:
@@ -55,24 +57,54 @@ class Marks(TrainerCallback):  # type: ignore[misc]
         self.sampling, self.asked = 0.0, []
 
 
+class Stills(Qwen2_5_VLProcessor):  # type: ignore[misc]
+    """A processor without its video part, which would need torchvision."""
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """Its other parts."""
+        return [name for name in super().get_attributes() if name != "video_processor"]
+
+
+def row_of(prompt: dict[str, Any]) -> dict[str, Any]:
+    """A prompt as TRL takes it: a text, or a chat and its pictures."""
+    row = {"prompt": prompt["text"], "tokens": len(prompt["ids"])}
+    if prompt["images"]:
+        row["prompt"] = [{"role": "user", "content": prompt["text"]}]
+        row["images"] = [Image.open(path) for path in prompt["images"]]
+    return row
+
+
+def read(processing: Any, row: dict[str, Any]) -> list[int]:
+    """(T_prompt,) the tokens that TRL makes of a row."""
+    if "images" not in row:
+        return list(processing(row["prompt"])["input_ids"])
+    chat = prepare_multimodal_messages(row["prompt"], images=row["images"])
+    made = processing.apply_chat_template([chat], add_generation_prompt=True, tokenize=True, return_dict=True)
+    return list(made["input_ids"][0])
+
+
 def main() -> None:
     """Train, and print what each step took."""
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.set_num_threads(job["threads"])
-    tokenizer = AutoTokenizer.from_pretrained(job["model"])
-    for prompt in job["prompts"]:
-        if tokenizer(prompt["text"])["input_ids"] != prompt["ids"]:
+    sees = bool(job["prompts"][0]["images"])
+    processing = (Stills if sees else AutoTokenizer).from_pretrained(job["model"])
+    data = [row_of(prompt) for prompt in job["prompts"]]
+    for row, prompt in zip(data, job["prompts"], strict=True):
+        if read(processing, row) != prompt["ids"]:
             sys.exit(f"TRL would read other tokens than we do in {prompt['text']!r:.80}")
-    marks, length_of = Marks(job["device"]), {prompt["text"]: len(prompt["ids"]) for prompt in job["prompts"]}
+    marks = Marks(job["device"])
 
-    def free(prompts: list[str], completions: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+    def free(completions: list[Any], completion_ids: list[list[int]], tokens: list[int], **_: Any) -> list[float]:
         """1 where the last box holds A, as in random models it does in two of five; costs nothing."""
         for first in range(0, len(completions), job["samples"]):
             lengths = [len(ids) for ids in completion_ids[first : first + job["samples"]]]
-            marks.asked.append({"prompt": length_of[prompts[first]], "lengths": lengths, "trained": lengths})
-        last = [re.findall(r"\\boxed\{(\w+)\}", text)[-1:] for text in completions]
+            marks.asked.append({"prompt": tokens[first], "lengths": lengths, "trained": lengths})
+        texts = [chat[0]["content"] for chat in completions] if sees else completions
+        last = [re.findall(r"\\boxed\{(\w+)\}", text)[-1:] for text in texts]
         return [float(box == ["A"]) for box in last]
 
     rows, batch = len(job["prompts"]) * job["samples"], job["rows"]
@@ -86,8 +118,7 @@ def main() -> None:
         report_to="none", disable_tqdm=True,
     )  # fmt: skip
     trainer = GRPOTrainer(
-        job["model"], free, arguments, Dataset.from_list([{"prompt": prompt["text"]} for prompt in job["prompts"]]),
-        processing_class=tokenizer, callbacks=[marks],
+        job["model"], free, arguments, Dataset.from_list(data), processing_class=processing, callbacks=[marks],
     )  # fmt: skip
     generate = trainer.model.generate
 

@@ -7,7 +7,8 @@ that what else the machine does falls on all of them alike.
 
 ``roofline`` is the time that a step's operations and memory traffic take at the speed which a large matrix product and
 a large copy reach on this machine in the same run, over the time that it took (``roofline.py``). Each prompt counts
-once for all of its responses, whatever the tool does, and a response counts as trained where its tool trains it.
+once for all of its responses, whatever the tool does, and a response counts as trained where its tool trains it. What
+the tower of a model that sees does is left out.
 """
 
 from __future__ import annotations
@@ -136,9 +137,14 @@ def read(shape: str, model: Path) -> tuple[list[dict[str, Any]], Sizes]:
     """The prompts of a step as we read them, which TRL must read alike, and the sizes of the model."""
     config = config_of(SHAPES[shape], model, model, spark=False, kl=0.0, dtype="float32", threads=0, steps=1)
     backend = open_backend(config)
-    prompts = [backend.chat.encode(problem) for problem in problems_of(SHAPES[shape], config)]
+    problems = problems_of(SHAPES[shape], config)
+    prompts = [(problem, backend.chat.encode(problem)) for problem in problems]
     backend.close()
-    return [{"text": p.text, "ids": list(p.token_ids)} for p in prompts], sizes_of(backend.loaded)
+    return [
+        {"text": problem.question if problem.images else prompt.text, "ids": list(prompt.token_ids),
+         "images": list(problem.images)}
+        for problem, prompt in prompts
+    ], sizes_of(backend.loaded)  # fmt: skip
 
 
 def measured(job: dict[str, Any], folder: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +11,37 @@ import torch
 from roofline import Asked, Roofline, least_seconds
 from scaling import line_through, shapes_of
 from step_ours import train
-from step_shapes import SHAPES, hidden_states, make_model, question_ids
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from step_shapes import SHAPES, Shape, hidden_states, make_model, question_ids, seeing_states
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
+from spark_rl.model.vision import load_processor
 from spark_rl.plan.shape import Sizes
 
 SHAPE = SHAPES["quick"]
+SEEING = replace(SHAPES["vl"], limit=16, side=56)
 JOB = {"shape": asdict(SHAPE), "dtype": "float32", "threads": 1, "device": "cpu", "decoding": None}
 
 
-def ends(folder: Path) -> torch.Tensor:
+def ends(folder: Path, shape: Shape) -> torch.Tensor:
     """(N,) probabilities that a response ends, at places of questions that the end was not chosen on."""
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    hidden_NH = hidden_states(model, [question_ids(SHAPE, number) for number in range(100, 120)])
+    kind: Any = AutoModelForImageTextToText if shape.side else AutoModelForCausalLM
+    model, numbers = kind.from_pretrained(folder), range(100, 120)
+    if shape.side:
+        hidden_NH = seeing_states(model, load_processor(str(folder), model.config), shape, numbers)
+    else:
+        hidden_NH = hidden_states(model, [question_ids(shape, number) for number in numbers])
+    eos = model.config.get_text_config().eos_token_id
     with torch.no_grad():
-        probability_N: torch.Tensor = model.get_output_embeddings()(hidden_NH).softmax(-1)[:, model.config.eos_token_id]
+        probability_N: torch.Tensor = model.get_output_embeddings()(hidden_NH).softmax(-1)[:, eos]
     return probability_N
 
 
-def test_natural_responses_end_twice_in_a_limit_and_fixed_ones_never(tmp_path: Path) -> None:
-    make_model(SHAPE, tmp_path / "natural", fixed=False)
-    make_model(SHAPE, tmp_path / "fixed", fixed=True)
-    assert float(ends(tmp_path / "natural").mean()) == pytest.approx(2 / SHAPE.limit, rel=0.2)
-    assert float(ends(tmp_path / "fixed").max()) < 1e-10
+@pytest.mark.parametrize("shape", [SHAPE, SEEING], ids=["reads", "sees"])
+def test_natural_responses_end_twice_in_a_limit_and_fixed_ones_never(tmp_path: Path, shape: Shape) -> None:
+    make_model(shape, tmp_path / "natural", fixed=False)
+    make_model(shape, tmp_path / "fixed", fixed=True)
+    assert float(ends(tmp_path / "natural", shape).mean()) == pytest.approx(2 / shape.limit, rel=0.2)
+    assert float(ends(tmp_path / "fixed", shape).max()) < 1e-10
 
 
 def test_a_shown_response_is_the_same_words_again(tmp_path: Path) -> None:
@@ -44,18 +52,20 @@ def test_a_shown_response_is_the_same_words_again(tmp_path: Path) -> None:
     assert tokenizer(tokenizer.decode(ids))["input_ids"] == ids
 
 
-def test_a_step_of_spark_at_random_weights_has_its_full_work(tmp_path: Path) -> None:
-    make_model(SHAPE, tmp_path, fixed=True)
-    job = {**JOB, "model": str(tmp_path), "kl": 0.001, "steps": 2}
+@pytest.mark.parametrize(("shape", "seen"), [(SHAPE, 0), (SEEING, 6)], ids=["reads", "sees"])
+def test_a_step_of_spark_at_random_weights_has_its_full_work(tmp_path: Path, shape: Shape, seen: int) -> None:
+    """A picture is the tokens it is ``seen`` as: one each 28 pixels, a start and an end."""
+    make_model(shape, tmp_path, fixed=True)
+    job = {**JOB, "shape": asdict(shape), "model": str(tmp_path), "kl": 0.001, "steps": 2}
     steps = train({**job, "tool": "spark"})
     assert len(steps) == 2
     for step in steps:
         policy, recycled = step["updates"]
-        assert [len(policy), len(recycled)] == [SHAPE.problems, SHAPE.problems]
+        assert [len(policy), len(recycled)] == [shape.problems, shape.problems]
         every: list[dict[str, Any]] = [*policy, *recycled]
-        assert all(asked["lengths"] == asked["trained"] == [SHAPE.limit] * SHAPE.samples for asked in every)
-        assert {asked["prompt"] for asked in policy} == {SHAPE.prompt}
-        assert all(asked["prompt"] > SHAPE.prompt for asked in recycled)
+        assert all(asked["lengths"] == asked["trained"] == [shape.limit] * shape.samples for asked in every)
+        assert {asked["prompt"] for asked in policy} == {shape.prompt + seen}
+        assert all(asked["prompt"] > shape.prompt + seen for asked in recycled)
         assert max(step["flat"]) < 1
         assert all(step["phases"][name] > 0 for name in ("rollout", "reference", "forward", "backward", "optimiser"))
     seconds = steps[1]["clock"] - steps[0]["clock"]
