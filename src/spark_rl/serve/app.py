@@ -16,11 +16,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from spark_rl.engine.continuous import BusyError
 from spark_rl.errors import EngineError, UserError
-from spark_rl.serve.asked import Asked, BusyError, Embedded, Reasoned, begun, judge
+from spark_rl.serve.backend import Backend, begun
+from spark_rl.serve.embedded import Embedded
 from spark_rl.serve.guard import Guard, Limits
+from spark_rl.serve.judging import judge
 from spark_rl.serve.metrics import Metrics
 from spark_rl.serve.protocol import ApiError, ChatRequest, JudgeRequest, first_mistake
+from spark_rl.serve.reasoned import Reasoned
 
 SWITCH = 0.0005
 """Seconds after which a thread lets another one run: the engine's waits for the event loop's no longer than that."""
@@ -28,11 +32,11 @@ FAREWELL = 10
 """Seconds that requests under way are given when the server is stopped."""
 
 
-def build_app(asked: Asked, limits: Limits, key: str | None, hosts: frozenset[str]) -> Any:
+def build_app(backend: Backend, limits: Limits, key: str | None, hosts: frozenset[str]) -> Any:
     """The whole server as an ASGI app.
 
     Args:
-        asked: what answers; closed with the app.
+        backend: what answers; closed with the app.
         limits: see there.
         key: that clients must send; ``None`` for no key.
         hosts: names that it answers to; none for any.
@@ -42,22 +46,22 @@ def build_app(asked: Asked, limits: Limits, key: str | None, hosts: frozenset[st
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asked.close()
+        await backend.close()
 
     def check_model(model: str | None) -> None:
-        if model is not None and model != asked.name:
-            raise ApiError(404, f"there is no model {model[:200]!r} here; there is {asked.name!r}", "model_not_found",
+        if model is not None and model != backend.name:
+            raise ApiError(404, f"there is no model {model[:200]!r} here; there is {backend.name!r}", "model_not_found",
                            "model")  # fmt: skip
 
     async def chat(body: ChatRequest, http: Request) -> Response:
         """OpenAI's chat completions, with ``spark`` beside."""
         check_model(body.model)
         if body.spark is not None:
-            reasoned = Reasoned(asked, body)
+            reasoned = Reasoned(backend, body)
             if body.stream:
                 return StreamingResponse(await begun(reasoned.events()), media_type="text/event-stream")
             return JSONResponse(await reasoned.whole())
-        answer = await asked.chat(body, {} if isinstance(asked, Embedded) else await http.json())
+        answer = await backend.chat(body, {} if isinstance(backend, Embedded) else await http.json())
         if isinstance(answer, dict):
             return JSONResponse(answer)
         return StreamingResponse(answer, media_type="text/event-stream")
@@ -65,20 +69,20 @@ def build_app(asked: Asked, limits: Limits, key: str | None, hosts: frozenset[st
     async def judged(body: JudgeRequest) -> Response:
         """Responses judged, alone or in pairs."""
         check_model(body.model)
-        return JSONResponse(await judge(asked, body))
+        return JSONResponse(await judge(backend, body))
 
     async def models() -> Response:
         """The one model that there is."""
-        entry = {"id": asked.name, "object": "model", "created": began, "owned_by": "spark-rl"}
+        entry = {"id": backend.name, "object": "model", "created": began, "owned_by": "spark-rl"}
         return JSONResponse({"object": "list", "data": [entry]})
 
     async def health() -> Response:
         """Whether requests are answered."""
-        return JSONResponse({"status": "ok", "model": asked.name})
+        return JSONResponse({"status": "ok", "model": backend.name})
 
     async def measured() -> Response:
         """For Prometheus."""
-        return Response(metrics.text(asked.load()), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(metrics.text(backend.load()), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     app = FastAPI(title="spark-rl serve", docs_url=None, redoc_url=None, lifespan=lifespan)  # their pages load scripts
     app.add_api_route("/v1/chat/completions", chat, methods=["POST"], response_model=None)
