@@ -16,14 +16,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from spark_rl.engine.continuous import BusyError
-from spark_rl.errors import EngineError, UserError
+from spark_rl.errors import UserError
 from spark_rl.serve.backend import Backend, begun
 from spark_rl.serve.embedded import Embedded
+from spark_rl.serve.errors import EXPECTED, ApiError, told
 from spark_rl.serve.guard import Guard, Limits
 from spark_rl.serve.judging import judge
 from spark_rl.serve.metrics import Metrics
-from spark_rl.serve.protocol import ApiError, ChatRequest, JudgeRequest, first_mistake
+from spark_rl.serve.protocol import ChatRequest, JudgeRequest, first_mistake
 from spark_rl.serve.reasoned import Reasoned
 
 SWITCH = 0.0005
@@ -90,28 +90,19 @@ def build_app(backend: Backend, limits: Limits, key: str | None, hosts: frozense
     app.add_api_route("/v1/models", models, methods=["GET"], response_model=None)
     app.add_api_route("/health", health, methods=["GET"], response_model=None)
     app.add_api_route("/metrics", measured, methods=["GET"], response_model=None)
-    for kind in (ApiError, RequestValidationError, HTTPException, UserError, Exception):
+    for kind in (*EXPECTED, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _explained)
     return Guard(app, limits=limits, metrics=metrics, key=key, hosts=hosts)
 
 
 async def _explained(_: Request, error: Exception) -> Response:
     """Any error, in OpenAI's format."""
-    if isinstance(error, ApiError):
-        told = error
-    elif isinstance(error, RequestValidationError):
-        told = first_mistake(error.errors())
+    if isinstance(error, RequestValidationError):
+        error = first_mistake(error.errors())
     elif isinstance(error, HTTPException):
-        told = ApiError(error.status_code, str(error.detail))
-    elif isinstance(error, BusyError):
-        told = ApiError(429, str(error), "busy")
-    elif isinstance(error, EngineError):
-        told = ApiError(503, str(error))
-    elif isinstance(error, UserError):
-        told = ApiError(400, str(error))
-    else:  # ours; the server's log has the traceback
-        told = ApiError(500, f"something failed here ({type(error).__name__}); see the log of the server")
-    return JSONResponse(told.body(), told.status, {"retry-after": "1"} if told.status == 429 else None)
+        error = ApiError(error.status_code, str(error.detail))
+    said = told(error)
+    return JSONResponse(said.body(), said.status, {"retry-after": "1"} if said.status == 429 else None)
 
 
 def run(app: Any, host: str, port: int, ready: Any, farewell: int = FAREWELL) -> None:

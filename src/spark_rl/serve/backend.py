@@ -21,7 +21,8 @@ from spark_rl.engine.base import Engine, Sampling
 from spark_rl.inference import Reasoner
 from spark_rl.model.weights import Weights
 from spark_rl.problem import Completion
-from spark_rl.serve.protocol import ApiError, ChatRequest
+from spark_rl.serve.errors import ApiError
+from spark_rl.serve.protocol import ChatRequest
 from spark_rl.serve.replies import tokens_of, usage
 
 _Found = TypeVar("_Found")

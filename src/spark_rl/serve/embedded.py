@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from concurrent.futures import CancelledError
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -22,7 +21,8 @@ from spark_rl.inference import Reasoner
 from spark_rl.problem import Completion
 from spark_rl.serve.backend import BEGUN, Spent, Threads, begun
 from spark_rl.serve.deltas import Deltas
-from spark_rl.serve.protocol import ApiError, ChatRequest
+from spark_rl.serve.errors import EXPECTED, ApiError, told
+from spark_rl.serve.protocol import ChatRequest
 from spark_rl.serve.replies import DONE, Reply, choice, delta, event, logprobs_of, tokens_of, usage
 
 _Found = TypeVar("_Found")
@@ -73,8 +73,6 @@ class Embedded:
         spent = Spent(session)
         try:
             return await self._threads.run(partial(work, replace(self.reasoner, engine=spent))), spent
-        except CancelledError:  # of the engine's, which is being closed
-            raise ApiError(503, "the server is shutting down") from None
         finally:
             session.cancel()
 
@@ -149,8 +147,8 @@ class _Stream:
                     yield self.reply.piece([delta(tokens.row, text, logprobs=logprobs)])
             try:
                 completions = self.submitted.future.result()
-            except (UserError, CancelledError) as error:
-                yield event(ApiError(503, str(error) or "the server is shutting down").body())
+            except EXPECTED as error:
+                yield event(told(error).body())
                 return
             for row, one in enumerate(completions):
                 yield self.reply.piece([self._end(row, one)])

@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from spark_rl.serve.errors import ApiError
 from spark_rl.serve.metrics import Metrics
-from spark_rl.serve.protocol import ApiError
 from spark_rl.serve.replies import event
 
 Scope = MutableMapping[str, Any]

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from spark_rl.chat import MARKER
-from spark_rl.errors import UserError
 from spark_rl.inference import Reasoner, Trace
 from spark_rl.problem import Problem
 from spark_rl.serve.backend import BEGUN, Backend, Spent, settings
-from spark_rl.serve.protocol import ApiError, ChatRequest
+from spark_rl.serve.errors import EXPECTED, told
+from spark_rl.serve.protocol import ChatRequest
 from spark_rl.serve.replies import DONE, Reply, choice, delta, event, rounds_of, trace_of
 
 
@@ -63,19 +63,18 @@ class Reasoned:
                 await thinking
             yield BEGUN
             yield sent.piece([delta(0, "", first=True)])
-            told: list[dict[str, Any]] = []
+            known: list[dict[str, Any]] = []
             while following is not None:
                 trace = following
                 rounds = rounds_of(trace, self.spark.n)
-                new = [{"index": i, **one} for i, one in enumerate(rounds) if told[i : i + 1] != [one]]
+                new = [{"index": i, **one} for i, one in enumerate(rounds) if known[i : i + 1] != [one]]
                 if new and self.spark.trace:
                     yield sent.piece([], spark={"rounds": new})
-                told, following = rounds, await heard.get()
+                known, following = rounds, await heard.get()
             try:
                 _, spent = await thinking
-            except (ApiError, UserError) as error:
-                told_of = error if isinstance(error, ApiError) else ApiError(503, str(error))
-                yield event(told_of.body())
+            except EXPECTED as error:
+                yield event(told(error).body())
                 return
             assert trace is not None
             yield sent.piece([delta(0, trace.response)])

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 import httpx
 
-from spark_rl.engine.endpoint import EndpointError
 from spark_rl.engine.openai import OpenAIEngine
 from spark_rl.inference import Reasoner
 from spark_rl.serve.backend import BEGUN, Spent, Threads, begun
-from spark_rl.serve.protocol import ApiError, ChatRequest
+from spark_rl.serve.errors import ApiError
+from spark_rl.serve.protocol import ChatRequest
 from spark_rl.serve.replies import event
 
 _Found = TypeVar("_Found")
@@ -71,8 +71,6 @@ class Upstream:
         engine = Spent(self.server)
         try:
             return await self._threads.run(partial(work, replace(self.reasoner, engine=engine))), engine
-        except EndpointError as error:
-            raise ApiError(502, f"upstream: {error}") from None
         finally:
             engine.stopped = True
 
