@@ -7,7 +7,6 @@ A plain chat goes to it as it came. Whatever answers, judges and reflects is wor
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import CancelledError
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -36,10 +35,10 @@ SEVERAL_TEMPERATURE = 0.7
 
 
 class Spent:
-    """An engine that counts what is asked of it, and can be told to take no more calls."""
+    """An engine that counts what is asked of it."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine, self.stopped = engine, False
+        self.engine = engine
         self.read = self.written = 0
         """Tokens of prompts, once each however many completions they have, and of completions."""
         self.cut: set[str] = set()
@@ -50,9 +49,7 @@ class Spent:
         return self.engine.version
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        """What the engine gives. Raises :class:`concurrent.futures.CancelledError` once it was stopped."""
-        if self.stopped:
-            raise CancelledError
+        """What the engine gives."""
         drawn = self.engine.generate(prompts, sampling)
         self.read += sum(len(prompt.token_ids) for prompt in prompts)
         self.written += sum(map(tokens_of, drawn))

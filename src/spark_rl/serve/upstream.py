@@ -67,12 +67,15 @@ class Upstream:
         return reply
 
     async def think(self, work: Callable[[Reasoner], _Found]) -> tuple[_Found, Spent]:
-        """In a thread; it asks the server nothing more once this is cancelled."""
-        engine = Spent(self.server)
+        """In a thread, with a session of the engine that ends with this."""
+        session = self.server.session()
+        spent = Spent(session)
         try:
-            return await self._threads.run(partial(work, replace(self.reasoner, engine=engine))), engine
+            found = await self._threads.run(partial(work, replace(self.reasoner, engine=spent)))
         finally:
-            engine.stopped = True
+            session.cancel()
+        spent.read, spent.written = session.usage.read, session.usage.written
+        return found, spent
 
     def load(self) -> dict[str, float]:
         """Nothing is known."""
