@@ -61,7 +61,7 @@ def serve(arguments: argparse.Namespace) -> Mapping[str, Any]:
     def ready(port: int) -> None:
         say(f"serving {backend.name} on {address(arguments.host, port)}/v1  (Ctrl-C stops)")
 
-    run(app, arguments.host, arguments.port, ready)
+    run(app, arguments.host, arguments.port, ready, app.dismiss)
     say("stopped")
     return {"model": backend.name}
 

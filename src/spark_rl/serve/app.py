@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -29,10 +29,12 @@ from spark_rl.serve.reasoned import Reasoned
 SWITCH = 0.0005
 """Seconds after which a thread lets another one run: the engine's waits for the event loop's no longer than that."""
 FAREWELL = 10
-"""Seconds that requests under way are given when the server is stopped."""
+"""Seconds within which a server that is stopped has gone: who stops a container kills it then."""
+LAST_WORDS = 2
+"""Of them, the seconds in which requests that are still under way are told so."""
 
 
-def build_app(backend: Backend, limits: Limits, key: str | None, hosts: frozenset[str]) -> Any:
+def build_app(backend: Backend, limits: Limits, key: str | None, hosts: frozenset[str]) -> Guard:
     """The whole server as an ASGI app.
 
     Args:
@@ -105,7 +107,7 @@ async def _explained(_: Request, error: Exception) -> Response:
     return JSONResponse(said.body(), said.status, {"retry-after": "1"} if said.status == 429 else None)
 
 
-def run(app: Any, host: str, port: int, ready: Any, farewell: int = FAREWELL) -> None:
+def run(app: Any, host: str, port: int, ready: Any, dismiss: Callable[[], None] | None = None) -> None:
     """Serve until Ctrl-C or SIGTERM, then let requests under way end, for a while.
 
     Args:
@@ -113,7 +115,7 @@ def run(app: Any, host: str, port: int, ready: Any, farewell: int = FAREWELL) ->
         host: an address of this machine.
         port: 0 takes any that is free.
         ready: called with the port once it listens.
-        farewell: seconds that requests under way are given then.
+        dismiss: called :data:`LAST_WORDS` seconds before connections are closed whatever they still wait for.
 
     Raises:
         UserError: the address can't be listened on.
@@ -122,7 +124,7 @@ def run(app: Any, host: str, port: int, ready: Any, farewell: int = FAREWELL) ->
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of clients that hang up
     config = uvicorn.Config(
         app, host=host, port=port, log_level="error", access_log=False, lifespan="on", ws="none",
-        timeout_keep_alive=30, timeout_graceful_shutdown=farewell, server_header=False,
+        timeout_keep_alive=30, timeout_graceful_shutdown=FAREWELL, server_header=False,
         h11_max_incomplete_event_size=2**16,
     )  # fmt: skip
     try:
@@ -139,6 +141,11 @@ def run(app: Any, host: str, port: int, ready: Any, farewell: int = FAREWELL) ->
             await asyncio.sleep(0.02)
         if not task.done():
             ready(listening.getsockname()[1])
+        while not server.should_exit and not task.done():
+            await asyncio.sleep(0.1)
+        await asyncio.wait({task}, timeout=FAREWELL - LAST_WORDS)
+        if dismiss is not None and not task.done():
+            dismiss()
         await task
 
     with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has stopped

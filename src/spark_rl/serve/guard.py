@@ -10,12 +10,12 @@ import asyncio
 import hmac
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from spark_rl.serve.errors import ApiError
+from spark_rl.serve.errors import CLOSING, ApiError
 from spark_rl.serve.metrics import Metrics
 from spark_rl.serve.replies import event
 
@@ -122,6 +122,15 @@ class Guard:
         self._key = None if key is None else key.encode()
         self._open = 0
         self._held = 0
+        self._times: set[asyncio.Timeout] = set()
+        self._dismissed = False
+
+    def dismiss(self) -> None:
+        """End all requests under way, and those that come yet, with the error that the server is shutting down."""
+        self._dismissed = True
+        for time_left in self._times:
+            if not time_left.expired():
+                time_left.reschedule(0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -130,17 +139,36 @@ class Guard:
             return
         began, exchange = time.monotonic(), _Exchange(scope, receive, send)
         try:
-            await self._let_in(exchange)
+            await self._until_dismissed(exchange)
         except ApiError as error:
             if not exchange.status:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LINGER):
+                    async with self._within(LINGER):
                         await exchange.rest()
                 await _refuse(error, exchange)
             elif error.status != GONE:  # a stream has begun: all that can be sent is another event
                 await send({"type": "http.response.body", "body": event(error.body()), "more_body": False})
         finally:
             self.metrics.request(str(scope["path"]), exchange.status or GONE, time.monotonic() - began)
+
+    @asynccontextmanager
+    async def _within(self, seconds: float | None) -> AsyncIterator[None]:
+        """Raises :class:`TimeoutError` after so many seconds, or once the guard is dismissed."""
+        async with asyncio.timeout(0 if self._dismissed else seconds) as time_left:
+            self._times.add(time_left)
+            try:
+                yield
+            finally:
+                self._times.discard(time_left)
+
+    async def _until_dismissed(self, exchange: _Exchange) -> None:
+        try:
+            async with self._within(None):
+                await self._let_in(exchange)
+        except TimeoutError:
+            if not self._dismissed:
+                raise
+            raise ApiError(503, CLOSING) from None
 
     async def _let_in(self, exchange: _Exchange) -> None:
         self._check(exchange.scope)
