@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -108,14 +109,14 @@ async def _explained(_: Request, error: Exception) -> Response:
 
 
 def run(app: Any, host: str, port: int, ready: Any, dismiss: Callable[[], None] | None = None) -> None:
-    """Serve until Ctrl-C or SIGTERM, then let requests under way end, for a while.
+    """Serve until Ctrl-C or SIGTERM, then let requests under way end, for a while or until Ctrl-C once more.
 
     Args:
         app: from :func:`build_app`.
         host: an address of this machine.
         port: 0 takes any that is free.
         ready: called with the port once it listens.
-        dismiss: called :data:`LAST_WORDS` seconds before connections are closed whatever they still wait for.
+        dismiss: ends the requests that are left then. Without it they are cut off.
 
     Raises:
         UserError: the address can't be listened on.
@@ -134,6 +135,17 @@ def run(app: Any, host: str, port: int, ready: Any, dismiss: Callable[[], None] 
             f"can't listen on {host}:{port}; is it taken, or not this machine's? see --host and --port"
         ) from None
     server = uvicorn.Server(config)
+    hurried = threading.Event()
+    if dismiss is not None:
+        stop = server.handle_exit
+
+        def once(number: int, frame: Any) -> None:
+            if server.should_exit:  # uvicorn would drop everything, and say so in tracebacks
+                hurried.set()
+            else:
+                stop(number, frame)
+
+        server.handle_exit = once
 
     async def serve() -> None:
         task = asyncio.ensure_future(server.serve([listening]))
@@ -143,7 +155,9 @@ def run(app: Any, host: str, port: int, ready: Any, dismiss: Callable[[], None] 
             ready(listening.getsockname()[1])
         while not server.should_exit and not task.done():
             await asyncio.sleep(0.1)
-        await asyncio.wait({task}, timeout=FAREWELL - LAST_WORDS)
+        end = time.monotonic() + FAREWELL - LAST_WORDS
+        while time.monotonic() < end and not task.done() and not hurried.is_set():
+            await asyncio.wait({task}, timeout=0.1)
         if dismiss is not None and not task.done():
             dismiss()
         await task
