@@ -59,6 +59,7 @@ A line of --out holds prompt, response, what each protocol makes of it, and judg
 examples:
   spark-rl serve --model runs/a                          a run, on http://127.0.0.1:8000/v1
   spark-rl serve --model embedded-vl --port 9000
+  spark-rl serve --model exported --config runs/a/config.json   an exported run, in its own prompts
   SPARK_RL_API_KEY=... spark-rl serve --model runs/a --host 0.0.0.0
   spark-rl serve --upstream http://localhost:8001/v1     in front of vLLM, or any server of OpenAI's protocol
 ask it:

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -702,6 +703,54 @@ def test_ctrl_c_ends_a_waiting_program(served: Served) -> None:
     assert time.monotonic() - started < 5
     assert b"KeyboardInterrupt" in errors
     assert program.returncode != 0
+
+
+def test_a_session_is_ended_from_another_thread(served: Served) -> None:
+    engine = served.engine()
+    session, other = engine.session(), engine.session()
+    served.answer = lambda body: (200, hang) if body["messages"][-1]["content"] == "slow" else echo(body)
+    ended: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            served.ask("slow", engine=session)
+        except CancelledError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    give_up = time.monotonic() + 30
+    while not served.bodies and time.monotonic() < give_up:
+        time.sleep(0.01)
+    session.cancel()
+    thread.join(5)
+    assert len(ended) == 1
+    with pytest.raises(CancelledError):
+        served.ask("x", engine=session)
+    assert served.ask("x", engine=other)[0][0].text == "x", "others go on"
+
+
+def test_a_session_counts_its_own_tokens(served: Served) -> None:
+    engine = served.engine()
+    session = engine.session()
+    counts = {"usage": {"prompt_tokens": 11, "completion_tokens": 7}}
+    served.answer = lambda body: (200, said(body["messages"][-1]["content"], **counts))  # one, however many are asked
+    served.ask("x", "y", engine=session, n=2)
+    served.ask("x", engine=engine)
+    assert (session.usage.read, session.usage.written) == (44, 28)
+    assert (engine.usage.read, engine.usage.written) == (11, 7)
+    served.answer = echo  # its prompts are not counted
+    served.ask("x", engine=session)
+    assert (session.usage.read, session.usage.written) == (44, 33)
+
+
+def test_what_a_server_refuses_is_known_to_all_sessions(served: Served) -> None:
+    refusal: Answer = 400, {"error": {"message": "Unsupported parameter: 'seed'", "param": "seed"}}
+    served.answer = lambda body: refusal if "seed" in body else echo(body)
+    engine = served.engine()
+    served.ask("x", engine=engine.session())
+    served.ask("x", engine=engine.session())
+    assert ["seed" in body for body in served.bodies] == [True, False, False]
 
 
 def test_the_engine_works_again_after_an_error(served: Served) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -133,6 +134,34 @@ def test_who_hangs_up_while_sending_is_forgotten() -> None:
     asked(exchange, [pieces(5, 5)[0], {"type": "http.disconnect"}])
     assert asked(exchange) == (200, "2")
     assert exchange.guard._open == exchange.guard._held == 0
+
+
+@pytest.mark.parametrize("messages", [BODY, [pieces(1, 1)[0], 20.0]])
+def test_who_still_waits_when_the_server_stops_is_told_so(messages: Any) -> None:
+    async def stopped() -> list[tuple[int, bytes]]:
+        exchange = Exchange(App(20))
+        waiting = asyncio.ensure_future(exchange.ask(messages))
+        await asyncio.sleep(0.05)
+        exchange.guard.dismiss()
+        return [await waiting, await exchange.ask()]
+
+    began = time.monotonic()
+    for status, content in asyncio.run(stopped()):
+        assert (status, json.loads(content)["error"]["message"]) == (503, "the server is shutting down")
+    assert time.monotonic() - began < 3
+
+
+def test_a_stream_that_still_goes_on_ends_with_the_error() -> None:
+    async def stopped() -> tuple[int, bytes]:
+        exchange = Exchange(App(20, begins=True))
+        waiting = asyncio.ensure_future(exchange.ask())
+        await asyncio.sleep(0.05)
+        exchange.guard.dismiss()
+        return await waiting
+
+    status, content = asyncio.run(stopped())
+    assert status == 200
+    assert content.startswith(b'data: {"error": {"message": "the server is shutting down"')
 
 
 def test_requests_are_bounded_in_number() -> None:

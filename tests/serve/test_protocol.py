@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from spark_rl.serve.protocol import ApiError, ChatRequest, JudgeRequest, first_mistake
+from spark_rl.serve.errors import ApiError
+from spark_rl.serve.protocol import ChatRequest, JudgeRequest, first_mistake
 
 ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "1+1?"}]}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}

@@ -18,7 +18,7 @@ from openai import APIStatusError, AuthenticationError, RateLimitError
 from served import Served
 
 from spark_rl.inference import Reasoner
-from spark_rl.serve.asked import Embedded
+from spark_rl.serve.embedded import Embedded
 from spark_rl.serve.protocol import ChatRequest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "campaigns"))

@@ -34,8 +34,10 @@ def serve(arguments: argparse.Namespace) -> Mapping[str, Any]:
         if (error.name or "").partition(".")[0] not in {"fastapi", "uvicorn", "starlette"}:
             raise
         raise UserError("serve needs FastAPI and uvicorn: pip install 'spark-rl[serve]'") from None
-    from spark_rl.serve.asked import Asked, Embedded, Upstream
+    from spark_rl.serve.backend import Backend
+    from spark_rl.serve.embedded import Embedded
     from spark_rl.serve.guard import LOOPBACK, Limits
+    from spark_rl.serve.upstream import Upstream
 
     key = os.environ.get(arguments.api_key_env) or None
     alone = arguments.host in LOOPBACK
@@ -46,22 +48,22 @@ def serve(arguments: argparse.Namespace) -> Mapping[str, Any]:
     check_config(config)
     reasoner = open_reasoner(arguments, config)
     limits = Limits(requests=arguments.requests, seconds=arguments.timeout)
-    asked: Asked
+    backend: Backend
     if is_server(arguments.model):
-        asked = Upstream(reasoner, timeout=arguments.timeout)
+        backend = Upstream(reasoner, timeout=arguments.timeout)
     else:
         # a request of 128 completions is one prompt, one that judges 256 responses is as many
-        asked = Embedded(
+        backend = Embedded(
             reasoner, _name(arguments), queue=max(1024, 8 * arguments.requests), max_tokens=arguments.max_tokens
         )
-    app = build_app(asked, limits, key, LOOPBACK if alone else frozenset())
+    app = build_app(backend, limits, key, LOOPBACK if alone else frozenset())
 
     def ready(port: int) -> None:
-        say(f"serving {asked.name} on {address(arguments.host, port)}/v1  (Ctrl-C stops)")
+        say(f"serving {backend.name} on {address(arguments.host, port)}/v1  (Ctrl-C stops)")
 
-    run(app, arguments.host, arguments.port, ready)
+    run(app, arguments.host, arguments.port, ready, app.dismiss)
     say("stopped")
-    return {"model": asked.name}
+    return {"model": backend.name}
 
 
 def _name(arguments: argparse.Namespace) -> str:

@@ -78,11 +78,8 @@ def completions(reply: Mapping[str, Any], stop: Sequence[str], *, top: bool = Fa
     texts = [_text(choice) for choice in choices]
     logprobs = [_logprobs(choice) for choice in choices]
     weights = [float(len(each)) for each in logprobs] if all(logprobs) else [float(len(text)) for text in texts]
-    usage = reply.get("usage")
-    total = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    counts = (
-        shares(total, weights) if isinstance(total, int) and 0 <= total < 2**53 else [len(each) for each in logprobs]
-    )
+    total = counted(reply, "completion_tokens")
+    counts = [len(each) for each in logprobs] if total is None else shares(total, weights)
     return [
         refused("the content filter of the server withheld the response")
         if choice.get("finish_reason") == "content_filter"
@@ -93,6 +90,13 @@ def completions(reply: Mapping[str, Any], stop: Sequence[str], *, top: bool = Fa
         )
         for choice, text, each, count in zip(choices, texts, logprobs, counts, strict=True)
     ]  # fmt: skip
+
+
+def counted(reply: Mapping[str, Any], name: str) -> int | None:
+    """One of the numbers in the ``usage`` of a reply; ``None`` where the server does not say."""
+    usage = reply.get("usage")
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if isinstance(count, int) and 0 <= count < 2**53 else None
 
 
 def refused(why: str) -> Completion:

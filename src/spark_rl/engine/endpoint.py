@@ -19,6 +19,7 @@ system's store.
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import math
 import os
@@ -29,13 +30,14 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
 import httpx
 
 from spark_rl.engine import refusals
+from spark_rl.engine.calls import Calls
 from spark_rl.errors import UserError
 
 CONNECT_SECONDS = 20.0
@@ -96,7 +98,21 @@ class Endpoint:
         self.timeout, self.retries, self.api_key_env = timeout, retries, api_key_env
         self._key = _key(api_key_env)
         self._trust = ssl.create_default_context()
-        self._reached = False
+        self._reached = threading.Event()
+        self._calls = Calls()
+
+    def session(self) -> Self:
+        """The same server for one caller, who may :meth:`cancel` what it asks."""
+        own = copy.copy(self)
+        own._calls = Calls()
+        return own
+
+    def cancel(self) -> None:
+        """End what is under way, and whatever is asked from now on; from any thread.
+
+        Whoever waits for it gets a :class:`concurrent.futures.CancelledError`.
+        """
+        self._calls.cancel()
 
     def run(self, work: Callable[[httpx.AsyncClient], Awaitable[_Found]]) -> _Found:
         """What ``work`` makes of a client, whose connections are closed afterwards.
@@ -138,21 +154,27 @@ class Endpoint:
         def apart() -> None:
             try:
                 result = asyncio.run(whole())
+            except asyncio.CancelledError:
+                found.cancel()
             except BaseException as error:  # noqa: BLE001  # it is raised again where the result is waited for
                 found.set_exception(error)
             else:
                 found.set_result(result)
 
-        thread = threading.Thread(target=apart, name="spark-endpoint", daemon=True)
-        thread.start()
-        try:
-            yield found
-        finally:
-            if not found.done():  # Ctrl-C, or nobody wants more
+        def end() -> None:
+            if not found.done():
                 loop, task = began.result(GRACE)
                 with suppress(RuntimeError):  # it has ended meanwhile
                     loop.call_soon_threadsafe(task.cancel)
-            thread.join(GRACE)
+
+        thread = threading.Thread(target=apart, name="spark-endpoint", daemon=True)
+        with self._calls.noted(end):
+            thread.start()
+            try:
+                yield found
+            finally:
+                end()  # Ctrl-C, or nobody wants more
+                thread.join(GRACE)
 
     async def ask(
         self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any] | None = None, retries: int | None = None
@@ -177,12 +199,12 @@ class Endpoint:
                 why = f"no whole reply within {self.timeout:g} s"
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
                 why = f"no connection ({_reason(error)})"
-                if not self._reached:
+                if not self._reached.is_set():
                     raise self._error(f"{why}; is the server running, and is this its address?") from None
             except httpx.RequestError as error:
                 why = f"the connection was lost ({type(error).__name__})"
             else:
-                self._reached = True
+                self._reached.set()
                 found = _read(content)
                 if status != 200:
                     failed: refusals.Failure | None = refusals.of_status(status, found)

@@ -25,12 +25,13 @@ API: https://platform.openai.com/docs/api-reference/chat/create
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import anyio.to_thread
@@ -40,7 +41,7 @@ from PIL import Image
 from spark_rl.chat import MARKER, TURN_ENDS, Prompt, chat_messages, check_policy, user_turn
 from spark_rl.config import ChatConfig, ImagesConfig
 from spark_rl.engine.base import Arrival, Sampling, gathered
-from spark_rl.engine.dialect import ReplyError, body, completions, data_url, refused
+from spark_rl.engine.dialect import ReplyError, body, completions, counted, data_url, refused
 from spark_rl.engine.endpoint import Endpoint, EndpointError, RefusedError
 from spark_rl.engine.refusals import OPTIONAL, parameters, wants_other_limit
 from spark_rl.errors import ChatError, UserError
@@ -81,6 +82,32 @@ class ServerChat:
         turn = user_turn(problem, self.config, _CONTROL)
         messages = chat_messages(turn, self.config.system if system is None else system)
         return Prompt(MARKER.join(turn), (), tuple(messages), problem.images, stop=self.config.stop_of(problem.task))
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens that a server has counted, of everything that it was asked."""
+
+    read: int = 0
+    """Of prompts, as often as they were sent; 0 where the server does not say."""
+    written: int = 0
+    """Of completions, those of a thought that is not shown included."""
+
+    def add(self, reply: Mapping[str, Any], found: Sequence[Completion]) -> None:
+        """Count a reply, which holds the completions ``found``."""
+        written = counted(reply, "completion_tokens")
+        self.read += counted(reply, "prompt_tokens") or 0
+        self.written += sum(one.tokens for one in found) if written is None else written
+
+
+@dataclass(slots=True)
+class _Accepted:
+    """What requests may hold, as far as the server has said."""
+
+    without: set[str] = field(default_factory=set)
+    """Fields that it refuses."""
+    limit: str = "max_tokens"
+    """What it calls the limit of tokens."""
 
 
 class OpenAIEngine:
@@ -124,9 +151,21 @@ class OpenAIEngine:
         self._bounds = (chat.min_pixels, chat.max_pixels) if chat else (None, None)
         self._images = images or ImagesConfig()
         self._template_arguments = chat.template_arguments if chat else {}
-        self._without: set[str] = set()
-        self._limit = "max_tokens"
+        self._accepted = _Accepted()
+        self.usage = Usage()
         self.model = model if model is not None else self._only_model()
+
+    def session(self) -> Self:
+        """The same server for one caller, whose tokens are counted in a :attr:`usage` of its own and who may
+        :meth:`cancel` what it asks."""
+        own = copy.copy(self)
+        own.endpoint, own.usage = self.endpoint.session(), Usage()
+        return own
+
+    def cancel(self) -> None:
+        """End what is under way, and whatever is asked from now on, with a
+        :class:`concurrent.futures.CancelledError`; from any thread."""
+        self.endpoint.cancel()
 
     def list_models(self) -> list[str]:
         """Names of the models that the server serves.
@@ -213,20 +252,22 @@ class OpenAIEngine:
             left = replace(sampling, n=sampling.n - len(found), seed=seed, stop=stop)
             try:
                 reply = await self._reply(client, messages, left)
-                found += completions(reply, stop, top=sampling.top > 0)
+                new = completions(reply, stop, top=sampling.top > 0)
             except RefusedError as error:
                 why = str(error).removeprefix(f"{self.endpoint.url}: ")
                 return found + [refused(why)] * left.n
             except ReplyError as error:
                 said = self.endpoint.quoted(json.dumps(reply))
                 raise EndpointError(f"{self.endpoint.url}: {error}; it says {said}") from None
+            self.usage.add(reply, new)
+            found += new
         return found[: sampling.n]
 
     async def _reply(
         self, client: httpx.AsyncClient, messages: Sequence[Mapping[str, Any]], sampling: Sampling
     ) -> dict[str, Any]:
         """The server's reply, asked in the dialect it understands: remembered once it has helped."""
-        without, limit = set(self._without), self._limit
+        without, limit = set(self._accepted.without), self._accepted.limit
         while True:
             request = body(self.model, messages, sampling, without, limit, self._template_arguments)
             try:
@@ -243,10 +284,10 @@ class OpenAIEngine:
                 return reply
 
     def _remember(self, without: set[str], limit: str) -> None:
-        for name in sorted(without - self._without):
+        for name in sorted(without - self._accepted.without):
             logger.warning("%s refuses %s and is asked without: %s", self.endpoint.url, name, OPTIONAL[name])
-        self._without |= without
-        self._limit = limit
+        self._accepted.without |= without
+        self._accepted.limit = limit
 
     async def _try_trivial(
         self, client: httpx.AsyncClient, prompts: Sequence[Prompt], sampling: Sampling, why: str | None

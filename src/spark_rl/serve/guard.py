@@ -10,13 +10,13 @@ import asyncio
 import hmac
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from spark_rl.serve.errors import CLOSING, ApiError
 from spark_rl.serve.metrics import Metrics
-from spark_rl.serve.protocol import ApiError
 from spark_rl.serve.replies import event
 
 Scope = MutableMapping[str, Any]
@@ -53,6 +53,57 @@ class Limits:
     """Seconds in which a body has to arrive (408)."""
 
 
+class _Exchange:
+    """A request and its answer, as far as they have come."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Nothing is read yet."""
+        self.scope = scope
+        self.status = 0
+        """Of the answer; 0 until it begins."""
+        self.to_come = True
+        """Whether some of the body has not been received."""
+        self.held = 0
+        """Bytes of the body that are held."""
+        self.left = asyncio.Event()
+        """Set once nobody waits for the answer any more."""
+        self._receive, self._send = receive, send
+        self._comes = all(name != b"expect" for name, _ in scope["headers"])  # else not before it is asked for
+        self._pieces: list[bytes] = []
+        self._handed_over = False
+
+    async def receive(self) -> Event:
+        """What the client sends next."""
+        self._comes = True
+        message = await self._receive()
+        self.to_come = message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
+    async def send(self, message: Event) -> None:
+        """Something of the answer."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+
+    async def rest(self) -> None:
+        """Receive what the client sends on, and throw it away."""
+        while self.to_come and self._comes:
+            await self.receive()
+
+    def keep(self, piece: bytes) -> None:
+        """Hold a piece of the body."""
+        self.held += len(piece)
+        self._pieces.append(piece)
+
+    async def whole(self) -> Event:
+        """For the app to receive: the body in one piece, then that the client has gone, once it has."""
+        if not self._handed_over:
+            self._handed_over = True
+            return {"type": "http.request", "body": b"".join(self._pieces), "more_body": False}
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+
 class Guard:
     """Lets requests through to ``app``, or says why not."""
 
@@ -71,60 +122,73 @@ class Guard:
         self._key = None if key is None else key.encode()
         self._open = 0
         self._held = 0
+        self._times: set[asyncio.Timeout] = set()
+        self._dismissed = False
+
+    def dismiss(self) -> None:
+        """End all requests under way, and those that come yet, with the error that the server is shutting down."""
+        self._dismissed = True
+        for time_left in self._times:
+            if not time_left.expired():
+                time_left.reschedule(0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status, to_come = time.monotonic(), [0], [True]
-        sends = [all(name != b"expect" for name, _ in scope["headers"])]  # else not before it is asked for
-
-        async def heard() -> Event:
-            sends[0] = True
-            message = await receive()
-            to_come[0] = message["type"] == "http.request" and message.get("more_body", False)
-            return message
-
-        async def counted(message: Event) -> None:
-            if message["type"] == "http.response.start":
-                status[0] = message["status"]
-            await send(message)
-
+        began, exchange = time.monotonic(), _Exchange(scope, receive, send)
         try:
-            await self._let_in(scope, heard, counted, status)
+            await self._until_dismissed(exchange)
         except ApiError as error:
-            if not status[0]:
+            if not exchange.status:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LINGER):
-                        while to_come[0] and sends[0]:
-                            await heard()
-                await _refuse(error, counted, closed=to_come[0])
+                    async with self._within(LINGER):
+                        await exchange.rest()
+                await _refuse(error, exchange)
             elif error.status != GONE:  # a stream has begun: all that can be sent is another event
                 await send({"type": "http.response.body", "body": event(error.body()), "more_body": False})
         finally:
-            self.metrics.request(str(scope["path"]), status[0] or GONE, time.monotonic() - began)
+            self.metrics.request(str(scope["path"]), exchange.status or GONE, time.monotonic() - began)
 
-    async def _let_in(self, scope: Scope, receive: Receive, send: Send, status: list[int]) -> None:
-        self._check(scope)
-        if scope["method"] in {"GET", "HEAD"}:
-            await self.app(scope, receive, send)
+    @asynccontextmanager
+    async def _within(self, seconds: float | None) -> AsyncIterator[None]:
+        """Raises :class:`TimeoutError` after so many seconds, or once the guard is dismissed."""
+        async with asyncio.timeout(0 if self._dismissed else seconds) as time_left:
+            self._times.add(time_left)
+            try:
+                yield
+            finally:
+                self._times.discard(time_left)
+
+    async def _until_dismissed(self, exchange: _Exchange) -> None:
+        try:
+            async with self._within(None):
+                await self._let_in(exchange)
+        except TimeoutError:
+            if not self._dismissed:
+                raise
+            raise ApiError(503, CLOSING) from None
+
+    async def _let_in(self, exchange: _Exchange) -> None:
+        self._check(exchange.scope)
+        if exchange.scope["method"] in {"GET", "HEAD"}:
+            await self.app(exchange.scope, exchange.receive, exchange.send)
             return
         if self._open >= self.limits.requests:
             raise ApiError(429, f"{self.limits.requests} requests are under way already; ask again later", "busy")
         self._open += 1
         self.metrics.under_way(self._open)
-        body: list[bytes] = []
         try:
             try:
                 async with asyncio.timeout(self.limits.reading):
-                    await self._read(scope, receive, body)
+                    await self._read(exchange)
             except TimeoutError:
                 raise ApiError(408, f"the body did not arrive within {self.limits.reading:g} s") from None
-            await self._answered(scope, b"".join(body), receive, send)
+            await self._answered(exchange)
         finally:
             self._open -= 1
-            self._held -= sum(map(len, body))
+            self._held -= exchange.held
             self.metrics.under_way(self._open)
 
     def _check(self, scope: Scope) -> None:
@@ -139,43 +203,33 @@ class Guard:
             raise ApiError(401, "the API key is missing or wrong; send it as 'Authorization: Bearer KEY'",
                            "invalid_api_key")  # fmt: skip
 
-    async def _read(self, scope: Scope, receive: Receive, body: list[bytes]) -> None:
-        """Read the body into ``body``. Raises :class:`ApiError` if it is too long, or the client has gone."""
+    async def _read(self, exchange: _Exchange) -> None:
+        """Read the body. Raises :class:`ApiError` if it is too long, or the client has gone."""
         most = self.limits.body
         too_long = ApiError(413, f"the request is longer than {most:,} bytes", "request_too_large")
-        said = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        said = next((value for name, value in exchange.scope["headers"] if name == b"content-length"), b"0")
         if said.isdigit() and int(said[:20]) > most:
             raise too_long
-        size, more = 0, True
-        while more:
-            message = await receive()
+        while exchange.to_come:
+            message = await exchange.receive()
             if message["type"] == "http.disconnect":
                 raise ApiError(GONE, "the client has gone")
             piece = message.get("body", b"")
-            size += len(piece)
-            if size > most:
+            if exchange.held + len(piece) > most:
                 raise too_long
             if self._held + len(piece) > self.limits.bodies:
                 raise ApiError(429, "too much is being sent at the same time; ask again later", "busy")
             self._held += len(piece)
-            body.append(piece)
-            more = message.get("more_body", False)
+            exchange.keep(piece)
 
-    async def _answered(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    async def _answered(self, exchange: _Exchange) -> None:
         """Let the app answer, until the client has gone or the time is up."""
-        left, whole = asyncio.Event(), [body]
-
-        async def given() -> Event:
-            if whole:
-                return {"type": "http.request", "body": whole.pop(), "more_body": False}
-            await left.wait()
-            return {"type": "http.disconnect"}
 
         async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
+            while (await exchange.receive())["type"] != "http.disconnect":
                 pass
 
-        answer = asyncio.ensure_future(self.app(scope, given, send))
+        answer = asyncio.ensure_future(self.app(exchange.scope, exchange.whole, exchange.send))
         watcher = asyncio.ensure_future(watch())
         try:
             await asyncio.wait({answer, watcher}, timeout=self.limits.seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -186,7 +240,7 @@ class Guard:
             else:
                 raise ApiError(408, f"the request took longer than {self.limits.seconds:g} s", "timeout")
         finally:
-            left.set()
+            exchange.left.set()
             for task in (answer, watcher):
                 task.cancel()
             await asyncio.gather(answer, watcher, return_exceptions=True)
@@ -198,13 +252,13 @@ def _host(header: bytes) -> str:
     return text.partition("]")[0] + "]" if text.startswith("[") else text.partition(":")[0]
 
 
-async def _refuse(error: ApiError, send: Send, *, closed: bool) -> None:
-    """Say why; ``closed`` where some of the body is not read."""
+async def _refuse(error: ApiError, exchange: _Exchange) -> None:
+    """Say why."""
     body = json.dumps(error.body()).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if closed or error.status in {408, 413, 499}:
+    if exchange.to_come or error.status in {408, 413, 499}:
         headers.append((b"connection", b"close"))
     if error.status == 429:
         headers.append((b"retry-after", b"1"))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await exchange.send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await exchange.send({"type": "http.response.body", "body": body})

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from spark_rl.errors import plain
+from spark_rl.serve.errors import ApiError
 
 MOST_SEED = 2**63
 MOST_STOPS = 16
@@ -33,20 +33,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 MEMBERS = frozenset(("body", "str", "text", "image_url", "list"))
 """What pydantic puts into the place of a mistake beside the names of fields."""
-
-
-class ApiError(Exception):
-    """What a client is told, in OpenAI's format."""
-
-    def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.code, self.param = status, plain(message), code, param
-
-    def body(self) -> dict[str, Any]:
-        """The JSON of it."""
-        kinds = {401: "authentication_error", 404: "not_found_error", 408: "timeout_error", 429: "rate_limit_error"}
-        kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
 def _encodable(text: str) -> str:
