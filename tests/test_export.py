@@ -23,12 +23,13 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 from running import small
 from spark_rl.cli import main, parse
 from spark_rl.commands import resolve
+from spark_rl.commands.models import inference_config
 from spark_rl.config import load_config
 from spark_rl.errors import ConfigError
 from spark_rl.export import export_run, model_card, push
 from spark_rl.manifest import write_manifest
 from spark_rl.model.load import load_model
-from spark_rl.report.repeat import repeating_command
+from spark_rl.report.repeat import asking_command, repeating_command
 from spark_rl.run import train
 from tiny import learner_of, random_groups, tiny_config
 from vision import make_vlm
@@ -139,7 +140,8 @@ def test_a_run_writes_its_card_and_the_card_is_true(trained: Path) -> None:
 
 def test_the_command_of_the_card_makes_the_same_run(trained: Path) -> None:
     written = json.loads((trained / "config.json").read_text())
-    line = model_card(trained).partition("```sh\n")[2].partition("\n```")[0]
+    asking, line = (part.partition("\n```")[0] for part in model_card(trained).split("```sh\n")[1:])
+    assert asking == "spark-rl solve QUESTION --model PATH --config tiny inference.max_new_tokens=40"
     program, *arguments = shlex.split(line)
     assert program == "spark-rl"
     again = resolve(parse(arguments)).model_dump(mode="json")
@@ -166,6 +168,14 @@ def test_any_settings_can_be_said_in_a_command(recipe: str | None, overrides: li
     command_line = repeating_command(wanted.model_dump(mode="json"))
     assert command_line is not None
     assert resolve(parse(shlex.split(command_line)[1:])) == wanted
+    asked = inference_config(parse(shlex.split(asking_command(wanted.model_dump(mode="json")))[1:]), needs_model=False)
+    assert (asked.chat, asked.inference) == (wanted.chat, wanted.inference)
+    assert asked.recycle.templates == wanted.recycle.templates
+
+
+def test_settings_of_another_version_are_in_no_command() -> None:
+    assert repeating_command({"chat": {"nonsense": 1}}) is None
+    assert asking_command({"chat": {"nonsense": 1}}) == "spark-rl solve QUESTION --model PATH"
 
 
 def test_what_was_in_memory_is_in_no_command() -> None:

@@ -19,7 +19,7 @@ from spark_rl.model.places import ADAPTERS, EMBEDDED, HUB_ID
 from spark_rl.report.comparison import compare, problems_note
 from spark_rl.report.metrics import read_metrics
 from spark_rl.report.notation import plain
-from spark_rl.report.repeat import near, repeating_command
+from spark_rl.report.repeat import asking_command, near, repeating_command
 from spark_rl.runs import run_of, step_of, trained_weights
 
 PAPER = "https://arxiv.org/abs/2509.22624"
@@ -209,7 +209,13 @@ def _use(settings: Mapping[str, Any], weights: Path) -> Iterator[str]:
     yield f'{name} = {words}.from_pretrained("PATH")'
     yield "```"
     yield ""
-    yield "or `spark-rl solve QUESTION --model PATH`, which answers, judges and corrects. In training a question was:"
+    yield "or, which answers, judges and corrects with the prompts of training,"
+    yield ""
+    yield "```sh"
+    yield asking_command(settings)
+    yield "```"
+    yield ""
+    yield "In training a question was:"
     yield ""
     yield from (f"    {line}" for line in str(chat.get("policy", "{question}")).splitlines())
     if chat.get("system"):

@@ -1,4 +1,4 @@
-"""The command that repeats a run, as short as it can be said: a recipe, and the settings that differ from it."""
+"""The commands that repeat a run and ask its model, as short as can be said: a recipe, and what differs from it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ DEFAULT = "tiny"
 """The recipe of a command that names neither a recipe nor a model."""
 _HERE = {"run_dir", "model.threads", "model.device", "verify.workers"}
 """Settings of the machine and the place, not of the run."""
+_ASKED = ("chat.", "recycle.templates", "inference.")
+"""Beginnings of the settings that say how a model is asked to answer, judge and correct."""
 
 
 def repeating_command(settings: Mapping[str, Any]) -> str | None:
@@ -35,7 +37,7 @@ def repeating_command(settings: Mapping[str, Any]) -> str | None:
         wanted = parse_config(tree).model_dump(mode="json")
     except ConfigError:  # of another version
         return None
-    recipes: list[str | None] = [*sorted({path.stem for folder in RECIPE_FOLDERS for path in folder.glob("*.yaml")})]
+    recipes = _recipes()
     if wanted["model"]["path"] not in EMBEDDED:  # which bring their own recipe
         recipes.append(None)
     recipe, changed = min(((name, _differences(name, wanted)) for name in recipes), key=lambda one: len(one[1]))
@@ -46,6 +48,29 @@ def repeating_command(settings: Mapping[str, Any]) -> str | None:
         words += ["--model", near(changed.pop("model.path"))]
     words += [f"{key}={_text(value)}" for key, value in changed.items()]
     return shlex.join(words)
+
+
+def asking_command(settings: Mapping[str, Any]) -> str:
+    """``spark-rl solve QUESTION --model PATH ...``, which asks the model of a run as the run asked it, from wherever
+    its folder lies.
+
+    Args:
+        settings: what ``config.json`` of the run holds.
+    """
+    words = ["spark-rl", "solve", "QUESTION", "--model", "PATH"]
+    try:
+        wanted = parse_config({**settings}).model_dump(mode="json")
+    except ConfigError:  # of another version
+        return shlex.join(words)
+    differ = {name: _differences(name, wanted) for name in (None, *_recipes())}
+    asked = {name: {key: one[key] for key in one if key.startswith(_ASKED)} for name, one in differ.items()}
+    recipe = min(asked, key=lambda name: (len(asked[name]), len(differ[name])))
+    words += [] if recipe is None else ["--config", recipe]
+    return shlex.join([*words, *(f"{key}={_text(value)}" for key, value in asked[recipe].items())])
+
+
+def _recipes() -> list[str | None]:
+    return [*sorted({path.stem for folder in RECIPE_FOLDERS for path in folder.glob("*.yaml")})]
 
 
 def _differences(recipe: str | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
