@@ -141,7 +141,7 @@ def test_a_rank_takes_what_is_planned(tmp_path: Path, monkeypatch: pytest.Monkey
         assert plans == pytest.approx([measured["taken"] for measured in found], rel=WITHIN)
 
 
-@pytest.mark.parametrize("new", [24, 90])
+@pytest.mark.parametrize("new", [60, 90])
 def test_a_rollout_takes_what_is_planned(new: int, tmp_path: Path) -> None:
     config = config_of(model_of(tmp_path / "model"), rollout={"problems": 8, "samples": 4, "max_new_tokens": new})
     loaded = load_model(config)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from spark_rl.config import Config
-from spark_rl.engine.decoding import LOGITS, ROOM
+from spark_rl.engine.decoding import LOGITS, ROOM, SHARED
 from spark_rl.engine.draw import BLOCKED
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.loaded import LoadedModel
@@ -287,8 +287,12 @@ def _rollout(
     while width < reach:  # as spark_rl.engine.embedded reserves positions, twice as many each time
         before, width = width, min(reach, width + max(ROOM, width))
     grown = before > prompt
-    cache = decoding_width(config) * sizes.cached * together * width
-    copying = cache / sizes.layers / 2 * before / width if grown else 0.0  # one layer's keys while they are laid out
+    position = decoding_width(config) * sizes.cached
+    # held once for all samples where none enter later, and where no CUDA graphs read them
+    shared = prompt * (samples > 1 and prompt >= SHARED and together == rows and not cuda)
+    cache = position * together * (width - shared + shared / samples)
+    # one layer's keys while they are laid out
+    copying = position * together * (before - shared) / sizes.layers / 2 if grown else 0.0
     each = SAMPLING if sizes.vocabulary <= BLOCKED else SAMPLING_BLOCKS
     sampling = float(each * min(together * sizes.vocabulary, LOGITS))
     return {"engine": copies, "KV cache": float(cache), "logits": max(sampling, copying)}, rows, together
