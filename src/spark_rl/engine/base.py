@@ -73,6 +73,33 @@ class Engine(Protocol):
         ...
 
 
+class Around:
+    """An engine around another, which does what its class does not say itself; how it generates it says itself."""
+
+    engine: Engine
+
+    @property
+    def version(self) -> int:
+        """Which policy generates."""
+        return self.engine.version
+
+    def sync(self, weights: Weights) -> None:
+        """Take over the learner's weights."""
+        self.engine.sync(weights)
+
+    def sleep(self) -> None:
+        """Give the memory of the accelerator to the learner."""
+        self.engine.sleep()
+
+    def wake(self) -> None:
+        """Be ready to generate again."""
+        self.engine.wake()
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+        self.engine.close()
+
+
 def stretches(count: int, parts: int) -> list[range]:
     """``count`` places in ``parts`` stretches that differ by one at most, for processes that share a batch."""
     return [range(count * k // parts, count * (k + 1) // parts) for k in range(parts)]

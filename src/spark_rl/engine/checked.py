@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import ParamSpec, TypeVar
 
 from spark_rl.chat import Prompt
-from spark_rl.engine.base import ROUNDING, Arrival, Engine, Sampling, arrivals, gathered, innermost
+from spark_rl.engine.base import ROUNDING, Around, Arrival, Engine, Sampling, arrivals, gathered, innermost
 from spark_rl.errors import EngineError, UserError
 from spark_rl.model.weights import Weights
 from spark_rl.plugins import said
@@ -24,16 +24,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Checked:
+class Checked(Around):
     """An engine of the user's own that answers as it should, or with an :class:`EngineError`."""
 
     def __init__(self, engine: Engine, vocabulary: int) -> None:
         """``vocabulary`` is how many tokens the model has."""
         self.engine, self.vocabulary = engine, vocabulary
-
-    @property
-    def version(self) -> int:
-        return self.engine.version
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         return gathered(self.arriving(prompts, sampling), len(prompts))
@@ -49,9 +45,6 @@ class Checked:
 
     def wake(self) -> None:
         self._called(self.engine.wake)
-
-    def close(self) -> None:
-        self.engine.close()
 
     def _called(self, method: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
         try:

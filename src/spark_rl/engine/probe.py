@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from torch import Tensor
 
 from spark_rl.chat import Prompt
-from spark_rl.engine.base import Arrival, Engine, Sampling, arrivals, gathered, innermost
+from spark_rl.engine.base import Around, Arrival, Engine, Sampling, arrivals, gathered, innermost
 from spark_rl.errors import UserError
 from spark_rl.model.weights import Weights
 from spark_rl.objective import kl_estimate
@@ -26,7 +26,7 @@ TOKENS = 32
 """Tokens of each response at most."""
 
 
-class Probed:
+class Probed(Around):
     """An engine that is compared with the learner after every sync."""
 
     def __init__(
@@ -48,10 +48,6 @@ class Probed:
         self.recent: tuple[Prompt, ...] = ()
         self.kl: float | None = None
         """Nats a token between engine and learner after the last sync; ``None`` before there was anything to ask."""
-
-    @property
-    def version(self) -> int:
-        return self.engine.version
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         return gathered(self.arriving(prompts, sampling), len(prompts))
@@ -75,15 +71,6 @@ class Probed:
                 f"of update {weights.version} were handed over, more than engine.max_kl ({self.bound:g}): the engine "
                 "samples from another policy; mend its sync, give both one number format, or raise the bound"
             )
-
-    def sleep(self) -> None:
-        self.engine.sleep()
-
-    def wake(self) -> None:
-        self.engine.wake()
-
-    def close(self) -> None:
-        self.engine.close()
 
     def _compare(self) -> float | None:
         """Nats a token on new samples of the recent prompts, from a random stream of their own; infinite if it is no

@@ -16,9 +16,8 @@ from pydantic import ValidationError
 from spark_rl.chat import Prompt
 from spark_rl.config import InferenceConfig
 from spark_rl.config.section import one_line
-from spark_rl.engine.base import Engine, Sampling
+from spark_rl.engine.base import Around, Engine, Sampling
 from spark_rl.inference import Reasoner
-from spark_rl.model.weights import Weights
 from spark_rl.problem import Completion
 from spark_rl.serve.errors import ApiError
 from spark_rl.serve.protocol import ChatRequest
@@ -34,7 +33,7 @@ SEVERAL_TEMPERATURE = 0.7
 """Of several answers or judgements where neither the request nor the run says another: greedy ones are all alike."""
 
 
-class Spent:
+class Spent(Around):
     """An engine that counts what is asked of it."""
 
     def __init__(self, engine: Engine) -> None:
@@ -44,10 +43,6 @@ class Spent:
         self.cut: set[str] = set()
         """Completions that ended for want of room."""
 
-    @property
-    def version(self) -> int:
-        return self.engine.version
-
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """What the engine gives."""
         drawn = self.engine.generate(prompts, sampling)
@@ -55,18 +50,6 @@ class Spent:
         self.written += sum(map(tokens_of, drawn))
         self.cut |= {one.text for completions in drawn for one in completions if one.finish == "length"}
         return drawn
-
-    def sync(self, weights: Weights) -> None:
-        self.engine.sync(weights)
-
-    def sleep(self) -> None:
-        self.engine.sleep()
-
-    def wake(self) -> None:
-        self.engine.wake()
-
-    def close(self) -> None:
-        self.engine.close()
 
     @property
     def usage(self) -> dict[str, int]:
