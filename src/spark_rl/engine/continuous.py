@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -20,6 +21,7 @@ import torch
 
 from spark_rl.chat import Prompt
 from spark_rl.engine.base import Sampling
+from spark_rl.engine.calls import Calls
 from spark_rl.engine.decoding import Decoding
 from spark_rl.engine.embedded import EmbeddedEngine
 from spark_rl.errors import EngineError, UserError
@@ -254,9 +256,7 @@ class Session:
 
     def __init__(self, engine: ContinuousEngine) -> None:
         self.engine = engine
-        self._under_way: set[Request] = set()
-        self._lock = threading.Lock()
-        self._cancelled = False
+        self._calls = Calls()
 
     def __enter__(self) -> Session:
         return self
@@ -276,27 +276,18 @@ class Session:
             concurrent.futures.CancelledError: the session was cancelled.
         """
         asked: list[Request] = []
-        try:
+        with ExitStack() as calls:
             for place, prompt in enumerate(prompts):
-                with self._lock:
-                    request = self.engine.submit(prompt, sampling, place)
-                    self._under_way.add(request)
-                    asked.append(request)
-                    if self._cancelled:
-                        self.engine.cancel(request)
+                request = self.engine.submit(prompt, sampling, place)
+                asked.append(request)
+                end = partial(self.engine.cancel, request)
+                calls.callback(end)  # for those of a call that has failed
+                calls.enter_context(self._calls.noted(end))
             return [request.future.result() for request in asked]
-        finally:
-            with self._lock:
-                self._under_way.difference_update(asked)
-            for request in asked:  # those of a call that has failed
-                self.engine.cancel(request)
 
     def cancel(self) -> None:
         """Take back whatever is under way, and whatever is asked from now on."""
-        with self._lock:
-            self._cancelled = True
-            for request in self._under_way:
-                self.engine.cancel(request)
+        self._calls.cancel()
 
     def sync(self, weights: Weights) -> None:
         """Raises :class:`UserError`, as the engine does."""
