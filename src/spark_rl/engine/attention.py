@@ -56,17 +56,17 @@ def decode_attention(
         return result
     rows, heads, _, width = query.shape
     query_RKGD = query.view(rows, key.shape[1], heads // key.shape[1], width)
+    scale = scaling if scaling is not None else width**-0.5
     if shared is not None:
-        scale = scaling if scaling is not None else width**-0.5
         return _behind_prompts(query_RKGD * scale, key, value, attention_mask, shared).reshape(rows, 1, heads, -1), None
     if key.shape[2] >= FUSED and query.device.type == "cpu":
         mask = attention_mask
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.to(query.dtype)
-        fused_RKGD = scaled_dot_product_attention(query_RKGD, key, value, attn_mask=mask, scale=scaling)
+        fused_RKGD = scaled_dot_product_attention(query_RKGD, key, value, attn_mask=mask, scale=scale)
         return fused_RKGD.reshape(rows, 1, heads, -1), None
     scores_RKGT = query_RKGD @ key.transpose(-1, -2)
-    scores_RKGT *= scaling if scaling is not None else width**-0.5
+    scores_RKGT *= scale
     _mask(scores_RKGT, attention_mask)
     output_RKGD = scores_RKGT.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
     return output_RKGD.reshape(rows, 1, heads, -1), None

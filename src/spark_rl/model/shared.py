@@ -10,7 +10,7 @@ Shape suffixes: _R rows, _P prompts, _K key-value heads, _S prompt positions, _D
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ class SharedPrompts:
     keys_PKSD: Tensor
     values_PKSD: Tensor
     places: Places
-    attended: bool = field(default=False)
+    attended: bool = False
     """Whether the last token's queries went through them."""
 
     @property

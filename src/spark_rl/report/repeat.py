@@ -31,11 +31,7 @@ def repeating_command(settings: Mapping[str, Any]) -> str | None:
         settings: what ``config.json`` of a run holds.
     """
     tree = {key: value for key, value in settings.items() if key != "run_dir"}
-    if IN_MEMORY in json.dumps(tree):
-        return None
-    try:
-        wanted = parse_config(tree).model_dump(mode="json")
-    except ConfigError:  # of another version
+    if IN_MEMORY in json.dumps(tree) or (wanted := _wanted(tree)) is None:
         return None
     recipes = _recipes()
     if wanted["model"]["path"] not in EMBEDDED:  # which bring their own recipe
@@ -58,15 +54,21 @@ def asking_command(settings: Mapping[str, Any]) -> str:
         settings: what ``config.json`` of the run holds.
     """
     words = ["spark-rl", "solve", "QUESTION", "--model", "PATH"]
-    try:
-        wanted = parse_config({**settings}).model_dump(mode="json")
-    except ConfigError:  # of another version
+    if (wanted := _wanted(settings)) is None:
         return shlex.join(words)
     differ = {name: _differences(name, wanted) for name in (None, *_recipes())}
     asked = {name: {key: one[key] for key in one if key.startswith(_ASKED)} for name, one in differ.items()}
     recipe = min(asked, key=lambda name: (len(asked[name]), len(differ[name])))
     words += [] if recipe is None else ["--config", recipe]
     return shlex.join([*words, *(f"{key}={_text(value)}" for key, value in asked[recipe].items())])
+
+
+def _wanted(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """All settings, those among them that are not said; ``None`` if another version wrote them."""
+    try:
+        return parse_config(settings).model_dump(mode="json")
+    except ConfigError:
+        return None
 
 
 def _recipes() -> list[str | None]:
