@@ -6,7 +6,6 @@ import base64
 import json
 import re
 import shlex
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from answering import Json, answering
 
 from running import BASE, complaints, json_lines, spark_rl_process, write_lines
 from spark_rl.cli import main
@@ -109,42 +109,27 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     one = Served()
     monkeypatch.setenv("no_proxy", "*")
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Json, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._send({"data": [{"id": "sums-1b"}]})
+            self.answer({"data": [{"id": "sums-1b"}]})
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.body()
             text = one.reply(body)
             if text is None:
                 self.send_error(400, "out of order")
                 return
             choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-            self._send({"choices": [choice] * body.get("n", 1), "usage": {"completion_tokens": 7 * body.get("n", 1)}})
-
-        def _send(self, content: dict[str, Any]) -> None:
-            data = json.dumps(content).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: Any) -> None:
-            """Quiet."""
+            self.answer({"choices": [choice] * body.get("n", 1), "usage": {"completion_tokens": 7 * body.get("n", 1)}})
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: Any) -> None:
             """A client that gave up is none of ours."""
 
     server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
     one.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    yield one
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(server):
+        yield one
 
 
 def evaluate(*arguments: str | Path) -> Any:

@@ -6,7 +6,6 @@ import base64
 import json
 import resource
 import shlex
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from answering import Json, answering
 from huggingface_hub import ModelCard, constants
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
@@ -260,7 +260,7 @@ def hub(refuse: int = 0) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The address of a server that speaks as much of the hub's protocol as an upload needs, and what was uploaded."""
     files: dict[str, bytes] = {}
 
-    class Hub(BaseHTTPRequestHandler):
+    class Hub(Json, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             here = f"http://localhost:{server.server_port}"
@@ -283,26 +283,9 @@ def hub(refuse: int = 0) -> Iterator[tuple[str, dict[str, bytes]]]:
         def do_GET(self) -> None:
             self.answer({"name": "me", "type": "user", "sha": "0" * 40, "id": "me/model", "siblings": []})
 
-        def answer(self, content: Any, status: int = 200) -> None:
-            body = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
     server = ThreadingHTTPServer(("localhost", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with answering(server):
         yield f"http://localhost:{server.server_port}", files
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def exported(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
