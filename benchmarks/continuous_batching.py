@@ -13,17 +13,16 @@ import argparse
 import statistics
 import time
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
 from spark_rl.chat import ChatFormat, Prompt
-from spark_rl.config import load_config
+from spark_rl.config import ModelConfig, load_config
 from spark_rl.data import load_problems
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.embedded import EmbeddedEngine
-from spark_rl.model.load import load_model
+from spark_rl.model.load import load_model, set_arithmetic
 
 Tokens = list[tuple[int, ...]]
 
@@ -49,7 +48,7 @@ def main() -> None:
     parser.add_argument("--model", default="embedded")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
-    torch.set_num_threads(arguments.threads)
+    set_arithmetic(ModelConfig(threads=arguments.threads))
     config = load_config("tiny", model={"path": arguments.model})
     loaded = load_model(config)
     chat = ChatFormat(loaded.tokenizer, config.chat)

@@ -31,9 +31,10 @@ from transformers import GenerationConfig
 from transformers.utils import logging
 
 from spark_rl.chat import ChatFormat, Prompt
+from spark_rl.config import ModelConfig
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.embedded import EmbeddedEngine
-from spark_rl.model.load import load_model
+from spark_rl.model.load import load_model, set_arithmetic
 from spark_rl.model.loaded import LoadedModel
 
 VLLM_PYTHON = Path(__file__).parents[1] / ".venv-vllm" / "bin" / "python"
@@ -111,7 +112,7 @@ def main() -> None:
     asked = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    torch.set_num_threads(asked.threads)
+    set_arithmetic(ModelConfig(threads=asked.threads))
     shape = TEXT_SHAPES[asked.shape]
     found: dict[str, dict[str, list[float]]] = {}
     for lengths in ("natural", "fixed") if asked.lengths == "both" else (asked.lengths,):

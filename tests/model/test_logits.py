@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spark_rl.engine import decoding
+from spark_rl.engine import decoding, draw
 from spark_rl.engine.base import Sampling
 from spark_rl.model import score
 from spark_rl.model.load import load_model
@@ -49,6 +49,17 @@ def test_the_engine_samples_some_rows_at_a_time(
         assert one.token_ids == other.token_ids
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)  # products of fewer rows round in another way
     assert largest.rows <= (5 if penalty == 1 else 48)  # which tokens are held is one byte a row and token
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_drawing_from_some_rows_at_a_time_changes_no_bit(
+    tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    engine = engine_of(load_model(tiny_config(tiny_models["qwen3"])))
+    sampling = Sampling(n=4, max_new_tokens=6, seed=1, repetition_penalty=1.1, top=2)
+    whole = engine.generate(prompts(12), sampling)
+    monkeypatch.setattr(draw, "CACHED", rows * VOCABULARY)
+    assert engine.generate(prompts(12), sampling) == whole
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from spark_rl.chat import Prompt, end_tokens
 from spark_rl.engine.base import Sampling
-from spark_rl.engine.draw import most_likely, penalised, sample
+from spark_rl.engine.draw import most_likely, penalised, portion, sample
 from spark_rl.engine.graphs import Graphs
 from spark_rl.engine.live import Kind, Live
 from spark_rl.engine.scheduler import Entry, Waiting
@@ -281,18 +281,21 @@ class Decoding:
         self, kind: Kind, hidden_RH: Tensor, key_R: Tensor, drawn_R: Tensor, held_RV: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """Tokens and log-probabilities of rows of one kind, then the (R, K) most likely tokens where they are asked
-        for; logits exist for :data:`LOGITS` of them at a time. ``held_RV``: tokens that are penalised."""
+        for. The output layer makes :data:`LOGITS` at a time, in its own number format, and those of a portion of the
+        rows are logits in float32 while they are drawn from. ``held_RV``: tokens that are penalised."""
         size = max(1, LOGITS // self.loaded.causal_lm.get_output_embeddings().weight.shape[0])
         uniform_R = uniforms(key_R, drawn_R) if kind.temperature > 0 else None
-        drawn = []
-        for begin in range(0, len(hidden_RH), size):
-            some = slice(begin, begin + size)
-            logits_RV = self.loaded.head(hidden_RH[some])
-            if held_RV is not None:
-                logits_RV = penalised(logits_RV, held_RV[some], kind.repetition_penalty)
-            one = sample(logits_RV, kind.temperature, None if uniform_R is None else uniform_R[some])
-            likely = most_likely(logits_RV, kind.temperature, kind.top) if kind.top else ()
-            drawn.append((*one, *likely))
+        drawn, end = [], 0
+        for projected_RV in map(self.loaded.project, torch.split(hidden_RH, size)):
+            rows, vocabulary = projected_RV.shape
+            for part_RV in torch.split(projected_RV, portion(vocabulary, rows, projected_RV.device)):
+                some, end = slice(end, end + len(part_RV)), end + len(part_RV)
+                logits_RV = self.loaded.possible(part_RV)
+                if held_RV is not None:
+                    logits_RV = penalised(logits_RV, held_RV[some], kind.repetition_penalty)
+                one = sample(logits_RV, kind.temperature, None if uniform_R is None else uniform_R[some])
+                likely = most_likely(logits_RV, kind.temperature, kind.top) if kind.top else ()
+                drawn.append((*one, *likely))
         return tuple(torch.cat(parts) for parts in zip(*drawn, strict=True))
 
     def _leave(self, live: Live) -> None:

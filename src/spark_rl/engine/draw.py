@@ -5,8 +5,6 @@ Shape suffixes: _R rows, _V vocabulary, _K most likely tokens or blocks of token
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor
 
@@ -14,8 +12,13 @@ BLOCKED = 2048
 """Tokens of a vocabulary above which one is drawn by blocks."""
 BLOCK = 512
 """Tokens of a block."""
-CACHED = 2**21
-"""Logits that are drawn from at a time on a CPU: 8 MB, which its cache holds from one pass over them to the next."""
+CACHED = 2**19
+"""Logits that are drawn from at a time on a CPU: 2 MB, which its cache holds from one pass over them to the next."""
+
+
+def portion(vocabulary: int, rows: int, device: torch.device) -> int:
+    """How many of these rows are drawn from at a time."""
+    return max(1, CACHED // vocabulary) if device.type == "cpu" else rows
 
 
 def penalised(logits_RV: Tensor, held_RV: Tensor, penalty: float) -> Tensor:
@@ -48,10 +51,7 @@ def sample(logits_RV: Tensor, temperature: float, uniform_R: Tensor | None) -> t
         logits_RV = logits_RV / temperature
     if temperature > 0 and logits_RV.shape[-1] > BLOCKED:
         assert uniform_R is not None, "sampling needs randomness"
-        rows = max(1, CACHED // logits_RV.shape[-1]) if logits_RV.device.type == "cpu" else len(logits_RV)
-        parts = zip(torch.split(logits_RV, rows), torch.split(uniform_R[:, None], rows), strict=True)
-        token_R, logprob_R = (torch.cat(some) for some in zip(*itertools.starmap(_by_blocks, parts), strict=True))
-        return token_R, logprob_R
+        return _by_blocks(logits_RV, uniform_R[:, None])
     logprobs_RV = logits_RV.log_softmax(-1)
     if temperature == 0:
         token_R = logprobs_RV.argmax(-1)

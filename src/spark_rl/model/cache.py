@@ -103,7 +103,8 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
         ``places`` the rows share the prefill."""
         rows, heads, length, _ = self.keys.shape
         if places is not None:
-            self.shared = SharedPrompts(self.keys, self.values, places)
+            # laid out once: products would do it at every token with what lies position by position
+            self.shared = SharedPrompts(self.keys.contiguous(), self.values.contiguous(), places)
             self.keys = self.keys.new_empty(rows * copies, heads, room, self.keys.shape[3])
             self.values = self.values.new_empty(rows * copies, heads, room, self.values.shape[3])
             self.rows = rows * copies

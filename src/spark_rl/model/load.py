@@ -37,6 +37,7 @@ from spark_rl.model import freeze
 from spark_rl.model.adapters import check_embeddings
 from spark_rl.model.architecture import check_architecture, prove_decoder
 from spark_rl.model.loaded import LoadedModel, unwrapped
+from spark_rl.model.memory import hold_freed_memory
 from spark_rl.model.places import find_model, has_adapters, layers_of, on_disk
 from spark_rl.model.read import (
     OTHER_TASK,
@@ -72,8 +73,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def set_arithmetic(config: ModelConfig) -> None:
-    """Set torch's CPU threads, ``model.threads`` or the cores this process may use, and ``model.deterministic``."""
+    """Set torch's CPU threads, ``model.threads`` or the cores this process may use, and ``model.deterministic``; memory
+    of the CPU is held for what comes next."""
     torch.set_num_threads(config.threads or usable_cores())
+    hold_freed_memory()
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
         os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")  # read by transformers
@@ -338,7 +341,7 @@ def check_head(loaded: LoadedModel) -> None:
     tokens = torch.tensor([[0, 1]], device=loaded.device)
     with torch.no_grad():
         whole = loaded.causal_lm(input_ids=tokens, use_cache=False).logits.float()
-        parts = loaded.logits(loaded.decoder(input_ids=tokens, use_cache=False).last_hidden_state)
+        parts = loaded.logits(loaded.project(loaded.decoder(input_ids=tokens, use_cache=False).last_hidden_state))
     # In half precision the model scales or caps its logits in that precision, ``head`` in float32.
     tolerance = 1e-3 if loaded.causal_lm.dtype == torch.float32 else 2e-2
     if not torch.allclose(whole, parts, rtol=tolerance, atol=tolerance):

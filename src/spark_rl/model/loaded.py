@@ -43,17 +43,21 @@ class LoadedModel:
     def head(self, hidden: Tensor) -> Tensor:
         """(..., H) final hidden states -> (..., V) logits in float32, -inf for the banned tokens.
 
-        Engine and learner both come through here, so a token that can't be sampled has no probability in training.
+        Engine and learner both come through :meth:`project` and :meth:`possible`, so a token that can't be sampled has
+        no probability in training.
         """
-        logits = self.logits(hidden)
-        return logits if self.banned is None else logits.index_fill(-1, self.banned, float("-inf"))
+        return self.possible(self.project(hidden))
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(..., H) final hidden states -> (..., V) logits in float32, as the model itself computes them."""
-        causal_lm = self.causal_lm
-        output_layer: Any = causal_lm.get_output_embeddings()
-        logits: Tensor = output_layer(hidden).float()
-        config = causal_lm.config.get_text_config()
+    def project(self, hidden: Tensor) -> Tensor:
+        """(..., H) final hidden states -> (..., V) what the output layer makes of them, in its own number format."""
+        output_layer: Any = self.causal_lm.get_output_embeddings()
+        projected: Tensor = output_layer(hidden)
+        return projected
+
+    def logits(self, projected: Tensor) -> Tensor:
+        """(..., V) what the output layer made -> (..., V) logits in float32, as the model itself computes them."""
+        logits = projected.float()
+        config = self.causal_lm.config.get_text_config()
         if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
             logits = torch.tanh(logits / cap) * cap
         if (scale := getattr(config, "logit_scale", None)) is not None:
@@ -61,6 +65,11 @@ class LoadedModel:
         if (divisor := getattr(config, "logits_scaling", None)) is not None:
             logits = logits / divisor
         return logits
+
+    def possible(self, projected: Tensor) -> Tensor:
+        """The same, -inf for the banned tokens."""
+        logits = self.logits(projected)
+        return logits if self.banned is None else logits.index_fill(-1, self.banned, float("-inf"))
 
     def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Weights (or adapters) and tokenizer or processor, loadable with ``from_pretrained``; of ``state``, where the

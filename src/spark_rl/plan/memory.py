@@ -15,7 +15,7 @@ import torch
 
 from spark_rl.config import Config
 from spark_rl.engine.decoding import LOGITS, ROOM, SHARED
-from spark_rl.engine.draw import BLOCKED
+from spark_rl.engine.draw import BLOCKED, CACHED
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.score import Rows, Scorer, make_rows
@@ -40,11 +40,10 @@ PARTS = (
 )  # fmt: skip
 """What a phase is made of, in the order of the table."""
 SAMPLING = 24
-"""Bytes an entry of the logits that the embedded engine samples from: the logits and their log-probabilities in
-float32, probabilities and their running sum in float64."""
-SAMPLING_BLOCKS = 14
-"""The same where the vocabulary is large: the logits as the head gives them, in float32, at the temperature, and their
-weights."""
+"""Bytes an entry of the logits that the embedded engine draws from, beside what the output layer made: the logits and
+their log-probabilities in float32, probabilities and their running sum in float64."""
+SAMPLING_BLOCKS = 12
+"""The same where the vocabulary is large: the logits in float32, at the temperature, and their weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,5 +293,7 @@ def _rollout(
     # one layer's keys while they are laid out
     copying = position * together * (before - shared) / sizes.layers / 2 if grown else 0.0
     each = SAMPLING if sizes.vocabulary <= BLOCKED else SAMPLING_BLOCKS
-    sampling = float(each * min(together * sizes.vocabulary, LOGITS))
+    projected = min(together * sizes.vocabulary, LOGITS)
+    drawn = projected if cuda else min(projected, CACHED)
+    sampling = float(decoding_width(config) * projected + each * drawn)
     return {"engine": copies, "KV cache": float(cache), "logits": max(sampling, copying)}, rows, together
