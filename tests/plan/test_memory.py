@@ -141,16 +141,16 @@ def test_a_rank_takes_what_is_planned(tmp_path: Path, monkeypatch: pytest.Monkey
         assert plans == pytest.approx([measured["taken"] for measured in found], rel=WITHIN)
 
 
-@pytest.mark.parametrize("new", [60, 90])
-def test_a_rollout_takes_what_is_planned(new: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("prompt", "new"), [(40, 60), (40, 90), (200, 24), (400, 8), (20, 6)])
+def test_a_rollout_takes_what_is_planned(prompt: int, new: int, tmp_path: Path) -> None:
     config = config_of(model_of(tmp_path / "model"), rollout={"problems": 8, "samples": 4, "max_new_tokens": new})
     loaded = load_model(config)
     engine = engine_of(loaded, eos=(10**6,))
-    asked = [prompt_of(*[5] * 40) for _ in range(8)]
+    asked = [prompt_of(*[5] * prompt) for _ in range(8)]
     sampling = Sampling(4, 1.0, new, 0)
     engine.generate(asked, sampling)
     measured = held_by(list(loaded.model.parameters())) + peak_of(lambda: engine.generate(asked, sampling))
-    lengths = Lengths(prompt=40, response=new, judged=40, longest=new)
+    lengths = Lengths(prompt=prompt, response=new, judged=prompt, longest=new)
     found = planned(config, lengths)["rollout"]
     moments = 8 * sum(p.numel() for p in loaded.model.parameters())
     assert found - moments == pytest.approx(measured, rel=WITHIN)

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 
 from spark_rl.config import Config
-from spark_rl.engine.decoding import LOGITS, ROOM, SHARED
+from spark_rl.engine.decoding import LOGITS, RETIRE_SHARE, ROOM, SHARED
 from spark_rl.engine.draw import BLOCKED, CACHED
 from spark_rl.learner.local import LocalLearner
+from spark_rl.model.cache import RolloutCache
 from spark_rl.model.loaded import LoadedModel
+from spark_rl.model.prefill import batch_prompts, prefill
 from spark_rl.model.score import Rows, Scorer, make_rows
 from spark_rl.plan.hardware import FRAGMENTED, GIB, RESERVED, VLLM_ASLEEP, VLLM_WORKSPACE, Gpu
 from spark_rl.plan.ranks import MICRO_BATCHES, rehearse_rank
@@ -85,6 +87,7 @@ class Rehearsals:
         """For the model of a transformers configuration."""
         self.found = found
         self._done: dict[tuple[Any, ...], Rehearsed] = {}
+        self._prompts: dict[tuple[Any, ...], int] = {}
         self._sizes: dict[str, Sizes] = {}
 
     def sizes(self, config: Config) -> Sizes:
@@ -108,6 +111,16 @@ class Rehearsals:
         if key not in self._done:
             self._done[key] = _rehearse(self.found, config, problems, prompt, response, image)
         return self._done[key]
+
+    def prompts(self, config: Config, count: int, prompt: int, image: int = 0) -> int:
+        """Bytes at the peak of the engine's pass over ``count`` prompts of equal lengths, the keys and values that it
+        leaves among them. Arguments as above."""
+        model = config.model.model_copy(update={"dtype": config.decoding_dtype})
+        config = config.model_copy(update={"model": model})
+        key = ("prompts", rehearsal_key(config), count, prompt, image)
+        if key not in self._prompts:
+            self._prompts[key] = _rehearse_prompts(self.found, config, count, prompt, image)
+        return self._prompts[key]
 
     def rank(self, config: Config, ranks: int, prompt: int, response: int, image: int = 0, *, gloo: bool) -> Rehearsed:
         """One update of one of ``ranks``, see :func:`spark_rl.plan.ranks.rehearse_rank`."""
@@ -171,6 +184,17 @@ def _rehearse(found: Any, config: Config, problems: int, prompt: int, response: 
     )  # fmt: skip
 
 
+def _rehearse_prompts(found: Any, config: Config, count: int, prompt: int, image: int) -> int:
+    loaded, rehearsal = without_data(found, config), Rehearsal()
+    rehearsal.hold([*loaded.model.parameters(), *loaded.model.buffers()])
+    groups = groups_of(count, 1, prompt, 1, found, image)
+    with rehearsal, torch.no_grad():
+        held = rehearsal.live
+        batch = batch_prompts(loaded, [g.prompt_ids for g in groups], [g.vision for g in groups])
+        prefill(loaded, batch, RolloutCache(loaded.causal_lm.config.get_text_config().num_hidden_layers))
+    return rehearsal.peak - held
+
+
 def _one_micro_batch(loaded: LoadedModel, groups: Sequence[Group], budget: int) -> Rows:
     """As many of the groups as fit into a micro-batch, or a part of one."""
     prompt, response = len(groups[0].prompt_ids), groups[0].rollouts[0].completion.tokens
@@ -200,7 +224,7 @@ def plan_memory(
     prompt = max(lengths.prompt, lengths.judged) if config.recycle.on else lengths.prompt
     learner, passes = _learner(rehearsals, config, gpus, prompt, lengths, sizes, cuda=cuda)
     resident = learner.pop("resident")
-    rollout, rows, cached = _rollout(config, gpu, gpus, sizes, lengths, sum(resident.values()), cuda=cuda)
+    rollout, rows, cached = _rollout(rehearsals, config, gpu, gpus, lengths, sum(resident.values()), cuda=cuda)
     phases: dict[str, dict[str, float]] = {"rollout": {**resident, **rollout}}
     asleep = _asleep(config, gpus, sizes, cuda=cuda)
     for name, parts in learner.items():
@@ -264,10 +288,10 @@ def _asleep(config: Config, gpus: int, sizes: Sizes, *, cuda: bool) -> float:
 
 
 def _rollout(
-    config: Config, gpu: Gpu, gpus: int, sizes: Sizes, lengths: Lengths, resident: float, *, cuda: bool
+    rehearsals: Rehearsals, config: Config, gpu: Gpu, gpus: int, lengths: Lengths, resident: float, *, cuda: bool
 ) -> tuple[dict[str, float], int, int]:
     """Parts of the engine while it generates, rows an engine is given, rows that its cache holds."""
-    samples = config.rollout.samples
+    sizes, samples = rehearsals.sizes(config), config.rollout.samples
     rows = math.ceil(largest_batch(config) * samples / gpus)
     prompt = lengths.judged if config.recycle.on else lengths.prompt
     copies = copies_bytes(config, gpus, sizes)
@@ -295,5 +319,10 @@ def _rollout(
     each = SAMPLING if sizes.vocabulary <= BLOCKED else SAMPLING_BLOCKS
     projected = min(together * sizes.vocabulary, LOGITS)
     drawn = projected if cuda else min(projected, CACHED)
-    sampling = float(decoding_width(config) * projected + each * drawn)
-    return {"engine": copies, "KV cache": float(cache), "logits": max(sampling, copying)}, rows, together
+    logits = max(float(decoding_width(config) * projected + each * drawn), copying)
+    entering = math.ceil(together / samples)
+    # before anything decodes, and, where others wait, beside what does, in the places of those that have ended
+    first = rehearsals.prompts(config, entering, prompt, lengths.image) - cache
+    later = rehearsals.prompts(config, math.ceil(entering * RETIRE_SHARE), prompt, lengths.image)
+    activations = max(0.0, first - logits, later - logits if together < rows else 0.0)
+    return {"engine": copies, "KV cache": float(cache), "activations": activations, "logits": logits}, rows, together
