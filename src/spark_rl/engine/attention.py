@@ -8,7 +8,7 @@ prompt (:mod:`spark_rl.model.shared`), all their queries go through its keys tog
 Everything else (prefill, the learner's forward) goes to the stock ``sdpa`` path unchanged.
 
 Shape suffixes: _R rows, _K key-value heads, _G query heads per key-value head, _T positions, _D head width, _P prompts,
-_Q the queries of all rollouts of a prompt, _S prompt positions.
+_Q the queries of all rollouts of a prompt, _S prompt positions, _C prompt positions and then own ones.
 """
 
 from __future__ import annotations
@@ -87,15 +87,12 @@ def _behind_prompts(
     scores_RKGT = query_RKGD @ key.transpose(-1, -2)
     _mask(scores_PKQS, mask_P)  # alike for all rows of a prompt: they have its padding, and end in one column
     _mask(scores_RKGT, mask_R)
-    scores_PKQS, scores_RKGT = scores_PKQS.float(), scores_RKGT.float()
-    most_RKG1 = torch.maximum(places.by_row(scores_PKQS.amax(-1, keepdim=True)), scores_RKGT.amax(-1, keepdim=True))
-    weights_PKQS = scores_PKQS.sub_(places.by_prompt(most_RKG1)).exp_()
-    weights_RKGT = scores_RKGT.sub_(most_RKG1).exp_()
-    sum_RKG1 = places.by_row(weights_PKQS.sum(-1, keepdim=True)) + weights_RKGT.sum(-1, keepdim=True)
-    output_RKGD = places.by_row(weights_PKQS.to(value.dtype) @ shared.values_PKSD)
-    output_RKGD = output_RKGD + weights_RKGT.to(value.dtype) @ value
+    scores_PKQC = torch.cat((scores_PKQS, places.by_prompt(scores_RKGT)), dim=-1)
+    weights_PKQC = scores_PKQC.softmax(-1, dtype=torch.float32).to(value.dtype)
+    output_RKGD = places.by_row(weights_PKQC[..., :prompts] @ shared.values_PKSD)
+    output_RKGD = output_RKGD + places.by_row(weights_PKQC[..., prompts:]) @ value
     shared.attended = True
-    return (output_RKGD / sum_RKG1).to(value.dtype)
+    return output_RKGD
 
 
 def _mask(scores: Tensor, mask: Tensor | None) -> None:
