@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--model", default="embedded")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
-    set_arithmetic(ModelConfig(threads=arguments.threads))
+    set_arithmetic(ModelConfig(device="cpu", threads=arguments.threads))
     config = load_config("tiny", model={"path": arguments.model})
     loaded = load_model(config)
     chat = ChatFormat(loaded.tokenizer, config.chat)

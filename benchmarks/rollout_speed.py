@@ -112,7 +112,7 @@ def main() -> None:
     asked = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    set_arithmetic(ModelConfig(threads=asked.threads))
+    set_arithmetic(ModelConfig(device="cpu", threads=asked.threads))
     shape = TEXT_SHAPES[asked.shape]
     found: dict[str, dict[str, list[float]]] = {}
     for lengths in ("natural", "fixed") if asked.lengths == "both" else (asked.lengths,):

@@ -23,7 +23,7 @@ def held() -> int:
 
 torch.set_num_threads(1)
 if sys.argv[1] == "set":
-    set_arithmetic(ModelConfig(threads=1))
+    set_arithmetic(ModelConfig(device="cpu", threads=1))
 for size in (2**23, 2**22):  # glibc learns from the first block that is freed, of up to 32 MB
     torch.ones(size)
 before = pages()

@@ -73,10 +73,11 @@ def resolve_device(name: str) -> torch.device:
 
 
 def set_arithmetic(config: ModelConfig) -> None:
-    """Set torch's CPU threads, ``model.threads`` or the cores this process may use, and ``model.deterministic``; memory
-    of the CPU is held for what comes next."""
+    """Set torch's CPU threads, ``model.threads`` or the cores this process may use, and ``model.deterministic``. Where
+    no GPU is used, freed memory is held for what comes next."""
     torch.set_num_threads(config.threads or usable_cores())
-    hold_freed_memory()
+    if config.device == "cpu" or not torch.cuda.is_available():
+        hold_freed_memory()
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
         os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")  # read by transformers

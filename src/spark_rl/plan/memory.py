@@ -117,7 +117,7 @@ class Rehearsals:
         leaves among them. Arguments as above."""
         model = config.model.model_copy(update={"dtype": config.decoding_dtype})
         config = config.model_copy(update={"model": model})
-        key = ("prompts", rehearsal_key(config), count, prompt, image)
+        key = (rehearsal_key(config), count, prompt, image)
         if key not in self._prompts:
             self._prompts[key] = _rehearse_prompts(self.found, config, count, prompt, image)
         return self._prompts[key]
