@@ -135,14 +135,15 @@ SHAPES: dict[str, Shape] = {
 TEXT_SHAPES = {name: shape for name, shape in SHAPES.items() if not shape.side}
 
 
-def make_model(shape: Shape, folder: Path, *, fixed: bool, seed: int = 0) -> None:
-    """Write the weights, the tokenizer and the pictures that both tools read, float32, whose responses end as asked."""
+def make_model(shape: Shape, folder: Path, *, fixed: bool, seed: int = 0, base: Path = EMBEDDED["embedded"]) -> None:
+    """Write the weights, the tokenizer and the pictures that both tools read, float32, whose responses end as asked.
+    ``base``: of the shape without settings."""
     torch.manual_seed(seed)
     if shape.settings:
         tokenizer, model = _tokenizer(shape), _random_model(shape)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(EMBEDDED["embedded"])
-        model = AutoModelForCausalLM.from_pretrained(EMBEDDED["embedded"], dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model.eval()
     processor = _processor(tokenizer) if shape.side else None
     if shape.settings or fixed:  # the embedded base ends by itself

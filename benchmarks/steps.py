@@ -34,6 +34,7 @@ from step_shapes import SHAPES, config_of, make_model, problems_of
 from transformers.utils import logging
 
 from spark_rl.backend import open_backend
+from spark_rl.model.places import EMBEDDED
 from spark_rl.plan.shape import Sizes, sizes_of
 
 HERE = Path(__file__).parent
@@ -71,6 +72,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shapes = "; ".join(f"{name}: {shape.about}" for name, shape in SHAPES.items())
     parser.add_argument("--shape", choices=SHAPES, default="3m", help=shapes)
+    parser.add_argument(
+        "--base", type=Path, default=EMBEDDED["embedded"], help="of --shape embedded: the model of a run, say"
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--decoding", choices=("float32", "bfloat16"), help="engine.dtype, of ours")
     parser.add_argument("--threads", type=int, default=2)
@@ -114,7 +118,7 @@ def compare(asked: argparse.Namespace, folder: Path) -> tuple[list[Row], Rooflin
     roof, found = measure_roofline(dtype, device), dict[tuple[str, float, str], list[list[dict[str, Any]]]]()
     for lengths in ("fixed", "natural") if asked.lengths == "both" else (asked.lengths,):
         model = folder / lengths
-        make_model(shape, model, fixed=lengths == "fixed")
+        make_model(shape, model, fixed=lengths == "fixed", base=asked.base)
         prompts, sizes = read(asked.shape, model)
         for kl in {"on": [KL], "off": [0.0], "both": [KL, 0.0]}[asked.kl]:
             job = {
