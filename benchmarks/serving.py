@@ -24,18 +24,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
-import torch
 from rich.console import Console
 from rich.table import Table
 from step_shapes import TEXT_SHAPES, config_of, make_model, problems_of
 from transformers.utils import logging
 
 from spark_rl.chat import ChatFormat, chat_of
-from spark_rl.config import Config, load_config
+from spark_rl.config import Config, ModelConfig, load_config
 from spark_rl.data import load_problems
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.embedded import EmbeddedEngine
-from spark_rl.model.load import load_model
+from spark_rl.model.load import load_model, set_arithmetic
 
 
 def offline_tokens(engine: EmbeddedEngine, chat: ChatFormat, turns: list[str], limit: int) -> list[int]:
@@ -90,7 +89,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     logging.set_verbosity_error()
-    torch.set_num_threads(1)
+    set_arithmetic(ModelConfig(device="cpu", threads=1))
     with TemporaryDirectory() as folder:
         config, options, turns = prepared(arguments.shape, Path(folder))
         turns = [turns[i % len(turns)] for i in range(arguments.requests)]

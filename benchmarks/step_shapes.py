@@ -135,13 +135,14 @@ SHAPES: dict[str, Shape] = {
 TEXT_SHAPES = {name: shape for name, shape in SHAPES.items() if not shape.side}
 
 
-def make_model(shape: Shape, folder: Path, *, fixed: bool, seed: int = 0, base: Path = EMBEDDED["embedded"]) -> None:
+def make_model(shape: Shape, folder: Path, *, fixed: bool, seed: int = 0, base: Path | None = None) -> None:
     """Write the weights, the tokenizer and the pictures that both tools read, float32, whose responses end as asked.
-    ``base``: of the shape without settings."""
+    ``base``: a model in place of the embedded base."""
     torch.manual_seed(seed)
     if shape.settings:
         tokenizer, model = _tokenizer(shape), _random_model(shape)
     else:
+        base = base or EMBEDDED["embedded"]
         tokenizer = AutoTokenizer.from_pretrained(base)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model.eval()

@@ -34,7 +34,6 @@ from step_shapes import SHAPES, config_of, make_model, problems_of
 from transformers.utils import logging
 
 from spark_rl.backend import open_backend
-from spark_rl.model.places import EMBEDDED
 from spark_rl.plan.shape import Sizes, sizes_of
 
 HERE = Path(__file__).parent
@@ -72,9 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shapes = "; ".join(f"{name}: {shape.about}" for name, shape in SHAPES.items())
     parser.add_argument("--shape", choices=SHAPES, default="3m", help=shapes)
-    parser.add_argument(
-        "--base", type=Path, default=EMBEDDED["embedded"], help="of --shape embedded: the model of a run, say"
-    )
+    parser.add_argument("--base", type=Path, help="of --shape embedded: the model of a run, in place of the base")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--decoding", choices=("float32", "bfloat16"), help="engine.dtype, of ours")
     parser.add_argument("--threads", type=int, default=2)
@@ -93,6 +90,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.quick:
         asked.shape, asked.lengths, asked.rounds, asked.steps = "quick", "fixed", 1, 1
+    if asked.base is not None and SHAPES[asked.shape].settings:
+        parser.error(f"--base is of --shape embedded; the weights of {asked.shape} are random")
     if "trl" in asked.tools and not asked.trl_python.exists():
         parser.error("TRL's environment is not there: run make bench-steps, or name --tools grpo spark")
     logging.set_verbosity_error()
@@ -107,6 +106,7 @@ def main() -> None:
             name: getattr(asked, name)
             for name in ("shape", "dtype", "decoding", "threads", "device", "rounds", "steps")
         }
+        settings["base"] = None if asked.base is None else str(asked.base)
         facts = {**settings, "torch": torch.__version__, "roofline": asdict(roof), "rows": list(map(asdict, rows))}
         asked.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
@@ -202,8 +202,8 @@ def show(rows: list[Row], roof: Roofline, asked: argparse.Namespace) -> None:
         )  # fmt: skip
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(
-        f"{shape.about}: {shape.problems} problems x {shape.samples}, {shape.limit} new tokens at most; {asked.dtype}, "
-        f"{asked.threads} threads, {asked.device}, torch {torch.__version__}; {asked.rounds} rounds of "
+        f"{asked.base or shape.about}: {shape.problems} problems x {shape.samples}, {shape.limit} new tokens at most; "
+        f"{asked.dtype}, {asked.threads} threads, {asked.device}, torch {torch.__version__}; {asked.rounds} rounds of "
         f"{asked.steps} steps; {roof.flops / 1e9:,.0f} GFLOP/s, {roof.bandwidth / 1e9:.1f} GB/s"
     )
     console.print(table)

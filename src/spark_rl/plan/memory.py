@@ -321,8 +321,9 @@ def _rollout(
     drawn = projected if cuda else min(projected, CACHED)
     logits = max(float(decoding_width(config) * projected + each * drawn), copying)
     entering = math.ceil(together / samples)
-    # before anything decodes, and, where others wait, beside what does, in the places of those that have ended
-    first = rehearsals.prompts(config, entering, prompt, lengths.image) - cache
-    later = rehearsals.prompts(config, math.ceil(entering * RETIRE_SHARE), prompt, lengths.image)
-    activations = max(0.0, first - logits, later - logits if together < rows else 0.0)
+    passing = rehearsals.prompts(config, entering, prompt, lengths.image) - cache  # before anything decodes
+    if together < rows:  # others enter beside what decodes, in the places of those that have ended
+        few = math.ceil(entering * RETIRE_SHARE)
+        passing = max(passing, rehearsals.prompts(config, few, prompt, lengths.image))
+    activations = max(0.0, passing - logits)
     return {"engine": copies, "KV cache": float(cache), "activations": activations, "logits": logits}, rows, together
