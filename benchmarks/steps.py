@@ -119,7 +119,7 @@ def compare(asked: argparse.Namespace, folder: Path) -> tuple[list[Row], Rooflin
     for lengths in ("fixed", "natural") if asked.lengths == "both" else (asked.lengths,):
         model = folder / lengths
         make_model(shape, model, fixed=lengths == "fixed", base=asked.base)
-        prompts, sizes = read(asked.shape, model)
+        prompts, sizes = read(asked.shape, model, asked.threads)
         for kl in {"on": [KL], "off": [0.0], "both": [KL, 0.0]}[asked.kl]:
             job = {
                 "shape": asdict(shape), "model": str(model), "folder": str(folder / "trl"), "prompts": prompts,
@@ -137,9 +137,9 @@ def compare(asked: argparse.Namespace, folder: Path) -> tuple[list[Row], Rooflin
     return [row_of(*case, made, sizes, roof, width) for case, made in found.items()], roof
 
 
-def read(shape: str, model: Path) -> tuple[list[dict[str, Any]], Sizes]:
+def read(shape: str, model: Path, threads: int) -> tuple[list[dict[str, Any]], Sizes]:
     """The prompts of a step as we read them, which TRL must read alike, and the sizes of the model."""
-    config = config_of(SHAPES[shape], model, model, spark=False, kl=0.0, dtype="float32", threads=0, steps=1)
+    config = config_of(SHAPES[shape], model, model, spark=False, kl=0.0, dtype="float32", threads=threads, steps=1)
     backend = open_backend(config)
     problems = problems_of(SHAPES[shape], config)
     prompts = [(problem, backend.chat.encode(problem)) for problem in problems]

@@ -12,6 +12,7 @@ from roofline import Asked, Roofline, least_seconds
 from scaling import line_through, shapes_of
 from step_ours import train
 from step_shapes import SHAPES, Shape, hidden_states, make_model, question_ids, seeing_states
+from steps import read
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from spark_rl.model.vision import load_processor
@@ -50,6 +51,18 @@ def test_a_shown_response_is_the_same_words_again(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     ids = [4, 5, 16, 999, 40]
     assert tokenizer(tokenizer.decode(ids))["input_ids"] == ids
+
+
+def test_the_roofline_is_measured_on_the_threads_of_the_tools(tmp_path: Path) -> None:
+    """Reading the prompts sets torch's threads, and the roofline is measured again behind it."""
+    make_model(SHAPE, tmp_path, fixed=True)
+    before = torch.get_num_threads()
+    try:
+        for threads in (2, 1):
+            read("quick", tmp_path, threads)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("shape", "seen"), [(SHAPE, 0), (SEEING, 6)], ids=["reads", "sees"])
