@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from spark_rl.chat import Prompt
 from spark_rl.embedded.build import build_tokenizer
 from spark_rl.engine.base import Sampling
 from spark_rl.engine.draw import BLOCK, BLOCKED, sample
+from spark_rl.engine.graphs import Graphs
 from spark_rl.engine.streams import uniforms
 from spark_rl.learner.local import LocalLearner
 from spark_rl.model.load import load_model
@@ -25,7 +27,7 @@ from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.weights import ModelWeights
 from spark_rl.problem import Completion
 from tiny import EOS, VOCABULARY, engine_of, learner_of, prompt_of, prompts, random_groups, tiny_config
-from windowed import WINDOWED, make_windowed
+from windowed import WINDOW, WINDOWED, make_windowed
 
 GREEDY = Sampling(temperature=0.0, max_new_tokens=24)
 
@@ -380,6 +382,33 @@ def test_engine_learner_and_transformers_agree_beyond_the_window(
     after = engine.generate(asked, sampling)
     assert parity_gap(learner, asked, after) < 1e-4
     assert stock_gap(learner.loaded, asked, after, temperature) < 1e-4
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_what_windows_leave_out_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: bool) -> None:
+    """However long responses become; what is drawn is what a cache of all columns draws."""
+    loaded = load_model(tiny_config(make_windowed("qwen3", tmp_path)))
+    asked = [prompt_of(*range(20, 20 + length)) for length in ((40, 35) if share else (5, 9))]
+    sampling = Sampling(n=3, max_new_tokens=120, seed=1)
+    held: list[list[int]] = []
+    extend = Graphs.extend
+
+    def watched(graphs: Graphs, *given: Any) -> torch.Tensor:
+        found = extend(graphs, *given)
+        held.append([layer.keys.shape[2] for layer in given[-1].layers])
+        return found
+
+    monkeypatch.setattr(Graphs, "extend", watched)
+    engine = engine_of(loaded, [])
+    found = engine.generate(asked, sampling)
+    assert engine.shares is (True if share else None)
+    assert max(columns[0] for columns in held) == WINDOW - 1 + WINDOW // 2
+    assert max(columns[1] for columns in held) >= 119
+    engine.windows = [None] * 4
+    whole = engine.generate(asked, sampling)
+    assert tokens_of(found) == tokens_of(whole)
+    for one, other in zip(chain.from_iterable(found), chain.from_iterable(whole), strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
 def test_layers_that_borrow_keys_and_values(tmp_path: Path) -> None:

@@ -222,6 +222,13 @@ def test_a_cache_goes_by_the_name_that_the_decoder_has_for_it(decoder: Any) -> N
     prove_decoder(loaded_of(LlamaForCausalLM, "llama", decoder=decoder))
 
 
+def test_a_window_that_the_code_does_not_know_is_none() -> None:
+    """As in configurations that were made from those of other families."""
+    loaded = loaded_of(LlamaForCausalLM, "llama", sliding_window=4)
+    assert loaded.causal_lm.config.sliding_window == 4
+    assert prove_decoder(loaded) == (None, None)
+
+
 def test_code_that_takes_no_cache_of_today_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"does not get through a pass with a shared prompt \(TypeError") as caught:
         prove_decoder(loaded_of(LlamaForCausalLM, "llama", decoder=TupleModel))
@@ -245,6 +252,9 @@ def test_the_proof_holds_in_every_precision_and_leaves_the_window_alone(
 ) -> None:
     path = make_windowed(family, tmp_path, sliding_window=50)
     loaded = load_model(tiny_config(path, model={"dtype": dtype}))
-    prove_decoder(loaded)
+    kinds = loaded.causal_lm.config.get_text_config().to_dict().get("layer_types") or ["sliding_attention"] * 4
+    assert loaded.windows == tuple(50 if kind == "sliding_attention" else None for kind in kinds)
+    assert 50 in loaded.windows
+    assert prove_decoder(loaded) == loaded.windows
     assert loaded.causal_lm.config.sliding_window == 50
     assert loaded.decoder.config.sliding_window == 50

@@ -12,6 +12,7 @@ from torch import Tensor
 from spark_rl.model.cache import RolloutCache
 from spark_rl.model.load import load_model
 from spark_rl.model.prefill import PromptCache, ResponseCache, batch_prompts, extend, prefill, respond
+from spark_rl.model.sizes import windows_of
 from tiny import tiny_config
 from windowed import make_windowed
 
@@ -64,14 +65,15 @@ def test_padding_with_an_empty_embedding_leaves_gradients_finite(tmp_path: Path)
     assert all(bool(gradient.isfinite().all()) for gradient in gradients)
 
 
+@pytest.mark.parametrize("forgets", [True, False])
 @pytest.mark.parametrize("family", ["mistral", "gemma2", "qwen3"])
 @torch.no_grad()
-def test_one_token_at_a_time_equals_all_at_once(tmp_path: Path, family: str) -> None:
+def test_one_token_at_a_time_equals_all_at_once(tmp_path: Path, family: str, forgets: bool) -> None:
     """:func:`extend` and :func:`respond` behind the same prompts, beyond the window, with padding between."""
     loaded = load_model(tiny_config(make_windowed(family, tmp_path)))
     batch = batch_prompts(loaded, [[*range(20, 31)], [40, 41], [7]])
     tokens_BT = torch.arange(50, 50 + 3 * 12).view(3, 12)
-    kept, cache = PromptCache(4), RolloutCache(4)
+    kept, cache = PromptCache(4), RolloutCache(windows_of(loaded.causal_lm.config) if forgets else [None] * 4)
     prefill(loaded, batch, kept)
     prefill(loaded, batch, cache)
     cache.fork(1, 2)

@@ -65,7 +65,7 @@ def decode_attention(
             mask = mask.to(query.dtype)
         fused_RKGD = scaled_dot_product_attention(query_RKGD, key, value, attn_mask=mask, scale=scale)
         return fused_RKGD.reshape(rows, 1, heads, -1), None
-    scores_RKGT = query_RKGD @ key.transpose(-1, -2)
+    scores_RKGT = _scores(query_RKGD, key)
     scores_RKGT *= scale
     _mask(scores_RKGT, attention_mask)
     output_RKGD = scores_RKGT.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
@@ -83,8 +83,8 @@ def _behind_prompts(
             raise UnshareableError("the mask is not of all columns, or differs between heads")
         mask_R = attention_mask.expand(len(query_RKGD), -1, -1, -1)
         mask_P, mask_R = mask_R[places.row_P, ..., :prompts], mask_R[..., prompts:]
-    scores_PKQS = places.by_prompt(query_RKGD) @ shared.keys_PKSD.transpose(-1, -2)
-    scores_RKGT = query_RKGD @ key.transpose(-1, -2)
+    scores_PKQS = _scores(places.by_prompt(query_RKGD), shared.keys_PKSD)
+    scores_RKGT = _scores(query_RKGD, key)
     _mask(scores_PKQS, mask_P)  # alike for all rows of a prompt: they have its padding, and end in one column
     _mask(scores_RKGT, mask_R)
     scores_PKQC = torch.cat((scores_PKQS, places.by_prompt(scores_RKGT)), dim=-1)
@@ -93,6 +93,14 @@ def _behind_prompts(
     output_RKGD = output_RKGD + places.by_row(weights_PKQC[..., prompts:]) @ value
     shared.attended = True
     return output_RKGD
+
+
+def _scores(query: Tensor, key: Tensor) -> Tensor:
+    """Products of queries and keys. In half precision on a CPU oneDNN lays out what does not lie in order at each call,
+    and does so 3 to 6 times as slowly with transposed keys as with keys."""
+    if key.device.type == "cpu" and key.dtype != torch.float32:
+        key = key.contiguous()
+    return query @ key.transpose(-1, -2)
 
 
 def _mask(scores: Tensor, mask: Tensor | None) -> None:

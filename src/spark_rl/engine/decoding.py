@@ -54,7 +54,7 @@ class Decoder(Protocol):
     eos: Tensor
     version: int
     positions: int | None
-    layers: int
+    windows: Sequence[int | None]
     max_rows: int
     max_tokens: int | None
     graphs: bool
@@ -104,7 +104,9 @@ class Decoding:
         """Prompts that were added and not handed over, by their numbers."""
         self.done: list[int] = []
         """Those that are to be handed over."""
-        self.cache = RolloutCache(engine.layers)
+        self.windows = engine.windows if not engine.graphs else [None] * len(engine.windows)
+        """Recorded passes read and write all columns, so there no layer forgets any."""
+        self.cache = RolloutCache(self.windows)
         self.graphs = Graphs(engine)
         self.live: Live | None = None
 
@@ -153,7 +155,7 @@ class Decoding:
             entry = self.waiting.enter(0 if live is None else len(live.names), 0 if live is None else max(live.reach))
             if not entry.prompts:
                 return
-            copies, cache = len(entry.rows), RolloutCache(self.engine.layers)
+            copies, cache = len(entry.rows), RolloutCache(self.windows)
             asked = [self.asked[number].prompt for number in entry.prompts]
             batch = batch_prompts(self.loaded, [p.token_ids for p in asked], [p.vision for p in asked])
             hidden_RH = prefill(self.loaded, batch, cache).repeat_interleave(copies, dim=0)

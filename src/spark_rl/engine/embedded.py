@@ -55,7 +55,9 @@ class EmbeddedEngine:
         self._warned = False
         self._pieces: dict[int, str] = {}
         self.positions = positions_of(loaded.causal_lm.config)
-        self.layers: int = loaded.causal_lm.config.get_text_config().num_hidden_layers
+        layers = loaded.causal_lm.config.get_text_config().num_hidden_layers
+        self.windows: Sequence[int | None] = loaded.windows or [None] * layers
+        """Of each layer, see :class:`spark_rl.model.cache.RolloutLayer`."""
         self.graphs = loaded.device.type == "cuda"
         """Whether passes of one token a row are CUDA graphs."""
         if loaded.causal_lm.config._attn_implementation == "sdpa":

@@ -11,8 +11,8 @@ Shape suffixes: _B rows, _S padded prompt positions, _T tokens of a row, _H hidd
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +23,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from spark_rl.errors import ConfigError
 from spark_rl.model.cache import RolloutCache, cache_argument
 from spark_rl.model.prefill import PromptCache, batch_prompts, extend, prefill, respond
+from spark_rl.model.sizes import windows_of
 
 if TYPE_CHECKING:
     from spark_rl.model.loaded import LoadedModel
@@ -32,6 +33,8 @@ LAYERS = {"full_attention", "sliding_attention"}
 PROMPTS, RESPONSE = (6, 2), 4
 """Tokens of each row of the proof: the second prompt is padded on the left."""
 PROOF_WINDOW = 3
+OTHERS_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+"""What the code of a decoder may raise where it does not fit."""
 
 
 def check_architecture(config: PreTrainedConfig) -> None:
@@ -95,25 +98,60 @@ def _says_alibi(config: Any) -> bool:
 
 
 @torch.no_grad()
-def prove_decoder(loaded: LoadedModel) -> None:
+def prove_decoder(loaded: LoadedModel) -> tuple[int | None, ...]:
     """Prove on a few tokens that shared prompts, padding and windows change nothing, or refuse the model.
 
     Hidden states of responses behind a shared prompt pass, all at once as in the learner and one by one as in the
     engine, must be those of a plain pass over each sequence alone, with windows cut to :data:`PROOF_WINDOW` tokens.
 
+    Returns:
+        Of each layer the tokens that a token sees, so that the engine may forget others; ``None`` for all.
+
     Raises:
         ConfigError: they are not, in one line.
     """
-    name = type(loaded.causal_lm).__name__
+    name, text = type(loaded.causal_lm).__name__, loaded.causal_lm.config.get_text_config()
+    windows, all_seen = windows_of(text), (None,) * int(text.num_hidden_layers)
     reason = _coded_hindrance(type(loaded.decoder), sees=loaded.processor is not None)
     if reason is not None:
         raise ConfigError(f"{name} models can't be trained or decoded here, as {reason}; choose another")
-    try:
+    if _reads_window(loaded):
+        with suppress(ConfigError):  # its masks may know nothing of columns that are forgotten
+            _prove(loaded, name, forgets=True)
+            return windows
+    _prove(loaded, name, forgets=False)
+    return all_seen
+
+
+def _reads_window(loaded: LoadedModel) -> bool:
+    """Whether a window changes anything: a configuration may name one that the code does not know."""
+    row = torch.tensor(_sequences(loaded)[:1], device=loaded.device)
+    with suppress(*OTHERS_ERRORS):
+        wide_BTH = loaded.decoder(input_ids=row, use_cache=False).last_hidden_state
         with _narrow_window(loaded.causal_lm.config.get_text_config()):
-            alone_BTH, learner_BTH, engine_BTH = _hidden_states(loaded)
-    except (  # of others' code
-        AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
-    ) as error:  # fmt: skip
+            narrow_BTH = loaded.decoder(input_ids=row, use_cache=False).last_hidden_state
+        return not torch.equal(wide_BTH, narrow_BTH)
+    return False
+
+
+def _sequences(loaded: LoadedModel) -> list[list[int]]:
+    """The tokens of each prompt of the proof and its response."""
+    allowed = torch.ones(loaded.causal_lm.config.get_text_config().vocab_size, dtype=torch.bool)
+    if loaded.banned is not None:  # tokens that stand for images, not for text
+        allowed[loaded.banned.cpu()] = False
+    ids = allowed.nonzero().squeeze(-1)
+    drawn = torch.randint(len(ids), (len(PROMPTS), max(PROMPTS) + RESPONSE), generator=torch.Generator().manual_seed(0))
+    return [ids[row][: length + RESPONSE].tolist() for row, length in zip(drawn, PROMPTS, strict=True)]
+
+
+def _prove(loaded: LoadedModel, name: str, *, forgets: bool) -> None:
+    """See :func:`prove_decoder`; ``forgets`` says whether the engine forgets what windows leave out."""
+    text = loaded.causal_lm.config.get_text_config()
+    try:
+        with _narrow_window(text):
+            windows = windows_of(text) if forgets else (None,) * text.num_hidden_layers
+            alone_BTH, learner_BTH, engine_BTH = _hidden_states(loaded, windows)
+    except OTHERS_ERRORS as error:
         raise ConfigError(
             f"{name} does not get through a pass with a shared prompt ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}), so it can't be trained or decoded here"
@@ -130,17 +168,11 @@ def prove_decoder(loaded: LoadedModel) -> None:
             )
 
 
-def _hidden_states(loaded: LoadedModel) -> tuple[Tensor, Tensor, Tensor]:
+def _hidden_states(loaded: LoadedModel, windows: Sequence[int | None]) -> tuple[Tensor, Tensor, Tensor]:
     """(B, T, H) states of each prompt's last token and its response: of each sequence alone, as the learner computes
-    them, and as the engine does.
+    them, and as the engine does with these ``windows``.
     """
-    text = loaded.causal_lm.config.get_text_config()
-    allowed = torch.ones(text.vocab_size, dtype=torch.bool)
-    if loaded.banned is not None:  # tokens that stand for images, not for text
-        allowed[loaded.banned.cpu()] = False
-    ids = allowed.nonzero().squeeze(-1)
-    drawn = torch.randint(len(ids), (len(PROMPTS), max(PROMPTS) + RESPONSE), generator=torch.Generator().manual_seed(0))
-    rows = [ids[row][: length + RESPONSE].tolist() for row, length in zip(drawn, PROMPTS, strict=True)]
+    rows = _sequences(loaded)
     prompts = [row[:-RESPONSE] for row in rows]
     response_BT = torch.tensor([row[-RESPONSE:] for row in rows], device=loaded.device)
     alone = [
@@ -148,7 +180,7 @@ def _hidden_states(loaded: LoadedModel) -> tuple[Tensor, Tensor, Tensor]:
         for row in rows
     ]
     batch = batch_prompts(loaded, prompts)
-    kept, cache = PromptCache(text.num_hidden_layers), RolloutCache(text.num_hidden_layers)
+    kept, cache = PromptCache(len(windows)), RolloutCache(windows)
     prompt_B1H = prefill(loaded, batch, kept)[:, None]
     everything_BT = torch.ones_like(response_BT, dtype=torch.bool)
     each_B = torch.arange(len(rows), device=loaded.device)

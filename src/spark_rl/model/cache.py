@@ -6,13 +6,15 @@ It implements transformers' cache interface, so any decoder that takes a cache r
 (:func:`cache_argument`). The stock caches concatenate on every token (``DynamicCache``) or attend over their whole
 capacity (``StaticCache``); this one writes in place and hands out views of the filled part. All rows end in the same
 column: a row with fewer tokens than another has padding before them, as transformers' masks expect it. The prompts of
-several rollouts may be held once (:mod:`.shared`); the first columns are theirs then.
+several rollouts may be held once (:mod:`.shared`); the first columns are theirs then. A layer with a window hands out
+what the next token sees, and forgets the columns before it.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -27,6 +29,9 @@ from spark_rl.model.shared import Places, SharedPrompts, before
 CACHE_ARGUMENTS = ("cache", "past_key_values")
 """What decoders call their cache: those of transformers from 5.24 on; those before, and code of hub repositories."""
 
+SLACK = 1 / 2
+"""Columns behind a full window, as a share of it, that are written before those that no token sees are cleared."""
+
 
 @cache
 def cache_argument(decoder: Any) -> str | None:
@@ -35,27 +40,55 @@ def cache_argument(decoder: Any) -> str | None:
     return next((name for name in CACHE_ARGUMENTS if name in accepted), None)
 
 
+def widest(window: int) -> int:
+    """Columns that a layer with a window holds at most: what the next token sees of those before it, and slack."""
+    return window - 1 + math.ceil(SLACK * window)
+
+
 class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values of one attention layer: (R, H, capacity, D), of which the first positions are filled."""
 
-    is_sliding = False
     is_croppable = False
 
-    def __init__(self) -> None:
+    def __init__(self, window: int | None = None) -> None:
+        """Nothing is held yet.
+
+        Args:
+            window: columns that a token sees, its own among them; ``None`` for all.
+        """
         super().__init__()
+        self.window = window
         self.keys: Tensor
         self.values: Tensor
         self.length = 0
-        """Filled columns, those of shared prompts among them."""
+        """Filled columns, those of shared prompts and those that were forgotten among them."""
+        self.first = 0
+        """The first column that is held: those before it are forgotten."""
         self.rows = 0
         self.shared: SharedPrompts | None = None
         self.column_1: Tensor | None = None
         """Where the next token is written, while a tensor says so (:meth:`RolloutCache.written_at`)."""
 
     @property
+    def is_sliding(self) -> bool:
+        """Whether there is a window: what transformers calls it, whose masks are then of the columns that are seen."""
+        return self.window is not None
+
+    @property
     def own(self) -> int:
         """Filled columns that rows hold themselves."""
-        return self.length - (0 if self.shared is None else self.shared.length)
+        return self.length - self.first - (0 if self.shared is None else self.shared.length)
+
+    @property
+    def seen(self) -> int:
+        """The first column that the next token sees."""
+        return self.first if self.window is None else max(self.first, self.length + 1 - self.window)
+
+    @property
+    def full(self) -> bool:
+        """Whether rows have to be laid out with more room for the next token: behind a window they never have, as
+        there columns are cleared."""
+        return self.own == self.keys.shape[2] and (self.window is None or self.length < self.window)
 
     @property
     def positions(self) -> int:
@@ -77,8 +110,9 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Append (R, H, t, D) and return the filled keys and values of the live rows; behind shared prompts these are
-        their own alone, and say so (:func:`spark_rl.model.shared.prompts_before`)."""
+        """Append (R, H, t, D) and return the keys and values of the live rows that the first of these tokens sees, and
+        those behind; after shared prompts these are the rows' own alone, and say so
+        (:func:`spark_rl.model.shared.prompts_before`)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             return self.keys, self.values
@@ -86,13 +120,15 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
             for held, new in ((self.keys, key_states), (self.values, value_states)):
                 held[: self.rows].index_copy_(2, self.column_1, new)
             return self.keys[: self.rows], self.values[: self.rows]
-        end = self.own + key_states.shape[2]
-        if end > self.keys.shape[2]:
-            self._grow(max(end, 2 * self.keys.shape[2]))
+        seen, tokens = self.seen, key_states.shape[2]
+        self._forget_prompts(seen)
+        if self.own + tokens > self.keys.shape[2]:
+            self._lay_out(max(tokens, 2 * self.keys.shape[2] - self.own))
+        begin, end = 0 if self.shared is not None else seen - self.first, self.own + tokens
         self.keys[: self.rows, :, self.own : end] = key_states
         self.values[: self.rows, :, self.own : end] = value_states
-        self.length += key_states.shape[2]
-        keys, values = self.keys[: self.rows, :, :end], self.values[: self.rows, :, :end]
+        self.length += tokens
+        keys, values = self.keys[: self.rows, :, begin:end], self.values[: self.rows, :, begin:end]
         if self.shared is None:
             return keys, values
         self.shared.attended = False
@@ -101,18 +137,21 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
     def fork(self, copies: int, room: int, places: Places | None = None) -> None:
         """Repeat every row ``copies`` times, in place of the prefill, with room for ``room`` more positions. With
         ``places`` the rows share the prefill."""
-        rows, heads, length, _ = self.keys.shape
+        rows, heads, self.first = *self.keys.shape[:2], self.seen
+        self.keys, self.values = self.keys[:, :, self.first :], self.values[:, :, self.first :]
+        width = self.length - self.first
         if places is not None:
             # laid out once: products would do it at every token with what lies position by position
             self.shared = SharedPrompts(self.keys.contiguous(), self.values.contiguous(), places)
-            self.keys = self.keys.new_empty(rows * copies, heads, room, self.keys.shape[3])
-            self.values = self.values.new_empty(rows * copies, heads, room, self.values.shape[3])
+            capacity = self._capacity(0, room)
+            self.keys = self.keys.new_empty(rows * copies, heads, capacity, self.keys.shape[3])
+            self.values = self.values.new_empty(rows * copies, heads, capacity, self.values.shape[3])
             self.rows = rows * copies
             return
         for name in ("keys", "values"):
             source: Tensor = getattr(self, name)
-            target = source.new_empty(rows, copies, heads, length + room, source.shape[-1])
-            target[..., :length, :] = source.unsqueeze(1)
+            target = source.new_empty(rows, copies, heads, self._capacity(width, room), source.shape[-1])
+            target[..., :width, :] = source.unsqueeze(1)
             setattr(self, name, target.flatten(0, 1))
         self.rows = rows * copies
 
@@ -120,27 +159,29 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
         """Lay the rows out again, without their first ``drop`` columns, with ``room`` positions behind them, and rows
         of ``new``, ``copies`` times each, below them. ``new`` gives up what it holds. Who joins shares no prompt.
         """
+        self._forget_prompts(max(drop, self.seen))
         if self.shared is not None and new is None:
-            self._grow(self.own + room)
-            self.shared.drop(drop)
-            self.length -= drop
+            self._lay_out(room)
+            self.first, self.length = self.first - drop, self.length - drop
             return
         self.unshare()
-        length = self.length - drop
-        width = length if new is None else max(length, new.length)
+        kept = self.length - max(drop, self.seen)
+        joining = 0 if new is None else new.length - new.seen
+        width, held = max(kept, joining), slice(self.own - kept, self.own)
         rows = self.rows if new is None else self.rows + new.rows * copies
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)
-            target = old.new_empty(rows, old.shape[1], width + room, old.shape[3])
-            target[: self.rows, :, : width - length] = 0  # of what is masked nothing is left but its times zero
-            target[: self.rows, :, width - length : width] = old[: self.rows, :, drop : self.length]
+            target = old.new_empty(rows, old.shape[1], self._capacity(width, room), old.shape[3])
+            target[: self.rows, :, : width - kept] = 0  # of what is masked nothing is left but its times zero
+            target[: self.rows, :, width - kept : width] = old[: self.rows, :, held]
             if new is not None:
                 added = target[self.rows :].view(new.rows, copies, *target.shape[1:])
-                added[..., : width - new.length, :] = 0
-                added[..., width - new.length : width, :] = getattr(new, name).unsqueeze(1)
+                added[..., : width - joining, :] = 0
+                added[..., width - joining : width, :] = getattr(new, name)[:, None, :, new.seen :]
                 setattr(new, name, None)
             setattr(self, name, target)
-        self.rows, self.length = rows, width
+        self.length = max(self.length - drop, 0 if new is None else new.length)
+        self.rows, self.first = rows, self.length - width
 
     def move(self, source: Tensor, target: Tensor, rows: int) -> None:
         """Copy rows ``source`` over rows ``target``, then keep the first ``rows``."""
@@ -162,15 +203,34 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
             setattr(self, name, target)
         self.shared = None
 
-    def _grow(self, capacity: int) -> None:
+    def _forget_prompts(self, column: int) -> None:
+        """Let go of shared columns before one."""
+        if self.shared is None or column <= self.first:
+            return
+        forgotten = min(column - self.first, self.shared.length)
+        self.first += forgotten
+        self.shared.drop(forgotten)
+        if not self.shared.length:
+            self.shared = None
+
+    def _lay_out(self, room: int) -> None:
+        """Hold what the next token sees of the rows' own columns, with ``room`` behind it."""
+        begin, end = self.seen - self.first if self.shared is None else 0, self.own
+        self.first += begin
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)
-            new = old.new_empty(self.rows, old.shape[1], capacity, old.shape[3])
-            new[:, :, : self.own] = old[: self.rows, :, : self.own]
+            new = old.new_empty(self.rows, old.shape[1], self._capacity(end - begin, room), old.shape[3])
+            new[:, :, : end - begin] = old[: self.rows, :, begin:end]
             setattr(self, name, new)
 
+    def _capacity(self, width: int, room: int) -> int:
+        """Columns to reserve for ``width`` that are filled and ``room`` more: no more than a window and its slack."""
+        return width + room if self.window is None else min(width + room, widest(self.window))
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return (self.length + query_length if self.column_1 is None else self.keys.shape[2]), 0
+        if self.column_1 is not None:
+            return self.keys.shape[2], 0
+        return self.length + query_length - self.seen, self.seen
 
     def get_seq_length(self) -> int | Tensor:
         return self.length if self.column_1 is None else self.column_1
@@ -182,8 +242,9 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
 class RolloutCache(Cache):  # type: ignore[misc]
     """One :class:`RolloutLayer` per attention layer, empty for a layer that borrows another's (Gemma 3n)."""
 
-    def __init__(self, layers: int) -> None:
-        super().__init__(layers=[RolloutLayer() for _ in range(layers)])
+    def __init__(self, windows: Sequence[int | None]) -> None:
+        """Nothing is held yet. ``windows``: of each layer, see :class:`RolloutLayer`."""
+        super().__init__(layers=[RolloutLayer(window) for window in windows])
         self.layout = object()
         """Another object whenever keys and values are somewhere else than before."""
         self.places: Places | None = None
@@ -201,7 +262,7 @@ class RolloutCache(Cache):  # type: ignore[misc]
     @property
     def full(self) -> bool:
         """Whether the next token needs more room."""
-        return any(layer.own == layer.keys.shape[2] for layer in self._filled())
+        return any(layer.full for layer in self._filled())
 
     @property
     def attended(self) -> bool:

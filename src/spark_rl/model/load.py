@@ -210,8 +210,7 @@ def _proven(
         model, tokenizer, _decoder(model), device, processor, torch.tensor(banned, device=device) if banned else None
     )
     check_head(loaded)
-    prove_decoder(loaded)
-    return loaded
+    return replace(loaded, windows=prove_decoder(loaded))
 
 
 def model_in_memory(model: Any, processing_class: Any, config: Config, adapters: Any = None) -> LoadedModel:

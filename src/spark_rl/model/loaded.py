@@ -29,6 +29,8 @@ class LoadedModel:
     held: dict[str, Tensor] | None = None
     """Where the model is on torch's meta device: its parameters and buffers by name, on the rank that read them; on the
     others those without data."""
+    windows: tuple[int | None, ...] | None = None
+    """What :func:`spark_rl.model.architecture.prove_decoder` returned; ``None`` where nothing was proven."""
 
     @property
     def causal_lm(self) -> Any:

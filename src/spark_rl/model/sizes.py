@@ -34,6 +34,14 @@ def cached_numbers(text: Any) -> int:
     return int(2 * text.num_hidden_layers * heads * head_width(text))
 
 
+def windows_of(text: Any) -> tuple[int | None, ...]:
+    """Tokens that a token sees in each layer of a text configuration, itself among them; ``None`` where it sees all.
+    Read as transformers' own caches read it."""
+    window = getattr(text, "sliding_window", None)
+    kinds = getattr(text, "layer_types", None) or ["sliding_attention"] * text.num_hidden_layers
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
 def has_tokenizer(folder: str | Path) -> bool:
     """Whether a directory holds a tokenizer's files."""
     return any((Path(folder) / name).is_file() for name in TOKENIZER_FILES)
