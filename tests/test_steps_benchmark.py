@@ -96,7 +96,7 @@ def test_without_a_kl_term_what_has_no_advantage_is_not_trained(tmp_path: Path) 
 
 def test_the_least_seconds_of_a_step_by_hand() -> None:
     sizes = Sizes(weights=0, trained=0, layers=0, vocabulary=0, layer=0, outside=0, multiplied=100, head=10, attended=0,
-                  cached=0, windows=())  # fmt: skip
+                  cached=0)  # fmt: skip
     asked = [Asked(prompt=5, lengths=[3, 2], trained=[3])]
     slow_memory, fast_memory = Roofline(flops=1.0, bandwidth=0.5), Roofline(flops=1.0, bandwidth=1e9)
     prefill, decode = 2 * 100 * 5, 2 * 110 * 5

@@ -14,7 +14,7 @@ from transformers.models.mistral.modeling_mistral import MistralModel
 
 from spark_rl.embedded.build import build_tokenizer
 from spark_rl.errors import ConfigError
-from spark_rl.model.architecture import check_architecture, prove_decoder
+from spark_rl.model.architecture import PROOF_WINDOW, check_architecture, prove_decoder
 from spark_rl.model.cache import cache_argument
 from spark_rl.model.load import load_model
 from spark_rl.model.loaded import LoadedModel
@@ -220,6 +220,11 @@ def test_wrong_numbers_are_refused(whole: Any, kind: str, decoder: Any, settings
 @pytest.mark.parametrize("decoder", [LlamaModel, CurrentModel, FormerModel])
 def test_a_cache_goes_by_the_name_that_the_decoder_has_for_it(decoder: Any) -> None:
     prove_decoder(loaded_of(LlamaForCausalLM, "llama", decoder=decoder))
+
+
+def test_a_window_may_be_as_wide_as_that_of_the_proof(tmp_path: Path) -> None:
+    path = make_windowed("mistral", tmp_path, sliding_window=PROOF_WINDOW)
+    assert load_model(tiny_config(path)).windows == (PROOF_WINDOW,) * 4
 
 
 def test_a_window_that_the_code_does_not_know_is_none() -> None:

@@ -141,14 +141,9 @@ def test_a_rank_takes_what_is_planned(tmp_path: Path, monkeypatch: pytest.Monkey
         assert plans == pytest.approx([measured["taken"] for measured in found], rel=WITHIN)
 
 
-WINDOWED = {"use_sliding_window": True, "sliding_window": 32, "max_window_layers": 1}
-
-
-@pytest.mark.parametrize("shape", [{}, WINDOWED], ids=["full", "windows"])
-@pytest.mark.parametrize(("prompt", "new"), [(40, 24), (40, 60), (40, 90), (200, 24), (400, 8), (20, 6), (20, 200)])
-def test_a_rollout_takes_what_is_planned(prompt: int, new: int, shape: dict[str, Any], tmp_path: Path) -> None:
-    path = model_of(tmp_path / "model", **shape)
-    config = config_of(path, rollout={"problems": 8, "samples": 4, "max_new_tokens": new})
+@pytest.mark.parametrize(("prompt", "new"), [(40, 24), (40, 60), (40, 90), (200, 24), (400, 8), (20, 6)])
+def test_a_rollout_takes_what_is_planned(prompt: int, new: int, tmp_path: Path) -> None:
+    config = config_of(model_of(tmp_path / "model"), rollout={"problems": 8, "samples": 4, "max_new_tokens": new})
     loaded = load_model(config)
     engine = engine_of(loaded, eos=(10**6,))
     asked = [prompt_of(*[5] * prompt) for _ in range(8)]

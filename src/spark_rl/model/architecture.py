@@ -115,7 +115,7 @@ def prove_decoder(loaded: LoadedModel) -> tuple[int | None, ...]:
     reason = _coded_hindrance(type(loaded.decoder), sees=loaded.processor is not None)
     if reason is not None:
         raise ConfigError(f"{name} models can't be trained or decoded here, as {reason}; choose another")
-    if _reads_window(loaded):
+    if windows != all_seen and _reads_window(loaded):
         with suppress(ConfigError):  # its masks may know nothing of columns that are forgotten
             _prove(loaded, name, forgets=True)
             return windows
@@ -127,10 +127,11 @@ def _reads_window(loaded: LoadedModel) -> bool:
     """Whether a window changes anything: a configuration may name one that the code does not know."""
     row = torch.tensor(_sequences(loaded)[:1], device=loaded.device)
     with suppress(*OTHERS_ERRORS):
-        wide_BTH = loaded.decoder(input_ids=row, use_cache=False).last_hidden_state
-        with _narrow_window(loaded.causal_lm.config.get_text_config()):
-            narrow_BTH = loaded.decoder(input_ids=row, use_cache=False).last_hidden_state
-        return not torch.equal(wide_BTH, narrow_BTH)
+        found = []
+        for window in (row.shape[1] + 1, PROOF_WINDOW):
+            with _window(loaded.causal_lm.config.get_text_config(), window):
+                found.append(loaded.decoder(input_ids=row, use_cache=False).last_hidden_state)
+        return not torch.equal(*found)
     return False
 
 
@@ -148,7 +149,7 @@ def _prove(loaded: LoadedModel, name: str, *, forgets: bool) -> None:
     """See :func:`prove_decoder`; ``forgets`` says whether the engine forgets what windows leave out."""
     text = loaded.causal_lm.config.get_text_config()
     try:
-        with _narrow_window(text):
+        with _window(text, PROOF_WINDOW):
             windows = windows_of(text) if forgets else (None,) * text.num_hidden_layers
             alone_BTH, learner_BTH, engine_BTH = _hidden_states(loaded, windows)
     except OTHERS_ERRORS as error:
@@ -198,11 +199,11 @@ def _hidden_states(loaded: LoadedModel, windows: Sequence[int | None]) -> tuple[
 
 
 @contextmanager
-def _narrow_window(config: Any) -> Iterator[None]:
-    """Cut a sliding window, if there is one, so that a few tokens reach beyond it. Masks are written at every pass."""
+def _window(config: Any, tokens: int) -> Iterator[None]:
+    """Make a sliding window, if there is one, this wide. Masks are written at every pass."""
     window = getattr(config, "sliding_window", None)
     if window is not None:
-        config.sliding_window = PROOF_WINDOW
+        config.sliding_window = tokens
     try:
         yield
     finally:

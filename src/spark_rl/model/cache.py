@@ -40,11 +40,6 @@ def cache_argument(decoder: Any) -> str | None:
     return next((name for name in CACHE_ARGUMENTS if name in accepted), None)
 
 
-def widest(window: int) -> int:
-    """Columns that a layer with a window holds at most: what the next token sees of those before it, and slack."""
-    return window - 1 + math.ceil(SLACK * window)
-
-
 class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values of one attention layer: (R, H, capacity, D), of which the first positions are filled."""
 
@@ -86,8 +81,8 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
 
     @property
     def full(self) -> bool:
-        """Whether rows have to be laid out with more room for the next token: behind a window they never have, as
-        there columns are cleared."""
+        """Whether there is no room for the next token. Behind a full window there always is: :meth:`update` clears
+        columns that are no longer seen."""
         return self.own == self.keys.shape[2] and (self.window is None or self.length < self.window)
 
     @property
@@ -110,8 +105,8 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Append (R, H, t, D) and return the keys and values of the live rows that the first of these tokens sees, and
-        those behind; after shared prompts these are the rows' own alone, and say so
+        """Append (R, H, t, D), behind a window those of one token, and return what the live rows see; behind shared
+        prompts these are their own keys and values alone, and say so
         (:func:`spark_rl.model.shared.prompts_before`)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -138,8 +133,9 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
         """Repeat every row ``copies`` times, in place of the prefill, with room for ``room`` more positions. With
         ``places`` the rows share the prefill."""
         rows, heads, self.first = *self.keys.shape[:2], self.seen
-        self.keys, self.values = self.keys[:, :, self.first :], self.values[:, :, self.first :]
         width = self.length - self.first
+        if self.first:  # copies, so that nothing else is held
+            self.keys, self.values = self.keys[:, :, self.first :].clone(), self.values[:, :, self.first :].clone()
         if places is not None:
             # laid out once: products would do it at every token with what lies position by position
             self.shared = SharedPrompts(self.keys.contiguous(), self.values.contiguous(), places)
@@ -224,8 +220,11 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
             setattr(self, name, new)
 
     def _capacity(self, width: int, room: int) -> int:
-        """Columns to reserve for ``width`` that are filled and ``room`` more: no more than a window and its slack."""
-        return width + room if self.window is None else min(width + room, widest(self.window))
+        """Columns to reserve for ``width`` that are filled and ``room`` more: with a window no more than the next token
+        sees of those before it, and slack."""
+        if self.window is None:
+            return width + room
+        return min(width + room, self.window - 1 + math.ceil(SLACK * self.window))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         if self.column_1 is not None:

@@ -17,11 +17,10 @@ from spark_rl.config import Config
 from spark_rl.engine.decoding import LOGITS, RETIRE_SHARE, ROOM, SHARED
 from spark_rl.engine.draw import BLOCKED, CACHED
 from spark_rl.learner.local import LocalLearner
-from spark_rl.model.cache import RolloutCache, widest
+from spark_rl.model.cache import RolloutCache
 from spark_rl.model.loaded import LoadedModel
 from spark_rl.model.prefill import batch_prompts, prefill
 from spark_rl.model.score import Rows, Scorer, make_rows
-from spark_rl.model.sizes import windows_of
 from spark_rl.plan.hardware import FRAGMENTED, GIB, RESERVED, VLLM_ASLEEP, VLLM_WORKSPACE, Gpu
 from spark_rl.plan.ranks import MICRO_BATCHES, rehearse_rank
 from spark_rl.plan.rehearse import Rehearsal, Rehearsed
@@ -192,7 +191,7 @@ def _rehearse_prompts(found: Any, config: Config, count: int, prompt: int, image
     with rehearsal, torch.no_grad():
         held = rehearsal.live
         batch = batch_prompts(loaded, [g.prompt_ids for g in groups], [g.vision for g in groups])
-        prefill(loaded, batch, RolloutCache(windows_of(loaded.causal_lm.config.get_text_config())))
+        prefill(loaded, batch, RolloutCache([None] * loaded.causal_lm.config.get_text_config().num_hidden_layers))
     return rehearsal.peak - held
 
 
@@ -288,14 +287,6 @@ def _asleep(config: Config, gpus: int, sizes: Sizes, *, cuda: bool) -> float:
     return copies_bytes(config, gpus, sizes) + VLLM_ASLEEP * GIB * (cuda and sleeps(config))
 
 
-def _columns(width: int, shared: int, samples: float, window: int | None) -> float:
-    """Columns a row that a layer holds of ``width``, the first ``shared`` of them once for ``samples`` rows."""
-    own = width - shared
-    if window is None:
-        return own + shared / samples
-    return min(own, widest(window)) + min(shared, window - 1) / samples
-
-
 def _rollout(
     rehearsals: Rehearsals, config: Config, gpu: Gpu, gpus: int, lengths: Lengths, resident: float, *, cuda: bool
 ) -> tuple[dict[str, float], int, int]:
@@ -319,13 +310,12 @@ def _rollout(
     while width < reach:  # as spark_rl.engine.embedded reserves positions, twice as many each time
         before, width = width, min(reach, width + max(ROOM, width))
     grown = before > prompt
-    column = decoding_width(config) * sizes.cached / sizes.layers * together  # of all rows, in one layer
+    position = decoding_width(config) * sizes.cached
     # held once for all samples where none enter later, and where no CUDA graphs read them
     shared = prompt * (samples > 1 and prompt >= SHARED and together == rows and not cuda)
-    windows = [None] * sizes.layers if cuda else sizes.windows  # those graphs read all columns
-    cache = sum(column * _columns(width, shared, samples, window) for window in windows)
+    cache = position * together * (width - shared + shared / samples)
     # one layer's keys while they are laid out
-    copying = max(column * _columns(before, shared, math.inf, window) / 2 for window in windows) if grown else 0.0
+    copying = position * together * (before - shared) / sizes.layers / 2 if grown else 0.0
     each = SAMPLING if sizes.vocabulary <= BLOCKED else SAMPLING_BLOCKS
     projected = min(together * sizes.vocabulary, LOGITS)
     drawn = projected if cuda else min(projected, CACHED)

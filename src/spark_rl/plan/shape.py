@@ -18,7 +18,7 @@ from spark_rl.model.architecture import check_architecture
 from spark_rl.model.load import UNREADABLE, checkpoint_layers, with_adapters
 from spark_rl.model.loaded import LoadedModel, unwrapped
 from spark_rl.model.places import find_model, layers_of, on_disk
-from spark_rl.model.sizes import cached_numbers, head_width, windows_of
+from spark_rl.model.sizes import cached_numbers, head_width
 from spark_rl.model.vision import sees
 from spark_rl.plan.known import KNOWN
 from spark_rl.plan.rehearse import NAME, UNMASKED
@@ -62,8 +62,6 @@ class Sizes:
     operations."""
     cached: int
     """Numbers that one token leaves in the key-value cache, all layers together."""
-    windows: tuple[int | None, ...]
-    """Tokens that a token sees in each layer, ``None`` where it sees all."""
 
 
 def model_config(path: str, *, trust_remote_code: bool = False) -> Any:
@@ -142,7 +140,6 @@ def sizes_of(loaded: LoadedModel) -> Sizes:
         head=loaded.causal_lm.get_output_embeddings().weight.numel(),
         attended=text.num_hidden_layers * text.num_attention_heads * head_width(text),
         cached=cached_numbers(text),
-        windows=windows_of(text),
     )
 
 
