@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from rich.table import Table
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
+from ways import add_options, run
 
 from spark_rl.backend import Backend, open_backend
 from spark_rl.chat import Prompt
@@ -50,11 +50,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8, help="responses a prompt, n")
     parser.add_argument("--side", type=int, default=560, help="pixels on a side of the image")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of each response")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
+    add_options(parser, WAYS)
     arguments = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -65,13 +61,6 @@ def main() -> None:
         model = make_model(Path(folder))
         found = {way: run(way, model) for way in WAYS}
     report(found, arguments)
-
-
-def run(way: str, model: Path) -> dict[str, float]:
-    command = [sys.executable, __file__, *sys.argv[1:], "--way", way, "--model", str(model)]
-    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    measured: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
-    return measured
 
 
 def make_model(folder: Path) -> Path:

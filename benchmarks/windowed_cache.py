@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from step_shapes import SHAPES, Shape, config_of, make_model, problems_of
 from transformers.utils import logging
+from ways import add_options, run
 
 from spark_rl.backend import open_backend
 from spark_rl.engine.base import Sampling
@@ -65,13 +64,9 @@ def main() -> None:
     """The table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
-    parser.add_argument("--problems", type=int, default=4, help="with eight rollouts each")
+    parser.add_argument("--problems", type=int, default=4, help="two at least, with eight rollouts each")
     parser.add_argument("--tokens", type=int, default=1536, help="of each response, behind a prompt of 64")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
+    add_options(parser, WAYS)
     asked = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -84,9 +79,7 @@ def main() -> None:
         make_model(shape_of(asked.problems, asked.tokens), model, fixed=True)
         for _ in range(asked.repeats):
             for way in WAYS:
-                command = [sys.executable, __file__, *sys.argv[1:], "--way", way, "--model", str(model)]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                found[way].append(json.loads(done.stdout.splitlines()[-1]))
+                found[way].append(run(way, model))
     table = Table("layers with a window hold", "seconds", "min to max", "MiB", "log-probabilities")
     for way, runs in found.items():
         seconds = [run["seconds"] for run in runs]

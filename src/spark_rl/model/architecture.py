@@ -111,10 +111,10 @@ def prove_decoder(loaded: LoadedModel) -> tuple[int | None, ...]:
         ConfigError: they are not, in one line.
     """
     name, text = type(loaded.causal_lm).__name__, loaded.causal_lm.config.get_text_config()
-    windows, all_seen = windows_of(text), (None,) * int(text.num_hidden_layers)
     reason = _coded_hindrance(type(loaded.decoder), sees=loaded.processor is not None)
     if reason is not None:
         raise ConfigError(f"{name} models can't be trained or decoded here, as {reason}; choose another")
+    windows, all_seen = windows_of(text), (None,) * int(text.num_hidden_layers)
     if windows != all_seen and _reads_window(loaded):
         with suppress(ConfigError):  # its masks may know nothing of columns that are forgotten
             _prove(loaded, name, forgets=True)

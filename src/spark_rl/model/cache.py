@@ -45,7 +45,7 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
 
     is_croppable = False
 
-    def __init__(self, window: int | None = None) -> None:
+    def __init__(self, window: int | None) -> None:
         """Nothing is held yet.
 
         Args:
@@ -133,21 +133,23 @@ class RolloutLayer(CacheLayerMixin):  # type: ignore[misc]
         """Repeat every row ``copies`` times, in place of the prefill, with room for ``room`` more positions. With
         ``places`` the rows share the prefill."""
         rows, heads, self.first = *self.keys.shape[:2], self.seen
-        width = self.length - self.first
-        if self.first:  # copies, so that nothing else is held
-            self.keys, self.values = self.keys[:, :, self.first :].clone(), self.values[:, :, self.first :].clone()
         if places is not None:
             # laid out once: products would do it at every token with what lies position by position
-            self.shared = SharedPrompts(self.keys.contiguous(), self.values.contiguous(), places)
+            keys, values = (
+                held[:, :, self.first :].clone(memory_format=torch.contiguous_format)
+                for held in (self.keys, self.values)
+            )
+            self.shared = SharedPrompts(keys, values, places)
             capacity = self._capacity(0, room)
             self.keys = self.keys.new_empty(rows * copies, heads, capacity, self.keys.shape[3])
             self.values = self.values.new_empty(rows * copies, heads, capacity, self.values.shape[3])
             self.rows = rows * copies
             return
+        width = self.length - self.first
         for name in ("keys", "values"):
-            source: Tensor = getattr(self, name)
+            source: Tensor = getattr(self, name)[:, None, :, self.first :]
             target = source.new_empty(rows, copies, heads, self._capacity(width, room), source.shape[-1])
-            target[..., :width, :] = source.unsqueeze(1)
+            target[..., :width, :] = source
             setattr(self, name, target.flatten(0, 1))
         self.rows = rows * copies
 
